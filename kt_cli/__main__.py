@@ -1,0 +1,3 @@
+from kt_cli.cli.app import main
+
+main()

@@ -1,0 +1,84 @@
+"""Atomic writes: a file or folder is either there complete, or not there.
+
+The temporary name is unique and in the same directory, so that several processes, also on a
+network file system, can write the same target without harm: the last rename wins.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kt_cli.errors import WriteError
+
+
+@contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Yield a temporary path; on success it is fsynced and renamed to `target`.
+
+    Raises:
+        WriteError: the file could not be written; nothing is left behind.
+    """
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}.tmp"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _fsync(temporary)
+        temporary.replace(target)
+        _fsync(target.parent)
+    except OSError as error:
+        raise _write_error(target, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder; on success it replaces `target` as a whole.
+
+    Raises:
+        WriteError: the folder could not be written; an earlier `target` is left as it was.
+    """
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}.tmp"
+    outgoing = temporary.with_suffix(".old")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.rglob("*"):
+            _fsync(file)
+        if target.exists():
+            target.rename(outgoing)
+        temporary.rename(target)
+        _fsync(target.parent)
+    except OSError as error:
+        if outgoing.exists() and not target.exists():
+            outgoing.rename(target)
+        raise _write_error(target, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(outgoing, ignore_errors=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write `text` to `target` atomically (UTF-8)."""
+    with atomic_file(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_error(target: Path, error: OSError) -> WriteError:
+    reason = error.strerror or str(error)
+    return WriteError(
+        f"cannot write {target}: {reason}", "Free some space or choose another folder; then run again."
+    )

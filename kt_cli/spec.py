@@ -1,0 +1,210 @@
+"""What is asked for, as small frozen values, and the identity of a run.
+
+Standard library only. A `Run` is one unit of work. Its `id` is a hash over every field that can
+change its result and over none that cannot: fields marked `excluded` (where a model lies, how it
+is called, on which machine it runs) stay out of it, so moving a zoo to another folder keeps its
+finished runs, and retraining a model does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cached_property
+from typing import Any
+
+EXCLUDED = {"identity": False}
+
+
+def excluded(default: Any) -> Any:
+    """A dataclass field that does not take part in the identity of what holds it."""
+    return field(default=default, metadata=EXCLUDED)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model by what it is (`key`), where it comes from (`ref`) and how it is called (`name`).
+
+    key: the timm or hub name with its tag; for weights of the user's own, a hash of their content.
+    ref: what `kt_cli.zoo.load.load` takes; see the grammar in `kt_cli.zoo.names`.
+    name: short and unique within a command; shown in tables, stored in rows.
+    """
+
+    key: str
+    ref: str = excluded("")
+    name: str = excluded("")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which images: what `--data` and its companions say.
+
+    Attributes:
+        source: `digits`, a folder, or a timm source (`hfds/…`, `torch/…`).
+        root: where a timm source keeps its files (`--data-dir`).
+        fraction: share of the training images used, stratified by class, drawn with `seed`.
+        guard: share of the training images that no model trains on, fixed for a data set.
+        limit: at most so many evaluation images, stratified by class; None for all.
+    """
+
+    source: str
+    root: str | None = None
+    fraction: float = 1.0
+    seed: int = 0
+    guard: float = 0.0
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class EvalSpec:
+    """How a model is evaluated. size: "test" as timm's validate.py (`test_input_size`), or "train"."""
+
+    size: str = "test"
+
+
+@dataclass(frozen=True)
+class TransferSpec:
+    """How knowledge is moved. Defaults are the paper's (see docs/methods.md).
+
+    Attributes:
+        method: a name of `kt_cli.transfer.methods.METHODS`.
+        lr: learning rate at an effective batch of 256; scaled by batch_size / 256.
+        batch_size: samples per update, by accumulation over micro-batches.
+        micro_batch: samples per forward pass; batch normalisation sees it.
+        temperature: T of the distillation loss.
+        kd_lambda: λ, the weight of distillation against cross-entropy in `xekl`.
+        augment: a name of `kt_cli.data.views.AUGMENTS`.
+        crop: share of the shorter side that the canonical centre crop of a view keeps.
+        side: side length in pixels at which canonical crops are kept.
+        eval_size: "test" or "train"; see `EvalSpec`.
+    """
+
+    method: str = "kl-dp"
+    seed: int = 0
+    epochs: int = 20
+    lr: float = 1e-4
+    batch_size: int = 256
+    micro_batch: int = 64
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    temperature: float = 1.0
+    kd_lambda: float = 0.5
+    augment: str = "paper"
+    crop: float = 0.875
+    side: int = 256
+    eval_size: str = "test"
+
+    @property
+    def settings(self) -> str:
+        """Hash of everything but the method and the seed: rows with equal settings compare."""
+        return digest({k: v for k, v in asdict(self).items() if k not in ("method", "seed")})[:8]
+
+
+@dataclass(frozen=True)
+class PretrainSpec:
+    """How a model of the user's own zoo is trained.
+
+    Attributes:
+        name: what the trained model is called; its folder's name.
+        arch: a timm architecture, or with `pretrained` any model reference to fine-tune.
+        fraction: share of the training images this model sees, stratified by class.
+        img_size: input side length in pixels; None for the architecture's own.
+        lr: peak learning rate of AdamW; linear warm-up over the first tenth, then cosine to zero.
+    """
+
+    name: str
+    arch: str
+    pretrained: bool = False
+    epochs: int = 20
+    lr: float = 1e-3
+    batch_size: int = 64
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.0
+    augment: str = "none"
+    crop: float = 1.0
+    side: int = 256
+    img_size: int | None = None
+    fraction: float = 1.0
+    seed: int = 0
+
+
+Settings = EvalSpec | TransferSpec | PretrainSpec
+
+
+@dataclass(frozen=True)
+class Run:
+    """One unit of work of a sweep.
+
+    Attributes:
+        kind: "pretrain", "predict", "pairs" or "transfer".
+        models: predict: the model; pairs: all of them; transfer: the teachers, then the student.
+        data_id: fingerprint of the images that the run reads (evaluation and, where it trains,
+            training images after subsetting).
+        settings: the spec of the kind; the settings of "pairs" are those of its predictions.
+        data: where the images are.
+        out: folder that receives what the run saves (models).
+        attempt: how many times it was tried, this time included.
+    """
+
+    kind: str
+    models: tuple[Model, ...]
+    data_id: str
+    settings: Settings
+    data: DataSpec = excluded(DataSpec("digits"))
+    out: str = excluded("")
+    attempt: int = excluded(1)
+
+    @cached_property
+    def id(self) -> str:
+        return digest(signature(self))[:16]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Run:
+        raw = json.loads(text)
+        return cls(
+            kind=raw["kind"],
+            models=tuple(Model(**model) for model in raw["models"]),
+            data_id=raw["data_id"],
+            settings=SETTINGS[raw["kind"]](**raw["settings"]),
+            data=DataSpec(**raw["data"]),
+            out=raw["out"],
+            attempt=raw["attempt"],
+        )
+
+
+SETTINGS: dict[str, type[Any]] = {
+    "pretrain": PretrainSpec,
+    "predict": EvalSpec,
+    "pairs": EvalSpec,
+    "transfer": TransferSpec,
+}
+
+
+def pair_id(teacher: Model, student: Model, data_id: str, settings: EvalSpec) -> str:
+    """Identity of one ordered pair's complementarity row."""
+    return digest(["pair", teacher.key, student.key, data_id, signature(settings)])[:16]
+
+
+def signature(value: Any) -> Any:
+    """`value` as JSON-able data, without the fields that are excluded from identity."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            f.name: signature(getattr(value, f.name))
+            for f in fields(value)
+            if f.metadata.get("identity", True)
+        }
+    if isinstance(value, (list, tuple)):
+        return [signature(item) for item in value]
+    if isinstance(value, dict):
+        return {key: signature(item) for key, item in value.items()}
+    return value
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON of `value`, in hexadecimal."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
