@@ -82,3 +82,9 @@ def _write_error(target: Path, error: OSError) -> WriteError:
     return WriteError(
         f"cannot write {target}: {reason}", "Free some space or choose another folder; then run again."
     )
+
+
+def cache_folder(kind: str) -> Path:
+    """Where `kind` of recomputable files is kept: below KT_CACHE, by default ~/.cache/kt."""
+    root = os.environ.get("KT_CACHE")
+    return (Path(root) if root else Path.home() / ".cache" / "kt") / kind

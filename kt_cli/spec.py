@@ -43,6 +43,7 @@ class DataSpec:
     Attributes:
         source: `digits`, a folder, or a timm source (`hfds/…`, `torch/…`).
         root: where a timm source keeps its files (`--data-dir`).
+        train_split, val_split: names of the splits of a timm source.
         fraction: share of the training images used, stratified by class, drawn with `seed`.
         guard: share of the training images that no model trains on, fixed for a data set.
         limit: at most so many evaluation images, stratified by class; None for all.
@@ -50,6 +51,8 @@ class DataSpec:
 
     source: str
     root: str | None = None
+    train_split: str = "train"
+    val_split: str = "validation"
     fraction: float = 1.0
     seed: int = 0
     guard: float = 0.0
@@ -155,9 +158,25 @@ class Run:
     out: str = excluded("")
     attempt: int = excluded(1)
 
+    @property
+    def table(self) -> str:
+        """The table that receives the run's rows."""
+        return TABLE_OF[self.kind]
+
     @cached_property
     def id(self) -> str:
         return digest(signature(self))[:16]
+
+    def row_ids(self) -> list[str]:
+        """The ids of the rows that the run writes when it succeeds."""
+        if not isinstance(self.settings, EvalSpec) or self.kind != "pairs":
+            return [self.id]
+        return [
+            pair_id(teacher, student, self.data_id, self.settings)
+            for teacher in self.models
+            for student in self.models
+            if teacher is not student
+        ]
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
@@ -176,6 +195,12 @@ class Run:
         )
 
 
+TABLE_OF = {
+    "pretrain": "pretrain",
+    "predict": "models",
+    "pairs": "complementarity",
+    "transfer": "transfer",
+}
 SETTINGS: dict[str, type[Any]] = {
     "pretrain": PretrainSpec,
     "predict": EvalSpec,

@@ -266,37 +266,42 @@ class Outcome:
 
 
 class Outcomes:
-    """What is known of each run of a table; `refresh` reads only parts that are new to it."""
+    """What is known of each run of a table; `refresh` reads only parts that are new to it.
 
-    def __init__(self, folder: Path, table: str, on_skip: OnSkip | None = None) -> None:
+    With `only_new`, what is on disk at the start does not count.
+    """
+
+    def __init__(
+        self, folder: Path, table: str, on_skip: OnSkip | None = None, only_new: bool = False
+    ) -> None:
         self._folder, self._on_skip = folder / table, on_skip
-        self._seen: set[Path] = set()
+        self._seen: set[Path] = set(list_parts(self._folder)) if only_new else set()
         self.by_id: dict[str, Outcome] = {}
         self.refresh()
 
     def refresh(self) -> None:
+        columns = ["run_id", "status", "attempt", "error"]
         for part in list_parts(self._folder):
             if part in self._seen:
                 continue
-            rows = _read_part(part, ["run_id", "status", "attempt", "error"], self._on_skip)
-            if rows is None:
-                # A merge may have removed it since the listing; its rows are in another part.
-                self._seen.add(part)
-                continue
+            # A part that a merge has removed since the listing has its rows in another one.
             self._seen.add(part)
-            for run_id, status, attempt, error in zip(
-                *(rows.column(c).to_pylist() for c in ("run_id", "status", "attempt", "error")),
-                strict=True,
-            ):
-                known = self.by_id.get(run_id)
-                if known is None or (known.status != OK and attempt >= known.attempt) or (
-                    status == OK and known.status != OK
-                ):
-                    self.by_id[run_id] = Outcome(status, attempt, error)
+            rows = _read_part(part, columns, self._on_skip)
+            for values in zip(*(rows[c].to_pylist() for c in columns), strict=True) if rows else ():
+                self._learn(*values)
+
+    def _learn(self, run_id: str, status: str, attempt: int | None, error: str | None) -> None:
+        known, attempt = self.by_id.get(run_id), attempt or 1
+        if known is None or (known.status != OK and (status == OK or attempt >= known.attempt)):
+            self.by_id[run_id] = Outcome(status, attempt, error)
 
     def done(self, run_id: str) -> bool:
         outcome = self.by_id.get(run_id)
         return outcome is not None and outcome.status == OK
+
+    def failed(self, run_id: str) -> bool:
+        outcome = self.by_id.get(run_id)
+        return outcome is not None and outcome.status != OK
 
     def attempts(self, run_id: str) -> int:
         outcome = self.by_id.get(run_id)

@@ -1,0 +1,239 @@
+"""Training views: what a model sees of a training image, as a function of (seed, epoch, index).
+
+Geometry first, once for everybody: one canonical centre crop of the image, kept as uint8.
+A view of it is flipped and coloured by random numbers that depend on (seed, epoch, index) alone,
+and only then resized and normalised for each model. So teacher and student see the same picture
+at their own resolution, and a model's logits on a view can be computed once and reused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from kt_cli.data.loading import batches
+from kt_cli.data.sources import ImageSet
+from kt_cli.errors import unknown
+from kt_cli.files import atomic_file, cache_folder
+from kt_cli.progress import Progress, silent
+from kt_cli.spec import digest
+
+STATISTICS = ("mean", "std")
+GREY = (0.299, 0.587, 0.114)
+DRAWS = 16  # random numbers per view; more than any augmentation uses, so that adding one is free
+
+
+def canonical(
+    images: ImageSet, crop: float, side: int, progress: Progress = silent
+) -> NDArray[np.uint8]:
+    """Canonical crops of all images, decoded once and kept as one memory-mapped file.
+
+    Returns:
+        (n, 3, side, side) uint8, read-only: the centre square of `crop` times the shorter side.
+    """
+    key = digest([images.fingerprint, crop, side])[:24]
+    path = cache_folder("canonical") / f"{key}.npy"
+    if not path.exists():
+        _write_canonical(path, images, crop, side, progress)
+    pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return pixels
+
+
+def _write_canonical(
+    path: Path, images: ImageSet, crop: float, side: int, progress: Progress
+) -> None:
+    shape = (len(images), 3, side, side)
+    with atomic_file(path) as temporary:
+        target = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        done = 0
+        for batch in batches(images, partial(centre_square, crop=crop, side=side), 64):
+            target[done : done + len(batch)] = batch.numpy()
+            done += len(batch)
+            progress(done, len(images), "decoding training images")
+        target.flush()
+
+
+def centre_square(image: Image.Image, crop: float, side: int) -> Tensor:
+    """The centre square of `crop` × the shorter side, resized: (3, side, side) uint8."""
+    width, height = image.size
+    half = crop * min(width, height) / 2
+    box = (width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half)
+    square = image.resize((side, side), Image.Resampling.BICUBIC, box=box)
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+
+
+class Views:
+    """Views of n training images.
+
+    Args:
+        pixels: (n, 3, S, S) uint8 canonical crops.
+        labels: (n,) int64.
+        augment: a name of AUGMENTS.
+        seed: of the random numbers of all views.
+        key: identity of images and crop, for caches of what models say about the views.
+    """
+
+    def __init__(
+        self,
+        pixels: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        augment: str,
+        seed: int,
+        device: torch.device,
+        key: str = "",
+    ) -> None:
+        if augment not in AUGMENTS:
+            raise unknown("augmentation", augment, AUGMENTS)
+        self.labels = torch.from_numpy(labels).to(device)
+        self.device = device
+        self._pixels, self._seed, self._augment = pixels, seed, AUGMENTS[augment]
+        self.deterministic = augment == "none"
+        self.key = digest([key, augment, None if self.deterministic else seed])
+        self._draws: tuple[int, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def epoch_key(self, epoch: int) -> str:
+        """Identity of the views of an epoch; the same for all where nothing is random."""
+        return f"{self.key}/{0 if self.deterministic else epoch}"
+
+    def batch(self, epoch: int, indices: Tensor) -> Tensor:
+        """Views `indices` (b,) of an epoch: (b, 3, S, S) float32 in [0, 1] on the device."""
+        picked = self._pixels[indices.cpu().numpy()]
+        images = torch.from_numpy(picked).to(self.device, non_blocking=True).float().div_(255)
+        if self.deterministic:
+            return images
+        return self._augment(images, self._epoch_draws(epoch)[indices.cpu()].to(self.device))
+
+    def _epoch_draws(self, epoch: int) -> Tensor:
+        """(n, DRAWS) uniform numbers; row i belongs to sample i, whatever batch it comes in."""
+        if self._draws is None or self._draws[0] != epoch:
+            generator = torch.Generator().manual_seed(seed_of("views", self._seed, epoch))
+            self._draws = epoch, torch.rand(len(self), DRAWS, generator=generator)
+        return self._draws[1]
+
+
+def seed_of(*parts: str | int) -> int:
+    """A 63-bit seed for a random stream, from what it is for."""
+    return int(digest(list(parts))[:16], 16) >> 1
+
+
+def preprocess(data_config: Mapping[str, Any], device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Resize and normalise views (b, 3, S, S) in [0, 1] for a model: gives (b, 3, H, W)."""
+    size = tuple(data_config["input_size"][-2:])
+    mean, std = (torch.tensor(data_config[k], device=device).view(1, 3, 1, 1) for k in STATISTICS)
+
+    def prepare(images: Tensor) -> Tensor:
+        if images.shape[-2:] != size:
+            images = F.interpolate(
+                images, size=size, mode="bicubic", antialias=True, align_corners=False
+            ).clamp_(0, 1)
+        return (images - mean) / std
+
+    return prepare
+
+
+# --- augmentations: (b, 3, S, S) images and (b, DRAWS) uniform draws -> (b, 3, S, S) ----------
+
+
+def _none(images: Tensor, draws: Tensor) -> Tensor:
+    return images
+
+
+def _flip(images: Tensor, draws: Tensor) -> Tensor:
+    return torch.where(_each(draws[:, 0] < 0.5), images.flip(-1), images)
+
+
+def _paper(images: Tensor, draws: Tensor) -> Tensor:
+    """The paper's views: flip (p 0.5), colour distortion (p 0.8, strength 1), grey (p 0.2)."""
+    images = _flip(images, draws)
+    images = torch.where(_each(draws[:, 1] < 0.8), _colour(images, draws[:, 2:10]), images)
+    return torch.where(_each(draws[:, 10] < 0.2), _grey(images).expand_as(images), images)
+
+
+def _affine(images: Tensor, draws: Tensor) -> Tensor:
+    """Small rotation (±15°), scaling (±10%) and shift (±10%); for images that must not flip."""
+    angle = (draws[:, 11] * 2 - 1) * math.radians(15)
+    scale = 1 + (draws[:, 12] * 2 - 1) * 0.1
+    shift = (draws[:, 13:15] * 2 - 1) * 0.2  # in units of half the side
+    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+    rows = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], dim=1)
+    grid = F.affine_grid(rows.view(-1, 2, 3), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def _colour(images: Tensor, draws: Tensor) -> Tensor:
+    """SimCLR's colour distortion at strength 1, in an order of its own for each sample.
+
+    draws: (b, 8): brightness, contrast, saturation, hue, then four numbers that rank the order.
+    """
+    factor = 0.2 + 1.6 * draws[:, :3]  # 1 ± 0.8
+    amounts = [*factor.unbind(1), (draws[:, 3] * 2 - 1) * 0.2]
+    order = draws[:, 4:8].argsort(dim=1)
+    for turn in range(4):
+        changed = images
+        for operation, (adjust, amount) in enumerate(zip(ADJUSTMENTS, amounts, strict=True)):
+            mine = _each(order[:, turn] == operation)
+            changed = torch.where(mine, adjust(images, amount), changed)
+        images = changed
+    return images
+
+
+def _brightness(images: Tensor, factor: Tensor) -> Tensor:
+    return (images * _each(factor)).clamp(0, 1)
+
+
+def _contrast(images: Tensor, factor: Tensor) -> Tensor:
+    mean = _grey(images).mean(dim=(1, 2, 3), keepdim=True)
+    return torch.lerp(mean.expand_as(images), images, _each(factor)).clamp(0, 1)
+
+
+def _saturation(images: Tensor, factor: Tensor) -> Tensor:
+    return torch.lerp(_grey(images).expand_as(images), images, _each(factor)).clamp(0, 1)
+
+
+def _hue(images: Tensor, turn: Tensor) -> Tensor:
+    """Turn the hue by `turn` (in full circles), through HSV."""
+    value, largest = images.max(dim=1)
+    chroma = value - images.min(dim=1).values
+    safe = chroma.clamp_min(1e-12)
+    red, green, blue = images.unbind(1)
+    sector = torch.stack([(green - blue) / safe, (blue - red) / safe + 2, (red - green) / safe + 4])
+    hue = torch.where(chroma > 0, sector.gather(0, largest[None])[0], 0.0)
+    hue = hue + 6 * turn.view(-1, 1, 1)
+    k = torch.stack([hue + 5, hue + 3, hue + 1], dim=1) % 6
+    return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+def _grey(images: Tensor) -> Tensor:
+    red, green, blue = images.unbind(1)
+    return (GREY[0] * red + GREY[1] * green + GREY[2] * blue)[:, None]
+
+
+def _each(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)
+
+
+ADJUSTMENTS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
+    _brightness,
+    _contrast,
+    _saturation,
+    _hue,
+)
+AUGMENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "none": _none,
+    "flip": _flip,
+    "paper": _paper,
+    "affine": _affine,
+}

@@ -1,0 +1,93 @@
+"""The device that work runs on, and what a row says about where it came from."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kt_cli import __version__
+
+JOB_VARIABLES = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
+
+
+def pick_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass
+class Meter:
+    """Measures one run; `columns` are the provenance columns of its row."""
+
+    device: torch.device
+    started: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def columns(self, samples: int = 0) -> dict[str, Any]:
+        """Provenance of a run that processed `samples` images."""
+        seconds = time.perf_counter() - self.started
+        return {
+            **_installation(),
+            "device": self._device_name(),
+            "threads": torch.get_num_threads(),
+            "host": socket.gethostname(),
+            "job_id": next((os.environ[v] for v in JOB_VARIABLES if v in os.environ), None),
+            "created": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+            "seconds": seconds,
+            "samples_per_s": samples / seconds if samples else None,
+            "peak_memory_mb": self._peak_memory_mb(),
+        }
+
+    def _device_name(self) -> str:
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"cpu ({platform.machine()})"
+
+    def _peak_memory_mb(self) -> float:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+@lru_cache(maxsize=1)
+def _installation() -> dict[str, Any]:
+    return {
+        "kt_version": __version__,
+        "torch_version": torch.__version__,
+        "timm_version": version("timm"),
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        shown = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return shown.stdout.strip() or None

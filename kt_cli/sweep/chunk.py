@@ -1,0 +1,112 @@
+"""A chunk of runs, as it happens on its node: run after run, each to rows on disk."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from kt_cli import store
+from kt_cli.device import Meter
+from kt_cli.errors import KtError, WriteError
+from kt_cli.progress import Progress, silent
+from kt_cli.spec import Run, TransferSpec
+from kt_cli.sweep.experiment import (
+    Row,
+    pair_columns,
+    pairs_run,
+    predict_run,
+    pretrain_run,
+    transfer_run,
+)
+
+EXPERIMENTS: dict[str, Callable[[Run, Path, Progress], list[Row]]] = {
+    "pretrain": pretrain_run,
+    "predict": predict_run,
+    "pairs": pairs_run,
+    "transfer": transfer_run,
+}
+
+
+def finish(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
+    """Do one run; rows with their outcome. An error becomes a row, except where rows cannot be."""
+    try:
+        rows = EXPERIMENTS[run.kind](run, folder, progress)
+    except WriteError:
+        raise
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        return [failed_row(run, describe(error))]
+    return [{"run_id": run.id, **row, "status": store.OK, "attempt": run.attempt} for row in rows]
+
+
+def failed_row(run: Run, error: str) -> Row:
+    """The row of a run that failed: what was asked for, and why there is no result."""
+    row: Row = {"run_id": run.id, "status": store.FAILED, "error": error, "attempt": run.attempt}
+    settings = asdict(run.settings)
+    row |= {k: v for k, v in settings.items() if k in store.TABLES[run.table]}
+    row |= {"data": run.data.source, **Meter(torch.device("cpu")).columns()}
+    if run.kind == "pretrain":
+        row["model"] = settings["name"]
+    elif run.kind == "predict":
+        row |= {"model": run.models[0].name, "model_key": run.models[0].key}
+    elif isinstance(run.settings, TransferSpec):
+        row |= {**pair_columns(*run.models), "settings": run.settings.settings}
+    return row
+
+
+def describe(error: BaseException) -> str:
+    """One line for a row or a screen."""
+    if isinstance(error, KtError):
+        return f"{error.message}. {error.tip}".strip() if error.tip else error.message
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return "out of GPU memory: try a smaller micro_batch"
+    text = (str(error).strip() or repr(error)).splitlines()[0]
+    return f"{type(error).__name__}: {text}"
+
+
+def run_chunk(manifest: str, start: int, stop: int, threads: int, watched: int | None) -> None:
+    """Do the runs `start` to `stop` of a manifest (one JSON per line), a part per run.
+
+    Args:
+        threads: CPU threads for torch; 0 leaves torch's choice.
+        watched: process to die with: a local chunk must not outlive the sweep that started it.
+    """
+    if watched is not None:
+        threading.Thread(target=_die_with, args=(watched,), daemon=True).start()
+    if threads:
+        torch.set_num_threads(threads)
+    folder = Path(manifest).parent.parent
+    parts: dict[str, list[Path]] = {}
+    with Path(manifest).open(encoding="utf-8") as lines:
+        for line in itertools.islice(lines, start, stop):
+            run = Run.from_json(line)
+            rows = finish(run, folder)
+            if rows:
+                parts.setdefault(run.table, []).append(store.write(folder, run.table, rows))
+    for table, written in parts.items():
+        store.merge(folder, table, written)
+
+
+def _die_with(process: int) -> None:
+    while _alive(process):
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+        return b") Z " not in Path(f"/proc/{process}/stat").read_bytes()
+    except ProcessLookupError:
+        return False
+    except OSError:  # no /proc here, or a process of another user
+        return True

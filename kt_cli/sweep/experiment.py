@@ -1,0 +1,203 @@
+"""One run -> rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kt_cli import store
+from kt_cli.complementarity.pairs import Outputs, pair_blocks
+from kt_cli.complementarity.predictions import Predictions, evaluate, predict
+from kt_cli.data.sources import open_data
+from kt_cli.data.views import Views, canonical, preprocess
+from kt_cli.device import Meter, pick_device
+from kt_cli.progress import Progress, silent
+from kt_cli.spec import DataSpec, EvalSpec, Model, PretrainSpec, Run, TransferSpec, digest, pair_id
+from kt_cli.transfer.cards import pretrain_card, transfer_card
+from kt_cli.transfer import methods
+from kt_cli.transfer.outcome import transfer_outcome
+from kt_cli.transfer.pretrain import pretrain, seed_everything
+from kt_cli.transfer.targets import LogitsCache, Targets
+from kt_cli.transfer.train import distil
+from kt_cli.zoo import load as zoo
+
+Row = dict[str, Any]
+LOGITS = LogitsCache()
+
+
+def pretrain_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
+    """Train one model of a zoo and save it as `folder / run.out`, a timm `local-dir:` model."""
+    spec = run.settings
+    assert isinstance(spec, PretrainSpec)
+    device = pick_device()
+    meter = Meter(device)
+    data = open_data(replace_fraction(run.data, spec.fraction), training=True)
+    images = data.training()
+    seed_everything(spec)
+    if spec.pretrained:
+        module, config = zoo.for_fine_tuning(spec.arch, len(data.classes), spec.img_size)
+    else:
+        module, config = zoo.build(spec.arch, len(data.classes), spec.img_size)
+    config = {**config, "crop_pct": spec.crop}
+    views = _views(replace_fraction(run.data, spec.fraction), spec.crop, spec.side, spec.augment, spec.seed)
+    module = module.to(device)
+    fit = pretrain(module, views, preprocess(config, device), spec, progress)
+    zoo.save(
+        module,
+        folder / run.out,
+        data_config=config,
+        label_names=data.classes,
+        card=pretrain_card(spec, run.data, len(images), fit.losses[-1]),
+        extra={"run_id": run.id, "spec": asdict(spec), "guard": run.data.guard,
+               "train_data": images.fingerprint},
+    )
+    row = {
+        **{k: v for k, v in asdict(spec).items() if k in store.TABLES["pretrain"]},
+        "model": spec.name,
+        "data": run.data.source,
+        "train_data": images.fingerprint,
+        "n_train": len(images),
+        "num_classes": len(data.classes),
+        "final_loss": fit.losses[-1],
+        "path": run.out,
+    }
+    return [{**row, **meter.columns(fit.samples)}]
+
+
+def predict_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
+    """Evaluate one model (or find its predictions in the cache)."""
+    (model,) = run.models
+    device = pick_device()
+    meter = Meter(device)
+    images = open_data(run.data).eval
+    assert isinstance(run.settings, EvalSpec)
+    outputs = predict(model, images, run.settings, device, progress=progress)
+    row = {
+        "model": model.name,
+        "model_key": model.key,
+        **data_columns(run.data, run.settings.size),
+        "accuracy": outputs.accuracy,
+        "top5": outputs.top5_accuracy,
+        "params_m": float(outputs.about["params_m"]),
+        "input_size": int(outputs.about["input_size"]),
+        "weights": outputs.about["weights"],
+    }
+    return [{**row, **meter.columns(len(images))}]
+
+
+def pairs_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
+    """Write the complementarity rows of all ordered pairs of the run's models, block by block."""
+    device = pick_device()
+    meter = Meter(device)
+    spec = run.settings
+    assert isinstance(spec, EvalSpec)
+    images = open_data(run.data).eval
+    outputs = stacked([predict(m, images, spec, device) for m in run.models], len(images.classes))
+    names, keys = (np.array([getattr(m, field) for m in run.models]) for field in ("name", "key"))
+    for rows, block in pair_blocks(outputs):
+        teacher, student = (index.ravel() for index in np.mgrid[rows, : len(run.models)])
+        others = teacher != student
+        t, s = teacher[others], student[others]
+        ids = [pair_id(run.models[i], run.models[j], run.data_id, spec) for i, j in zip(t, s, strict=True)]
+        store.write_columns(folder, "complementarity", {
+            "run_id": ids, "teacher": names[t], "student": names[s],
+            "teacher_key": keys[t], "student_key": keys[s],
+            **{name: values.ravel()[others] for name, values in block.items()},
+            **data_columns(run.data, spec.size),
+            **meter.columns(), "status": store.OK, "attempt": run.attempt,
+        })  # fmt: skip
+        progress(rows.stop, len(run.models), "pairs")
+    return []
+
+
+def transfer_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
+    """Transfer from the teacher into the student and measure what changed.
+
+    Where `run.out` names a folder, the student is saved there.
+    """
+    teacher, student = run.models
+    spec = run.settings
+    assert isinstance(spec, TransferSpec)
+    method = methods.find(spec.method)
+    device = pick_device()
+    meter = Meter(device)
+    data = open_data(run.data, training=True)
+    images, classes = data.training(), len(data.classes)
+    how = EvalSpec(spec.eval_size)
+    told, before = (predict(m, data.eval, how, device).right for m in (teacher, student))
+    views = _views(run.data, spec.crop, spec.side, spec.augment, spec.seed)
+    loaded = zoo.load(student, classes)
+    module = loaded.module.to(device)
+    targets = Targets(method, teacher, student, views, lambda m: zoo.load(m, classes), LOGITS)
+    prepare = preprocess(loaded.config("train"), device)
+    fit = distil(module, views, prepare, targets.epoch, method, spec, progress)
+    after = evaluate(module, loaded.config(spec.eval_size), data.eval, device).right
+    row = {
+        **{k: v for k, v in asdict(spec).items() if k in store.TABLES["transfer"]},
+        **pair_columns(teacher, student),
+        **data_columns(run.data, spec.eval_size),
+        "settings": spec.settings,
+        "train_data": images.fingerprint,
+        "n_train": len(images),
+        "fraction": run.data.fraction,
+        "subset_seed": run.data.seed,
+        "guard": run.data.guard,
+        **transfer_outcome(told, before, after),
+        "share_taught": fit.share_taught,
+        "final_loss": fit.losses[-1] if fit.losses else None,
+        "path": run.out or None,
+        **meter.columns(fit.samples),
+    }
+    if run.out:
+        zoo.save(module, folder / run.out, data_config=loaded.config("train"),
+                 label_names=loaded.label_names or data.classes,
+                 card=transfer_card(row), extra={"run_id": run.id, "spec": asdict(spec)})  # fmt: skip
+    return [row]
+
+
+def stacked(predictions: Sequence[Predictions], num_classes: int) -> Outputs:
+    """Predictions of several models on the same images as one value for `pairs`."""
+    return Outputs(
+        labels=predictions[0].label,
+        preds=np.stack([p.pred for p in predictions]),
+        confidence=np.stack([p.confidence for p in predictions]),
+        num_classes=num_classes,
+    )
+
+
+def data_columns(data: DataSpec, eval_size: str) -> Row:
+    images = open_data(data).eval
+    return {
+        "data": data.source,
+        "eval_data": images.fingerprint,
+        "eval_size": eval_size,
+        "limit": data.limit,
+        "n": len(images),
+        "num_classes": len(images.classes),
+    }
+
+
+def pair_columns(teacher: Model, student: Model) -> Row:
+    return {
+        "teacher": teacher.name,
+        "student": student.name,
+        "teacher_key": teacher.key,
+        "student_key": student.key,
+    }
+
+
+@lru_cache(maxsize=2)
+def _views(data: DataSpec, crop: float, side: int, augment: str, seed: int) -> Views:
+    images = open_data(data, training=True).training()
+    key = digest([images.fingerprint, crop, side])
+    pixels = canonical(images, crop, side)
+    return Views(pixels, images.labels, augment, seed, pick_device(), key)
+
+
+def replace_fraction(data: DataSpec, fraction: float) -> DataSpec:
+    return replace(data, fraction=data.fraction * fraction)

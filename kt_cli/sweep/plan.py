@@ -1,0 +1,223 @@
+"""Names -> runs, minus what is done. Plans stage by stage and executes nothing.
+
+pretrain (zoos that are trained here) -> predict (each model once) -> pairs (statistics of all
+ordered pairs) -> transfer (drawn pairs × methods × seeds). A stage can be listed once the one
+before it is done: training decides what a model is, predictions decide which pairs are drawn.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kt_cli.spec import DataSpec, EvalSpec, Model, Run
+from kt_cli.store import OK, OnSkip, Outcomes, read
+from kt_cli.sweep.config import SweepSpec
+
+STAGES = ("pretrain", "predict", "pairs", "transfer")
+MAX_ATTEMPTS = 3
+BINS = 20
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a plan.
+
+    total, done: runs in all, and finished ones (ordered pairs for "pairs").
+    todo: the runs to do now; None where they depend on an earlier stage.
+    given_up: runs that failed MAX_ATTEMPTS times.
+    """
+
+    name: str
+    total: int
+    done: int = 0
+    todo: tuple[Run, ...] | None = None
+    given_up: int = 0
+
+    @property
+    def finished(self) -> bool:
+        return self.todo is not None and not self.todo
+
+
+class Planner:
+    """Lists the runs of a sweep against the results in `folder`.
+
+    Args:
+        models: the resolved models that exist already (the zoo's are found in `folder`).
+        data_ids: fingerprints of the evaluation and of the transfer images.
+        zoo_ids: fingerprints of the training images of each model of the zoo.
+        retry_failed: try again what failed MAX_ATTEMPTS times.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        folder: Path,
+        models: Sequence[Model],
+        data_ids: tuple[str, str],
+        zoo_ids: Sequence[str] = (),
+        retry_failed: bool = False,
+        on_skip: OnSkip | None = None,
+    ) -> None:
+        assert spec.data is not None
+        self.spec, self.folder, self._models = spec, folder, tuple(models)
+        self._data: DataSpec = spec.data
+        self._eval_id, self._train_id = data_ids
+        self._zoo_ids, self._retry, self._on_skip = tuple(zoo_ids), retry_failed, on_skip
+        self._how = EvalSpec(spec.transfer.eval_size)
+
+    def stages(self) -> list[Stage]:
+        return [self.stage(name) for name in STAGES]
+
+    def stage(self, name: str) -> Stage:
+        """The stage as it stands now, by the rows on disk."""
+        return getattr(self, f"_{name}")()  # type: ignore[no-any-return]
+
+    def models(self) -> list[Model] | None:
+        """All models of the sweep; None while the zoo is not trained.
+
+        Models of the zoo whose training failed are left out.
+        """
+        trained = []
+        outcomes = Outcomes(self.folder, "pretrain", self._on_skip)
+        for run in self._zoo_runs():
+            model = self._trained(run, outcomes)
+            if model is not None:
+                trained.append(model)
+            elif not outcomes.failed(run.id):
+                return None
+        return [*self._models, *trained]
+
+    def _zoo_runs(self) -> list[Run]:
+        return [
+            Run("pretrain", (Model(key=f"zoo:{entry.name}"),), data_id, entry, self._data,
+                out=f"zoo/{entry.name}")
+            for entry, data_id in zip(self.spec.zoo, self._zoo_ids, strict=True)
+        ]  # fmt: skip
+
+    def _trained(self, run: Run, outcomes: Outcomes) -> Model | None:
+        folder = self.folder / run.out
+        if not outcomes.done(run.id) or trained_by(folder) != run.id:
+            return None
+        from kt_cli.zoo import names
+
+        (model,) = names.resolve([f"local-dir:{folder}"])
+        return model
+
+    def _pretrain(self) -> Stage:
+        outcomes = Outcomes(self.folder, "pretrain", self._on_skip)
+        runs = self._zoo_runs()
+        done = [run for run in runs if self._trained(run, outcomes)]
+        return self._open("pretrain", runs, {run.id for run in done}, outcomes)
+
+    def _predict(self) -> Stage:
+        models = self.models()
+        if models is None:
+            return Stage("predict", len(self._models) + len(self.spec.zoo))
+        runs = self._predict_runs(models)
+        outcomes = Outcomes(self.folder, "models", self._on_skip)
+        return self._open("predict", runs, {r.id for r in runs if outcomes.done(r.id)}, outcomes)
+
+    def _predict_runs(self, models: Sequence[Model]) -> list[Run]:
+        return [Run("predict", (m,), self._eval_id, self._how, self._data) for m in models]
+
+    def _pairs(self) -> Stage:
+        usable = self._usable()
+        if usable is None:
+            return Stage("pairs", self._pair_total())
+        models = [model for model, _ in usable]
+        outcomes = Outcomes(self.folder, "complementarity", self._on_skip)
+        run = Run("pairs", tuple(models), self._eval_id, self._how, self._data)
+        ids = run.row_ids()
+        done = sum(map(outcomes.done, ids))
+        stage = self._open("pairs", [run] if done < len(ids) else [], set(), outcomes)
+        return replace(stage, total=len(ids), done=done)
+
+    def _transfer(self) -> Stage:
+        usable = self._usable()
+        total = self.spec.pair_count(len(self._models) + len(self.spec.zoo))
+        repeats = len(self.spec.methods) * len(self.spec.seeds)
+        if usable is None:
+            return Stage("transfer", total * repeats)
+        models, accuracies = [m for m, _ in usable], np.array([a for _, a in usable])
+        drawn = draw_pairs(accuracies, self.spec.pair_count(len(models)), self.spec.pair_seed)
+        runs = [self._transfer_run(models[t], models[s], method, seed)
+                for t, s in drawn for method in self.spec.methods for seed in self.spec.seeds]  # fmt: skip
+        outcomes = Outcomes(self.folder, "transfer", self._on_skip)
+        return self._open("transfer", runs, {r.id for r in runs if outcomes.done(r.id)}, outcomes)
+
+    def _transfer_run(self, teacher: Model, student: Model, method: str, seed: int) -> Run:
+        settings = replace(self.spec.transfer, method=method, seed=seed)
+        data_id = f"{self._train_id}+{self._eval_id}"
+        run = Run("transfer", (teacher, student), data_id, settings, self._data)
+        return replace(run, out=f"students/{run.id}") if self.spec.save_students else run
+
+    def _usable(self) -> list[tuple[Model, float]] | None:
+        """Models with their accuracies, once each has been predicted or has failed."""
+        models = self.models()
+        if models is None:
+            return None
+        columns = ["run_id", "status", "accuracy"]
+        rows = read([self.folder], "models", columns).set_index("run_id")
+        ids = [run.id for run in self._predict_runs(models)]
+        if not set(ids) <= set(rows.index):
+            return None
+        ok = rows["accuracy"][rows["status"] == OK]
+        return [(m, float(ok[i])) for m, i in zip(models, ids, strict=True) if i in ok.index]
+
+    def _pair_total(self) -> int:
+        count = len(self._models) + len(self.spec.zoo)
+        return count * (count - 1)
+
+    def _open(
+        self, name: str, runs: Sequence[Run], done: set[str], outcomes: Outcomes
+    ) -> Stage:
+        todo, given_up = [], 0
+        for run in runs:
+            if run.id in done:
+                continue
+            attempts = outcomes.attempts(run.id)
+            if attempts >= MAX_ATTEMPTS and not self._retry:
+                given_up += 1
+            else:
+                todo.append(replace(run, attempt=attempts + 1))
+        return Stage(name, len(runs), len(done), tuple(todo), given_up)
+
+
+def draw_pairs(accuracies: NDArray[np.float64], count: int, seed: int) -> list[tuple[int, int]]:
+    """Ordered pairs (teacher, student), drawn evenly over the range of accuracy differences.
+
+    The differences teacher − student are cut into equal-width bins, and the bins are emptied in
+    turn, each in random order, until `count` pairs are drawn. Pairs are sorted by student, then
+    teacher, so that what they share is computed once.
+
+    Args:
+        accuracies: (M,) in percent.
+        count: at most M (M − 1).
+    """
+    models = len(accuracies)
+    teacher, student = np.nonzero(~np.eye(models, dtype=bool))
+    difference = accuracies[teacher] - accuracies[student]
+    low, high = difference.min(initial=0), difference.max(initial=0)
+    bins = np.minimum(BINS - 1, (BINS * (difference - low) / max(high - low, 1e-9)).astype(int))
+    random = np.random.default_rng(seed)
+    order = np.lexsort((random.random(len(bins)), bins))
+    turn = np.arange(len(bins)) - np.searchsorted(bins[order], bins[order])
+    first = np.lexsort((random.random(BINS)[bins[order]], turn))[:count]
+    drawn = order[first]
+    return sorted(zip(teacher[drawn].tolist(), student[drawn].tolist(), strict=True),
+                  key=lambda pair: (pair[1], pair[0]))  # fmt: skip
+
+
+def trained_by(folder: Path) -> str | None:
+    """The id of the run that saved the model in `folder`; None where there is no such model."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return str(config["kt"]["run_id"])
+    except (OSError, ValueError, KeyError):
+        return None
