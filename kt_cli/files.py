@@ -80,7 +80,8 @@ def _fsync(path: Path) -> None:
 def _write_error(target: Path, error: OSError) -> WriteError:
     reason = error.strerror or str(error)
     return WriteError(
-        f"cannot write {target}: {reason}", "Free some space or choose another folder; then run again."
+        f"cannot write {target}: {reason}",
+        "Free some space or choose another folder; then run again.",
     )
 
 

@@ -40,7 +40,9 @@ S, I, F, B = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 DATA: dict[str, Column] = {
     "data": Column(S, "data source as named by the user"),
     "eval_data": Column(S, "fingerprint of the evaluation images"),
-    "eval_size": Column(S, "`test`: models see their test input size, as in timm's validate.py; or `train`"),
+    "eval_size": Column(
+        S, "`test`: models see their test input size, as in timm's validate.py; or `train`"
+    ),
     "limit": Column(I, "`--limit` on the evaluation images; null for all"),
     "n": Column(I, "evaluation images"),
     "num_classes": Column(I, "classes C"),
@@ -114,7 +116,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "oracle_acc": Column(F, "either is right, percent"),
         "confident_acc": Column(F, "accuracy of the more confident of the two, percent"),
         "mcnemar_p": Column(F, "McNemar's exact test, two-sided p-value"),
-        "flip_entropy": Column(F, "entropy of the positive flips over classes, nats; null without flips"),
+        "flip_entropy": Column(
+            F, "entropy of the positive flips over classes, nats; null without flips"
+        ),
         **{
             f"top{p}_classes": Column(I, f"fewest classes that hold {p}% of the positive flips")
             for p in TOP_PERCENTS
@@ -160,10 +164,14 @@ TABLES: dict[str, dict[str, Column]] = {
         "neg_flips": Column(F, "ρ⁻ before transfer, percent"),
         "pos_flips_after": Column(F, "ρ⁺ of teacher over student after transfer, percent"),
         "neg_flips_after": Column(F, "ρ⁻ after transfer, percent"),
-        "transfer_rate": Column(F, "share of ρ⁺ that the student learned, percent; null without ρ⁺"),
+        "transfer_rate": Column(
+            F, "share of ρ⁺ that the student learned, percent; null without ρ⁺"
+        ),
         "share_taught": Column(F, "training samples taught by the teacher, percent"),
         "final_loss": Column(F, "mean training loss of the last epoch"),
-        "path": Column(S, "folder of the saved student, relative to the sweep's; null when not saved"),
+        "path": Column(
+            S, "folder of the saved student, relative to the sweep's; null when not saved"
+        ),
         **PROVENANCE,
         **OUTCOME,
     },
@@ -367,7 +375,9 @@ def _read_parts(
         found |= {part: _read_part(part, columns, on_skip) for part in new}
 
 
-def _read_part(part: Path, columns: Sequence[str] | None, on_skip: OnSkip | None) -> pa.Table | None:
+def _read_part(
+    part: Path, columns: Sequence[str] | None, on_skip: OnSkip | None
+) -> pa.Table | None:
     try:
         file = pq.ParquetFile(part)
         present = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
@@ -395,13 +405,19 @@ def _aligned(rows: pa.Table, table: str, columns: Sequence[str] | None = None) -
 def _newest_ok(rows: pa.Table) -> pa.Table:
     """One row per run_id: the newest `ok`, else the newest; in order of first appearance."""
     rank = pc.if_else(pc.equal(rows["status"], OK), 1, 0)
-    keys = pa.table({
-        "run_id": rows["run_id"], "ok": rank, "created": rows["created"],
-        "position": pa.array(range(rows.num_rows), pa.int64()),
-    })
+    keys = pa.table(
+        {
+            "run_id": rows["run_id"],
+            "ok": rank,
+            "created": rows["created"],
+            "position": pa.array(range(rows.num_rows), pa.int64()),
+        }
+    )
     if pc.count_distinct(keys["run_id"]).as_py() == rows.num_rows:
         return rows
-    best = keys.sort_by([("ok", "descending"), ("created", "descending"), ("position", "ascending")])
+    best = keys.sort_by(
+        [("ok", "descending"), ("created", "descending"), ("position", "ascending")]
+    )
     first = best.group_by("run_id", use_threads=False).aggregate([("position", "first")])
     return rows.take(first["position_first"].sort())
 

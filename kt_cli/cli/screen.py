@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+from rich.table import Table
 from rich.text import Text
 
 from kt_cli.errors import KtError
+from kt_cli.progress import Progress
 
-if TYPE_CHECKING:
-    from kt_cli.progress import Progress
+QUIET_SECONDS = 10.0
+WIDE = 200
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+if not out.is_terminal:
+    # Nobody looks at a terminal's width: cut nothing off what goes to a file or a pipe.
+    out = Console(highlight=False, width=WIDE)
 
 
 def show_error(error: KtError) -> None:
@@ -25,5 +39,63 @@ def show_error(error: KtError) -> None:
         err.print(Text.assemble(("Tip: ", "bold cyan"), error.tip), soft_wrap=True)
 
 
+def note(text: str) -> None:
+    """One line on stderr, for what is no result."""
+    err.print(Text(text), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    err.print(Text.assemble(("Note: ", "bold yellow"), text), soft_wrap=True)
+
+
 def skipped_part(path: Path, reason: str) -> None:
     err.print(Text.assemble(("Skipped ", "yellow"), f"{path}: {reason}"), soft_wrap=True)
+
+
+def simple_table(title: str | None = None) -> Table:
+    """The look of all tables on the screen."""
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
+    )
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A progress bar with an estimate on a terminal; elsewhere a plain line now and then."""
+    if not err.is_terminal:
+        yield _Lines()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=err, transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(done: int, total: int, what: str) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield show
+
+
+class _Lines:
+    """Progress for logs: at most a line in ten seconds, and one when something is finished."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        self._finished: set[str] = set()
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        now = time.monotonic()
+        complete = done >= total and what not in self._finished
+        if complete:
+            self._finished.add(what)
+        if complete or (done < total and now - self._last >= QUIET_SECONDS):
+            self._last = now
+            note(f"{what}: {done}/{total}")

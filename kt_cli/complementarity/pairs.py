@@ -128,9 +128,7 @@ def top_classes(by_class: Tensor, percent: float) -> Matrix:
     return result
 
 
-def kappa(
-    positive: Matrix, negative: Matrix, right_t: Matrix, right_s: Matrix, n: int
-) -> Matrix:
+def kappa(positive: Matrix, negative: Matrix, right_t: Matrix, right_s: Matrix, n: int) -> Matrix:
     """Error consistency (Geirhos et al., 2020): Cohen's κ on correctness, from counts.
 
     NaN where the agreement expected by chance is complete (both always right, or always wrong).
@@ -158,13 +156,17 @@ def _agreement(preds: NDArray[np.int64], rows: slice) -> Matrix:
 def _most_confident(outputs: Outputs, rows: slice) -> Matrix:
     """Numbers of samples that the more confident of the two has right; a tie is the student's."""
     right, confidence = outputs.right, outputs.confidence
-    return np.stack([
-        np.where(confidence[t] > confidence, right[t], right).sum(axis=1)
-        for t in range(len(right))[rows]
-    ]).astype(float)
+    return np.stack(
+        [
+            np.where(confidence[t] > confidence, right[t], right).sum(axis=1)
+            for t in range(len(right))[rows]
+        ]
+    ).astype(float)
 
 
-def mean_probability_accuracy(logits: list[NDArray[np.float16]], labels: NDArray[np.int64]) -> float:
+def mean_probability_accuracy(
+    logits: list[NDArray[np.float16]], labels: NDArray[np.int64]
+) -> float:
     """Top-1 in percent of the mean of the models' probabilities; logits: each (n, C)."""
     total = torch.zeros(logits[0].shape)
     for values in logits:

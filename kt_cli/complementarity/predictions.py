@@ -161,9 +161,7 @@ def evaluate(
 
 
 @torch.inference_mode()
-def _forward(
-    module: nn.Module, inputs: Iterator[Tensor], device: torch.device
-) -> Iterator[Tensor]:
+def _forward(module: nn.Module, inputs: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
     for batch in inputs:
         yield module(batch.to(device, non_blocking=True))
 

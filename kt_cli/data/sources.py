@@ -156,7 +156,9 @@ def _source(spec: DataSpec) -> Callable[[DataSpec, Split], ImageSet | None]:
         if prefix.endswith("/") and spec.source.startswith(prefix):
             return source
     if os.sep not in spec.source and not Path(spec.source).exists():
-        raise unknown("data source", spec.source, [s for s in SOURCES if s != "folder"], HOW_TO_NAME_DATA)
+        raise unknown(
+            "data source", spec.source, [s for s in SOURCES if s != "folder"], HOW_TO_NAME_DATA
+        )
     return SOURCES["folder"]
 
 
@@ -218,14 +220,18 @@ def _class_folders(root: Path, name: str) -> ImageSet:
     folders = [e for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")]
     classes = tuple(sorted((entry.name for entry in folders), key=_natural))
     if not classes:
-        raise DataError(f"no class folders in {root}", "Expected one folder per class, with images.")
+        raise DataError(
+            f"no class folders in {root}", "Expected one folder per class, with images."
+        )
     ids, labels = [], []
     for label, class_name in enumerate(classes):
         files = sorted(_image_files(root / class_name), key=_natural)
         ids += [f"{class_name}/{file}" for file in files]
         labels += [label] * len(files)
     if not ids:
-        raise DataError(f"no images in the class folders of {root}", f"Known: {', '.join(sorted(EXTENSIONS))}.")
+        raise DataError(
+            f"no images in the class folders of {root}", f"Known: {', '.join(sorted(EXTENSIONS))}."
+        )
     return ImageSet(
         name=name,
         classes=classes,

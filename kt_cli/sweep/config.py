@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -97,7 +97,9 @@ def build(tables: Mapping[str, Any], name: str) -> SweepSpec:
         name=tables.get("name", name),
         models=tuple(tables["models"]),
         data=None if data is None else _filled(DataSpec, data, "[data]"),
-        zoo=tuple(_filled(PretrainSpec, {**common, **entry}, "[[zoo]]") for entry in tables.get("zoo", [])),
+        zoo=tuple(
+            _filled(PretrainSpec, {**common, **entry}, "[[zoo]]") for entry in tables.get("zoo", [])
+        ),
         transfer=_filled(TransferSpec, transfer, "[transfer]"),
         **{key: tuple(value) if isinstance(value, list) else value for key, value in own.items()},
     )
@@ -107,23 +109,49 @@ def build(tables: Mapping[str, Any], name: str) -> SweepSpec:
 def checked(spec: SweepSpec) -> SweepSpec:
     """`spec`, or an error that names the first value that cannot be."""
     if not spec.name or "/" in spec.name or spec.name.startswith("."):
-        raise UsageError(f"{spec.name!r} cannot name a folder of results", "Use letters, digits, - and _.")
+        raise UsageError(
+            f"{spec.name!r} cannot name a folder of results", "Use letters, digits, - and _."
+        )
     if isinstance(spec.pairs, str) and spec.pairs not in ("all", "auto"):
         raise UsageError(f"pairs must be a number, 'all' or 'auto', not {spec.pairs!r}")
     if isinstance(spec.pairs, int) and spec.pairs < 0:
-        raise UsageError(f"pairs must not be negative: {spec.pairs}", "0 measures complementarity only.")
+        raise UsageError(
+            f"pairs must not be negative: {spec.pairs}", "0 measures complementarity only."
+        )
     if not spec.models and not spec.zoo:
-        raise UsageError("a sweep needs models", "Name them with --models, or train some: [[zoo]] in a sweep file.")
+        raise UsageError(
+            "a sweep needs models",
+            "Name them with --models, or train some: [[zoo]] in a sweep file.",
+        )
     names = [entry.name for entry in spec.zoo]
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice:
         raise UsageError(f"two models of the zoo are called {twice!r}")
-    check_positive(spec.transfer, ("epochs", "lr", "batch_size", "micro_batch", "temperature", "crop", "side"))
+    check_transfer(spec.transfer)
     for entry in spec.zoo:
-        check_positive(entry, ("epochs", "lr", "batch_size", "crop", "side", "fraction"))
+        check_pretrain(entry)
     if spec.data is not None:
         check_data(spec.data)
     return spec
+
+
+def check_transfer(spec: TransferSpec) -> None:
+    """Errors for settings that no transfer can have."""
+    check_positive(
+        spec, ("epochs", "lr", "batch_size", "micro_batch", "temperature", "crop", "side")
+    )
+    if spec.crop > 1:
+        raise UsageError(f"crop must be at most 1, not {spec.crop}")
+    if not 0 <= spec.kd_lambda <= 1:
+        raise UsageError(f"kd_lambda must be in [0, 1], not {spec.kd_lambda}")
+
+
+def check_pretrain(spec: PretrainSpec) -> None:
+    """Errors for settings that no training can have."""
+    check_positive(spec, ("epochs", "lr", "batch_size", "crop", "side", "fraction"))
+    for name in ("crop", "fraction"):
+        if getattr(spec, name) > 1:
+            raise UsageError(f"{name} must be at most 1, not {getattr(spec, name)}")
 
 
 def check_data(data: DataSpec) -> None:
@@ -167,8 +195,12 @@ def _without_none(value: Any) -> Any:
 def _filled(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     """A spec of `kind` from a table; keys and types are checked, integers pass as floats."""
     hints = get_type_hints(kind)
-    allowed = {f.name: hints[f.name] for f in fields(kind) if not (kind is TransferSpec and f.name in ("method", "seed"))}
-    _check(values, allowed, where)
+    allowed = {
+        f.name: hints[f.name]
+        for f in fields(kind)
+        if not (kind is TransferSpec and f.name in ("method", "seed"))
+    }
+    _check(values, allowed, where, TRANSFER_KEYS if kind is TransferSpec else ())
     given = {k: float(v) if hints[k] is float else v for k, v in values.items()}
     try:
         return kind(**given)
@@ -176,10 +208,13 @@ def _filled(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
         raise UsageError(f"{where}: {str(error).split(') ')[-1]}") from error
 
 
-def _check(values: Mapping[str, Any], allowed: Mapping[str, Any], where: str) -> None:
+def _check(
+    values: Mapping[str, Any], allowed: Mapping[str, Any], where: str, also: Iterable[str] = ()
+) -> None:
+    """Errors for keys that are not allowed (`also` are valid in that table too) and for types."""
     for key, value in values.items():
         if key not in allowed:
-            raise unknown(f"key of {where}", key, allowed)
+            raise unknown(f"key of {where}", key, [*allowed, *also])
         wanted = (int, float) if allowed[key] is float else allowed[key]
         if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
             shown = getattr(allowed[key], "__name__", str(allowed[key]))

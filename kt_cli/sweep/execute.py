@@ -24,38 +24,10 @@ from kt_cli.files import write_text
 from kt_cli.progress import Progress
 from kt_cli.spec import Run, digest
 from kt_cli.sweep.chunk import failed_row, run_chunk
+from kt_cli.sweep.slots import Slot, chunk_count
 
 POLL_SECONDS = 0.2
-CHUNK_RUNS = 50
 YEAR_MINUTES = 365 * 24 * 60
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place where one chunk runs at a time. gpu: its index, or None for the CPU."""
-
-    gpu: int | None
-    threads: int = 0
-
-
-def slots(gpus: int | None, processes: int | None, available: int) -> list[Slot]:
-    """The slots of this machine.
-
-    Args:
-        gpus: at most so many GPUs, or on a machine without any, processes; None for all.
-        processes: at most so many processes on a machine without GPUs; None for all cores.
-        available: GPUs that this machine has.
-    """
-    if available:
-        return [Slot(index) for index in range(min(gpus or available, available))]
-    cores = os.cpu_count() or 1
-    count = processes or min(gpus or cores, cores)
-    return [Slot(None, max(1, cores // count))] * count
-
-
-def chunk_count(runs: int, parallel: int) -> int:
-    """Chunks for so many runs: one for each slot, and none longer than CHUNK_RUNS."""
-    return min(runs, max(parallel, -(-runs // CHUNK_RUNS)))
 
 
 @dataclass
@@ -87,6 +59,11 @@ class LocalStage:
         self._waiting = [_Chunk(a, b) for a, b in zip(edges, edges[1:], strict=False)]
         self._working: list[_Working] = []
         self.total = sum(len(run.row_ids()) for run in runs)
+
+    @property
+    def failures(self) -> int:
+        """Runs of this stage that failed."""
+        return sum(outcome.status != store.OK for outcome in self._outcomes.by_id.values())
 
     def run(self, progress: Progress, what: str) -> None:
         """Do everything; returns when each run has a row, `ok` or failed.

@@ -44,17 +44,26 @@ def pretrain_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
     else:
         module, config = zoo.build(spec.arch, len(data.classes), spec.img_size)
     config = {**config, "crop_pct": spec.crop}
-    views = _views(replace_fraction(run.data, spec.fraction), spec.crop, spec.side, spec.augment, spec.seed)
+    views = _views(
+        replace_fraction(run.data, spec.fraction), spec.crop, spec.side, spec.augment, spec.seed
+    )
     module = module.to(device)
-    fit = pretrain(module, views, preprocess(config, device), spec, progress)
+    prepare = preprocess(config, device)
+    losses = pretrain(
+        module, views, prepare, spec, lambda done, total: progress(done, total, spec.name)
+    )
     zoo.save(
         module,
         folder / run.out,
         data_config=config,
         label_names=data.classes,
-        card=pretrain_card(spec, run.data, len(images), fit.losses[-1]),
-        extra={"run_id": run.id, "spec": asdict(spec), "guard": run.data.guard,
-               "train_data": images.fingerprint},
+        card=pretrain_card(spec, run.data, len(images), losses[-1]),
+        extra={
+            "run_id": run.id,
+            "spec": asdict(spec),
+            "guard": run.data.guard,
+            "train_data": images.fingerprint,
+        },
     )
     row = {
         **{k: v for k, v in asdict(spec).items() if k in store.TABLES["pretrain"]},
@@ -63,10 +72,10 @@ def pretrain_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
         "train_data": images.fingerprint,
         "n_train": len(images),
         "num_classes": len(data.classes),
-        "final_loss": fit.losses[-1],
+        "final_loss": losses[-1],
         "path": run.out,
     }
-    return [{**row, **meter.columns(fit.samples)}]
+    return [{**row, **meter.columns(spec.epochs * len(images))}]
 
 
 def predict_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
@@ -103,7 +112,10 @@ def pairs_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
         teacher, student = (index.ravel() for index in np.mgrid[rows, : len(run.models)])
         others = teacher != student
         t, s = teacher[others], student[others]
-        ids = [pair_id(run.models[i], run.models[j], run.data_id, spec) for i, j in zip(t, s, strict=True)]
+        ids = [
+            pair_id(run.models[i], run.models[j], run.data_id, spec)
+            for i, j in zip(t, s, strict=True)
+        ]
         store.write_columns(folder, "complementarity", {
             "run_id": ids, "teacher": names[t], "student": names[s],
             "teacher_key": keys[t], "student_key": keys[s],
@@ -135,7 +147,15 @@ def transfer_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
     module = loaded.module.to(device)
     targets = Targets(method, teacher, student, views, lambda m: zoo.load(m, classes), LOGITS)
     prepare = preprocess(loaded.config("train"), device)
-    fit = distil(module, views, prepare, targets.epoch, method, spec, progress)
+    losses, taught = distil(
+        module,
+        views,
+        prepare,
+        targets.epoch,
+        method,
+        spec,
+        lambda done, total: progress(done, total, "transfer"),
+    )
     after = evaluate(module, loaded.config(spec.eval_size), data.eval, device).right
     row = {
         **{k: v for k, v in asdict(spec).items() if k in store.TABLES["transfer"]},
@@ -148,10 +168,10 @@ def transfer_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
         "subset_seed": run.data.seed,
         "guard": run.data.guard,
         **transfer_outcome(told, before, after),
-        "share_taught": fit.share_taught,
-        "final_loss": fit.losses[-1] if fit.losses else None,
+        "share_taught": taught,
+        "final_loss": losses[-1],
         "path": run.out or None,
-        **meter.columns(fit.samples),
+        **meter.columns(spec.epochs * len(images)),
     }
     if run.out:
         zoo.save(module, folder / run.out, data_config=loaded.config("train"),

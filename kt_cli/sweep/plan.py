@@ -174,9 +174,7 @@ class Planner:
         count = len(self._models) + len(self.spec.zoo)
         return count * (count - 1)
 
-    def _open(
-        self, name: str, runs: Sequence[Run], done: set[str], outcomes: Outcomes
-    ) -> Stage:
+    def _open(self, name: str, runs: Sequence[Run], done: set[str], outcomes: Outcomes) -> Stage:
         todo, given_up = [], 0
         for run in runs:
             if run.id in done:
@@ -187,6 +185,14 @@ class Planner:
             else:
                 todo.append(replace(run, attempt=attempts + 1))
         return Stage(name, len(runs), len(done), tuple(todo), given_up)
+
+
+def unmeasured(spec: SweepSpec, models: int) -> list[Stage]:
+    """The stages of a sweep over `models` and its zoo, where no data is named yet."""
+    count = models + len(spec.zoo)
+    transfers = spec.pair_count(count) * len(spec.methods) * len(spec.seeds)
+    totals = (len(spec.zoo), count, count * (count - 1), transfers)
+    return [Stage(name, total) for name, total in zip(STAGES, totals, strict=True)]
 
 
 def draw_pairs(accuracies: NDArray[np.float64], count: int, seed: int) -> list[tuple[int, int]]:

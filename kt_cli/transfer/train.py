@@ -1,4 +1,4 @@
-"""The loop: update a student towards its targets. Knows tensors, no names, paths or tables."""
+"""The loop: update a module towards a loss. Knows tensors; no names, paths or tables."""
 
 from __future__ import annotations
 
@@ -10,25 +10,91 @@ from torch import Tensor, nn
 
 from kt_cli.data.views import Views, seed_of
 from kt_cli.errors import KtError
-from kt_cli.progress import Progress, silent
 from kt_cli.spec import TransferSpec
 from kt_cli.transfer.methods import Method
 from kt_cli.transfer.targets import EpochTargets
 
 Prepare = Callable[[Tensor], Tensor]
+BatchLoss = Callable[[Tensor], Tensor]
+OnEpoch = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Fit:
-    """What training says about itself.
+class Order:
+    """How n samples are gone through: batches of an epoch, micro-batches of a batch, the seed."""
 
-    losses: mean training loss of each epoch. share_taught: samples whose target was the
-    teacher's, in percent over all epochs. samples: images that went through the student.
+    n: int
+    epochs: int
+    batch_size: int
+    micro_batch: int
+    seed: int
+
+    @property
+    def updates_per_epoch(self) -> int:
+        return max(1, self.n // self.batch_size)
+
+    @property
+    def updates(self) -> int:
+        return self.epochs * self.updates_per_epoch
+
+    def batches(self, epoch: int) -> Iterator[Tensor]:
+        """Index batches of an epoch, shuffled by (seed, epoch); an incomplete last one is dropped.
+
+        A set smaller than a batch is one batch.
+        """
+        generator = torch.Generator().manual_seed(seed_of("order", self.seed, epoch))
+        order = torch.randperm(self.n, generator=generator)
+        size = min(self.n, self.batch_size)
+        for i in range(self.updates_per_epoch):
+            yield order[i * size : (i + 1) * size]
+
+    def micro_batches(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """Equal parts of at most `micro_batch`: batch normalisation cannot take a lone sample."""
+        return batch.chunk(-(-len(batch) // self.micro_batch))
+
+
+def fit(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epoch_loss: Callable[[int], BatchLoss],
+    order: Order,
+    device: torch.device,
+    after_update: Callable[[], object] = lambda: None,
+    on_epoch: OnEpoch = lambda done, total: None,
+) -> tuple[float, ...]:
+    """Train `module` in place; returns the mean loss of each epoch.
+
+    Args:
+        epoch_loss: gives for an epoch the function from indices (b,) to their mean loss.
+        after_update: called after each update (a learning rate schedule, say).
+
+    Raises:
+        KtError: the loss of an epoch is not finite.
     """
-
-    losses: tuple[float, ...]
-    share_taught: float
-    samples: int
+    losses: list[float] = []
+    for epoch in range(order.epochs):
+        loss_of = epoch_loss(epoch)
+        # Dropout must not depend on what was computed on the way to the epoch's targets.
+        torch.manual_seed(seed_of("dropout", order.seed, epoch))
+        module.train()
+        total = torch.zeros((), device=device)
+        for batch in order.batches(epoch):
+            optimizer.zero_grad(set_to_none=True)
+            for indices in order.micro_batches(batch):
+                loss = loss_of(indices) * (len(indices) / len(batch))
+                loss.backward()  # type: ignore[no-untyped-call]
+                total += loss.detach()
+            optimizer.step()
+            after_update()
+        # The only look at the device is here, once an epoch.
+        losses.append(float(total) / order.updates_per_epoch)
+        if not torch.isfinite(total):
+            raise KtError(
+                f"the loss is {losses[-1]} in epoch {epoch + 1}", "Try a smaller learning rate."
+            )
+        on_epoch(epoch + 1, order.epochs)
+    module.eval()
+    return tuple(losses)
 
 
 def distil(
@@ -38,80 +104,32 @@ def distil(
     targets: Callable[[int], EpochTargets],
     method: Method,
     spec: TransferSpec,
-    progress: Progress = silent,
-) -> Fit:
-    """Train `student` in place with SGD, as the paper does: momentum, constant learning rate.
+    on_epoch: OnEpoch = lambda done, total: None,
+) -> tuple[tuple[float, ...], float]:
+    """Train `student` in place towards its targets, with SGD as the paper does.
 
-    Raises:
-        KtError: the loss of an epoch is not finite.
+    Returns:
+        The mean loss of each epoch, and the share of samples taught by the teacher in percent.
     """
-    torch.manual_seed(seed_of("transfer", spec.seed))
     optimizer = torch.optim.SGD(
         student.parameters(),
         lr=spec.lr * spec.batch_size / 256,
         momentum=spec.momentum,
         weight_decay=spec.weight_decay,
     )
-    losses: list[float] = []
-    taught = samples = 0.0
-    for epoch in range(spec.epochs):
+    taught: list[Tensor] = []
+
+    def epoch_loss(epoch: int) -> BatchLoss:
         target = targets(epoch)
-        student.train()
-        total = torch.zeros((), device=views.device)
-        for batch in epoch_batches(len(views), spec.batch_size, spec.seed, epoch):
-            total += _step(student, optimizer, views, prepare, target, method, spec, epoch, batch)
-            samples += len(batch)
-        losses.append(_finite(total, epoch) / batches_per_epoch(len(views), spec.batch_size))
-        taught += float(target.taught.float().mean())
-        progress(epoch + 1, spec.epochs, "transfer")
-    student.eval()
-    share = 100 * taught / spec.epochs if spec.epochs else 0.0
-    return Fit(tuple(losses), share, int(samples))
+        taught.append(target.taught.float().mean())
 
+        def loss_of(indices: Tensor) -> Tensor:
+            here = indices.to(views.device, non_blocking=True)
+            logits = student(prepare(views.batch(epoch, indices)))
+            return method.loss(logits, target.logits[here], views.labels[here], spec)
 
-def _step(
-    student: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    views: Views,
-    prepare: Prepare,
-    target: EpochTargets,
-    method: Method,
-    spec: TransferSpec,
-    epoch: int,
-    batch: Tensor,
-) -> Tensor:
-    """One update from the views `batch` (b,), in micro-batches; its mean loss, on the device."""
-    optimizer.zero_grad(set_to_none=True)
-    total = torch.zeros((), device=views.device)
-    for indices in batch.split(spec.micro_batch):
-        here = indices.to(views.device, non_blocking=True)
-        logits = student(prepare(views.batch(epoch, indices)))
-        loss = method.loss(logits, target.logits[here], views.labels[here], spec)
-        loss = loss * (len(indices) / len(batch))
-        loss.backward()
-        total += loss.detach()
-    optimizer.step()
-    return total
+        return loss_of
 
-
-def batches_per_epoch(n: int, batch_size: int) -> int:
-    return max(1, n // batch_size)
-
-
-def epoch_batches(n: int, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
-    """Index batches of an epoch in an order of (seed, epoch); an incomplete last one is dropped.
-
-    A set smaller than a batch is one batch.
-    """
-    generator = torch.Generator().manual_seed(seed_of("order", seed, epoch))
-    order = torch.randperm(n, generator=generator)
-    size = min(n, batch_size)
-    for i in range(batches_per_epoch(n, batch_size)):
-        yield order[i * size : (i + 1) * size]
-
-
-def _finite(total: Tensor, epoch: int) -> float:
-    value = float(total)
-    if not torch.isfinite(total):
-        raise KtError(f"the loss is {value} in epoch {epoch + 1}", "Try a smaller learning rate.")
-    return value
+    order = Order(len(views), spec.epochs, spec.batch_size, spec.micro_batch, spec.seed)
+    losses = fit(student, optimizer, epoch_loss, order, views.device, on_epoch=on_epoch)
+    return losses, float(100 * torch.stack(taught).mean())

@@ -1,0 +1,49 @@
+"""The command `kt`: one module per command, each importing what it needs when it runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from kt_cli import __version__
+from kt_cli.cli import complementarity, models, pretrain, report, screen, sweep, transfer
+from kt_cli.errors import KtError
+
+app = typer.Typer(
+    name="kt",
+    help="Find the knowledge that pretrained models do not share, and move it.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(complementarity.complementarity)
+app.command()(transfer.transfer)
+app.command()(sweep.sweep)
+app.command()(report.report)
+app.command()(models.models)
+app.command()(pretrain.pretrain)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _kt(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    try:
+        app()
+    except KtError as error:
+        screen.show_error(error)
+        sys.exit(error.exit_code)

@@ -1,0 +1,22 @@
+"""Class names for people: ImageNet's synset folders get their words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+SYNSET = re.compile(r"n\d{8}")
+
+
+def readable(classes: Sequence[str]) -> list[str]:
+    """`classes` with WordNet ids replaced by the first of their words; others as they are."""
+    if not classes or not all(SYNSET.fullmatch(name) for name in classes):
+        return list(classes)
+    from timm.data import ImageNetInfo
+
+    words = ImageNetInfo("imagenet-22k")
+    known = set(words.label_names())
+    return [
+        words.label_name_to_description(name).split(",")[0] if name in known else name
+        for name in classes
+    ]

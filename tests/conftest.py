@@ -1,0 +1,22 @@
+"""Shared by all tests: no network, a cache of their own, small models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("KT_DATA", None)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that a test computes is found by another, nor by the user."""
+    monkeypatch.setenv("KT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def repository() -> Path:
+    return Path(__file__).parents[1]

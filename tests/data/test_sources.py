@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kt_cli.data.class_names import readable
+from kt_cli.data.loading import batches
+from kt_cli.data.sources import _class_folders, open_data
+from kt_cli.data.views import centre_square
+from kt_cli.errors import DataError, UnknownName
+from kt_cli.spec import DataSpec
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    open_data.cache_clear()
+    _class_folders.cache_clear()
+
+
+def make_folder(root: Path, classes: dict[str, int]) -> Path:
+    for name, count in classes.items():
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (20, 10), (i, 0, 0)).save(root / name / f"img{i}.png")
+    return root
+
+
+def test_digits_are_split_once_and_for_all() -> None:
+    data = open_data(DataSpec("digits", guard=0.1), training=True)
+    assert data.train is not None and data.guard is not None
+    sets = [set(part.ids) for part in (data.eval, data.train, data.guard)]
+    assert sum(map(len, sets)) == len(set.union(*sets)) == 1797
+    assert [len(s) for s in sets] == [899, 808, 90]
+    for part in (data.eval, data.train, data.guard):
+        assert (np.bincount(part.labels, minlength=10) > 0).all()
+    assert data.eval.fingerprint == open_data(DataSpec("digits")).eval.fingerprint
+
+
+def test_guard_is_the_same_whatever_the_fraction_and_seed() -> None:
+    guards = [
+        open_data(DataSpec("digits", guard=0.1, fraction=f, seed=s), training=True).guard
+        for f, s in ((1.0, 0), (0.3, 0), (0.3, 1))
+    ]
+    assert len({g.fingerprint for g in guards if g}) == 1
+
+
+def test_fingerprints_tell_subsets_apart() -> None:
+    specs = [DataSpec("digits", fraction=f, seed=s) for f, s in ((1.0, 0), (0.5, 0), (0.5, 1))]
+    assert len({open_data(s, training=True).training().fingerprint for s in specs}) == 3
+    assert open_data(DataSpec("digits", limit=50)).eval.fingerprint != open_data(DataSpec("digits")).eval.fingerprint
+    assert len(open_data(DataSpec("digits", limit=50)).eval) == 50
+
+
+def test_a_root_with_splits(tmp_path: Path) -> None:
+    make_folder(tmp_path / "train", {"class10": 3, "class2": 2})
+    make_folder(tmp_path / "val", {"class2": 1, "class10": 1})
+    data = open_data(DataSpec(str(tmp_path)), training=True)
+    assert data.classes == ("class2", "class10")  # timm's order: digits are numbers
+    assert data.training().labels.tolist() == [0, 0, 1, 1, 1]
+    assert data.eval.ids == ["class2/img0.png", "class10/img0.png"]
+    assert data.eval.read(0).size == (20, 10)
+
+
+def test_a_folder_of_classes_is_for_evaluation(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a": 2, "b": 2})
+    data = open_data(DataSpec(str(tmp_path)), training=True)
+    assert len(data.eval) == 4
+    with pytest.raises(DataError, match="no training images"):
+        data.training()
+
+
+def test_an_empty_class_keeps_its_label(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a": 1, "b": 0, "c": 1})
+    data = open_data(DataSpec(str(tmp_path)))
+    assert data.classes == ("a", "b", "c") and data.eval.labels.tolist() == [0, 2]
+
+
+def test_changed_images_change_the_fingerprint(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a": 2, "b": 2})
+    before = open_data(DataSpec(str(tmp_path))).eval.fingerprint
+    Image.new("RGB", (99, 99), "red").save(tmp_path / "a" / "img0.png")
+    open_data.cache_clear()
+    _class_folders.cache_clear()
+    assert open_data(DataSpec(str(tmp_path))).eval.fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("/no/such/folder", "no folder"), ("digitz", "unknown data source"), ("wds/x", "a stream")],
+)
+def test_data_that_is_not_there(source: str, message: str) -> None:
+    with pytest.raises((DataError, UnknownName), match=message) as caught:
+        open_data(DataSpec(source))
+    assert caught.value.tip
+
+
+def test_folders_without_images(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no class folders"):
+        open_data(DataSpec(str(tmp_path)))
+    (tmp_path / "a").mkdir()
+    with pytest.raises(DataError, match="no images"):
+        open_data(DataSpec(str(tmp_path)))
+
+
+def test_splits_that_disagree(tmp_path: Path) -> None:
+    make_folder(tmp_path / "train", {"a": 1, "b": 1})
+    make_folder(tmp_path / "val", {"a": 1, "c": 1})
+    with pytest.raises(DataError, match="b, c"):
+        open_data(DataSpec(str(tmp_path)), training=True)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corrupt_image_is_named(tmp_path: Path, workers: int) -> None:
+    make_folder(tmp_path, {"a": 2, "b": 2})
+    broken = tmp_path / "b" / "img1.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    images = open_data(DataSpec(str(tmp_path))).eval
+    with pytest.raises(DataError, match="img1.png"):
+        list(batches(images, lambda image: centre_square(image, 1.0, 4), 2, workers))
+
+
+def test_timm_sources(tmp_path: Path) -> None:
+    make_folder(tmp_path / "train", {"a": 2, "b": 2})
+    make_folder(tmp_path / "validation", {"a": 1, "b": 1})
+    data = open_data(DataSpec("torch/image_folder", root=str(tmp_path)), training=True)
+    assert data.classes == ("a", "b")
+    assert data.training().labels.tolist() == [0, 0, 1, 1]
+    assert data.eval.read(1).mode == "RGB"
+    with pytest.raises(DataError, match="cannot open torch/cifar10"):
+        open_data(DataSpec("torch/cifar10", root=str(tmp_path)))
+
+
+def test_synsets_get_their_words() -> None:
+    assert readable(["n01440764", "n01443537"]) == ["tench", "goldfish"]
+    assert readable(["cat", "n01440764"]) == ["cat", "n01440764"]

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kt_cli import store
+from kt_cli.spec import DataSpec, Model, PretrainSpec, Run
+from kt_cli.sweep.config import SweepSpec
+from kt_cli.sweep.plan import MAX_ATTEMPTS, Planner, draw_pairs, unmeasured
+
+MODELS = [Model(f"key{i}", f"ref{i}", f"model{i}") for i in range(4)]
+SPEC = SweepSpec("x", ("whatever",), DataSpec("digits"), methods=("kl", "kl-dp"), seeds=(0, 1), pairs=3)
+
+
+def planner(folder: Path, spec: SweepSpec = SPEC, models: list[Model] = MODELS, retry: bool = False) -> Planner:
+    zoo_ids = ["train"] * len(spec.zoo)
+    return Planner(spec, folder, models, ("eval", "train"), zoo_ids, retry_failed=retry)
+
+
+def finish(folder: Path, run: Run, status: str = store.OK, **columns: object) -> None:
+    rows = [
+        {"run_id": i, "status": status, "attempt": run.attempt, "created": "1", **columns}
+        for i in (run.row_ids() if status == store.OK else [run.id])
+    ]
+    store.write(folder, run.table, rows)
+
+
+def predict_all(folder: Path, **failing: object) -> None:
+    for i, run in enumerate(planner(folder).stage("predict").todo or ()):
+        finish(folder, run, accuracy=90.0 + i)
+
+
+def test_stages_open_one_after_the_other(tmp_path: Path) -> None:
+    stages = {s.name: s for s in planner(tmp_path).stages()}
+    assert [s.total for s in stages.values()] == [0, 4, 12, 3 * 2 * 2]
+    assert stages["pretrain"].finished
+    assert len(stages["predict"].todo or ()) == 4
+    assert stages["pairs"].todo is None and stages["transfer"].todo is None
+    predict_all(tmp_path)
+    stages = {s.name: s for s in planner(tmp_path).stages()}
+    assert stages["predict"].finished
+    assert len(stages["pairs"].todo or ()) == 1 and len(stages["transfer"].todo or ()) == 12
+
+
+def test_finished_runs_are_subtracted(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    plan = planner(tmp_path)
+    (pairs,) = plan.stage("pairs").todo or ()
+    first, *others = plan.stage("transfer").todo or ()
+    finish(tmp_path, pairs)
+    finish(tmp_path, first)
+    assert plan.stage("pairs").finished and plan.stage("pairs").done == 12
+    assert [r.id for r in plan.stage("transfer").todo or ()] == [r.id for r in others]
+    assert plan.stage("transfer").done == 1
+
+
+def test_other_settings_are_other_runs(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    for run in planner(tmp_path).stage("transfer").todo or ():
+        finish(tmp_path, run)
+    assert planner(tmp_path).stage("transfer").finished
+    changed = replace(SPEC, transfer=replace(SPEC.transfer, lr=1.0))
+    assert planner(tmp_path, changed).stage("transfer").done == 0
+
+
+def test_failed_runs_are_tried_again_three_times(tmp_path: Path) -> None:
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        run = (planner(tmp_path).stage("predict").todo or ())[0]
+        assert run.attempt == attempt
+        finish(tmp_path, run, store.FAILED, error="broken")
+    stage = planner(tmp_path).stage("predict")
+    assert stage.given_up == 1 and len(stage.todo or ()) == 3
+    assert len(planner(tmp_path, retry=True).stage("predict").todo or ()) == 4
+
+
+def test_a_model_that_fails_costs_its_own_pairs_only(tmp_path: Path) -> None:
+    bad, *good = planner(tmp_path).stage("predict").todo or ()
+    finish(tmp_path, bad, store.FAILED)
+    for i, run in enumerate(good):
+        finish(tmp_path, run, accuracy=90.0 + i)
+    assert planner(tmp_path).stage("pairs").total == 6
+    runs = planner(tmp_path).stage("transfer").todo or ()
+    assert runs and all(MODELS[0] not in run.models for run in runs)
+
+
+def test_models_of_a_zoo_exist_once_they_are_trained(tmp_path: Path) -> None:
+    spec = replace(SPEC, zoo=(PretrainSpec("a", "test_vit"), PretrainSpec("b", "test_vit")))
+    stages = {s.name: s for s in planner(tmp_path, spec).stages()}
+    assert [s.total for s in stages.values()] == [2, 6, 30, 12]
+    first, second = stages["pretrain"].todo or ()
+    assert first.out == "zoo/a" and stages["predict"].todo is None
+    finish(tmp_path, first)  # a row, but its model is gone: train it again
+    assert len(planner(tmp_path, spec).stage("pretrain").todo or ()) == 2
+    finish(tmp_path, second, store.FAILED)
+    assert planner(tmp_path, spec).models() is None
+
+
+def test_a_plan_without_data() -> None:
+    stages = unmeasured(replace(SPEC, pairs="auto"), 300)
+    assert [s.total for s in stages] == [0, 300, 89_700, 400 * 4]
+
+
+def test_transfers_are_grouped_by_student(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    spec = replace(SPEC, pairs="all")
+    students = [run.models[-1].key for run in planner(tmp_path, spec).stage("transfer").todo or ()]
+    changes = sum(a != b for a, b in zip(students, students[1:], strict=False))
+    assert changes == 3
+
+
+def test_students_are_kept_on_request(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    runs = planner(tmp_path, replace(SPEC, save_students=True)).stage("transfer").todo or ()
+    assert {run.out for run in runs} == {f"students/{run.id}" for run in runs}
+    assert not any(run.out for run in planner(tmp_path).stage("transfer").todo or ())
+
+
+@pytest.mark.parametrize("count", [0, 1, 40, 400, 89_700])
+def test_drawn_pairs_are_ordered_pairs_once_each(count: int) -> None:
+    accuracies = np.random.default_rng(0).normal(80, 4, 300)
+    drawn = draw_pairs(accuracies, count, seed=0)
+    assert len(drawn) == len(set(drawn)) == count
+    assert all(t != s for t, s in drawn)
+    assert drawn == draw_pairs(accuracies, count, seed=0)
+
+
+def test_pairs_are_drawn_evenly_over_the_accuracy_difference() -> None:
+    accuracies = np.random.default_rng(0).normal(80, 3, 300)
+    drawn = np.array(draw_pairs(accuracies, 400, seed=1))
+    difference = accuracies[drawn[:, 0]] - accuracies[drawn[:, 1]]
+    everything = (accuracies[:, None] - accuracies[None])[~np.eye(300, dtype=bool)]
+    edges = np.linspace(everything.min(), everything.max(), 21)
+    available = np.histogram(everything, edges)[0]
+    taken = np.histogram(difference, edges)[0]
+    full = available >= 25
+    # Bins that have enough give the same number, to within one; the others give all they have.
+    assert np.ptp(taken[full]) <= 1
+    assert (taken[~full] >= np.minimum(available[~full], taken[full].min())).all()
+    assert draw_pairs(accuracies, 400, seed=2) != draw_pairs(accuracies, 400, seed=1)
+
+
+def test_equal_accuracies_can_be_drawn_too() -> None:
+    assert len(draw_pairs(np.full(5, 90.0), 20, seed=0)) == 20

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kt_cli import store
+from kt_cli.errors import DataError, WriteError
+from kt_cli.files import atomic_file, atomic_folder
+
+
+def row(run_id: str, status: str = store.OK, created: str = "1", **more: Any) -> dict[str, Any]:
+    return {"run_id": run_id, "status": status, "created": created, "attempt": 1, **more}
+
+
+def test_rows_come_back_with_nulls_where_nothing_was_said(tmp_path: Path) -> None:
+    store.write(tmp_path, "models", [row("a", accuracy=91.5), row("b", model="vit")])
+    found = store.read([tmp_path], "models")
+    assert list(found["run_id"]) == ["a", "b"]
+    assert found["accuracy"][0] == 91.5 and np.isnan(found["accuracy"][1])
+    assert set(found["sweep"]) == {tmp_path.name}
+
+
+def test_a_key_that_is_no_column_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="accurracy"):
+        store.write(tmp_path, "models", [row("a", accurracy=1.0)])
+
+
+def test_one_row_per_run_the_newest_ok(tmp_path: Path) -> None:
+    store.write(tmp_path, "models", [row("a", created="1", accuracy=1.0)])
+    store.write(tmp_path, "models", [row("a", created="3", accuracy=3.0)])
+    store.write(tmp_path, "models", [row("a", store.FAILED, created="4")])
+    store.write(tmp_path, "models", [row("a", created="2", accuracy=2.0)])
+    store.write(tmp_path, "models", [row("b", store.FAILED, created="1", error="first")])
+    store.write(tmp_path, "models", [row("b", store.FAILED, created="2", error="second")])
+    found = store.read([tmp_path], "models").set_index("run_id")
+    assert found.loc["a", "accuracy"] == 3.0
+    assert found.loc["b", "error"] == "second"
+    assert len(found) == 2
+
+
+def test_merge_and_settle_keep_what_is_read(tmp_path: Path) -> None:
+    parts = [store.write(tmp_path, "models", [row(i, accuracy=1.0)]) for i in "abc"]
+    before = store.read([tmp_path], "models").sort_values("run_id").reset_index(drop=True)
+    merged = store.merge(tmp_path, "models", parts)
+    assert store.list_parts(tmp_path / "models") == [merged]
+    store.write(tmp_path, "models", [row("a", store.FAILED)])
+    assert store.settle(tmp_path, "models") == 1
+    assert store.settle(tmp_path, "models") == 0
+    after = store.read([tmp_path], "models").sort_values("run_id").reset_index(drop=True)
+    assert before.equals(after)
+
+
+def test_an_unreadable_part_is_skipped_and_named(tmp_path: Path) -> None:
+    store.write(tmp_path, "models", [row("a")])
+    broken = tmp_path / "models" / "part-broken.parquet"
+    broken.write_bytes(b"PAR1 not at all")
+    skipped: list[Path] = []
+    found = store.read([tmp_path], "models", on_skip=lambda path, reason: skipped.append(path))
+    assert list(found["run_id"]) == ["a"]
+    assert skipped == [broken]
+
+
+def test_outcomes_see_new_parts_and_count_attempts(tmp_path: Path) -> None:
+    store.write(tmp_path, "models", [row("a", store.FAILED)])
+    outcomes = store.Outcomes(tmp_path, "models")
+    new = store.Outcomes(tmp_path, "models", only_new=True)
+    assert outcomes.failed("a") and outcomes.attempts("a") == 1 and not new.by_id
+    store.write(tmp_path, "models", [{**row("a", store.FAILED), "attempt": 2}])
+    outcomes.refresh()
+    assert outcomes.attempts("a") == 2
+    store.write(tmp_path, "models", [{**row("a"), "attempt": 3}])
+    store.write(tmp_path, "models", [{**row("a", store.FAILED), "attempt": 4}])
+    outcomes.refresh()
+    new.refresh()
+    assert outcomes.done("a") and new.done("a")
+
+
+def test_whole_columns_and_scalars(tmp_path: Path) -> None:
+    store.write_columns(
+        tmp_path,
+        "complementarity",
+        {
+            "run_id": ["x", "y"],
+            "teacher": np.array(["t1", "t2"]),
+            "pos_flips": np.array([1.5, 2.5]),
+            "top2_classes": np.array([3.0, np.nan]),
+            "data": "digits",
+            "limit": None,
+            "status": store.OK,
+        },
+    )
+    found = store.read([tmp_path], "complementarity")
+    assert list(found["teacher"]) == ["t1", "t2"] and list(found["data"]) == ["digits"] * 2
+    assert found["top2_classes"][0] == 3 and np.isnan(found["top2_classes"][1])
+
+
+def test_arrays_of_one_and_two_dimensions(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "entry.parquet"
+    columns = {
+        "pred": np.arange(4),
+        "logits": np.arange(12, dtype=np.float16).reshape(4, 3),
+    }
+    store.write_arrays(path, columns, {"model": "vit"})
+    found, about = store.read_arrays(path)
+    assert about["model"] == "vit"
+    for name, values in columns.items():
+        np.testing.assert_array_equal(found[name], values)
+        assert found[name].dtype == values.dtype
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(DataError, match=re.escape(str(path))):
+        store.read_arrays(path)
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match="No space left"), atomic_file(tmp_path / "x") as temporary:
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    for text in ("one", "two"):
+        with atomic_folder(target) as temporary:
+            (temporary / "weights").write_text(text)
+    assert (target / "weights").read_text() == "two"
+    with pytest.raises(WriteError), atomic_folder(target) as temporary:
+        (temporary / "weights").write_text("three")
+        raise OSError(28, "No space left on device")
+    assert (target / "weights").read_text() == "two"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_documented_schema_is_the_schema() -> None:
+    """results/README.md lists every column of every table with its type and meaning."""
+    text = (Path(__file__).parents[1] / "results" / "README.md").read_text(encoding="utf-8")
+    for table, columns in store.TABLES.items():
+        section = text.split(f"## `{table}`")[1].split("\n## ")[0]
+        documented = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \|$", section, re.MULTILINE)
+        assert documented == [(n, str(c.type), c.meaning) for n, c in columns.items()]
