@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -41,9 +43,29 @@ def _kt(
     pass
 
 
+class Interrupted(BaseException):
+    """A signal asked us to stop. Not an Exception: a run that is cut off has not failed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
+
+
 def main() -> None:
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, _stop) for number in signals]
     try:
         app()
     except KtError as error:
         screen.show_error(error)
         sys.exit(error.exit_code)
+    except Interrupted as interrupted:
+        screen.note("Interrupted. What is finished is kept; the same command goes on from there.")
+        sys.exit(128 + interrupted.number)
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)

@@ -99,12 +99,11 @@ def draw(tables: Sequence[Table], console: Console) -> None:
     for table in tables:
         drawing = _drawing(table)
         needed = console.measure(drawing, options=console.options.update(width=10**4)).minimum
-        width = max(console.width, needed)
+        if needed > console.width:
+            drawing.width = needed
         console.print(Text(table.title, style="bold"), Text(f"{table.caption}."), sep="\n")
-        console.print(drawing, width=width, crop=False, no_wrap=False)
-        for note in table.notes:
-            console.print(Text(note, style="dim"))
-        console.print()
+        console.print(drawing, crop=False)
+        console.print(*(Text(note, style="dim") for note in table.notes), sep="\n", end="\n\n")
 
 
 def _drawing(table: Table) -> Drawing:

@@ -47,9 +47,7 @@ def pretrain(
 
         return loss_of
 
-    return fit(
-        module, optimizer, epoch_loss, order, views.device, schedule.step, on_epoch
-    )
+    return fit(module, optimizer, epoch_loss, order, views.device, schedule.step, on_epoch)
 
 
 def lr_factor(step: int, steps: int) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,7 +18,9 @@ from torch import Tensor
 from kt_cli.data.views import Views, preprocess
 from kt_cli.spec import Model
 from kt_cli.transfer.methods import Method
-from kt_cli.zoo.load import Loaded
+
+if TYPE_CHECKING:
+    from kt_cli.zoo.load import Loaded
 
 BATCH = 256
 BUDGET_BYTES = 2 * 2**30
@@ -80,13 +83,13 @@ class Targets:
         return self._cache.get(key, lambda: logits_on(self._load(model), self._views, epoch))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def logits_on(model: Loaded, views: Views, epoch: int) -> Tensor:
     """Logits (n, C), float32, of a model on all views of an epoch, at its own resolution."""
     module = model.module.to(views.device).eval()
-    prepare = preprocess(model.data_config, views.device)
+    prepare = preprocess(model.config("train"), views.device)
     parts = [
         module(prepare(views.batch(epoch, indices))).float()
         for indices in torch.arange(len(views)).split(BATCH)
     ]
-    return torch.cat(parts).clone()
+    return torch.cat(parts)

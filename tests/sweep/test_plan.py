@@ -12,10 +12,14 @@ from kt_cli.sweep.config import SweepSpec
 from kt_cli.sweep.plan import MAX_ATTEMPTS, Planner, draw_pairs, unmeasured
 
 MODELS = [Model(f"key{i}", f"ref{i}", f"model{i}") for i in range(4)]
-SPEC = SweepSpec("x", ("whatever",), DataSpec("digits"), methods=("kl", "kl-dp"), seeds=(0, 1), pairs=3)
+SPEC = SweepSpec(
+    "x", ("whatever",), DataSpec("digits"), methods=("kl", "kl-dp"), seeds=(0, 1), pairs=3
+)
 
 
-def planner(folder: Path, spec: SweepSpec = SPEC, models: list[Model] = MODELS, retry: bool = False) -> Planner:
+def planner(
+    folder: Path, spec: SweepSpec = SPEC, models: list[Model] = MODELS, retry: bool = False
+) -> Planner:
     zoo_ids = ["train"] * len(spec.zoo)
     return Planner(spec, folder, models, ("eval", "train"), zoo_ids, retry_failed=retry)
 

@@ -108,7 +108,9 @@ def test_outcome_by_hand(samples: list[tuple[bool, bool, bool]]) -> None:
     assert found["loss"] == pytest.approx(100 * loss / n)
     assert found["pos_flips"] == pytest.approx(100 * known / n)
     assert found["transfer_rate"] == (pytest.approx(100 * learned / known) if known else None)
-    assert found["transfer_p"] == pytest.approx(binomtest(gain, gain + loss).pvalue if gain + loss else 1)
+    assert found["transfer_p"] == pytest.approx(
+        binomtest(gain, gain + loss).pvalue if gain + loss else 1
+    )
     assert found["delta"] == pytest.approx(found["after_acc"] - found["student_acc"])
     assert found["delta"] == pytest.approx(found["gain"] - found["loss"])
     assert found["acc_diff"] == pytest.approx(found["pos_flips"] - found["neg_flips"])

@@ -1,0 +1,161 @@
+"""One call of `kt sweep`: shows the plan, works through the stages, shows the results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from kt_cli.cli import options, screen
+from kt_cli.errors import KtError, UsageError
+from kt_cli.progress import Progress
+
+if TYPE_CHECKING:
+    from kt_cli.spec import Model
+    from kt_cli.sweep.config import SweepSpec
+    from kt_cli.sweep.plan import Planner, Stage
+    from kt_cli.sweep.slots import Slot
+
+WHAT = {
+    "pretrain": "train the zoo",
+    "predict": "predict",
+    "pairs": "pairs",
+    "transfer": "transfer",
+}
+
+
+def places(gpus: int | None, processes: int | None) -> list[Slot]:
+    """Where chunks run on this machine."""
+    from kt_cli.sweep.slots import cuda_devices, slots
+
+    return slots(gpus, processes, cuda_devices())
+
+
+@dataclass
+class Session:
+    """A sweep on this machine. failures: runs without a result, in this call or given up before."""
+
+    spec: SweepSpec
+    folder: Path
+    models: list[Model]
+    places: list[Slot]
+    retry_failed: bool = False
+    failures: int = 0
+    _planner: Planner | None = field(default=None, repr=False)
+
+    def show_plan(self, console: Console, asked_gpus: int | None) -> None:
+        from kt_cli.sweep.plan import unmeasured
+
+        spec, count = self.spec, len(self.models) + len(self.spec.zoo)
+        stages = self.planner().stages() if spec.data else unmeasured(spec, len(self.models))
+        seeds = f"{len(spec.seeds)} seed{'s' * (len(spec.seeds) > 1)}"
+        where = spec.data.source if spec.data else f"not named yet. {options.HOW_TO_NAME_DATA}"
+        for line in (
+            f"[bold]{spec.name}[/]: {count:,} models, {count * (count - 1):,} ordered pairs; "
+            f"transfer for {spec.pair_count(count):,} pairs × {', '.join(spec.methods)} × {seeds}",
+            f"data: {where}",
+            f"results: {self.folder}",
+            f"at once: {self._at_once(asked_gpus)}",
+        ):
+            console.print(line, soft_wrap=True)
+        table = screen.simple_table()
+        for header in ("stage", "runs", "done", "to do", "chunks"):
+            table.add_column(header, justify="left" if header == "stage" else "right")
+        for stage in stages:
+            if stage.total:
+                table.add_row(*_plan_row(stage, len(self.places)))
+        console.print(table)
+
+    def work(self) -> None:
+        """Do what is to do, stage by stage.
+
+        Raises:
+            UsageError: no data is named. WeightsUnavailable, WriteError: nothing can be done.
+        """
+        stages = self.planner().stages()
+        if all(stage.finished for stage in stages):
+            self.failures = sum(stage.given_up for stage in stages)
+            screen.note("Nothing to do: everything is done already.")
+            return
+        from kt_cli import store
+        from kt_cli.files import write_text
+        from kt_cli.sweep.config import to_toml
+        from kt_cli.zoo import load
+
+        load.require_weights(self.models)
+        write_text(self.folder / "sweep.toml", to_toml(self.spec))
+        with screen.progress() as progress:
+            for stage in stages:
+                self._do(self.planner().stage(stage.name), progress)
+        for table in store.TABLES:
+            store.settle(self.folder, table)
+
+    def show_results(self) -> None:
+        from kt_cli.cli.report import show_tables
+        from kt_cli.report.tables import sweep_tables
+
+        show_tables(sweep_tables([self.folder]))
+        screen.note(f"Results: {self.folder}   (kt report {self.folder} --format latex, for one)")
+        if self.failures:
+            screen.warn(
+                f"{self.failures} runs failed; their rows say why. The same command tries them "
+                "again, up to three times, then with --retry-failed."
+            )
+
+    def planner(self) -> Planner:
+        """Opens the images, so only where data is named."""
+        if self._planner is None:
+            from kt_cli.data.sources import open_data
+            from kt_cli.sweep.plan import Planner
+            from kt_cli.zoo import load
+
+            if self.spec.data is None:
+                raise UsageError(options.NO_DATA, options.HOW_TO_NAME_DATA)
+            transfers = self.spec.pair_count(len(self.models) + len(self.spec.zoo)) > 0
+            data = open_data(self.spec.data, training=transfers or bool(self.spec.zoo))
+            load.require_classes(self.models, len(data.classes), self.spec.data.source)
+            train_id = data.training().fingerprint if transfers else ""
+            self._planner = Planner(
+                self.spec, self.folder, self.models, (data.eval.fingerprint, train_id),
+                self._zoo_ids(), self.retry_failed, screen.skipped_part,
+            )  # fmt: skip
+        return self._planner
+
+    def _zoo_ids(self) -> list[str]:
+        from kt_cli.data.sources import open_data
+
+        assert self.spec.data is not None
+        shares = [self.spec.data.fraction * entry.fraction for entry in self.spec.zoo]
+        parts = [replace(self.spec.data, fraction=share) for share in shares]
+        return [open_data(part, training=True).training().fingerprint for part in parts]
+
+    def _do(self, stage: Stage, progress: Progress) -> None:
+        from kt_cli.sweep.execute import LocalStage
+
+        if stage.todo is None:
+            raise KtError(f"stage {stage.name} cannot start: the stage before it is incomplete")
+        self.failures += stage.given_up
+        if stage.todo:
+            work = LocalStage(self.folder, stage.todo, self.places)
+            work.run(progress, WHAT[stage.name])
+            self.failures += work.failures
+
+    def _at_once(self, asked_gpus: int | None) -> str:
+        count, first = len(self.places), self.places[0]
+        if first.gpu is not None:
+            return f"{count} GPU{'s' * (count > 1)}"
+        asked = f" (--gpus {asked_gpus}: there is no GPU here)" if asked_gpus else ""
+        threads = f"{first.threads} thread{'s' * (first.threads > 1)}"
+        return f"{count} process{'es' * (count > 1)} on the CPU, {threads} each{asked}"
+
+
+def _plan_row(stage: Stage, parallel: int) -> list[str]:
+    from kt_cli.sweep.slots import chunk_count
+
+    todo = stage.total - stage.done - stage.given_up
+    runs = 1 if stage.name == "pairs" else todo
+    label = WHAT[stage.name] + (f" ({stage.given_up} given up)" if stage.given_up else "")
+    chunks = chunk_count(runs, parallel) if todo else 0
+    return [label, f"{stage.total:,}", f"{stage.done:,}", f"{todo:,}", f"{chunks:,}"]

@@ -1,0 +1,1 @@
+"""Rows in, tables out: statistics, tables as values, and their text formats. Imports no torch."""

@@ -1,0 +1,123 @@
+"""Wrong usage: one clear message that names the thing, a way out, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from kt_cli.cli import options
+
+Kt = Callable[..., tuple[int, str, str]]
+MODELS = ("resnet50", "deit_s")
+
+
+def saved_model(folder: Path, classes: int) -> str:
+    from kt_cli.zoo import load
+
+    module, config = load.build("test_vit", classes, 32)
+    load.save(
+        module, folder, data_config=config, label_names=[str(i) for i in range(classes)],
+        card="", extra={},
+    )  # fmt: skip
+    return f"local-dir:{folder}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "tip"),
+    [
+        (("complementarity", *MODELS), "no data", "--data"),
+        (("complementarity", *MODELS, "--data", "/no/such"), "/no/such", "--data"),
+        (("complementarity", *MODELS, "--data", "digits"), "1000", "10"),
+        (("complementarity", "resnet5O", "deit_s", "--data", "digits"), "resnet5O", "resnet50"),
+        (("complementarity", "resnet50", "--data", "digits"), "one model", "two"),
+        (("complementarity", "resnet50", "resnet50.a1_in1k", "--data", "digits"), "one model", "two"),
+        (("complementarity", "local-dir:/no/such", "resnet50", "--data", "digits"), "/no/such", ""),
+        (("transfer", "resnet50", "--data", "digits"), "1 model", ""),
+        (("transfer", "resnet50", "resnet50", "--data", "digits"), "two different", ""),
+        (("transfer", "resnet50", "deit_s", "vit_b", "--data", "digits"), "3 models", "Several teachers"),
+        (("transfer", *MODELS, "--data", "digits", "-m", "kl-pd"), "kl-pd", "kl-dp"),
+        (("transfer", *MODELS, "--data", "digits", "--augment", "papr"), "papr", "paper"),
+        (("transfer", *MODELS, "--data", "digits", "--lr", "-1"), "lr must be positive", ""),
+        (("sweep",), "needs models", "--models"),
+        (("sweep", "none.toml"), "none.toml", ""),
+        (("sweep", "--models", "resnet50,deit_s", "--pairs", "-3"), "-3", ""),
+        (("sweep", "--models", "resnet50,deit_s", "--pairs", "some"), "some", ""),
+        (("sweep", "--models", "resnet50,deit_s", "--methods", "kd"), "kd", "kl"),
+        (("sweep", "--models", "resnet50,deit_s", "--seeds", "a"), "--seeds", ""),
+        (("sweep", "--models", "resnet50"), "two models", ""),
+        (("sweep", "--models", "resnet50,deit_s"), "no data", "--data"),
+        (("report", "/no/such"), "/no/such", ""),
+        (("pretrain", "test_vitt", "--data", "digits"), "test_vitt", "test_vit"),
+        (("pretrain", "test_vit", "test_resnet", "--data", "digits", "--name", "x"), "--name", ""),
+        (("pretrain", "test_vit", "--data", "digits", "--fraction", "2"), "fraction", ""),
+    ],
+)  # fmt: skip
+def test_one_message_and_exit_code_2(
+    kt: Kt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...], message: str, tip: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    code, out, err = kt(*arguments)
+    assert code == 2, err
+    assert message in err and tip in err
+    assert "Traceback" not in err and not out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("report", "--format", "word"), ("nothing",), ("complementarity", "--no-such-option"),
+     ("sweep", "--gpus", "0"), ("transfer",)],
+)  # fmt: skip
+def test_what_the_command_line_itself_refuses(kt: Kt, arguments: tuple[str, ...]) -> None:
+    code, _, err = kt(*arguments)
+    assert code == 2 and "Error" in err
+
+
+def test_numbers_of_classes_that_disagree(kt: Kt, tmp_path: Path) -> None:
+    nine, ten = (saved_model(tmp_path / f"m{n}", n) for n in (9, 10))
+    other = saved_model(tmp_path / "other9", 9)
+    code, _, err = kt("complementarity", nine, ten, "--data", "digits")
+    assert code == 2 and "m9" in err and "m10" in err
+    for command in ("complementarity", "transfer"):
+        code, _, err = kt(command, nine, other, "--data", "digits")
+        assert code == 2 and "9 classes" in err and "10" in err and "kt pretrain" in err
+    code, _, err = kt("sweep", "--models", f"{nine},{other}", "--data", "digits", "--dry-run")
+    assert code == 2 and "9 classes" in err and "10" in err
+
+
+def test_a_corrupt_image_is_named(kt: Kt, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "data" / name / "fine.png")
+    (tmp_path / "data" / "b" / "broken.png").write_bytes(b"no picture")
+    models = [saved_model(tmp_path / m, 2) for m in ("one", "two")]
+    code, _, err = kt("complementarity", *models, "--data", str(tmp_path / "data"))
+    assert code == 2 and "broken.png" in err and "Traceback" not in err
+
+
+def test_missing_weights_are_named_without_a_network(kt: Kt, tmp_path: Path) -> None:
+    for i in range(1000):
+        (tmp_path / f"c{i:03d}").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "c000" / "x.png")
+    code, _, err = kt("complementarity", *MODELS, "--data", str(tmp_path))
+    assert code == 1
+    assert (
+        "resnet50.a1_in1k" in err
+       
+    )
+    assert "deit_small_patch16_224" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_is_no_traceback(
+    kt: Kt, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    monkeypatch.setattr(options, "data_spec", lambda *_, **__: os.kill(os.getpid(), number))
+    found, _, err = kt("complementarity", *MODELS)
+    assert found == code and "Interrupted" in err and "Traceback" not in err

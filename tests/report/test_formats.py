@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kt_cli.report.formats import render_csv, render_json, render_markdown
+from kt_cli.report.latex import ROWS_PER_FLOAT, escape, render_latex
+from kt_cli.report.table import Column, MeanStd, Table
+from kt_cli.report.tables import sweep_tables
+
+NAN = float("nan")
+COLUMNS = (
+    Column("model", "model", "text"),
+    Column("n", "n", "count"),
+    Column("delta", "Δ\n(pp)", "signed"),
+    Column("rate", "rate", digits=1),
+    Column("raw", detail=True),
+)
+ROWS = (
+    ("vit_b|16", 1437, MeanStd(-0.125, 1.5, 3), 1 / 3, 0.1),
+    ("a&b 50% #1", 2, MeanStd(0.25, NAN, 1), NAN, None),
+)
+TABLE = Table(
+    "summary", "By method", COLUMNS, ROWS, "On a_b", ("p < 0.05",),
+    {"sweep": "demo", "limit": None}, frozenset({(1, "delta")}),
+)  # fmt: skip
+OTHER = Table("models", "Models", COLUMNS[:2], (("m", 1),), group={"sweep": "demo"})
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "shown"),
+    [
+        (Column("x"), 1.005, "1.00"),
+        (Column("x"), -1234.5, "−1,234.50"),
+        (Column("x", kind="signed"), 0.5, "+0.50"),
+        (Column("x", kind="signed"), -0.001, "0.00"),
+        (Column("x", kind="signed"), MeanStd(1.0, 0.25, 2), "+1.00 ± 0.25"),
+        (Column("x", kind="signed"), MeanStd(1.0, NAN, 1), "+1.00"),
+        (Column("x", kind="count"), 128117, "128,117"),
+        (Column("x"), None, "–"),
+        (Column("x"), NAN, "–"),
+        (Column("x", kind="text"), "a-b", "a-b"),
+    ],
+)
+def test_cells_for_readers(column: Column, value: float | MeanStd | None, shown: str) -> None:
+    assert column.show(value) == shown
+
+
+def test_rows_must_fit_the_columns() -> None:
+    with pytest.raises(ValueError, match="5 cells"):
+        Table("summary", "t", COLUMNS, (("a", 1),))
+
+
+def test_markdown() -> None:
+    assert render_markdown([TABLE]).splitlines() == [
+        "### By method",
+        "",
+        "On a_b.",
+        "",
+        "| model       |     n |       Δ (pp) | rate |",
+        "| ----------- | ----: | -----------: | ---: |",
+        r"| vit_b\|16   | 1,437 | −0.13 ± 1.50 |  0.3 |".replace("−0.13", "−0.12"),
+        r"| a&b 50% \#1 |     2 |    **+0.25** |    – |",
+        "",
+        r"- p \< 0.05",
+    ]
+
+
+def test_csv_of_one_table_is_pure_and_raw() -> None:
+    first, second = csv.DictReader(io.StringIO(render_csv([TABLE])))
+    assert first == {
+        "sweep": "demo", "limit": "", "model": "vit_b|16", "n": "1437", "delta": "-0.125",
+        "delta_std": "1.5", "delta_n": "3", "rate": repr(1 / 3), "raw": "0.1",
+    }  # fmt: skip
+    assert (second["delta_std"], second["rate"], second["raw"]) == ("", "", "")
+
+
+def test_csv_of_one_kind_in_two_groups_is_still_one_table() -> None:
+    other = Table("summary", "By method", COLUMNS[:2], (("x", 9),), group={"sweep": "second"})
+    rows = list(csv.DictReader(io.StringIO(render_csv([TABLE, other]))))
+    assert [row["sweep"] for row in rows] == ["demo", "demo", "second"]
+    assert (rows[2]["n"], rows[2]["delta"]) == ("9", "")
+
+
+def test_csv_of_several_tables_is_in_blocks() -> None:
+    blocks = render_csv([TABLE, OTHER]).split("\n\n")
+    assert [block.splitlines()[0] for block in blocks] == ["# By method", "# Models"]
+    assert blocks[1].splitlines()[1:] == ["sweep,model,n", "demo,m,1"]
+
+
+def test_csv_of_an_empty_table_has_its_header() -> None:
+    assert render_csv([Table("failures", "f", COLUMNS[:2], ())]) == "model,n\n"
+
+
+def test_json_has_raw_values_and_null_for_nan() -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    (table,) = json.loads(render_json([TABLE]), parse_constant=refuse)
+    assert table["title"] == "By method"
+    assert table["columns"] == ["model", "n", "delta", "rate", "raw"]
+    assert table["rows"][0]["delta"] == {"mean": -0.125, "std": 1.5, "n": 3}
+    assert table["rows"][0]["rate"] == 1 / 3
+    assert table["rows"][1]["rate"] is None
+    assert table["rows"][1]["delta"]["std"] is None
+    assert table["notes"] == ["p < 0.05"]
+    assert table["group"] == {"sweep": "demo", "limit": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "latex"),
+    [
+        ("a_b & 5% #1 $x {y}", r"a\_b \& 5\% \#1 \$x \{y\}"),
+        (r"C:\x~^", r"C:\textbackslash{}x\textasciitilde{}\textasciicircum{}"),
+        ("ρ⁺ Δ κ ± −1", r"$\rho^{+}$ $\Delta$ $\kappa$ $\pm$ $-$1"),
+        ("p < 0.05 > x|y", "p $<$ 0.05 $>$ x$|$y"),
+        ("--limit ---", "-{}-limit -{}-{}-"),
+        ("é 模", r"é \texttt{U+6A21}"),
+    ],
+)
+def test_latex_escapes(text: str, latex: str) -> None:
+    assert escape(text) == latex
+
+
+def test_latex_table() -> None:
+    text = render_latex([TABLE])
+    for part in (
+        r"\begin{table}[t]", r"\centering", r"\caption{By method. On a\_\allowbreak{}b.}",
+        r"\label{tab:demo-summary}", r"\begin{tabular}{@{}lrrr@{}}", r"\toprule",
+        r"vit\_b$|$16 & 1,437 & $-$0.12\,$\pm$\,1.50 & 0.3 \\",
+        r"a\&b 50\% \#1 & 2 & \textbf{+0.25} & -- \\", r"\bottomrule", "p $<$ 0.05",
+    ):  # fmt: skip
+        assert part in text
+
+
+def test_latex_labels_are_unique() -> None:
+    text = render_latex([TABLE, TABLE, TABLE, OTHER])
+    labels = [line.strip() for line in text.splitlines() if r"\label" in line]
+    assert labels == [rf"\label{{tab:demo-{x}}}"
+                      for x in ("summary", "summary-2", "summary-3", "models")]  # fmt: skip
+
+
+def test_long_latex_tables_are_continued() -> None:
+    rows = tuple((f"m{i}", i) for i in range(ROWS_PER_FLOAT + 1))
+    table = Table("models", "Models", COLUMNS[:2], rows, notes=("last",),
+                  bold=frozenset({(ROWS_PER_FLOAT, "n")}))  # fmt: skip
+    first, second = render_latex([table]).split(r"\end{table}")[:2]
+    assert "(continued)" in second
+    assert rf"m{ROWS_PER_FLOAT} & \textbf{{{ROWS_PER_FLOAT}}}" in second
+    assert r"\label" not in second
+    assert "last" in second
+    assert "last" not in first
+    assert "m0 &" in first
+
+
+def test_wide_latex_tables_are_cut_into_panels_that_repeat_the_first_column() -> None:
+    columns = (Column("s", "student", "text"), *(Column(f"m{i}", f"m{i}") for i in range(12)))
+    table = Table("students", "t", columns, (("name", *(MeanStd(i, 1.0, 2) for i in range(12))),))
+    text = render_latex([table])
+    assert text.count("student &") == text.count(r"\begin{table}") > 1
+    assert all(text.count(f"{i}.00\\,") == 1 for i in range(2, 10))
+
+
+@pytest.mark.latex
+def test_latex_compiles(filled: Any, tmp_path: Path) -> None:
+    pdflatex = shutil.which("pdflatex")
+    if pdflatex is None:
+        assert os.environ.get("KT_REQUIRE_LATEX") != "1", "KT_REQUIRE_LATEX=1 without pdflatex"
+        pytest.skip("pdflatex is not installed")
+    error = 'OSError: "C:\\x" `y` ~ ^ {z} $HOME/<a_b>/100%_#1&2 | 模型 é — ' + "long " * 20
+    filled.write("transfer", [filled.failed("transfer", error, settings="5e771465")])
+    many = [f"some_very_long_name_{i}.with_100%_tag" for i in range(2 * ROWS_PER_FLOAT)]
+    filled.write("models", [filled.model(name) for name in many])
+    tables = sweep_tables([filled.folder]) * 5  # more floats than LaTeX holds back
+    (tmp_path / "tables.tex").write_text(render_latex(tables), encoding="utf-8")
+    (tmp_path / "main.tex").write_text(
+        "\\documentclass{article}\n\\usepackage{booktabs}\n"
+        "\\begin{document}\n\\input{tables}\n\\end{document}\n"
+    )
+    command = [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, check=False)
+    log = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, log[-2000:]
+    assert (tmp_path / "main.pdf").stat().st_size > 0
+    for complaint in ("Float too large", "multiply defined", "Missing character", "Overfull"):
+        assert complaint not in log

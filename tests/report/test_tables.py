@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kt_cli import store
+from kt_cli.errors import DataError, UsageError
+from kt_cli.report.groups import read_results
+from kt_cli.report.table import MeanStd, Table
+from kt_cli.report.tables import sweep_tables
+from kt_cli.report.transfers import method_rank
+
+Sweep = Any  # of the conftest beside this file
+
+
+def tables_of(sweep: Sweep, name: str) -> list[Table]:
+    return sweep_tables([sweep.folder], [name])
+
+
+def only(sweep: Sweep, name: str) -> Table:
+    (table,) = tables_of(sweep, name)
+    return table
+
+
+def records(table: Table) -> list[dict[str, Any]]:
+    keys = [column.key for column in table.columns]
+    return [dict(zip(keys, row, strict=True)) for row in table.rows]
+
+
+def transfers(sweep: Sweep) -> list[dict[str, Any]]:
+    rows = store.read([sweep.folder], "transfer").to_dict("records")
+    return [row for row in rows if row["status"] == "ok"]
+
+
+def test_methods_come_in_the_papers_order(filled: Sweep) -> None:
+    methods = [row["method"] for row in records(only(filled, "summary"))]
+    assert methods == ["kl", "xekl", "kl-dp", "kl-dp-u", "guarded"]
+    assert sorted(["b", "kl-dp", "a", "kl"], key=method_rank) == ["kl", "kl-dp", "a", "b"]
+
+
+def test_summary_against_plain_loops(filled: Sweep) -> None:
+    rows = transfers(filled)
+    for record in records(only(filled, "summary")):
+        mine = [row for row in rows if row["method"] == record["method"]]
+        deltas = [row["delta"] for row in mine]
+        rates = [row["transfer_rate"] for row in mine if not math.isnan(row["transfer_rate"])]
+        assert (record["n"], record["pairs"], record["seeds"]) == (24, 12, 2)
+        assert record["success_rate"] == pytest.approx(100 * sum(d > 0 for d in deltas) / 24)
+        assert record["delta"].mean == pytest.approx(statistics.fmean(deltas))
+        assert record["delta"].std == pytest.approx(statistics.stdev(deltas))
+        for key in ("gain", "loss", "share_taught"):
+            assert record[key] == pytest.approx(statistics.fmean(row[key] for row in mine))
+        assert record["transfer_rate"] == pytest.approx(statistics.fmean(rates))
+        for key, sign in (("significant_gain", 1), ("significant_loss", -1)):
+            hits = sum(row["transfer_p"] < 0.05 and sign * row["delta"] > 0 for row in mine)
+            assert record[key] == pytest.approx(100 * hits / 24)
+        assert record["delta"].mean == pytest.approx(record["gain"] - record["loss"])
+
+
+def test_students_average_seeds_first_and_spread_over_teachers(filled: Sweep) -> None:
+    rows = transfers(filled)
+    table = only(filled, "students")
+    assert [record["student"] for record in records(table)] == list(filled.MODELS)  # best first
+    for record in records(table):
+        assert record["student_acc"] == pytest.approx(100 * filled.accuracy(record["student"]))
+        assert record["teachers"] == 3
+        for method in filled.METHODS:
+            means = [
+                statistics.fmean(
+                    row["delta"] for row in rows
+                    if (row["student"], row["teacher"], row["method"])
+                    == (record["student"], teacher, method)
+                )
+                for teacher in filled.MODELS if teacher != record["student"]
+            ]  # fmt: skip
+            assert record[method].mean == pytest.approx(statistics.fmean(means))
+            assert record[method].std == pytest.approx(statistics.stdev(means))
+            assert record[method].n == 3
+
+
+def test_best_method_of_each_student_is_bold(filled: Sweep) -> None:
+    table = only(filled, "students")
+    for i, record in enumerate(records(table)):
+        best = max(filled.METHODS, key=lambda method: record[method].mean)
+        assert {key for row, key in table.bold if row == i} == {best}
+
+
+def test_a_single_method_is_not_bold(sweep: Sweep) -> None:
+    sweep.write("transfer", [sweep.transfer("resnet50", "convnext_tiny")])
+    assert not only(sweep, "students").bold
+    assert not only(sweep, "summary").bold
+
+
+def test_a_missing_cell_is_none(sweep: Sweep) -> None:
+    sweep.write("transfer", [
+        sweep.transfer("resnet50", "convnext_tiny", method="kl"),
+        sweep.transfer("convnext_tiny", "resnet50", method="xekl"),
+    ])  # fmt: skip
+    table = only(sweep, "students")
+    first, second = records(table)
+    assert first["kl"] is None
+    assert isinstance(first["xekl"], MeanStd)
+    assert second["xekl"] is None
+    assert any("do not all cover the same pairs" in note for note in table.notes)
+
+
+def test_complementarity_against_pandas(filled: Sweep) -> None:
+    pairs = store.read([filled.folder], "complementarity")
+    found = {record["quantity"]: record for record in records(only(filled, "complementarity"))}
+    weaker = pairs[pairs["acc_diff"] < 0]
+    for quantity, values in {
+        "pos_flips": pairs["pos_flips"],
+        "pos_flips_weaker": weaker["pos_flips"],
+        "kappa": pairs["kappa"],
+        "flip_entropy": pairs["flip_entropy"],
+        "top20_classes": pairs["top20_classes"],
+    }.items():
+        record = found[quantity]
+        assert record["pairs"] == len(values)
+        expected = [values.min(), values.quantile(0.05), values.median(), values.mean()]
+        assert [record[k] for k in ("min", "q05", "median", "mean")] == pytest.approx(expected)
+        assert record["max"] == values.max()
+    assert len(weaker) == 6
+
+
+def test_complementarity_names_the_extreme_pairs(sweep: Sweep) -> None:
+    sweep.write("complementarity", [
+        sweep.pair("resnet50", "convnext_tiny", pos_flips=3.0),
+        sweep.pair("convnext_tiny", "resnet50", pos_flips=1.0),
+        sweep.pair("resnet50", "mixer_50%_b16", pos_flips=9.0),
+    ])  # fmt: skip
+    table = only(sweep, "complementarity")
+    flips = records(table)[0]
+    assert flips["min_pair"] == "convnext_tiny → resnet50"
+    assert flips["max_pair"] == "resnet50 → mixer_50%_b16"
+    assert any("convnext_tiny → resnet50 (1.00%)" in note for note in table.notes)
+    assert any("ln C = 2.30" in note for note in table.notes)
+    assert any("3 ordered pairs of 3 models" in note for note in table.notes)
+
+
+def test_complementarity_without_flips(sweep: Sweep) -> None:
+    none = {"pos_flips": 0.0, "flip_entropy": None} | {
+        f"top{p}_classes": None for p in store.TOP_PERCENTS
+    }
+    sweep.write("complementarity", [sweep.pair("resnet50", "convnext_tiny", **none)])
+    entropy = next(
+        record
+        for record in records(only(sweep, "complementarity"))
+        if record["quantity"] == "flip_entropy"
+    )
+    assert entropy["pairs"] == 0
+    assert math.isnan(entropy["mean"])
+    assert entropy["min_pair"] is None
+
+
+def test_models_are_ranked(filled: Sweep) -> None:
+    table = only(filled, "models")
+    assert [row[0] for row in table.rows] == list(filled.MODELS)
+    assert records(table)[0]["accuracy"] == pytest.approx(90.0)
+    assert table.notes == ("n = 4 models.",)
+
+
+def test_groups_are_never_averaged(sweep: Sweep) -> None:
+    variants: list[dict[str, object]] = [
+        {},
+        {"settings": "other", "lr": 0.1},
+        {"eval_data": "f" * 16, "n": 100},
+        {"train_data": "u" * 16, "subset_seed": 7},
+    ]
+    rows = [sweep.transfer("resnet50", "convnext_tiny", **variant) for variant in variants]
+    sweep.write("transfer", rows)
+    tables = tables_of(sweep, "summary")
+    assert sorted(records(table)[0]["delta"].mean for table in tables) == pytest.approx(
+        sorted(float(str(row["delta"])) for row in rows)
+    )
+    assert len({table.caption for table in tables}) == 4
+    assert sum("lr 0.1" in table.caption for table in tables) == 1
+    assert sum("subset_seed 7" in table.caption for table in tables) == 1
+    assert sum("100 evaluation" in table.caption for table in tables) == 1
+
+
+def test_two_sweeps_are_two_groups(make_sweep: Any, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        sweep = make_sweep(tmp_path / name)
+        sweep.write("transfer", [sweep.transfer("resnet50", "convnext_tiny")])
+    tables = sweep_tables([tmp_path], ["summary"])
+    assert [table.group["sweep"] for table in tables] == ["a", "b"]
+
+
+def test_sweeps_of_one_name_are_told_apart_and_not_read_twice(
+    make_sweep: Any, tmp_path: Path
+) -> None:
+    for root in ("x", "y"):
+        sweep = make_sweep(tmp_path / root / "demo")
+        sweep.write("transfer", [sweep.transfer("resnet50", "convnext_tiny")])
+    paths = [tmp_path / "x", tmp_path / "x" / "demo", tmp_path / "y"]
+    tables = sweep_tables(paths, ["summary"])
+    assert [records(table)[0]["n"] for table in tables] == [1, 1]
+    assert len({table.group["sweep"] for table in tables}) == 2
+
+
+def test_a_retrained_model_is_another_model(sweep: Sweep) -> None:
+    sweep.write("transfer", [
+        sweep.transfer("resnet50", "convnext_tiny", teacher_key="hash:11111111"),
+        sweep.transfer("resnet50", "convnext_tiny", teacher_key="hash:22222222"),
+    ])  # fmt: skip
+    (record,) = records(only(sweep, "students"))
+    assert record["teachers"] == 2
+    names = set(read_results([sweep.folder]).ok("transfer")["teacher"])
+    assert names == {"resnet50 (11111111)", "resnet50 (22222222)"}
+
+
+def test_limit_is_stamped(sweep: Sweep) -> None:
+    sweep.write("transfer", [sweep.transfer("resnet50", "convnext_tiny", limit=200)])
+    table = only(sweep, "summary")
+    assert table.group["limit"] == 200
+    assert any("--limit 200" in note for note in table.notes)
+
+
+def test_failures_are_counted_and_left_out(filled: Sweep) -> None:
+    before = only(filled, "summary")
+    filled.write("transfer", [
+        *(filled.failed("transfer", "ValueError: x", settings="5e771465") for _ in range(3)),
+        filled.failed("transfer", "out of GPU memory", settings="other"),
+    ])  # fmt: skip
+    filled.write("models", [filled.failed("models", "no weights")])
+    after = only(filled, "summary")
+    assert after.rows == before.rows
+    assert after.caption == before.caption
+    assert "Left out: 3 failed transfers with these settings." in after.notes
+    assert "Left out: 1 failed model of this sweep." in only(filled, "models").notes
+    assert [row[:3] for row in only(filled, "failures").rows] == [
+        ("predict", 1, "no weights"),
+        ("transfer", 3, "ValueError: x"),
+        ("transfer", 1, "out of GPU memory"),
+    ]
+
+
+def test_a_pairs_run_that_succeeded_later_did_not_fail(sweep: Sweep) -> None:
+    failed = {**sweep.failed("complementarity", "x"), "teacher": None, "student": None}
+    sweep.write("complementarity", [failed])
+    assert only(sweep, "failures").rows == (("pairs", 1, "x", None),)
+    sweep.write("complementarity", [sweep.pair("resnet50", "convnext_tiny")])
+    assert only(sweep, "failures").rows == ()
+
+
+def test_order_of_parts_does_not_matter(make_sweep: Any, tmp_path: Path) -> None:
+    one, two = make_sweep(tmp_path / "a" / "demo"), make_sweep(tmp_path / "b" / "demo")
+    rows = [one.transfer(t, s, method=m) for m in one.METHODS
+            for t, s in itertools.permutations(one.MODELS, 2)]  # fmt: skip
+    one.write("transfer", rows)
+    for row in reversed(rows):
+        two.write("transfer", [row])
+    first, second = only(one, "students"), only(two, "students")
+    frames = [pd.DataFrame(records(table)) for table in (first, second)]
+    assert list(frames[0]["student"]) == list(frames[1]["student"])
+    assert first.bold == second.bold
+    for method in one.METHODS:
+        means = [np.array([cell.mean for cell in frame[method]]) for frame in frames]
+        assert means[0] == pytest.approx(means[1])
+
+
+def test_unreadable_parts_are_named_and_skipped(filled: Sweep) -> None:
+    (filled.folder / "transfer" / "part-broken.parquet").write_bytes(b"not parquet")
+    skipped: list[str] = []
+    tables = sweep_tables([filled.folder], on_skip=lambda part, reason: skipped.append(part.name))
+    assert skipped == ["part-broken.parquet"]
+    assert [table.name for table in tables] == ["summary", "students", "complementarity", "models"]
+
+
+def test_nothing_readable_is_an_error(sweep: Sweep) -> None:
+    part = sweep.folder / "transfer" / "part-broken.parquet"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"not parquet")
+    with pytest.raises(DataError, match="none of the 1 Parquet files"):
+        sweep_tables([sweep.folder])
+
+
+def test_missing_and_empty_paths_are_usage_errors(filled: Sweep, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    for name, message in (
+        ("nowhere", "does not exist"),
+        ("empty", "no results in"),
+        ("file", "is not a folder"),
+    ):
+        with pytest.raises(UsageError, match=message) as caught:
+            sweep_tables([filled.folder, tmp_path / name])
+        assert caught.value.tip
+
+
+def test_a_table_without_rows_is_refused_by_name(sweep: Sweep) -> None:
+    sweep.write("models", [sweep.model("resnet50")])
+    with pytest.raises(DataError, match="no table 'summary'") as caught:
+        tables_of(sweep, "summary")
+    assert "models" in caught.value.tip
+    assert only(sweep, "failures").rows == ()
