@@ -81,7 +81,7 @@ def _git_commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        shown = subprocess.run(
+        shown = subprocess.run(  # noqa: S603
             ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"],  # noqa: S607
             capture_output=True,
             text=True,

@@ -59,9 +59,12 @@ class DataSpec:
     limit: int | None = None
 
 
+NO_DATA = DataSpec("")
+
+
 @dataclass(frozen=True)
 class EvalSpec:
-    """How a model is evaluated. size: "test" as timm's validate.py (`test_input_size`), or "train"."""
+    """How a model is evaluated: at "test" size as timm's validate.py, or at "train" size."""
 
     size: str = "test"
 
@@ -154,7 +157,7 @@ class Run:
     models: tuple[Model, ...]
     data_id: str
     settings: Settings
-    data: DataSpec = excluded(DataSpec("digits"))
+    data: DataSpec = excluded(NO_DATA)
     out: str = excluded("")
     attempt: int = excluded(1)
 

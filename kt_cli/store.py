@@ -35,7 +35,7 @@ class Column(NamedTuple):
     meaning: str
 
 
-S, I, F, B = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+S, N, F, B = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
 DATA: dict[str, Column] = {
     "data": Column(S, "data source as named by the user"),
@@ -43,9 +43,9 @@ DATA: dict[str, Column] = {
     "eval_size": Column(
         S, "`test`: models see their test input size, as in timm's validate.py; or `train`"
     ),
-    "limit": Column(I, "`--limit` on the evaluation images; null for all"),
-    "n": Column(I, "evaluation images"),
-    "num_classes": Column(I, "classes C"),
+    "limit": Column(N, "`--limit` on the evaluation images; null for all"),
+    "n": Column(N, "evaluation images"),
+    "num_classes": Column(N, "classes C"),
 }
 PROVENANCE: dict[str, Column] = {
     "kt_version": Column(S, "version of kt"),
@@ -53,7 +53,7 @@ PROVENANCE: dict[str, Column] = {
     "timm_version": Column(S, "version of timm"),
     "git_commit": Column(S, "commit of kt's checkout; null when installed from a package"),
     "device": Column(S, "device name"),
-    "threads": Column(I, "CPU threads used by torch"),
+    "threads": Column(N, "CPU threads used by torch"),
     "host": Column(S, "host name"),
     "job_id": Column(S, "job of the executor that ran it"),
     "created": Column(S, "when the row was written, UTC, ISO 8601"),
@@ -64,7 +64,7 @@ PROVENANCE: dict[str, Column] = {
 OUTCOME: dict[str, Column] = {
     "status": Column(S, "`ok` or `failed`"),
     "error": Column(S, "what went wrong; null when ok"),
-    "attempt": Column(I, "which try this was, from 1"),
+    "attempt": Column(N, "which try this was, from 1"),
 }
 
 TABLES: dict[str, dict[str, Column]] = {
@@ -75,12 +75,12 @@ TABLES: dict[str, dict[str, Column]] = {
         "pretrained": Column(B, "whether it started from trained weights"),
         "data": Column(S, "data source as named by the user"),
         "train_data": Column(S, "fingerprint of the training images"),
-        "n_train": Column(I, "training images"),
-        "num_classes": Column(I, "classes C"),
-        "epochs": Column(I, "epochs"),
+        "n_train": Column(N, "training images"),
+        "num_classes": Column(N, "classes C"),
+        "epochs": Column(N, "epochs"),
         "lr": Column(F, "peak learning rate"),
         "augment": Column(S, "augmentation"),
-        "seed": Column(I, "seed"),
+        "seed": Column(N, "seed"),
         "final_loss": Column(F, "mean training loss of the last epoch"),
         "path": Column(S, "folder of the trained model, relative to the sweep's"),
         **PROVENANCE,
@@ -94,7 +94,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "accuracy": Column(F, "top-1 accuracy in percent"),
         "top5": Column(F, "top-5 accuracy in percent; null below five classes"),
         "params_m": Column(F, "parameters in millions"),
-        "input_size": Column(I, "side length of the input in pixels"),
+        "input_size": Column(N, "side length of the input in pixels"),
         "weights": Column(S, "hash of the weights as loaded"),
         **PROVENANCE,
         **OUTCOME,
@@ -120,7 +120,7 @@ TABLES: dict[str, dict[str, Column]] = {
             F, "entropy of the positive flips over classes, nats; null without flips"
         ),
         **{
-            f"top{p}_classes": Column(I, f"fewest classes that hold {p}% of the positive flips")
+            f"top{p}_classes": Column(N, f"fewest classes that hold {p}% of the positive flips")
             for p in TOP_PERCENTS
         },
         **PROVENANCE,
@@ -133,25 +133,25 @@ TABLES: dict[str, dict[str, Column]] = {
         "teacher_key": Column(S, "identity of the teacher"),
         "student_key": Column(S, "identity of the student"),
         "method": Column(S, "transfer method"),
-        "seed": Column(I, "seed of the views and of the order"),
+        "seed": Column(N, "seed of the views and of the order"),
         **DATA,
         "train_data": Column(S, "fingerprint of the transfer images"),
-        "n_train": Column(I, "transfer images"),
+        "n_train": Column(N, "transfer images"),
         "fraction": Column(F, "share of the training images used"),
-        "subset_seed": Column(I, "seed that drew them"),
+        "subset_seed": Column(N, "seed that drew them"),
         "guard": Column(F, "share of the training images set aside"),
         "settings": Column(S, "hash of all settings but method and seed; equal ones compare"),
-        "epochs": Column(I, "epochs"),
+        "epochs": Column(N, "epochs"),
         "lr": Column(F, "learning rate at batch 256"),
-        "batch_size": Column(I, "samples per update"),
-        "micro_batch": Column(I, "samples per forward pass"),
+        "batch_size": Column(N, "samples per update"),
+        "micro_batch": Column(N, "samples per forward pass"),
         "momentum": Column(F, "momentum of SGD"),
         "weight_decay": Column(F, "weight decay"),
         "temperature": Column(F, "temperature T"),
         "kd_lambda": Column(F, "weight λ of distillation in xekl"),
         "augment": Column(S, "augmentation of the views"),
         "crop": Column(F, "canonical centre crop, share of the shorter side"),
-        "side": Column(I, "side length of canonical crops in pixels"),
+        "side": Column(N, "side length of canonical crops in pixels"),
         "teacher_acc": Column(F, "teacher's top-1 in percent"),
         "student_acc": Column(F, "student's top-1 before transfer, percent"),
         "after_acc": Column(F, "student's top-1 after transfer, percent"),
@@ -262,8 +262,9 @@ def read(
             found.append(rows.append_column("sweep", pa.array([folder.name] * rows.num_rows, S)))
     if not found:
         empty = pa.schema([*[pa.field(c, TABLES[table][c].type) for c in wanted], ("sweep", S)])
-        return empty.empty_table().to_pandas()
-    return pa.concat_tables(found).to_pandas()
+        found = [empty.empty_table()]
+    frame: pd.DataFrame = pa.concat_tables(found).to_pandas()
+    return frame
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,7 @@ def imports(path: Path) -> set[str]:
 
 
 def modules() -> list[tuple[str, set[str]]]:
-    return [
-        (path.relative_to(PACKAGE).as_posix(), imports(path)) for path in PACKAGE.rglob("*.py")
-    ]
+    return [(path.relative_to(PACKAGE).as_posix(), imports(path)) for path in PACKAGE.rglob("*.py")]
 
 
 def test_rooms_import_downward_only() -> None:
@@ -69,7 +67,8 @@ def test_plan_and_execute_never_meet() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], *([c] for c in ("complementarity", "transfer", "sweep", "report", "models", "pretrain"))]
+    "command",
+    [[], *([c] for c in ("complementarity", "transfer", "sweep", "report", "models", "pretrain"))],
 )
 def test_help_is_quick(command: list[str]) -> None:
     code = (

@@ -96,8 +96,8 @@ def _pair(found: Comparison, top: int) -> None:
     pairs = found.pairs
     screen.out.print(
         f"\nagree on {pairs['agreement'][0, 1]:.2f}% of the images · error consistency κ "
-        f"{pairs['kappa'][0, 1]:.3f} · accuracies differ by {abs(pairs['acc_diff'][0, 1]):.2f} points "
-        f"(McNemar p = {pairs['mcnemar_p'][0, 1]:.2g})"
+        f"{pairs['kappa'][0, 1]:.3f} · accuracies differ by "
+        f"{abs(pairs['acc_diff'][0, 1]):.2f} points (McNemar p = {pairs['mcnemar_p'][0, 1]:.2g})"
     )
     _ceilings(found, "either")
     for teacher, student in ((0, 1), (1, 0)):
@@ -106,8 +106,8 @@ def _pair(found: Comparison, top: int) -> None:
 
 def _ceilings(found: Comparison, one: str) -> None:
     screen.out.print(
-        f"{one} right (oracle) {found.oracle:.2f}% · the more confident right {found.confident:.2f}% · "
-        f"mean of probabilities right {found.mean_probability:.2f}%"
+        f"{one} right (oracle) {found.oracle:.2f}% · the more confident right "
+        f"{found.confident:.2f}% · mean of probabilities right {found.mean_probability:.2f}%"
     )
 
 

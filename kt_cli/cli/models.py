@@ -65,7 +65,7 @@ def models(
     as_json: options.Json = False,
 ) -> None:
     """List timm's pretrained models with ImageNet results, or the models in a folder of yours."""
-    folders = [pattern for pattern in patterns or () if Path(pattern).expanduser().is_dir()]
+    folders = [pattern for pattern in patterns or () if _is_folder(pattern)]
     words = [pattern for pattern in patterns or () if pattern not in folders]
     mine = [model for folder in folders for model in _folder_models(Path(folder).expanduser())]
     published = sorted(_matching(words), key=SORT_KEYS[sort]) if words or not folders else []
@@ -101,6 +101,10 @@ def _matches(name: str, word: str) -> bool:
     if any(sign in word for sign in "*?["):
         return fnmatchcase(name, word) or fnmatchcase(arch, word)
     return word.lower() in name
+
+
+def _is_folder(pattern: str) -> bool:
+    return own.exists(pattern) and Path(pattern).expanduser().is_dir()
 
 
 def _folder_models(folder: Path) -> list[FolderModel]:

@@ -31,7 +31,7 @@ def pretrain(
         Path, typer.Option("-o", "--output", help="Folder that receives one folder per model.")
     ] = Path("zoo"),
     name: Annotated[
-        str | None, typer.Option(help="Name of the model; only for one ARCH. [default: ARCH]")
+        str | None, typer.Option(help="Name of the model; only for one ARCH; by default ARCH.")
     ] = None,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Start from trained weights: fine-tune.")
@@ -49,7 +49,7 @@ def pretrain(
         int, typer.Option(min=1, help="Side in pixels at which crops are kept.")
     ] = DEFAULT.side,
     img_size: Annotated[
-        int | None, typer.Option(min=1, help="Input size. [default: the architecture's]")
+        int | None, typer.Option(min=1, help="Input size; by default the architecture's.")
     ] = None,
     fraction: options.Fraction = None,
     guard: Annotated[

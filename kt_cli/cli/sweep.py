@@ -33,16 +33,16 @@ def sweep(
     pairs: Annotated[
         str | None,
         typer.Option(
-            help="How many ordered pairs to transfer: a number or all. [default: all up to 400, else 400]"
+            help="Ordered pairs to transfer: a number or all; by default all up to 400, else 400."
         ),
     ] = None,
     methods: Annotated[
         list[str] | None,
         typer.Option(
-            "-m", "--methods", help="kl, xekl, kl-dp, kl-dp-u; comma list. [default: kl-dp]"
+            "-m", "--methods", help="kl, xekl, kl-dp, kl-dp-u; comma list; by default kl-dp."
         ),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Comma list of seeds. [default: 0]")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Comma list of seeds; by default 0.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each transfer.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate at batch 256.")] = None,
     batch_size: Annotated[
@@ -53,12 +53,12 @@ def sweep(
     fraction: options.Fraction = None,
     limit: options.Limit = None,
     gpus: Annotated[
-        int | None, typer.Option(min=1, help="GPUs to use at once. [default: all]")
+        int | None, typer.Option(min=1, help="GPUs to use at once; by default all.")
     ] = None,
     processes: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Processes at once where there is no GPU. [default: one per core]"
+            min=1, help="Processes at once where there is no GPU; by default one per core."
         ),
     ] = None,
     name: Annotated[
@@ -82,8 +82,11 @@ def sweep(
 
     Every result is a row in Parquet files; running the same sweep again goes on where it stopped.
     """
-    transfer = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "micro_batch": micro_batch, "augment": augment,
-                "pairs": _pairs(pairs), "methods": _comma(methods), "seeds": _numbers(seeds), "save_students": save_students}  # fmt: skip
+    transfer = {
+        "epochs": epochs, "lr": lr, "batch_size": batch_size, "micro_batch": micro_batch,
+        "augment": augment, "pairs": _pairs(pairs), "methods": _comma(methods),
+        "seeds": _numbers(seeds), "save_students": save_students,
+    }  # fmt: skip
     images = {"source": data, "root": data_dir, "fraction": fraction, "limit": limit}
     spec = _spec(file, {"name": name, "models": models, "transfer": transfer, "data": images})
     _check_names(spec)

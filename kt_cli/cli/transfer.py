@@ -52,7 +52,7 @@ def transfer(
     guard: Annotated[
         float | None,
         typer.Option(
-            help="Share of the training images left out; by default what the models' own training left out."
+            help="Training images left out; by default what the models' own training left out."
         ),
     ] = None,
     data_seed: options.DataSeed = None,
@@ -137,13 +137,14 @@ def _run(
 ) -> dict[str, Any]:
     from kt_cli.data.sources import open_data
     from kt_cli.sweep.experiment import transfer_run
-    from kt_cli.transfer.train import batches_per_epoch
+    from kt_cli.transfer.train import Order
     from kt_cli.zoo import load
 
     opened = open_data(images, training=True)
     load.require_classes((teacher, student), len(opened.classes), images.source)
     load.require_weights((teacher, student))
-    updates = spec.epochs * batches_per_epoch(len(opened.training()), spec.batch_size)
+    order = Order(len(opened.training()), spec.epochs, spec.batch_size, spec.micro_batch, spec.seed)
+    updates = order.updates
     if updates < FEW_UPDATES and spec.lr <= DEFAULT.lr:
         screen.warn(
             f"{updates} updates at learning rate {spec.lr:g} will hardly move the student; "
@@ -182,7 +183,7 @@ def show(row: Mapping[str, Any]) -> None:
     rate = "nothing to learn" if row["transfer_rate"] is None else f"{row['transfer_rate']:.1f}%"
     style = "green" if row["delta"] > 0 else "red" if row["delta"] < 0 else "yellow"
     screen.out.print(
-        f"\ntransfer delta Δ [bold {style}]{row['delta']:+.2f}[/] points = gain {row['gain']:.2f} − "
-        f"loss {row['loss']:.2f} (McNemar p = {row['transfer_p']:.2g})\n"
-        f"transfer rate {rate} of ρ⁺ · taught by the teacher {row['share_taught']:.1f}% of the samples"
+        f"\ntransfer delta Δ [bold {style}]{row['delta']:+.2f}[/] points = "
+        f"gain {row['gain']:.2f} − loss {row['loss']:.2f} (McNemar p = {row['transfer_p']:.2g})\n"
+        f"transfer rate {rate} of ρ⁺ · the teacher taught {row['share_taught']:.1f}% of the samples"
     )

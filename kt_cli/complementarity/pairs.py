@@ -37,7 +37,8 @@ class Outputs:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        return self.preds == self.labels
+        right: NDArray[np.bool_] = self.preds == self.labels
+        return right
 
 
 def pair_blocks(outputs: Outputs) -> Iterator[tuple[slice, dict[str, Matrix]]]:

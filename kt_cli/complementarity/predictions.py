@@ -51,7 +51,8 @@ class Predictions:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        return self.pred == self.label
+        right: NDArray[np.bool_] = self.pred == self.label
+        return right
 
     @property
     def accuracy(self) -> float:
@@ -153,11 +154,13 @@ def evaluate(
             parts["logits"].append(batch.half().cpu())
         done += len(batch)
         progress(done, len(images))
-    arrays = {name: torch.cat(values).numpy() for name, values in parts.items() if values}
+    arrays: dict[str, Any] = {
+        name: torch.cat(values).numpy() for name, values in parts.items() if values
+    }
     if not np.isfinite(arrays["confidence"]).all():
         raise KtError("the model's outputs are not finite", "Its weights may be damaged.")
-    arrays.setdefault("logits", None)
-    return Predictions(label=images.labels, about=dict(about or {}), **arrays)
+    logits = arrays.pop("logits", None)
+    return Predictions(label=images.labels, logits=logits, about=dict(about or {}), **arrays)
 
 
 @torch.inference_mode()

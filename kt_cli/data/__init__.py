@@ -1,1 +1,1 @@
-"""Images: where they come from (sources), which of them (subsets), how training sees them (views)."""
+"""Images: where they come from (sources), which (subsets), how training sees them (views)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 SYNSET = re.compile(r"n\d{8}")
 
@@ -12,9 +13,10 @@ def readable(classes: Sequence[str]) -> list[str]:
     """`classes` with WordNet ids replaced by the first of their words; others as they are."""
     if not classes or not all(SYNSET.fullmatch(name) for name in classes):
         return list(classes)
-    from timm.data import ImageNetInfo
+    import timm.data
 
-    words = ImageNetInfo("imagenet-22k")
+    words: Any = timm.data.ImageNetInfo  # type: ignore[attr-defined]
+    words = words("imagenet-22k")
     known = set(words.label_names())
     return [
         words.label_name_to_description(name).split(",")[0] if name in known else name

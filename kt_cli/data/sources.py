@@ -278,7 +278,7 @@ def _read_file(root: Path, ids: Sequence[str], i: int) -> Image.Image:
 
 
 def _timm(spec: DataSpec, split: Split) -> ImageSet | None:
-    from timm.data import create_dataset
+    from timm.data.dataset_factory import create_dataset
 
     split_name = spec.train_split if split == "train" else spec.val_split
     try:
@@ -317,7 +317,7 @@ def _timm_labels(dataset: Any) -> Any:
 def _timm_classes(dataset: Any, labels: Indices) -> tuple[str, ...]:
     reader = getattr(dataset, "reader", None)
     if reader is not None:
-        names = sorted(reader.class_to_idx, key=reader.class_to_idx.get)
+        names: Sequence[Any] = sorted(reader.class_to_idx, key=reader.class_to_idx.get)
     else:
         names = getattr(dataset, "classes", None) or range(int(labels.max()) + 1)
     return tuple(", ".join(n) if isinstance(n, (tuple, list)) else str(n) for n in names)

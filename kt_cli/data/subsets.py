@@ -25,7 +25,7 @@ def stratified(labels: Indices, size: float | int, seed: int) -> Indices:
     wanted = round(size * n) if isinstance(size, float) else min(size, n)
     keys = np.random.default_rng(seed).random(n)
     order = np.lexsort((keys, labels))
-    classes, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
     quota = _quotas(counts, wanted)
     rank = np.arange(n) - np.repeat(starts, counts)
     chosen = order[rank < np.repeat(quota, counts)]
@@ -44,4 +44,5 @@ def _quotas(counts: Indices, wanted: int) -> Indices:
         quota[most] += 1
     for _ in range(-missing):
         quota[np.argmax(quota - exact)] -= 1
-    return np.minimum(quota, counts)
+    result: Indices = np.minimum(quota, counts)
+    return result

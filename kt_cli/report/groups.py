@@ -51,7 +51,7 @@ class Results:
         """Finished rows; counts that pandas made floats beside nulls are integers again."""
         rows = self.frames[table]
         rows = rows[rows["status"] == store.OK]
-        counts = [c for c, column in store.TABLES[table].items() if column.type == store.I]
+        counts = [c for c, column in store.TABLES[table].items() if column.type == store.N]
         whole = [c for c in counts if c in rows and rows[c].notna().all()]
         return rows.astype(dict.fromkeys(whole, "int64"))
 

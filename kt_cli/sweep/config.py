@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -45,7 +45,7 @@ class SweepSpec:
     seeds: tuple[int, ...] = (0,)
     pairs: int | str = "auto"
     pair_seed: int = 0
-    transfer: TransferSpec = TransferSpec()
+    transfer: TransferSpec = field(default_factory=TransferSpec)
     save_students: bool = False
 
     def pair_count(self, models: int) -> int:
@@ -101,9 +101,9 @@ def build(tables: Mapping[str, Any], name: str) -> SweepSpec:
             _filled(PretrainSpec, {**common, **entry}, "[[zoo]]") for entry in tables.get("zoo", [])
         ),
         transfer=_filled(TransferSpec, transfer, "[transfer]"),
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in own.items()},
     )
-    return checked(spec)
+    settled: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in own.items()}
+    return checked(replace(spec, **settled))
 
 
 def checked(spec: SweepSpec) -> SweepSpec:

@@ -8,6 +8,7 @@ goes on in a new one.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 import warnings
@@ -56,7 +57,7 @@ class LocalStage:
         write_text(self._manifest, "\n".join(lines) + "\n")
         count = chunk_count(len(runs), len(places))
         edges = [len(runs) * i // count for i in range(count + 1)]
-        self._waiting = [_Chunk(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        self._waiting = [_Chunk(a, b) for a, b in itertools.pairwise(edges)]
         self._working: list[_Working] = []
         self.total = sum(len(run.row_ids()) for run in runs)
 

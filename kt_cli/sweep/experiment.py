@@ -18,8 +18,8 @@ from kt_cli.data.views import Views, canonical, preprocess
 from kt_cli.device import Meter, pick_device
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import DataSpec, EvalSpec, Model, PretrainSpec, Run, TransferSpec, digest, pair_id
-from kt_cli.transfer.cards import pretrain_card, transfer_card
 from kt_cli.transfer import methods
+from kt_cli.transfer.cards import pretrain_card, transfer_card
 from kt_cli.transfer.outcome import transfer_outcome
 from kt_cli.transfer.pretrain import pretrain, seed_everything
 from kt_cli.transfer.targets import LogitsCache, Targets
@@ -176,7 +176,8 @@ def transfer_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
     if run.out:
         zoo.save(module, folder / run.out, data_config=loaded.config("train"),
                  label_names=loaded.label_names or data.classes,
-                 card=transfer_card(row), extra={"run_id": run.id, "spec": asdict(spec)})  # fmt: skip
+                 card=transfer_card(row),
+                 extra={"run_id": run.id, "spec": asdict(spec)})  # fmt: skip
     return [row]
 
 

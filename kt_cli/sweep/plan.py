@@ -147,7 +147,9 @@ class Planner:
         models, accuracies = [m for m, _ in usable], np.array([a for _, a in usable])
         drawn = draw_pairs(accuracies, self.spec.pair_count(len(models)), self.spec.pair_seed)
         runs = [self._transfer_run(models[t], models[s], method, seed)
-                for t, s in drawn for method in self.spec.methods for seed in self.spec.seeds]  # fmt: skip
+                for t, s in drawn
+                for method in self.spec.methods
+                for seed in self.spec.seeds]  # fmt: skip
         outcomes = Outcomes(self.folder, "transfer", self._on_skip)
         return self._open("transfer", runs, {r.id for r in runs if outcomes.done(r.id)}, outcomes)
 

@@ -42,8 +42,8 @@ def transfer_card(row: Mapping[str, Any]) -> str:
         f"| teacher right, student wrong (%) | {row['pos_flips']:.2f} "
         f"| {row['pos_flips_after']:.2f} |\n\n"
         f"Transfer delta {row['delta']:+.2f} = gain {row['gain']:.2f} − loss {row['loss']:.2f} "
-        f"percentage points, on {row['n']} evaluation images (McNemar p = {row['transfer_p']:.3g}).\n"
-        f"\nSettings: {row['epochs']} epochs, learning rate {row['lr']:g} at batch 256, micro-batch "
-        f"{row['micro_batch']}, augmentation `{row['augment']}`, seed {row['seed']}.\n"
+        f"points, on {row['n']} evaluation images (McNemar p = {row['transfer_p']:.3g}).\n"
+        f"\nSettings: {row['epochs']} epochs, learning rate {row['lr']:g} at batch 256, "
+        f"micro-batch {row['micro_batch']}, augmentation `{row['augment']}`, seed {row['seed']}.\n"
         + HOW_TO_LOAD
     )

@@ -90,6 +90,6 @@ def logits_on(model: Loaded, views: Views, epoch: int) -> Tensor:
     prepare = preprocess(model.config("train"), views.device)
     parts = [
         module(prepare(views.batch(epoch, indices))).float()
-        for indices in torch.arange(len(views)).split(BATCH)
+        for indices in torch.split(torch.arange(len(views)), BATCH)
     ]
     return torch.cat(parts)

@@ -35,11 +35,11 @@ def saved_model(folder: Path, classes: int) -> str:
         (("complementarity", *MODELS, "--data", "digits"), "1000", "10"),
         (("complementarity", "resnet5O", "deit_s", "--data", "digits"), "resnet5O", "resnet50"),
         (("complementarity", "resnet50", "--data", "digits"), "one model", "two"),
-        (("complementarity", "resnet50", "resnet50.a1_in1k", "--data", "digits"), "one model", "two"),
+        (("complementarity", "resnet50", "resnet50", "--data", "digits"), "one model", "two"),
         (("complementarity", "local-dir:/no/such", "resnet50", "--data", "digits"), "/no/such", ""),
         (("transfer", "resnet50", "--data", "digits"), "1 model", ""),
         (("transfer", "resnet50", "resnet50", "--data", "digits"), "two different", ""),
-        (("transfer", "resnet50", "deit_s", "vit_b", "--data", "digits"), "3 models", "Several teachers"),
+        (("transfer", *MODELS, "vit_b", "--data", "digits"), "3 models", "Several teachers"),
         (("transfer", *MODELS, "--data", "digits", "-m", "kl-pd"), "kl-pd", "kl-dp"),
         (("transfer", *MODELS, "--data", "digits", "--augment", "papr"), "papr", "paper"),
         (("transfer", *MODELS, "--data", "digits", "--lr", "-1"), "lr must be positive", ""),
@@ -107,10 +107,7 @@ def test_missing_weights_are_named_without_a_network(kt: Kt, tmp_path: Path) -> 
     Image.new("RGB", (32, 32)).save(tmp_path / "c000" / "x.png")
     code, _, err = kt("complementarity", *MODELS, "--data", str(tmp_path))
     assert code == 1
-    assert (
-        "resnet50.a1_in1k" in err
-       
-    )
+    assert "resnet50.a1_in1k" in err
     assert "deit_small_patch16_224" in err and "Traceback" not in err
 
 

@@ -65,7 +65,9 @@ def by_hand(o: Outputs, t: int, s: int) -> dict[str, float]:
         "oracle_acc": 100 * oracle / n,
         "confident_acc": 100 * confident / n,
         "kappa": float(cohen_kappa_score(o.preds[t] == o.labels, o.preds[s] == o.labels)),
-        "mcnemar_p": scipy.stats.binomtest(positive, positive + negative).pvalue if positive + negative else 1.0,
+        "mcnemar_p": scipy.stats.binomtest(positive, positive + negative).pvalue
+        if positive + negative
+        else 1.0,
         "flip_entropy": entropy_by_hand(flips),
         **{f"top{p}_classes": top_by_hand(flips, p) for p in (2, 5, 20, 50)},
     }

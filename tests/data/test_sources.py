@@ -50,7 +50,10 @@ def test_guard_is_the_same_whatever_the_fraction_and_seed() -> None:
 def test_fingerprints_tell_subsets_apart() -> None:
     specs = [DataSpec("digits", fraction=f, seed=s) for f, s in ((1.0, 0), (0.5, 0), (0.5, 1))]
     assert len({open_data(s, training=True).training().fingerprint for s in specs}) == 3
-    assert open_data(DataSpec("digits", limit=50)).eval.fingerprint != open_data(DataSpec("digits")).eval.fingerprint
+    assert (
+        open_data(DataSpec("digits", limit=50)).eval.fingerprint
+        != open_data(DataSpec("digits")).eval.fingerprint
+    )
     assert len(open_data(DataSpec("digits", limit=50)).eval) == 50
 
 
@@ -118,7 +121,7 @@ def test_a_corrupt_image_is_named(tmp_path: Path, workers: int) -> None:
     broken = tmp_path / "b" / "img1.png"
     broken.write_bytes(broken.read_bytes()[:40])
     images = open_data(DataSpec(str(tmp_path))).eval
-    with pytest.raises(DataError, match="img1.png"):
+    with pytest.raises(DataError, match=r"img1\.png"):
         list(batches(images, lambda image: centre_square(image, 1.0, 4), 2, workers))
 
 

@@ -21,7 +21,9 @@ def test_classes_keep_their_shares(counts: list[int], fraction: float, seed: int
     assert (np.diff(chosen) > 0).all()
     for c, count in enumerate(counts):
         got = int((labels[chosen] == c).sum())
-        smallest_allowed = fraction * count - 1 - len(counts) * (round(fraction * len(labels)) >= len(counts))
+        smallest_allowed = (
+            fraction * count - 1 - len(counts) * (round(fraction * len(labels)) >= len(counts))
+        )
         assert smallest_allowed <= got <= min(count, fraction * count + 1.5)
 
 

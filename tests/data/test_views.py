@@ -89,9 +89,7 @@ def test_canonical_crop_is_the_centre_square() -> None:
     assert wide.shape == (3, 16, 16) and (wide[0] == 255).all() and (wide[1:] == 0).all()
 
 
-def test_canonical_images_are_decoded_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_canonical_images_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KT_CACHE", str(tmp_path))
     images = open_data(DataSpec("digits", fraction=0.05), training=True).training()
     first = np.array(canonical(images, 1.0, 16))
@@ -115,7 +113,9 @@ def test_teacher_and_student_see_the_same_geometry_at_their_own_size() -> None:
         assert seen.shape == (8, size, size)
         place = (torch.arange(size) + 0.5) / size
         mass = seen.sum((1, 2))
-        centres.append(torch.stack([(seen.sum(1) * place).sum(1) / mass, (seen.sum(2) * place).sum(1) / mass]))
+        centres.append(
+            torch.stack([(seen.sum(1) * place).sum(1) / mass, (seen.sum(2) * place).sum(1) / mass])
+        )
     torch.testing.assert_close(centres[0], centres[1], atol=5e-3, rtol=0)
     assert len(centres[0][0].round(decimals=2).unique()) == 2  # some are flipped, some are not
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def test_transfers_are_grouped_by_student(tmp_path: Path) -> None:
     predict_all(tmp_path)
     spec = replace(SPEC, pairs="all")
     students = [run.models[-1].key for run in planner(tmp_path, spec).stage("transfer").todo or ()]
-    changes = sum(a != b for a, b in zip(students, students[1:], strict=False))
+    changes = sum(a != b for a, b in itertools.pairwise(students))
     assert changes == 3
 
 

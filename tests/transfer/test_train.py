@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -112,7 +113,8 @@ def test_partitioning_takes_each_target_from_its_source() -> None:
     views, teacher, frozen = make_views(), Tiny(0), Tiny(1)
     models = {"teacher": teacher, "student": frozen}
     targets = Targets(
-        methods.find("kl-dp"), TEACHER, STUDENT, views, lambda m: loaded(models[m.key]), LogitsCache()
+        methods.find("kl-dp"), TEACHER, STUDENT, views,
+        lambda m: loaded(models[m.key]), LogitsCache(),
     )  # fmt: skip
     target = targets.epoch(0)
     images = prepare(views.batch(0, torch.arange(N)))
@@ -234,5 +236,5 @@ def test_pretraining_learns(learnable: Views) -> None:
 def test_learning_rate_warms_up_and_falls_to_zero() -> None:
     factors = [lr_factor(step, 100) for step in range(101)]
     assert factors[0] == pytest.approx(0.1) and max(factors) == factors[9] == 1
-    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
     assert factors[100] == pytest.approx(0, abs=1e-9)

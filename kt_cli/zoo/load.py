@@ -1,0 +1,298 @@
+"""Models in memory: loading every kind of reference, building, preprocessing and saving.
+
+Weights are read with `weights_only` throughout: no file is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from kt_cli.errors import ClassMismatch, DataError, KtError, UsageError, WeightsUnavailable
+from kt_cli.spec import Model
+from kt_cli.zoo import names, own, published, scheme, target
+from kt_cli.zoo.facts import NUM_CLASSES, fact
+from kt_cli.zoo.openers import OPENERS
+from kt_cli.zoo.published import HOW_TO_GET_WEIGHTS, missing_weights, require_weights
+from kt_cli.zoo.save import TEST_ONLY, save
+
+__all__ = [
+    "Loaded", "build", "card_extra", "eval_transform", "for_fine_tuning", "load",
+    "missing_weights", "num_classes", "require_architecture", "require_classes",
+    "require_weights", "save",
+]  # fmt: skip
+
+LOGGERS = ("timm", "huggingface_hub")
+LINE = 300
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready for evaluation.
+
+    Attributes:
+        module: in evaluation mode, on the CPU.
+        data_config: preprocessing as timm's `resolve_model_data_config` gives it: input_size
+            (channels, height, width), mean, std, interpolation, crop_pct, crop_mode.
+        num_classes: C of its logits (n, C).
+        label_names: names of the classes where the model carries them.
+        weights: hash of the state dict's content.
+    """
+
+    module: nn.Module
+    data_config: dict[str, Any]
+    num_classes: int
+    label_names: tuple[str, ...] | None
+    weights: str
+
+    def config(self, eval_size: str) -> dict[str, Any]:
+        """The preprocessing at "test" size (as timm's validate.py) or at "train" size."""
+        return data_config(self.module, eval_size)
+
+
+def load(model: Model, num_classes: int | None = None, eval_size: str = "test") -> Loaded:
+    """Load a model.
+
+    Args:
+        num_classes: the data's number of classes, where it is to be checked.
+        eval_size: "test" or "train"; see `kt_cli.spec.EvalSpec`.
+
+    Raises:
+        ClassMismatch: the model has another number of classes than the data.
+        WeightsUnavailable: the weights are neither in the cache nor to be had.
+        DataError: a file is damaged or does not fit. UsageError: a function failed.
+    """
+    if num_classes is not None:
+        require_classes((model,), num_classes)
+    with _quiet(), _explained(model):
+        module = OPENERS[scheme(model.ref)](model).eval()
+        config = data_config(module, eval_size)
+        count = _count_classes(module, config, model.name)
+    if num_classes is not None and count != num_classes:
+        raise _mismatch(model, count, num_classes)
+    labels = getattr(module, "pretrained_cfg", {}).get("label_names")
+    names_ = tuple(map(str, labels)) if isinstance(labels, (list, tuple)) and labels else None
+    return Loaded(module, config, count, names_, fingerprint(module))
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Hash of names, shapes, types and values of a module's state, 16 hexadecimal digits."""
+    state = hashlib.blake2b()
+    for name, value in sorted(module.state_dict().items()):
+        state.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        # Bytes of any type, of bfloat16 too, which numpy does not know.
+        state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return state.hexdigest()[:16]
+
+
+def data_config(module: nn.Module, eval_size: str = "test") -> dict[str, Any]:
+    """Preprocessing of a module; where it is not timm's, from its `data_config` if it has one."""
+    from timm.data.config import resolve_model_data_config
+
+    own_config = getattr(module, "pretrained_cfg", None) or getattr(module, "data_config", None)
+    config = resolve_model_data_config(  # type: ignore[no-untyped-call]
+        module, pretrained_cfg=own_config, use_test_size=eval_size == "test"
+    )
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+
+
+def eval_transform(config: Mapping[str, Any]) -> Callable[[Image.Image], Tensor]:
+    """timm's evaluation transform of a data config: an image to a normalised (c, h, w) tensor."""
+    from timm.data.transforms_factory import create_transform
+
+    return cast("Callable[[Image.Image], Tensor]", create_transform(**config, is_training=False))
+
+
+@torch.inference_mode()
+def _count_classes(module: nn.Module, config: Mapping[str, Any], name: str) -> int:
+    count = getattr(module, "num_classes", None)
+    if isinstance(count, int):
+        return count
+    logits = module(torch.zeros(1, *config["input_size"]))
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise UsageError(f"{name} does not return logits of shape (n, classes)")
+    return int(logits.shape[1])
+
+
+# --- building ----------------------------------------------------------------------------------
+
+
+def build(
+    arch: str, num_classes: int, img_size: int | None = None, in_chans: int = 3
+) -> tuple[nn.Module, dict[str, Any]]:
+    """An untrained timm architecture and its preprocessing at training size.
+
+    Args:
+        img_size: input side in pixels; None for the architecture's own.
+
+    Raises:
+        UsageError: the architecture does not exist, or not at this size.
+    """
+    import timm
+
+    require_architecture(arch)
+    name = names.architecture(arch)
+    overlay: dict[str, Any] = dict.fromkeys(TEST_ONLY)
+    if img_size is not None:
+        # timm passes img_size to architectures that take it, from here; others take any size.
+        overlay |= {"input_size": (in_chans, img_size, img_size), "pool_size": None}
+    try:
+        with _quiet():
+            module = timm.create_model(
+                name, num_classes=num_classes, in_chans=in_chans, pretrained_cfg_overlay=overlay
+            )
+            _try(module, img_size)
+    except Exception as error:  # architectures refuse sizes each in its own way
+        raise _unfit(name, img_size, error) from error
+    return module, data_config(module, "train")
+
+
+def for_fine_tuning(
+    reference: str, num_classes: int, img_size: int | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A trained model with a new head for `num_classes`, and its preprocessing at training size.
+
+    The head stays where the model has that number of classes already.
+
+    Raises:
+        As `names.resolve` and `load`; UsageError where the model cannot be changed so.
+    """
+    model = _single(reference)
+    loaded = load(model)
+    module = loaded.module
+    cfg = {k: v for k, v in getattr(module, "pretrained_cfg", {}).items() if k not in TEST_ONLY}
+    try:
+        if loaded.num_classes != num_classes:
+            cast(Any, module).reset_classifier(num_classes)
+        if img_size is not None:
+            if hasattr(module, "set_input_size"):
+                cast(Any, module).set_input_size(img_size=(img_size, img_size))
+            cfg |= {"input_size": (3, img_size, img_size), "pool_size": None}
+            _try(module, img_size)
+    except Exception as error:
+        raise _unfit(model.name, img_size, error) from error
+    if cfg:
+        cast(Any, module).pretrained_cfg = cfg
+    return module, {**loaded.config("train"), **({"input_size": cfg["input_size"]} if cfg else {})}
+
+
+@torch.inference_mode()
+def _try(module: nn.Module, img_size: int | None) -> None:
+    """Run one empty image through, where a size was chosen: some fail only then."""
+    if img_size is not None:
+        channels = getattr(module, "in_chans", 3)
+        module.eval()(torch.zeros(1, channels, img_size, img_size))
+        module.train()
+
+
+def _unfit(name: str, img_size: int | None, error: Exception) -> UsageError:
+    size = f" with {img_size} × {img_size} pixels" if img_size else ""
+    tip = "Try another input size, such as the architecture's own." if img_size else ""
+    return UsageError(f"cannot build {name}{size}: {_one_line(error)}", tip)
+
+
+# --- what can be told without loading ------------------------------------------------------------
+
+
+def num_classes(model: Model) -> int | None:
+    """A model's number of classes as far as it can be told without its weights."""
+    kind = scheme(model.ref)
+    if kind == "local-dir":
+        return own.num_classes(Path(target(model.ref)))
+    if kind != "timm":
+        return None
+    return NUM_CLASSES if fact(model.ref) else int(published.config(model.ref).num_classes)
+
+
+def require_classes(models: Sequence[Model], count: int, data: str = "the data") -> None:
+    """Refuse models that are known not to have `count` classes.
+
+    Raises:
+        ClassMismatch: names the first of them.
+    """
+    for model in models:
+        known = num_classes(model)
+        if known is not None and known != count:
+            raise _mismatch(model, known, count, data)
+
+
+def require_architecture(arch: str, pretrained: bool = False) -> None:
+    """Refuse what `build`, or with `pretrained` what `for_fine_tuning`, does not know.
+
+    Raises:
+        UsageError: as `names.resolve` where `pretrained`; else UnknownName.
+    """
+    if pretrained:
+        _single(arch)
+    else:
+        published.require_architecture(names.architecture(arch))
+
+
+def card_extra(model: Model) -> dict[str, Any] | None:
+    """What `save` was given as `extra`; None for a model that kt did not save."""
+    if scheme(model.ref) != "local-dir":
+        return None
+    extra = own.read_config(Path(target(model.ref))).get("kt")
+    return extra if isinstance(extra, dict) else None
+
+
+def _single(reference: str) -> Model:
+    found = names.resolve([reference])
+    if len(found) != 1:
+        raise UsageError(f"{reference} names {len(found)} models", "Name one model to start from.")
+    return found[0]
+
+
+def _mismatch(model: Model, own_count: int, count: int, data: str = "the data") -> ClassMismatch:
+    return ClassMismatch(
+        f"{model.name} has {own_count} classes, {data} has {count}",
+        f"Fine-tune it on these images first: kt pretrain --pretrained {model.ref}",
+    )
+
+
+# --- noise and failures of what lies below --------------------------------------------------------
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the log lines and warnings of timm and the hub's library."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _explained(model: Model) -> Iterator[None]:
+    """Turn whatever goes wrong in a library into one line that names the model."""
+    try:
+        yield
+    except (KtError, MemoryError):
+        raise
+    except Exception as error:
+        message = f"cannot load {model.name}: {_one_line(error)}"
+        if scheme(model.ref) in ("timm", "hf-hub"):
+            raise WeightsUnavailable(message, HOW_TO_GET_WEIGHTS) from error
+        raise DataError(message, f"Is {model.ref} damaged, or from another version?") from error
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= LINE else f"{text[:LINE]}…"

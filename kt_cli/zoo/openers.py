@@ -1,0 +1,116 @@
+"""The module behind each kind of reference: the table OPENERS, one small function per kind.
+
+Weights are read with `weights_only` throughout: no file is ever unpickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from kt_cli.errors import DataError, UsageError
+from kt_cli.spec import Model
+from kt_cli.zoo import own, published, target
+
+KEYS_IN_MESSAGE = 3
+
+
+def _open_timm(model: Model) -> nn.Module:
+    import timm
+
+    file = published.cached(model.ref)
+    if file is None:
+        published.require_weights([model])
+    # Named as a file, cached weights load without asking the hub, which retries for long offline.
+    overlay = {"file": str(file)} if file else None
+    return timm.create_model(model.ref, pretrained=True, pretrained_cfg_overlay=overlay)
+
+
+def _open_hub(model: Model) -> nn.Module:
+    import timm
+
+    file = published.cached(model.ref)
+    if file is None:
+        published.require_weights([model])
+    ref = f"local-dir:{file.parent}" if file else model.ref
+    return timm.create_model(ref, pretrained=True)
+
+
+def _open_folder(model: Model) -> nn.Module:
+    import timm
+
+    folder = Path(target(model.ref))
+    config = own.read_config(folder)
+    if "architecture" not in config:
+        raise DataError(
+            f"{folder / own.CONFIG} names no timm architecture",
+            "Load its weights in a function of your own: py:module:function.",
+        )
+    return timm.create_model(model.ref, pretrained=True)
+
+
+def _open_checkpoint(model: Model) -> nn.Module:
+    import timm
+    from timm.models import load_state_dict
+
+    arch, file = model.ref.split("@", 1)
+    weights = load_state_dict(file, weights_only=True)
+    head = published.config(arch).classifier
+    head = head[0] if isinstance(head, (list, tuple)) else head
+    if f"{head}.weight" not in weights:
+        raise DataError(
+            f"{file} does not fit {arch}: it has no classifier {head}.weight but {_few(weights)}",
+            "Is it a checkpoint of another architecture, or one without a head?",
+        )
+    module = timm.create_model(arch, num_classes=len(weights[f"{head}.weight"]))
+    _fit(module, weights, f"{file} does not fit {arch}")
+    return module
+
+
+def _fit(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
+    state = module.state_dict()
+    shapes = [
+        f"{k} {tuple(v.shape)} instead of {tuple(state[k].shape)}"
+        for k, v in weights.items()
+        if k in state and v.shape != state[k].shape
+    ]
+    if shapes:
+        raise DataError(
+            f"{what}: {_few(shapes)}",
+            "Is it of another input size? A model folder (timm's save_for_hf) can say so.",
+        )
+    result = module.load_state_dict(weights, strict=False)
+    problems = [
+        f"{kind} {_few(keys)}"
+        for kind, keys in (("missing", result.missing_keys), ("unknown", result.unexpected_keys))
+        if keys
+    ]
+    if problems:
+        raise DataError(f"{what}: {'; '.join(problems)}", "Is it of another architecture?")
+
+
+def _few(items: Any) -> str:
+    listed = list(items)
+    more = len(listed) - KEYS_IN_MESSAGE
+    return ", ".join(listed[:KEYS_IN_MESSAGE]) + (f" and {more} more" if more > 0 else "")
+
+
+def _open_function(model: Model) -> nn.Module:
+    module, function = own.parse_function(target(model.ref))
+    built = own.call(module, function)
+    if not isinstance(built, nn.Module):
+        kind = type(built).__name__
+        raise UsageError(f"{model.ref} returned {kind}", "It must return a torch.nn.Module.")
+    return built
+
+
+OPENERS: dict[str, Callable[[Model], nn.Module]] = {
+    "timm": _open_timm,
+    "hf-hub": _open_hub,
+    "local-dir": _open_folder,
+    "checkpoint": _open_checkpoint,
+    "py": _open_function,
+}

@@ -1,0 +1,193 @@
+"""The user's own models: folders in timm's `local-dir:` layout, checkpoint files, functions.
+
+Their identity is their content, so that moving a model keeps it and retraining it does not.
+Weights are never unpickled here; functions are called only when a model is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import re
+import sys
+from functools import cache
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from kt_cli.errors import DataError, UsageError, unknown
+
+CONFIG = "config.json"
+# timm's order (timm.models._hub.load_state_dict_from_path).
+PREFERRED = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+)
+FOLDER_EXTENSIONS = (".safetensors", ".pth", ".pth.tar", ".bin")
+CHECKPOINT_EXTENSIONS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
+BLOCK = 2**22
+
+
+def exists(text: str) -> bool:
+    """Whether `text`, which may be anything, names a file or folder."""
+    try:
+        return Path(text).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long, no path at all, no such home
+        return False
+
+
+def is_model(folder: Path) -> bool:
+    return (folder / CONFIG).is_file()
+
+
+def models_in(folder: Path) -> list[Path]:
+    """The model folders directly below `folder`, sorted by name."""
+    return sorted(inner for inner in folder.iterdir() if inner.is_dir() and is_model(inner))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model folder.
+
+    Raises:
+        DataError: it is missing or not a JSON object.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {path}: {reason}", "Save the model again.") from error
+    if not isinstance(config, dict):
+        raise DataError(f"{path} is not a JSON object", "Save the model again.")
+    return config
+
+
+def num_classes(folder: Path) -> int | None:
+    """Number of classes that config.json of a model folder states, if it does."""
+    config = read_config(folder)
+    count = config.get("num_classes", config.get("pretrained_cfg", {}).get("num_classes"))
+    return int(count) if count is not None else None
+
+
+def weights_file(folder: Path) -> Path:
+    """The file that timm takes the weights of a model folder from.
+
+    Raises:
+        DataError: there is none.
+    """
+    named = [folder / name for name in PREFERRED]
+    others = [f for end in FOLDER_EXTENSIONS for f in sorted(folder.glob(f"*{end}"))]
+    found = next((path for path in (*named, *others) if path.is_file()), None)
+    if found is None:
+        raise DataError(f"no weights in {folder}", f"Expected {PREFERRED[0]} beside {CONFIG}.")
+    return found
+
+
+def folder_key(folder: Path) -> str:
+    """Identity of a model folder: its weights and config.json; nothing else counts."""
+    return _key(content(weights_file(folder)), content(folder / CONFIG))
+
+
+def checkpoint_key(arch: str, file: Path) -> str:
+    """Identity of a checkpoint file seen as weights of a timm architecture."""
+    return _key(content(file), arch.encode())
+
+
+def content(path: Path) -> bytes:
+    """BLAKE2b of a file's content, computed once while the file stays as it is.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        status = path.stat()
+        return _content(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+@cache
+def _content(path: Path, size: int, mtime_ns: int) -> bytes:
+    state = hashlib.blake2b()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            state.update(block)
+    return state.digest()
+
+
+def _key(*parts: bytes) -> str:
+    return "local:" + hashlib.blake2b(b"\0".join(parts)).hexdigest()[:16]
+
+
+# --- functions: py:module:function ------------------------------------------------------------
+
+
+def parse_function(text: str) -> tuple[str, str]:
+    """ "package.module:function" as its two parts.
+
+    Raises:
+        UsageError: it is not of that form.
+    """
+    match = re.fullmatch(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)", text)
+    if match is None:
+        raise UsageError(
+            f"py:{text} is not of the form py:module:function",
+            "For example py:my_models:build, with my_models.py in the current folder.",
+        )
+    return match[1], match[2]
+
+
+def function_key(module: str, function: str) -> str:
+    """Identity of a function: its name and the source of its module, where that can be found."""
+    source = _source(module)
+    suffix = f"@{content(source).hex()[:16]}" if source else ""
+    return f"py:{module}:{function}{suffix}"
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module. Nothing is imported, as find_spec would with a parent package."""
+    path: Any = [str(Path.cwd()), *sys.path]
+    spec = None
+    parts = module.split(".")
+    for depth in range(len(parts)):
+        spec = PathFinder.find_spec(".".join(parts[: depth + 1]), path)
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations or []
+    return Path(spec.origin) if spec and spec.origin and spec.has_location else None
+
+
+def call(module: str, function: str) -> Any:
+    """Import a module, from the current folder too, and call its function without arguments.
+
+    Raises:
+        UsageError: the module or the function does not exist, or either fails.
+    """
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        found = importlib.import_module(module)
+        if not hasattr(found, function):
+            names = [n for n in vars(found) if callable(getattr(found, n)) and n[0] != "_"]
+            raise unknown(f"function of {module}", function, names)
+        return getattr(found, function)()
+    except UsageError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        kind, text = type(error).__name__, " ".join(str(error).split())
+        raise UsageError(
+            f"py:{module}:{function} failed: {kind}: {text}",
+            "The function is called without arguments and returns a torch.nn.Module.",
+        ) from error
+    finally:
+        if added and here in sys.path:
+            sys.path.remove(here)

@@ -1,0 +1,218 @@
+"""What timm publishes: names, tags and configurations of its models, and where the weights are."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from kt_cli.errors import UnknownName, UsageError, WeightsUnavailable, unknown
+from kt_cli.spec import Model
+from kt_cli.zoo import scheme, target
+from kt_cli.zoo.facts import fact
+
+PROBE_SECONDS = 3.0
+NAMES_IN_MESSAGE = 10
+SEE = "List them: kt models."
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+HOW_TO_GET_WEIGHTS = (
+    "Fetch them on a machine with network (timm.create_model(NAME, pretrained=True)) into a folder "
+    "that HF_HOME names here as well; or use weights of your own: local-dir:FOLDER, ARCH@FILE."
+)
+
+ALIASES = {
+    "beit_b": "beit_base_patch16_224",
+    "beit_l": "beit_large_patch16_224",
+    "beitv2_b": "beitv2_base_patch16_224",
+    "beitv2_l": "beitv2_large_patch16_224",
+    "cait_s": "cait_s24_224",
+    "convnext_t": "convnext_tiny",
+    "convnext_s": "convnext_small",
+    "convnext_b": "convnext_base",
+    "convnext_l": "convnext_large",
+    "deit_t": "deit_tiny_patch16_224",
+    "deit_s": "deit_small_patch16_224",
+    "deit_b": "deit_base_patch16_224",
+    "deit3_s": "deit3_small_patch16_224",
+    "deit3_b": "deit3_base_patch16_224",
+    "deit3_l": "deit3_large_patch16_224",
+    "gmlp_s": "gmlp_s16_224",
+    "maxvit_t": "maxvit_tiny_tf_224",
+    "mixer_b": "mixer_b16_224",
+    "mixer_l": "mixer_l16_224",
+    "mobilenetv2": "mobilenetv2_100",
+    "mobilenetv3": "mobilenetv3_large_100",
+    "pit_t": "pit_ti_224",
+    "pit_s": "pit_s_224",
+    "pit_b": "pit_b_224",
+    "poolformer_s": "poolformer_s12",
+    "resmlp_s": "resmlp_24_224",
+    "swin_t": "swin_tiny_patch4_window7_224",
+    "swin_s": "swin_small_patch4_window7_224",
+    "swin_b": "swin_base_patch4_window7_224",
+    "swin_l": "swin_large_patch4_window7_224",
+    "twins_s": "twins_svt_small",
+    "vit_t": "vit_tiny_patch16_224",
+    "vit_s": "vit_small_patch16_224",
+    "vit_b": "vit_base_patch16_224",
+    "vit_l": "vit_large_patch16_224",
+    "volo_d1": "volo_d1_224",
+    "xcit_t": "xcit_tiny_12_p16_224",
+    "xcit_s": "xcit_small_12_p16_224",
+    "xcit_m": "xcit_medium_24_p16_224",
+    "xcit_l": "xcit_large_24_p16_224",
+}
+
+
+def architecture(name: str) -> str:
+    """`name` with a short name in it written out; a tag stays."""
+    arch, dot, tag = name.partition(".")
+    return ALIASES.get(arch, arch) + dot + tag
+
+
+@lru_cache(maxsize=1)
+def pretrained_names() -> tuple[str, ...]:
+    """Full names of all timm models with pretrained weights, in timm's order."""
+    import timm
+
+    return tuple(timm.list_pretrained())
+
+
+@lru_cache(maxsize=1)
+def architectures() -> frozenset[str]:
+    """Names of all timm architectures, trained or not."""
+    import timm
+
+    return frozenset(timm.list_models())
+
+
+def config(name: str) -> Any:
+    """timm's `PretrainedCfg` of a model, by its full name."""
+    from timm.models import get_pretrained_cfg
+
+    return get_pretrained_cfg(name)
+
+
+def canonical(name: str) -> str:
+    """The full name of a pretrained timm model; without a tag, that of its default weights.
+
+    Raises:
+        UnknownName: timm has no such architecture or tag. UsageError: it has no weights.
+    """
+    if fact(name) is not None or name in pretrained_names():
+        return name
+    arch, _, tag = name.partition(".")
+    if arch not in architectures():
+        raise unknown("model", name, [*ALIASES, *sorted(architectures()), *pretrained_names()], SEE)
+    tags = [full.partition(".")[2] for full in pretrained_names() if full.startswith(f"{arch}.")]
+    if not tags:
+        raise UsageError(
+            f"timm has no pretrained weights of {arch}",
+            f"Give weights of your own ({arch}@FILE), or train it: kt pretrain {arch}.",
+        )
+    if tag:
+        raise UnknownName(f"unknown tag {tag!r} of {arch}", f"Valid: {', '.join(tags)}.")
+    default = config(arch)
+    return f"{arch}.{default.tag}" if default.tag else arch
+
+
+def require_architecture(arch: str) -> None:
+    """Refuse what is no timm architecture (a tag selects its default configuration).
+
+    Raises:
+        UnknownName: timm has no such architecture or tag.
+    """
+    name, _, tag = arch.partition(".")
+    if name not in architectures():
+        raise unknown("architecture", name, [*ALIASES, *sorted(architectures())])
+    if tag:
+        canonical(arch)
+
+
+# --- where the weights are --------------------------------------------------------------------
+
+
+def missing_weights(models: Sequence[Model]) -> list[Model]:
+    """Those whose weights are neither in the local cache nor to be had from the hub.
+
+    Asks the hub once, whether it answers, and only where something is not in the cache.
+    """
+    published = [model for model in models if scheme(model.ref) in ("timm", "hf-hub")]
+    absent = [model for model in published if cached(model.ref) is None]
+    return absent if absent and not hub_answers() else []
+
+
+def require_weights(models: Sequence[Model]) -> None:
+    """Refuse models whose weights cannot be had.
+
+    Raises:
+        WeightsUnavailable: names up to ten of them.
+    """
+    missing = missing_weights(models)
+    if not missing:
+        return
+    names = ", ".join(model.name for model in missing[:NAMES_IN_MESSAGE])
+    more = len(missing) - NAMES_IN_MESSAGE
+    raise WeightsUnavailable(
+        "the model hub does not answer and the cache holds no weights of "
+        f"{names}{f' and {more} more' if more > 0 else ''}",
+        HOW_TO_GET_WEIGHTS,
+    )
+
+
+def cached(ref: str) -> Path | None:
+    """The cached weights file of a timm or hub model; None where it is not in the cache.
+
+    A hub model counts as cached with its config.json, which lies beside the weights.
+    """
+    if scheme(ref) == "hf-hub":
+        repo = target(ref)
+        return _in_hub_cache(repo, HUB_FILES) if _in_hub_cache(repo, ("config.json",)) else None
+    found = config(ref)
+    if found is None:
+        return None
+    if found.hf_hub_id:
+        names = (found.hf_hub_filename,) if found.hf_hub_filename else HUB_FILES
+        return _in_hub_cache(found.hf_hub_id, names)
+    return _in_torch_cache(found.url) if isinstance(found.url, str) else None
+
+
+def _in_hub_cache(repo: str, names: Sequence[str]) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    repo, _, revision = repo.partition("@")
+    found = (try_to_load_from_cache(repo, name, revision=revision or None) for name in names)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+def _in_torch_cache(url: str) -> Path | None:
+    from torch.hub import get_dir
+
+    path = Path(get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    return path if path.is_file() else None
+
+
+def hub_answers() -> bool:
+    """Whether the hub can be reached; tells within seconds, and at once in offline mode."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    answers: list[bool] = []
+    # A resolver without network may hang for longer than any timeout of the request.
+    probe = threading.Thread(target=lambda: answers.append(_probe(constants.ENDPOINT)), daemon=True)
+    probe.start()
+    probe.join(PROBE_SECONDS)
+    return answers == [True]
+
+
+def _probe(address: str) -> bool:
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    try:
+        return bool(get_session().head(address, timeout=PROBE_SECONDS).status_code < 400)
+    except Exception:  # whatever the HTTP library of the day raises means the same
+        return False

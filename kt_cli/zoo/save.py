@@ -1,0 +1,90 @@
+"""Saving a model as a folder that timm loads: `timm.create_model("local-dir:FOLDER")`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from kt_cli.files import atomic_folder
+from kt_cli.zoo.own import CONFIG, PREFERRED
+
+PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+# Recommendations of timm for evaluation; they hold while the training ones are as they were.
+TEST_TIME = {"input_size": ("test_input_size", "test_pool_size"), "crop_pct": ("test_crop_pct",)}
+TEST_ONLY = tuple(name for names in TEST_TIME.values() for name in names)
+
+
+def save(
+    module: nn.Module,
+    folder: Path,
+    *,
+    data_config: Mapping[str, Any],
+    label_names: Sequence[str],
+    card: str,
+    extra: Mapping[str, Any],
+) -> None:
+    """Write config.json, model.safetensors and README.md, atomically.
+
+    Args:
+        data_config: preprocessing at training size, as `Loaded.config("train")`.
+        label_names: names of the C classes, in label order.
+        card: text of README.md.
+        extra: JSON-able facts, kept under "kt" in config.json; `card_extra` reads them back.
+
+    Raises:
+        WriteError: the folder could not be written; an earlier one is left as it was.
+    """
+    from safetensors.torch import save_file
+
+    with atomic_folder(folder) as temporary:
+        config = _timm_config(module, temporary / CONFIG) | {"num_classes": len(label_names)}
+        _set_preprocessing(config["pretrained_cfg"], data_config)
+        config |= {"label_names": list(label_names), "kt": dict(extra)}
+        text = json.dumps(config, indent=2, ensure_ascii=False)
+        (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
+        save_file(_tensors(module), temporary / PREFERRED[0], metadata={"format": "pt"})
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+
+
+def _timm_config(module: nn.Module, path: Path) -> dict[str, Any]:
+    """timm's description of a module; of one that is not timm's, all that can be said."""
+    from timm.models._hub import save_config_for_hf
+
+    if "architecture" not in getattr(module, "pretrained_cfg", {}):
+        return {"pretrained_cfg": {}}
+    save_config_for_hf(module, str(path))
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    source = module.pretrained_cfg
+    assert isinstance(source, dict)
+    # timm may have dropped some; which hold is decided by `_set_preprocessing`.
+    config["pretrained_cfg"] |= {k: source[k] for k in TEST_ONLY if source.get(k) is not None}
+    config["pretrained_cfg"]["input_size"] = source["input_size"]
+    config["pretrained_cfg"]["crop_pct"] = source.get("crop_pct")
+    # The tag names published weights, which these no longer are; labels are told beside it.
+    for key in ("tag", "label_names", "label_descriptions"):
+        config["pretrained_cfg"].pop(key, None)
+    return config
+
+
+def _set_preprocessing(pretrained_cfg: dict[str, Any], data_config: Mapping[str, Any]) -> None:
+    for key, dependent in TEST_TIME.items():
+        if _plain(data_config[key]) != _plain(pretrained_cfg.get(key)):
+            for name in dependent:
+                pretrained_cfg.pop(name, None)
+    pretrained_cfg.update({k: _plain(data_config[k]) for k in PREPROCESSING if k in data_config})
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    # Copies: safetensors takes neither shared nor non-contiguous memory.
+    return {
+        name: value.detach().cpu().contiguous().clone()
+        for name, value in module.state_dict().items()
+    }
