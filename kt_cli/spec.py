@@ -1,7 +1,7 @@
 """What is asked for, as small frozen values, and the identity of a run.
 
 Standard library only. A `Run` is one unit of work. Its `id` is a hash over every field that can
-change its result and over none that cannot: fields marked `excluded` (where a model lies, how it
+change its result and over none that cannot: fields marked EXCLUDED (where a model lies, how it
 is called, on which machine it runs) stay out of it, so moving a zoo to another folder keeps its
 finished runs, and retraining a model does not.
 """
@@ -17,11 +17,6 @@ from typing import Any
 EXCLUDED = {"identity": False}
 
 
-def excluded(default: Any) -> Any:
-    """A dataclass field that does not take part in the identity of what holds it."""
-    return field(default=default, metadata=EXCLUDED)
-
-
 @dataclass(frozen=True)
 class Model:
     """A model by what it is (`key`), where it comes from (`ref`) and how it is called (`name`).
@@ -32,8 +27,8 @@ class Model:
     """
 
     key: str
-    ref: str = excluded("")
-    name: str = excluded("")
+    ref: str = field(default="", metadata=EXCLUDED)
+    name: str = field(default="", metadata=EXCLUDED)
 
 
 @dataclass(frozen=True)
@@ -157,9 +152,9 @@ class Run:
     models: tuple[Model, ...]
     data_id: str
     settings: Settings
-    data: DataSpec = excluded(NO_DATA)
-    out: str = excluded("")
-    attempt: int = excluded(1)
+    data: DataSpec = field(default=NO_DATA, metadata=EXCLUDED)
+    out: str = field(default="", metadata=EXCLUDED)
+    attempt: int = field(default=1, metadata=EXCLUDED)
 
     @property
     def table(self) -> str:

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
+import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +86,8 @@ class LocalStage:
                     self._ended(working)
         finally:
             for working in self._working:
-                working.job.cancel()
+                # Its worker sees that this process ends and ends too; see `chunk`.
+                working.job._process.kill()
 
     def _start(self, slot: Slot, chunk: _Chunk) -> None:
         executor = submitit.LocalExecutor(folder=self._folder / "logs")
@@ -92,7 +96,7 @@ class LocalStage:
             gpus = {"gpus_per_node": 1, "visible_gpus": (slot.gpu,)}
         executor.update_parameters(timeout_min=YEAR_MINUTES, **gpus)
         arguments = (str(self._manifest), chunk.start, chunk.stop, slot.threads, os.getpid())
-        with warnings.catch_warnings():
+        with _deaf_to_interrupts(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             job = executor.submit(run_chunk, *arguments)
         self._working.append(_Working(job, slot, chunk))
@@ -122,6 +126,19 @@ class LocalStage:
         store.write(self._folder, self._table, [failed_row(self._runs[at], error)])
         if at + 1 < working.chunk.stop:
             self._waiting.append(_Chunk(at + 1, working.chunk.stop))
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """What starts here does not hear Ctrl-C: this process ends it, without a dozen tracebacks."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _last_line(log: Path) -> str:
