@@ -171,5 +171,5 @@ def mean_probability_accuracy(
     """Top-1 in percent of the mean of the models' probabilities; logits: each (n, C)."""
     total = torch.zeros(logits[0].shape)
     for values in logits:
-        total += torch.from_numpy(values).float().softmax(dim=1)
+        total += torch.from_numpy(values.astype(np.float32)).softmax(dim=1)
     return float(100 * (total.argmax(dim=1).numpy() == labels).mean())

@@ -1,0 +1,41 @@
+"""Documentation that cannot drift."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from kt_cli.cli.app import app
+from kt_cli.transfer.methods import METHODS
+
+
+def test_the_readme_shows_every_file_of_the_package(repository: Path) -> None:
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    tree = readme.split("## What is where")[1].split("```")[1]
+    named = sorted(re.findall(r"[\w]+\.(?:py|csv)", tree))
+    files = [*(repository / "kt_cli").rglob("*.py"), *(repository / "kt_cli").rglob("*.csv")]
+    there = sorted(f.name for f in files if not f.name.startswith("__"))
+    assert named == there
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_defined_in_the_docs(repository: Path, name: str) -> None:
+    text = (repository / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert f"| `{name}` |" in text and METHODS[name].summary
+
+
+def test_commands_of_the_readme_exist(repository: Path) -> None:
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    used = set(re.findall(r"(?:^|`|\$ )kt ([a-z]+)", readme, re.MULTILINE))
+    assert used and used <= known
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_links_lead_somewhere(repository: Path, file: str) -> None:
+    text = (repository / file).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if "://" not in target:
+            assert ((repository / file).parent / target).exists(), target
