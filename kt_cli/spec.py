@@ -15,6 +15,10 @@ from functools import cached_property
 from typing import Any
 
 EXCLUDED = {"identity": False}
+HOW_TO_NAME_DATA = (
+    "Name it with --data or the environment variable KT_DATA: a folder with train/ and val/ class "
+    "folders, a folder of class folders, a timm source such as hfds/NAME, or 'digits' to try."
+)
 
 
 @dataclass(frozen=True)

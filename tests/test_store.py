@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kt_cli import store
+from kt_cli import schema, store
 from kt_cli.errors import DataError, WriteError
 from kt_cli.files import atomic_file, atomic_folder
 
@@ -138,7 +138,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_the_documented_schema_is_the_schema() -> None:
     """results/README.md lists every column of every table with its type and meaning."""
     text = (Path(__file__).parents[1] / "results" / "README.md").read_text(encoding="utf-8")
-    for table, columns in store.TABLES.items():
+    for table, columns in schema.TABLES.items():
         section = text.split(f"## `{table}`")[1].split("\n## ")[0]
         documented = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \|$", section, re.MULTILINE)
         assert documented == [(n, str(c.type), c.meaning) for n, c in columns.items()]

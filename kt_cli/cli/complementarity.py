@@ -38,7 +38,7 @@ def complementarity(
     Each model predicts the evaluation images once; the predictions are kept and reused.
     """
     spec = options.data_spec(data, data_dir, val_split=val_split, limit=limit)
-    from kt_cli.zoo import names
+    from kt_cli.zoo import classes, names
 
     resolved = names.resolve(models)
     if len(resolved) < 2:
@@ -46,7 +46,7 @@ def complementarity(
             f"one model alone has nothing to be compared with: {resolved[0].name}",
             "Name at least two different models.",
         )
-    names.common_num_classes(resolved)
+    classes.common_num_classes(resolved)
     from kt_cli.complementarity.comparison import compare
     from kt_cli.data.sources import open_data
     from kt_cli.device import pick_device
@@ -54,7 +54,7 @@ def complementarity(
     from kt_cli.zoo import load
 
     images = open_data(spec).eval
-    load.require_classes(resolved, len(images.classes), images.name)
+    classes.require_classes(resolved, len(images.classes), images.name)
     load.require_weights(resolved)
     with screen.progress() as progress:
         found = compare(

@@ -9,13 +9,9 @@ from typing import Annotated
 import typer
 
 from kt_cli.errors import UsageError
-from kt_cli.spec import DataSpec
+from kt_cli.spec import HOW_TO_NAME_DATA, DataSpec
 
 NO_DATA = "no data is named"
-HOW_TO_NAME_DATA = (
-    "Name it with --data or the environment variable KT_DATA: a folder with train/ and val/ class "
-    "folders, a folder of class folders, a timm source such as hfds/NAME, or 'digits' to try."
-)
 
 
 class EvalSize(str, Enum):

@@ -91,13 +91,13 @@ def _check(specs: list[PretrainSpec]) -> None:
     from kt_cli.data.views import AUGMENTS
     from kt_cli.errors import unknown
     from kt_cli.sweep.config import check_pretrain
-    from kt_cli.zoo import load
+    from kt_cli.zoo import names
 
     for spec in specs:
         check_pretrain(spec)
         if spec.augment not in AUGMENTS:
             raise unknown("augmentation", spec.augment, AUGMENTS)
-        load.require_architecture(spec.arch, spec.pretrained)
+        names.require_architecture(spec.arch, spec.pretrained)
 
 
 def _file_name(arch: str) -> str:

@@ -11,6 +11,7 @@ from rich.console import Console
 from kt_cli.cli import options, screen
 from kt_cli.errors import KtError, UsageError
 from kt_cli.progress import Progress
+from kt_cli.spec import HOW_TO_NAME_DATA
 
 if TYPE_CHECKING:
     from kt_cli.spec import Model
@@ -51,7 +52,7 @@ class Session:
         spec, count = self.spec, len(self.models) + len(self.spec.zoo)
         stages = self.planner().stages() if spec.data else unmeasured(spec, len(self.models))
         seeds = f"{len(spec.seeds)} seed{'s' * (len(spec.seeds) > 1)}"
-        where = spec.data.source if spec.data else f"not named yet. {options.HOW_TO_NAME_DATA}"
+        where = spec.data.source if spec.data else f"not named yet. {HOW_TO_NAME_DATA}"
         for line in (
             f"[bold]{spec.name}[/]: {count:,} models, {count * (count - 1):,} ordered pairs; "
             f"transfer for {spec.pair_count(count):,} pairs × {', '.join(spec.methods)} × {seeds}",
@@ -79,7 +80,7 @@ class Session:
             self.failures = sum(stage.given_up for stage in stages)
             screen.note("Nothing to do: everything is done already.")
             return
-        from kt_cli import store
+        from kt_cli import schema, store
         from kt_cli.files import write_text
         from kt_cli.sweep.config import to_toml
         from kt_cli.zoo import load
@@ -89,7 +90,7 @@ class Session:
         with screen.progress() as progress:
             for stage in stages:
                 self._do(self.planner().stage(stage.name), progress)
-        for table in store.TABLES:
+        for table in schema.TABLES:
             store.settle(self.folder, table)
 
     def show_results(self) -> None:
@@ -109,13 +110,13 @@ class Session:
         if self._planner is None:
             from kt_cli.data.sources import open_data
             from kt_cli.sweep.plan import Planner
-            from kt_cli.zoo import load
+            from kt_cli.zoo import classes
 
             if self.spec.data is None:
-                raise UsageError(options.NO_DATA, options.HOW_TO_NAME_DATA)
+                raise UsageError(options.NO_DATA, HOW_TO_NAME_DATA)
             transfers = self.spec.pair_count(len(self.models) + len(self.spec.zoo)) > 0
             data = open_data(self.spec.data, training=transfers or bool(self.spec.zoo))
-            load.require_classes(self.models, len(data.classes), self.spec.data.source)
+            classes.require_classes(self.models, len(data.classes), self.spec.data.source)
             train_id = data.training().fingerprint if transfers else ""
             self._planner = Planner(
                 self.spec, self.folder, self.models, (data.eval.fingerprint, train_id),

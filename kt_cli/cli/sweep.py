@@ -143,12 +143,12 @@ def _check_names(spec: SweepSpec) -> None:
 
 
 def _resolve(spec: SweepSpec) -> list[Model]:
-    from kt_cli.zoo import load, names
+    from kt_cli.zoo import classes, names
 
     resolved = names.resolve(spec.models) if spec.models else []
-    names.common_num_classes(resolved)
+    classes.common_num_classes(resolved)
     for entry in spec.zoo:
-        load.require_architecture(entry.arch, entry.pretrained)
+        names.require_architecture(entry.arch, entry.pretrained)
     if len(resolved) + len(spec.zoo) < 2:
         raise UsageError("a sweep needs at least two models")
     return resolved

@@ -95,7 +95,7 @@ def _two(references: list[str]) -> tuple[Model, Model]:
             f"kt transfer takes one teacher and one student, not {len(references)} models",
             "Several teachers for one student are not supported in this version.",
         )
-    from kt_cli.zoo import names
+    from kt_cli.zoo import classes, names
 
     resolved = names.resolve(references)
     if len(resolved) != 2:
@@ -103,7 +103,7 @@ def _two(references: list[str]) -> tuple[Model, Model]:
             f"teacher and student must be two different models: {', '.join(references)}",
             "A selection such as timm-top300 is for kt sweep.",
         )
-    names.common_num_classes(resolved)
+    classes.common_num_classes(resolved)
     return resolved[0], resolved[1]
 
 
@@ -138,10 +138,10 @@ def _run(
     from kt_cli.data.sources import open_data
     from kt_cli.sweep.experiment import transfer_run
     from kt_cli.transfer.train import Order
-    from kt_cli.zoo import load
+    from kt_cli.zoo import classes, load
 
     opened = open_data(images, training=True)
-    load.require_classes((teacher, student), len(opened.classes), images.source)
+    classes.require_classes((teacher, student), len(opened.classes), images.source)
     load.require_weights((teacher, student))
     order = Order(len(opened.training()), spec.epochs, spec.batch_size, spec.micro_batch, spec.seed)
     updates = order.updates

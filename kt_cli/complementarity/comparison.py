@@ -18,7 +18,7 @@ from kt_cli.complementarity.pairs import (
 )
 from kt_cli.complementarity.predictions import Predictions, predict
 from kt_cli.data.class_names import readable
-from kt_cli.data.sources import ImageSet
+from kt_cli.data.images import ImageSet
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import EvalSpec, Model
 

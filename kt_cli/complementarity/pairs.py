@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 from torch import Tensor
 
-from kt_cli.store import TOP_PERCENTS
+from kt_cli.schema import TOP_PERCENTS
 
 Matrix = NDArray[np.float64]
 BLOCK_ELEMENTS = 32_000_000

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kt_cli import store
+from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
-from kt_cli.data.sources import ImageSet
 from kt_cli.errors import DataError, KtError
 from kt_cli.files import cache_folder
 from kt_cli.progress import Progress, silent

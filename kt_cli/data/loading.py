@@ -12,7 +12,7 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from kt_cli.data.sources import ImageSet
+from kt_cli.data.images import ImageSet
 from kt_cli.errors import KtError
 
 Transform = Callable[[Image], Tensor]

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
-from kt_cli.data.sources import ImageSet
 from kt_cli.errors import unknown
 from kt_cli.files import atomic_file, cache_folder
 from kt_cli.progress import Progress, silent

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from kt_cli import store
+from kt_cli import schema, store
 from kt_cli.errors import DataError
 from kt_cli.report.table import Cell
 
@@ -28,7 +28,7 @@ COLUMNS = {
     ],
     "complementarity": [
         *PAIR, *DATA, "acc_diff", "pos_flips", "agreement", "kappa", "flip_entropy",
-        *(f"top{p}_classes" for p in store.TOP_PERCENTS), *OUTCOME,
+        *(f"top{p}_classes" for p in schema.TOP_PERCENTS), *OUTCOME,
     ],
     "transfer": [
         *PAIR, "method", "seed", *DATA, *TRAINING, "settings", *SETTINGS, "student_acc", "delta",
@@ -51,7 +51,7 @@ class Results:
         """Finished rows; counts that pandas made floats beside nulls are integers again."""
         rows = self.frames[table]
         rows = rows[rows["status"] == store.OK]
-        counts = [c for c, column in store.TABLES[table].items() if column.type == store.N]
+        counts = [c for c, column in schema.TABLES[table].items() if column.type == "int64"]
         whole = [c for c in counts if c in rows and rows[c].notna().all()]
         return rows.astype(dict.fromkeys(whole, "int64"))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kt_cli import store
+from kt_cli import schema, store
 from kt_cli.errors import DataError
 from kt_cli.report import stats
 from kt_cli.report.captions import counted, data_caption, left_out, limit_note
@@ -56,7 +56,7 @@ QUANTITIES: dict[str, str] = {
     "agreement": "agreement (%)",
     "kappa": "error consistency κ",
     "flip_entropy": "entropy of ρ⁺ over classes (nats)",
-    **{f"top{p}_classes": f"classes that hold {p}% of ρ⁺" for p in store.TOP_PERCENTS},
+    **{f"top{p}_classes": f"classes that hold {p}% of ρ⁺" for p in schema.TOP_PERCENTS},
 }
 COMPLEMENTARITY = (
     Column("quantity", kind="text", detail=True),

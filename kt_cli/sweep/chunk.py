@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from kt_cli import store
+from kt_cli import schema, store
 from kt_cli.device import Meter
 from kt_cli.errors import KtError, WriteError
 from kt_cli.progress import Progress, silent
@@ -52,7 +52,7 @@ def failed_row(run: Run, error: str) -> Row:
     """The row of a run that failed: what was asked for, and why there is no result."""
     row: Row = {"run_id": run.id, "status": store.FAILED, "error": error, "attempt": run.attempt}
     settings = asdict(run.settings)
-    row |= {k: v for k, v in settings.items() if k in store.TABLES[run.table]}
+    row |= {k: v for k, v in settings.items() if k in schema.TABLES[run.table]}
     row |= {"data": run.data.source, **Meter(torch.device("cpu")).columns()}
     if run.kind == "pretrain":
         row["model"] = settings["name"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kt_cli import store
+from kt_cli import schema, store
 from kt_cli.complementarity.pairs import Outputs, pair_blocks
 from kt_cli.complementarity.predictions import Predictions, evaluate, predict
 from kt_cli.data.sources import open_data
@@ -66,7 +66,7 @@ def pretrain_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
         },
     )
     row = {
-        **{k: v for k, v in asdict(spec).items() if k in store.TABLES["pretrain"]},
+        **{k: v for k, v in asdict(spec).items() if k in schema.TABLES["pretrain"]},
         "model": spec.name,
         "data": run.data.source,
         "train_data": images.fingerprint,
@@ -158,7 +158,7 @@ def transfer_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
     )
     after = evaluate(module, loaded.config(spec.eval_size), data.eval, device).right
     row = {
-        **{k: v for k, v in asdict(spec).items() if k in store.TABLES["transfer"]},
+        **{k: v for k, v in asdict(spec).items() if k in schema.TABLES["transfer"]},
         **pair_columns(teacher, student),
         **data_columns(run.data, spec.eval_size),
         "settings": spec.settings,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +18,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from kt_cli.errors import ClassMismatch, DataError, KtError, UsageError, WeightsUnavailable
+from kt_cli.errors import DataError, KtError, UsageError, WeightsUnavailable
 from kt_cli.spec import Model
-from kt_cli.zoo import names, own, published, scheme, target
-from kt_cli.zoo.facts import NUM_CLASSES, fact
+from kt_cli.zoo import names, own, scheme, target
+from kt_cli.zoo.classes import mismatch, require_classes
 from kt_cli.zoo.openers import OPENERS
 from kt_cli.zoo.published import HOW_TO_GET_WEIGHTS, missing_weights, require_weights
 from kt_cli.zoo.save import TEST_ONLY, save
 
 __all__ = [
     "Loaded", "build", "card_extra", "eval_transform", "for_fine_tuning", "load",
-    "missing_weights", "num_classes", "require_architecture", "require_classes",
-    "require_weights", "save",
+    "missing_weights", "require_weights", "save",
 ]  # fmt: skip
 
 LOGGERS = ("timm", "huggingface_hub")
@@ -79,7 +78,7 @@ def load(model: Model, num_classes: int | None = None, eval_size: str = "test") 
         config = data_config(module, eval_size)
         count = _count_classes(module, config, model.name)
     if num_classes is not None and count != num_classes:
-        raise _mismatch(model, count, num_classes)
+        raise mismatch(model, count, num_classes)
     labels = getattr(module, "pretrained_cfg", {}).get("label_names")
     names_ = tuple(map(str, labels)) if isinstance(labels, (list, tuple)) and labels else None
     return Loaded(module, config, count, names_, fingerprint(module))
@@ -140,7 +139,7 @@ def build(
     """
     import timm
 
-    require_architecture(arch)
+    names.require_architecture(arch)
     name = names.architecture(arch)
     overlay: dict[str, Any] = dict.fromkeys(TEST_ONLY)
     if img_size is not None:
@@ -167,7 +166,7 @@ def for_fine_tuning(
     Raises:
         As `names.resolve` and `load`; UsageError where the model cannot be changed so.
     """
-    model = _single(reference)
+    model = names.single(reference)
     loaded = load(model)
     module = loaded.module
     cfg = {k: v for k, v in getattr(module, "pretrained_cfg", {}).items() if k not in TEST_ONLY}
@@ -204,60 +203,12 @@ def _unfit(name: str, img_size: int | None, error: Exception) -> UsageError:
 # --- what can be told without loading ------------------------------------------------------------
 
 
-def num_classes(model: Model) -> int | None:
-    """A model's number of classes as far as it can be told without its weights."""
-    kind = scheme(model.ref)
-    if kind == "local-dir":
-        return own.num_classes(Path(target(model.ref)))
-    if kind != "timm":
-        return None
-    return NUM_CLASSES if fact(model.ref) else int(published.config(model.ref).num_classes)
-
-
-def require_classes(models: Sequence[Model], count: int, data: str = "the data") -> None:
-    """Refuse models that are known not to have `count` classes.
-
-    Raises:
-        ClassMismatch: names the first of them.
-    """
-    for model in models:
-        known = num_classes(model)
-        if known is not None and known != count:
-            raise _mismatch(model, known, count, data)
-
-
-def require_architecture(arch: str, pretrained: bool = False) -> None:
-    """Refuse what `build`, or with `pretrained` what `for_fine_tuning`, does not know.
-
-    Raises:
-        UsageError: as `names.resolve` where `pretrained`; else UnknownName.
-    """
-    if pretrained:
-        _single(arch)
-    else:
-        published.require_architecture(names.architecture(arch))
-
-
 def card_extra(model: Model) -> dict[str, Any] | None:
     """What `save` was given as `extra`; None for a model that kt did not save."""
     if scheme(model.ref) != "local-dir":
         return None
     extra = own.read_config(Path(target(model.ref))).get("kt")
     return extra if isinstance(extra, dict) else None
-
-
-def _single(reference: str) -> Model:
-    found = names.resolve([reference])
-    if len(found) != 1:
-        raise UsageError(f"{reference} names {len(found)} models", "Name one model to start from.")
-    return found[0]
-
-
-def _mismatch(model: Model, own_count: int, count: int, data: str = "the data") -> ClassMismatch:
-    return ClassMismatch(
-        f"{model.name} has {own_count} classes, {data} has {count}",
-        f"Fine-tune it on these images first: kt pretrain --pretrained {model.ref}",
-    )
 
 
 # --- noise and failures of what lies below --------------------------------------------------------

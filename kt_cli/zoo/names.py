@@ -28,12 +28,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from kt_cli.errors import ClassMismatch, DataError, UsageError
+from kt_cli.errors import DataError, UsageError
 from kt_cli.spec import Model
 from kt_cli.zoo import facts, own, published
 from kt_cli.zoo.published import ALIASES, architecture
 
-__all__ = ["ALIASES", "architecture", "common_num_classes", "resolve"]
+__all__ = ["ALIASES", "architecture", "require_architecture", "resolve", "single"]
 
 
 @dataclass(frozen=True)
@@ -62,28 +62,24 @@ def resolve(references: Sequence[str]) -> list[Model]:
     return _named(list(found.values()))
 
 
-def common_num_classes(models: Sequence[Model]) -> int | None:
-    """The number of classes that models have in common; None where none is known yet.
+def single(reference: str) -> Model:
+    """The one model that `reference` names; UsageError where it names several."""
+    found = resolve([reference])
+    if len(found) != 1:
+        raise UsageError(f"{reference} names {len(found)} models", "Name one model to start from.")
+    return found[0]
+
+
+def require_architecture(arch: str, pretrained: bool = False) -> None:
+    """Refuse what cannot be built, or with `pretrained` what is no one model to fine-tune.
 
     Raises:
-        ClassMismatch: known numbers differ; names a model of each.
+        UsageError: as `resolve` where `pretrained`; else UnknownName.
     """
-    from kt_cli.zoo.load import num_classes
-
-    examples: dict[int, str] = {}
-    for model in models:
-        count = num_classes(model)
-        if count is not None:
-            examples.setdefault(count, model.name)
-    if len(examples) > 1:
-        (first, name), *others = examples.items()
-        rest = ", ".join(f"{other} has {count}" for count, other in others)
-        raise ClassMismatch(
-            f"{name} has {first} classes, {rest}",
-            "Models are compared on one set of classes. Name models that share it (of timm's, "
-            "for instance '*_in1k'), or fine-tune them on your images: kt pretrain --pretrained.",
-        )
-    return next(iter(examples), None)
+    if pretrained:
+        single(arch)
+    else:
+        published.require_architecture(architecture(arch))
 
 
 def _named(candidates: Sequence[_Candidate]) -> list[Model]:

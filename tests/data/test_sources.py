@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from kt_cli.data.class_names import readable
+from kt_cli.data.folders import class_folders
 from kt_cli.data.loading import batches
-from kt_cli.data.sources import _class_folders, open_data
+from kt_cli.data.sources import open_data
 from kt_cli.data.views import centre_square
 from kt_cli.errors import DataError, UnknownName
 from kt_cli.spec import DataSpec
@@ -17,7 +18,7 @@ from kt_cli.spec import DataSpec
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     open_data.cache_clear()
-    _class_folders.cache_clear()
+    class_folders.cache_clear()
 
 
 def make_folder(root: Path, classes: dict[str, int]) -> Path:
@@ -86,7 +87,7 @@ def test_changed_images_change_the_fingerprint(tmp_path: Path) -> None:
     before = open_data(DataSpec(str(tmp_path))).eval.fingerprint
     Image.new("RGB", (99, 99), "red").save(tmp_path / "a" / "img0.png")
     open_data.cache_clear()
-    _class_folders.cache_clear()
+    class_folders.cache_clear()
     assert open_data(DataSpec(str(tmp_path))).eval.fingerprint != before
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kt_cli import store
+from kt_cli import schema, store
 from kt_cli.errors import DataError, UsageError
 from kt_cli.report.groups import read_results
 from kt_cli.report.table import MeanStd, Table
@@ -147,7 +147,7 @@ def test_complementarity_names_the_extreme_pairs(sweep: Sweep) -> None:
 
 def test_complementarity_without_flips(sweep: Sweep) -> None:
     none = {"pos_flips": 0.0, "flip_entropy": None} | {
-        f"top{p}_classes": None for p in store.TOP_PERCENTS
+        f"top{p}_classes": None for p in schema.TOP_PERCENTS
     }
     sweep.write("complementarity", [sweep.pair("resnet50", "convnext_tiny", **none)])
     entropy = next(

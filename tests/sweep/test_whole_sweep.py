@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kt_cli import store
+from kt_cli import schema, store
 
 SWEEP = """
 name = "small"
@@ -97,13 +97,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_planned_row_is_there(undisturbed: Path) -> None:
-    assert {t: len(rows(undisturbed, t)) for t in store.TABLES} == {
+    assert {t: len(rows(undisturbed, t)) for t in schema.TABLES} == {
         "pretrain": 3,
         "models": 3,
         "complementarity": 6,
         "transfer": 8,
     }
-    for table in store.TABLES:
+    for table in schema.TABLES:
         assert (rows(undisturbed, table)["status"] == store.OK).all()
         assert len(raw_ids(undisturbed, table)) == len(set(raw_ids(undisturbed, table)))
 
@@ -125,10 +125,10 @@ def test_rows_hold_the_identities(undisturbed: Path) -> None:
 
 
 def test_running_again_does_nothing_and_says_so(undisturbed: Path) -> None:
-    before = {table: raw_ids(undisturbed, table) for table in store.TABLES}
+    before = {table: raw_ids(undisturbed, table) for table in schema.TABLES}
     out, err = finish(start(undisturbed, undisturbed / "cache"))
     assert "Nothing to do" in err and "kl-dp" in out
-    assert before == {table: raw_ids(undisturbed, table) for table in store.TABLES}
+    assert before == {table: raw_ids(undisturbed, table) for table in schema.TABLES}
 
 
 def test_more_methods_add_only_their_runs(undisturbed: Path, tmp_path: Path) -> None:

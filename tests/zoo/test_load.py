@@ -27,7 +27,7 @@ from kt_cli.errors import (
     WriteError,
 )
 from kt_cli.spec import Model
-from kt_cli.zoo import load, published
+from kt_cli.zoo import classes, load, names, published
 from kt_cli.zoo.names import resolve
 
 SaveModel = Callable[..., Path]
@@ -106,7 +106,7 @@ def test_round_trip(arch: str, tmp_path: Path) -> None:
     assert torch.equal(logits(loaded.module), expected)
     assert loaded.data_config == loaded.config("train") == loaded.config("test") == config
     assert not loaded.module.training
-    assert loaded.num_classes == load.num_classes(model) == 10
+    assert loaded.num_classes == classes.num_classes(model) == 10
     assert loaded.label_names == tuple(labels)
     assert loaded.weights == load.fingerprint(module)
     assert load.card_extra(model) == {"run_id": "r", "guard": 0.1}
@@ -196,16 +196,16 @@ def test_build_refuses() -> None:
 
 
 def test_require_architecture(save_model: SaveModel) -> None:
-    load.require_architecture("test_vit")
-    load.require_architecture("vit_b")
-    load.require_architecture(str(save_model("zoo/a")), pretrained=True)
+    names.require_architecture("test_vit")
+    names.require_architecture("vit_b")
+    names.require_architecture(str(save_model("zoo/a")), pretrained=True)
     save_model("zoo/b", seed=1)
     with pytest.raises(UnknownName, match="nope"):
-        load.require_architecture("nope")
+        names.require_architecture("nope")
     with pytest.raises(UnknownName, match="nope"):
-        load.require_architecture("nope", pretrained=True)
+        names.require_architecture("nope", pretrained=True)
     with pytest.raises(UsageError, match="names 2 models"):
-        load.require_architecture(str(save_model("zoo/a").parent), pretrained=True)
+        names.require_architecture(str(save_model("zoo/a").parent), pretrained=True)
 
 
 @pytest.mark.parametrize("arch", ["test_vit", "test_vit_relpos", "test_resnet"])
@@ -261,8 +261,8 @@ def test_class_mismatch(save_model: SaveModel) -> None:
         load.load(model, 3)
     assert "kt pretrain" in caught.value.tip
     with pytest.raises(ClassMismatch, match=r"resnet50\.a1_in1k has 1000 classes, digits has 10"):
-        load.require_classes([model, one("resnet50")], 10, "digits")
-    load.require_classes([model, one("hf-hub:a/b")], 10, "digits")
+        classes.require_classes([model, one("resnet50")], 10, "digits")
+    classes.require_classes([model, one("hf-hub:a/b")], 10, "digits")
     file = save_model("resnet", "test_resnet") / "model.safetensors"
     with pytest.raises(ClassMismatch, match="10 classes, the data has 3"):
         load.load(one(f"test_resnet@{file}"), 3)
@@ -430,7 +430,7 @@ def test_what_is_not_timm_s_is_saved_all_the_same(nets: str, tmp_path: Path) -> 
         label_names=list("abcdefg"), card="", extra={"run_id": "r"},
     )  # fmt: skip
     model = one(tmp_path / "m")
-    assert load.num_classes(model) == 7
+    assert classes.num_classes(model) == 7
     assert load.card_extra(model) == {"run_id": "r"}
     with pytest.raises(DataError, match="architecture") as caught:
         load.load(model)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kt_cli.errors import ClassMismatch, DataError, KtError, UnknownName, UsageError
-from kt_cli.zoo import names, own, published
+from kt_cli.zoo import classes, names, own, published
 from kt_cli.zoo.names import resolve
 
 SaveModel = Callable[..., Path]
@@ -347,14 +347,14 @@ def test_checkpoint_that_cannot_be(reference: str, error: type[KtError], message
 
 def test_common_number_of_classes(save_model: SaveModel) -> None:
     folder = str(save_model("digits-vit"))
-    assert names.common_num_classes(resolve([folder])) == 10
-    assert names.common_num_classes(resolve(["timm-top3", "hf-hub:a/b"])) == 1000
-    assert names.common_num_classes(resolve(["hf-hub:a/b"])) is None
-    assert names.common_num_classes([]) is None
+    assert classes.common_num_classes(resolve([folder])) == 10
+    assert classes.common_num_classes(resolve(["timm-top3", "hf-hub:a/b"])) == 1000
+    assert classes.common_num_classes(resolve(["hf-hub:a/b"])) is None
+    assert classes.common_num_classes([]) is None
     with pytest.raises(
         ClassMismatch, match=r"resnet50\.a1_in1k has 1000 classes, digits-vit has 10"
     ):
-        names.common_num_classes(resolve(["resnet50.a1_in1k", folder]))
+        classes.common_num_classes(resolve(["resnet50.a1_in1k", folder]))
 
 
 def test_everything_is_refused_before_work() -> None:

@@ -1,0 +1,158 @@
+"""The tables of a sweep: every column with its type and meaning. Standard library only.
+
+results/README.md shows the same; a test holds them together.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+TOP_PERCENTS = (2, 5, 20, 50)
+
+
+class Column(NamedTuple):
+    type: str  # string, int64, double or bool
+    meaning: str
+
+
+S, N, F, B = "string", "int64", "double", "bool"
+
+DATA: dict[str, Column] = {
+    "data": Column(S, "data source as named by the user"),
+    "eval_data": Column(S, "fingerprint of the evaluation images"),
+    "eval_size": Column(
+        S, "`test`: models see their test input size, as in timm's validate.py; or `train`"
+    ),
+    "limit": Column(N, "`--limit` on the evaluation images; null for all"),
+    "n": Column(N, "evaluation images"),
+    "num_classes": Column(N, "classes C"),
+}
+PROVENANCE: dict[str, Column] = {
+    "kt_version": Column(S, "version of kt"),
+    "torch_version": Column(S, "version of torch"),
+    "timm_version": Column(S, "version of timm"),
+    "git_commit": Column(S, "commit of kt's checkout; null when installed from a package"),
+    "device": Column(S, "device name"),
+    "threads": Column(N, "CPU threads used by torch"),
+    "host": Column(S, "host name"),
+    "job_id": Column(S, "job of the executor that ran it"),
+    "created": Column(S, "when the row was written, UTC, ISO 8601"),
+    "seconds": Column(F, "wall-clock seconds of the run"),
+    "samples_per_s": Column(F, "images processed per second of the run"),
+    "peak_memory_mb": Column(F, "peak memory in MB: of the device on CUDA, else of the process"),
+}
+OUTCOME: dict[str, Column] = {
+    "status": Column(S, "`ok` or `failed`"),
+    "error": Column(S, "what went wrong; null when ok"),
+    "attempt": Column(N, "which try this was, from 1"),
+}
+
+TABLES: dict[str, dict[str, Column]] = {
+    "pretrain": {
+        "run_id": Column(S, "identity of the run"),
+        "model": Column(S, "name of the trained model"),
+        "arch": Column(S, "timm architecture or model reference it started from"),
+        "pretrained": Column(B, "whether it started from trained weights"),
+        "data": Column(S, "data source as named by the user"),
+        "train_data": Column(S, "fingerprint of the training images"),
+        "n_train": Column(N, "training images"),
+        "num_classes": Column(N, "classes C"),
+        "epochs": Column(N, "epochs"),
+        "lr": Column(F, "peak learning rate"),
+        "augment": Column(S, "augmentation"),
+        "seed": Column(N, "seed"),
+        "final_loss": Column(F, "mean training loss of the last epoch"),
+        "path": Column(S, "folder of the trained model, relative to the sweep's"),
+        **PROVENANCE,
+        **OUTCOME,
+    },
+    "models": {
+        "run_id": Column(S, "identity of the run"),
+        "model": Column(S, "model name"),
+        "model_key": Column(S, "identity of the model: name with tag, or hash of its weights"),
+        **DATA,
+        "accuracy": Column(F, "top-1 accuracy in percent"),
+        "top5": Column(F, "top-5 accuracy in percent; null below five classes"),
+        "params_m": Column(F, "parameters in millions"),
+        "input_size": Column(N, "side length of the input in pixels"),
+        "weights": Column(S, "hash of the weights as loaded"),
+        **PROVENANCE,
+        **OUTCOME,
+    },
+    "complementarity": {
+        "run_id": Column(S, "identity of the ordered pair on this data"),
+        "teacher": Column(S, "teacher's name"),
+        "student": Column(S, "student's name"),
+        "teacher_key": Column(S, "identity of the teacher"),
+        "student_key": Column(S, "identity of the student"),
+        **DATA,
+        "teacher_acc": Column(F, "teacher's top-1 in percent"),
+        "student_acc": Column(F, "student's top-1 in percent"),
+        "acc_diff": Column(F, "teacher_acc − student_acc, percentage points"),
+        "pos_flips": Column(F, "ρ⁺: teacher right and student wrong, percent of images"),
+        "neg_flips": Column(F, "ρ⁻: student right and teacher wrong, percent of images"),
+        "agreement": Column(F, "equal predictions, percent"),
+        "kappa": Column(F, "error consistency: Cohen's κ on correctness; null where undefined"),
+        "oracle_acc": Column(F, "either is right, percent"),
+        "confident_acc": Column(F, "accuracy of the more confident of the two, percent"),
+        "mcnemar_p": Column(F, "McNemar's exact test, two-sided p-value"),
+        "flip_entropy": Column(
+            F, "entropy of the positive flips over classes, nats; null without flips"
+        ),
+        **{
+            f"top{p}_classes": Column(N, f"fewest classes that hold {p}% of the positive flips")
+            for p in TOP_PERCENTS
+        },
+        **PROVENANCE,
+        **OUTCOME,
+    },
+    "transfer": {
+        "run_id": Column(S, "identity of the run"),
+        "teacher": Column(S, "teacher's name"),
+        "student": Column(S, "student's name"),
+        "teacher_key": Column(S, "identity of the teacher"),
+        "student_key": Column(S, "identity of the student"),
+        "method": Column(S, "transfer method"),
+        "seed": Column(N, "seed of the views and of the order"),
+        **DATA,
+        "train_data": Column(S, "fingerprint of the transfer images"),
+        "n_train": Column(N, "transfer images"),
+        "fraction": Column(F, "share of the training images used"),
+        "subset_seed": Column(N, "seed that drew them"),
+        "guard": Column(F, "share of the training images set aside"),
+        "settings": Column(S, "hash of all settings but method and seed; equal ones compare"),
+        "epochs": Column(N, "epochs"),
+        "lr": Column(F, "learning rate at batch 256"),
+        "batch_size": Column(N, "samples per update"),
+        "micro_batch": Column(N, "samples per forward pass"),
+        "momentum": Column(F, "momentum of SGD"),
+        "weight_decay": Column(F, "weight decay"),
+        "temperature": Column(F, "temperature T"),
+        "kd_lambda": Column(F, "weight λ of distillation in xekl"),
+        "augment": Column(S, "augmentation of the views"),
+        "crop": Column(F, "canonical centre crop, share of the shorter side"),
+        "side": Column(N, "side length of canonical crops in pixels"),
+        "teacher_acc": Column(F, "teacher's top-1 in percent"),
+        "student_acc": Column(F, "student's top-1 before transfer, percent"),
+        "after_acc": Column(F, "student's top-1 after transfer, percent"),
+        "acc_diff": Column(F, "teacher_acc − student_acc, percentage points"),
+        "delta": Column(F, "transfer delta Δ: after_acc − student_acc, percentage points"),
+        "gain": Column(F, "wrong before and right after, percent of images"),
+        "loss": Column(F, "right before and wrong after, percent of images; delta = gain − loss"),
+        "transfer_p": Column(F, "McNemar's exact test of gain against loss, two-sided p-value"),
+        "pos_flips": Column(F, "ρ⁺ of teacher over student before transfer, percent"),
+        "neg_flips": Column(F, "ρ⁻ before transfer, percent"),
+        "pos_flips_after": Column(F, "ρ⁺ of teacher over student after transfer, percent"),
+        "neg_flips_after": Column(F, "ρ⁻ after transfer, percent"),
+        "transfer_rate": Column(
+            F, "share of ρ⁺ that the student learned, percent; null without ρ⁺"
+        ),
+        "share_taught": Column(F, "training samples taught by the teacher, percent"),
+        "final_loss": Column(F, "mean training loss of the last epoch"),
+        "path": Column(
+            S, "folder of the saved student, relative to the sweep's; null when not saved"
+        ),
+        **PROVENANCE,
+        **OUTCOME,
+    },
+}
