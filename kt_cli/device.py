@@ -24,7 +24,8 @@ JOB_VARIABLES = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
 
 
 def pick_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
+    """CUDA where there is one, else the CPU; with algorithms that give the same numbers again."""
+    torch.backends.cudnn.deterministic = True
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -67,3 +67,8 @@ def unknown(what: str, name: str, valid: Iterable[str], tip: str = "") -> Unknow
     else:
         hint = ""
     return UnknownName(f"unknown {what} {name!r}", " ".join(part for part in (hint, tip) if part))
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, on one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

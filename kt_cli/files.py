@@ -6,6 +6,7 @@ network file system, can write the same target without harm: the last rename win
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -14,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kt_cli.errors import WriteError
+
+RENAME_TRIES = 10
 
 
 @contextmanager
@@ -50,17 +53,31 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             _fsync(file)
-        if target.exists():
-            target.rename(outgoing)
-        temporary.rename(target)
+        _replace_folder(temporary, target, outgoing)
         _fsync(target.parent)
     except OSError as error:
-        if outgoing.exists() and not target.exists():
-            outgoing.rename(target)
         raise _write_error(target, error) from error
     finally:
+        # Also after an interrupt between the two renames.
+        if outgoing.exists() and not target.exists():
+            outgoing.rename(target)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(outgoing, ignore_errors=True)
+
+
+def _replace_folder(source: Path, target: Path, outgoing: Path) -> None:
+    """Rename `source` to `target`; where another writer was faster, replace what it wrote."""
+    for _ in range(RENAME_TRIES):
+        if target.exists():
+            shutil.rmtree(outgoing, ignore_errors=True)
+            target.rename(outgoing)
+        try:
+            source.rename(target)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    source.rename(target)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -56,6 +56,10 @@ class DataSpec:
     seed: int = 0
     guard: float = 0.0
     limit: int | None = None
+
+    def part(self, fraction: float) -> DataSpec:
+        """The same images, with `fraction` of these training images."""
+        return replace(self, fraction=self.fraction * fraction)
 
 
 NO_DATA = DataSpec("")

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kt_cli.errors import DataError
+from kt_cli.errors import DataError, first_line
 from kt_cli.files import atomic_file
 from kt_cli.schema import TABLES
 
@@ -65,11 +65,12 @@ def write_columns(folder: Path, table: str, columns: Mapping[str, Any]) -> Path:
 
 def merge(folder: Path, table: str, parts: Sequence[Path]) -> Path | None:
     """Replace `parts` of one writer by a single one; readers see their rows all along."""
-    tables = [t for t in (_read_part(part, None, None) for part in parts) if t is not None]
-    if len(tables) < 2:
+    readable = {part: t for part in parts if (t := _read_part(part, None, None)) is not None}
+    if len(readable) < 2:
         return None
-    merged = _write_part(folder / table, pa.concat_tables(_aligned(t, table) for t in tables))
-    for part in parts:
+    rows = pa.concat_tables(_aligned(t, table) for t in readable.values())
+    merged = _write_part(folder / table, rows)
+    for part in readable:
         part.unlink(missing_ok=True)
     return merged
 
@@ -146,6 +147,7 @@ class Outcomes:
     ) -> None:
         self._folder, self._on_skip = folder / table, on_skip
         self._seen: set[Path] = set(list_parts(self._folder)) if only_new else set()
+        self._skipped: set[Path] = set()
         self.by_id: dict[str, Outcome] = {}
         self.refresh()
 
@@ -154,10 +156,13 @@ class Outcomes:
         for part in list_parts(self._folder):
             if part in self._seen:
                 continue
-            # A part that a merge has removed since the listing has its rows in another one.
+            rows = _read_part(part, columns, None if part in self._skipped else self._on_skip)
+            if rows is None:
+                # Gone into a merged part, or unreadable: perhaps only for now, so look again.
+                self._skipped.add(part)
+                continue
             self._seen.add(part)
-            rows = _read_part(part, columns, self._on_skip)
-            for values in zip(*(rows[c].to_pylist() for c in columns), strict=True) if rows else ():
+            for values in zip(*(rows[c].to_pylist() for c in columns), strict=True):
                 self._learn(*values)
 
     def _learn(self, run_id: str, status: str, attempt: int | None, error: str | None) -> None:
@@ -197,7 +202,7 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"cannot read {path}: {_first_line(error)}") from error
+        raise DataError(f"cannot read {path}: {first_line(error)}") from error
     metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
     return {name: _from_arrow(table.column(name)) for name in table.column_names}, metadata
 
@@ -248,7 +253,7 @@ def _read_part(
         return None
     except (OSError, pa.ArrowException) as error:
         if on_skip is not None:
-            on_skip(part, _first_line(error))
+            on_skip(part, first_line(error))
         return None
 
 
@@ -282,7 +287,3 @@ def _newest_ok(rows: pa.Table) -> pa.Table:
     )
     first = best.group_by("run_id", use_threads=False).aggregate([("position", "first")])
     return rows.take(first["position_first"].sort())
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -54,6 +54,28 @@ def test_merge_and_settle_keep_what_is_read(tmp_path: Path) -> None:
     assert before.equals(after)
 
 
+def test_merge_removes_only_what_it_read(tmp_path: Path) -> None:
+    parts = [store.write(tmp_path, "models", [row(i)]) for i in "abc"]
+    content = parts[1].read_bytes()
+    parts[1].write_bytes(b"for a moment unreadable")
+    store.merge(tmp_path, "models", parts)
+    parts[1].write_bytes(content)
+    assert sorted(store.read([tmp_path], "models")["run_id"]) == ["a", "b", "c"]
+
+
+def test_outcomes_look_again_at_what_they_could_not_read(tmp_path: Path) -> None:
+    part = store.write(tmp_path, "models", [row("a")])
+    content = part.read_bytes()
+    part.write_bytes(b"for a moment unreadable")
+    skipped: list[Path] = []
+    outcomes = store.Outcomes(tmp_path, "models", lambda path, reason: skipped.append(path))
+    outcomes.refresh()
+    assert skipped == [part] and not outcomes.done("a")
+    part.write_bytes(content)
+    outcomes.refresh()
+    assert outcomes.done("a")
+
+
 def test_an_unreadable_part_is_skipped_and_named(tmp_path: Path) -> None:
     store.write(tmp_path, "models", [row("a")])
     broken = tmp_path / "models" / "part-broken.parquet"

@@ -63,6 +63,10 @@ def main() -> None:
     except KtError as error:
         screen.show_error(error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        screen.show_error(KtError(f"{error.strerror or error}{where}"))
+        sys.exit(1)
     except Interrupted as interrupted:
         screen.note("Interrupted. What is finished is kept; the same command goes on from there.")
         sys.exit(128 + interrupted.number)

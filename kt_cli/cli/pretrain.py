@@ -74,10 +74,13 @@ def pretrain(
         for one in arch
     ]  # fmt: skip
     _check(specs)
+    from kt_cli.data.sources import open_data
     from kt_cli.sweep.experiment import pretrain_run
+    from kt_cli.sweep.plan import starting_point
 
     for spec in specs:
-        run = Run("pretrain", (), "", spec, images, out=spec.name)
+        part = open_data(images.part(spec.fraction), training=True).training()
+        run = Run("pretrain", starting_point(spec), part.fingerprint, spec, images, out=spec.name)
         with screen.progress() as progress:
             (row,) = pretrain_run(run, output, progress)
         target = output / spec.name

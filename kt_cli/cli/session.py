@@ -108,6 +108,7 @@ class Session:
     def planner(self) -> Planner:
         """Opens the images, so only where data is named."""
         if self._planner is None:
+            from kt_cli.data.guard import leave_out_guards
             from kt_cli.data.sources import open_data
             from kt_cli.sweep.plan import Planner
             from kt_cli.zoo import classes
@@ -115,8 +116,12 @@ class Session:
             if self.spec.data is None:
                 raise UsageError(options.NO_DATA, HOW_TO_NAME_DATA)
             transfers = self.spec.pair_count(len(self.models) + len(self.spec.zoo)) > 0
-            data = open_data(self.spec.data, training=transfers or bool(self.spec.zoo))
-            classes.require_classes(self.models, len(data.classes), self.spec.data.source)
+            images = self.spec.data
+            if transfers:
+                images = leave_out_guards(images, self.models)
+                self.spec = replace(self.spec, data=images)
+            data = open_data(images, training=transfers or bool(self.spec.zoo))
+            classes.require_classes(self.models, len(data.classes), images.source)
             train_id = data.training().fingerprint if transfers else ""
             self._planner = Planner(
                 self.spec, self.folder, self.models, (data.eval.fingerprint, train_id),
@@ -128,17 +133,19 @@ class Session:
         from kt_cli.data.sources import open_data
 
         assert self.spec.data is not None
-        shares = [self.spec.data.fraction * entry.fraction for entry in self.spec.zoo]
-        parts = [replace(self.spec.data, fraction=share) for share in shares]
+        parts = [self.spec.data.part(entry.fraction) for entry in self.spec.zoo]
         return [open_data(part, training=True).training().fingerprint for part in parts]
 
     def _do(self, stage: Stage, progress: Progress) -> None:
         from kt_cli.sweep.execute import LocalStage
+        from kt_cli.sweep.experiment import decode_training_images
 
         if stage.todo is None:
             raise KtError(f"stage {stage.name} cannot start: the stage before it is incomplete")
         self.failures += stage.given_up
         if stage.todo:
+            # Here, once, and not in every worker at the same time.
+            decode_training_images(stage.todo, progress)
             work = LocalStage(self.folder, stage.todo, self.places)
             work.run(progress, WHAT[stage.name])
             self.failures += work.failures

@@ -120,6 +120,8 @@ def _spec(file: Path | None, flags: dict[str, Any]) -> SweepSpec:
             tables["data"]["source"] = root
         elif not tables["data"].keys() - {"fraction", "limit"}:
             del tables["data"]
+    if isinstance(tables.get("data", {}).get("root"), str):
+        tables["data"]["root"] = options.absolute(tables["data"]["root"])
     if isinstance(tables.get("data", {}).get("source"), str):
         tables["data"]["source"] = options.absolute(tables["data"]["source"])
     return config.build(tables, _default_name(file, flags["models"]))

@@ -79,7 +79,9 @@ def transfer(
     teacher, student = _two(models)
     _check(spec)
     if guard is None:
-        images = _with_guard_of(images, (teacher, student))
+        from kt_cli.data.guard import leave_out_guards
+
+        images = leave_out_guards(images, (teacher, student))
     target = output or Path("students") / _folder_name(teacher, student, method)
     row = _run(teacher, student, spec, images, target)
     if as_json:
@@ -119,19 +121,6 @@ def _check(spec: TransferSpec) -> None:
         raise unknown("augmentation", spec.augment, AUGMENTS)
 
 
-def _with_guard_of(images: DataSpec, models: tuple[Model, Model]) -> DataSpec:
-    """Leave out the guard slice that the models' own training on these images left out."""
-    from dataclasses import replace
-
-    from kt_cli.data.sources import open_data
-    from kt_cli.zoo import load
-
-    here = open_data(images, training=True).training().fingerprint.split("/")[0]
-    cards = [load.card_extra(model) for model in models]
-    shares = [c["guard"] for c in cards if c and str(c.get("train_data", "")).split("/")[0] == here]
-    return replace(images, guard=max(shares, default=0.0))
-
-
 def _run(
     teacher: Model, student: Model, spec: TransferSpec, images: DataSpec, target: Path
 ) -> dict[str, Any]:
@@ -151,7 +140,7 @@ def _run(
             "the default is made for about 10,000. Raise --lr (say 0.01) or --epochs."
         )
     target = target.absolute()
-    run = Run("transfer", (teacher, student), "", spec, images, out=target.name)
+    run = Run("transfer", (teacher, student), opened.transfer_id, spec, images, out=target.name)
     with screen.progress() as progress:
         (row,) = transfer_run(run, target.parent, progress)
     return row

@@ -11,12 +11,11 @@ import torch
 
 from kt_cli.complementarity.pairs import (
     Matrix,
-    Outputs,
     all_pairs,
     flips_by_class,
     mean_probability_accuracy,
 )
-from kt_cli.complementarity.predictions import Predictions, predict
+from kt_cli.complementarity.predictions import Predictions, predict, stacked
 from kt_cli.data.class_names import readable
 from kt_cli.data.images import ImageSet
 from kt_cli.progress import Progress, silent
@@ -98,12 +97,7 @@ def compare(
         predict(m, images, spec, device, logits=True, workers=workers, progress=progress)
         for m in models
     ]
-    outputs = Outputs(
-        labels=images.labels,
-        preds=np.stack([p.pred for p in predictions]),
-        confidence=np.stack([p.confidence for p in predictions]),
-        num_classes=len(images.classes),
-    )
+    outputs = stacked(predictions, len(images.classes))
     right = outputs.right
     correct = torch.from_numpy(right).float()
     votes = right.sum(axis=0)

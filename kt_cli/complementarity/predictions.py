@@ -1,13 +1,13 @@
 """What a model says about every evaluation image: computed once, cached, read by everybody.
 
-One Parquet file per model × data × input size below the cache folder, with the columns
-`label`, `pred`, `confidence`, `label_prob`, `top5` (n, 5) and, where asked for, `logits` (n, C)
-in half precision. A file is complete or absent; an unreadable one is computed again.
+One Parquet file per model × data × input size × kind of device below the cache folder, with the
+columns `label`, `pred`, `confidence`, `label_prob`, `top5` (n, 5) and, where asked for, `logits`
+(n, C) in half precision. A file is complete or absent; an unreadable one is computed again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kt_cli import store
+from kt_cli.complementarity.pairs import Outputs
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
 from kt_cli.errors import DataError, KtError
@@ -27,6 +28,7 @@ from kt_cli.spec import EvalSpec, Model, digest, signature
 from kt_cli.zoo import load as zoo
 
 BATCH = 128
+FORMAT = 1  # of an entry; raise it when what is stored, or how it is computed, changes
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,15 @@ class Predictions:
 
 
 def cached(
-    model: Model, images: ImageSet, spec: EvalSpec, *, logits: bool = False
+    model: Model,
+    images: ImageSet,
+    spec: EvalSpec,
+    device: torch.device,
+    *,
+    logits: bool = False,
 ) -> Predictions | None:
     """The cached predictions of a model, or None where there are none to use."""
-    path = _entry(model, images, spec)
+    path = _entry(model, images, spec, device)
     if not path.exists():
         return None
     try:
@@ -100,7 +107,7 @@ def predict(
         ClassMismatch: the model's number of classes is not the data's.
         WeightsUnavailable, DataError: the model or an image cannot be read.
     """
-    found = cached(model, images, spec, logits=logits)
+    found = cached(model, images, spec, device, logits=logits)
     if found is not None:
         return found
     loaded = zoo.load(model, len(images.classes), spec.size)
@@ -123,7 +130,7 @@ def predict(
     columns = {name: getattr(outputs, name) for name in COLUMNS}
     if outputs.logits is not None:
         columns["logits"] = outputs.logits
-    store.write_arrays(_entry(model, images, spec), columns, dict(outputs.about))
+    store.write_arrays(_entry(model, images, spec, device), columns, dict(outputs.about))
     return outputs
 
 
@@ -172,15 +179,26 @@ def _forward(module: nn.Module, inputs: Iterator[Tensor], device: torch.device) 
 def _outputs(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """What is kept of (b, C) logits, given (b,) labels."""
     probabilities = logits.softmax(dim=1)
-    confidence, ranked = probabilities.topk(min(5, logits.shape[1]), dim=1)
+    # Ranked by logits, as validate.py does: probabilities of peaked logits tie at zero.
+    ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
     return {
         "pred": ranked[:, 0],
-        "confidence": confidence[:, 0],
+        "confidence": probabilities.gather(1, ranked[:, :1])[:, 0],
         "label_prob": probabilities.gather(1, labels[:, None])[:, 0],
         "top5": ranked,
     }
 
 
-def _entry(model: Model, images: ImageSet, spec: EvalSpec) -> Path:
-    key = digest([model.key, images.fingerprint, signature(spec)])[:24]
+def _entry(model: Model, images: ImageSet, spec: EvalSpec, device: torch.device) -> Path:
+    key = digest([FORMAT, model.key, images.fingerprint, signature(spec), device.type])[:24]
     return cache_folder("predictions") / f"{key}.parquet"
+
+
+def stacked(predictions: Sequence[Predictions], num_classes: int) -> Outputs:
+    """Predictions of several models on the same images as one value for `pairs`."""
+    return Outputs(
+        labels=predictions[0].label,
+        preds=np.stack([p.pred for p in predictions]),
+        confidence=np.stack([p.confidence for p in predictions]),
+        num_classes=num_classes,
+    )

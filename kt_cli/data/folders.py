@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kt_cli.data.images import ImageSet, Split
+from kt_cli.data.images import ImageSet, Split, sample
 from kt_cli.errors import DataError
 from kt_cli.spec import HOW_TO_NAME_DATA, DataSpec
 
@@ -70,9 +70,10 @@ def class_folders(root: Path, name: str) -> ImageSet:
     )
 
 
-def _natural(name: str) -> list[str | int]:
-    """timm's order of names: digits count as numbers, case does not count."""
-    return [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", name.lower())]
+def _natural(name: str) -> tuple[list[str | int], str]:
+    """timm's order of names: digits count as numbers, case decides only between equals."""
+    parts = re.split(r"([0-9]+)", name.lower())
+    return [int(s) if s.isascii() and s.isdigit() else s for s in parts], name
 
 
 def _image_files(folder: Path) -> list[str]:
@@ -90,6 +91,8 @@ def _folder_fingerprint(root: Path, classes: Sequence[str], ids: Sequence[str]) 
     state.update("\n".join(ids).encode())
     sizes = [(root / ids[i]).stat().st_size for i in range(0, len(ids), step)]
     state.update(np.asarray(sizes, np.int64).tobytes())
+    for i in sample(len(ids)):
+        state.update((root / ids[i]).read_bytes())
     return f"folder-{state.hexdigest()}"
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from kt_cli.data.subsets import Indices
 
 Split = Literal["train", "val"]
+SAMPLED = 256
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class ImageSet:
             read=partial(_read_at, self.read, indices),
             fingerprint=f"{self.fingerprint}/{picked}",
         )
+
+
+def sample(n: int) -> range:
+    """Up to SAMPLED indices, evenly over n: the images whose content a fingerprint looks at."""
+    return range(0, n, max(1, -(-n // SAMPLED)))
 
 
 def _read_at(read: Callable[[int], Image.Image], indices: Indices, i: int) -> Image.Image:

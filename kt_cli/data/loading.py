@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,8 +19,11 @@ SMALL = 5_000
 
 
 def default_workers(n: int) -> int:
-    """Worker processes for n images: none where starting them costs more than they save."""
-    return 0 if n < SMALL else min(8, os.cpu_count() or 1)
+    """Worker processes for n images: none where starting them costs more than they save.
+
+    A process's threads are its share of the machine, so its workers are not more.
+    """
+    return 0 if n < SMALL else min(8, torch.get_num_threads())
 
 
 def batches(

@@ -34,6 +34,11 @@ class Data:
     def classes(self) -> tuple[str, ...]:
         return self.eval.classes
 
+    @property
+    def transfer_id(self) -> str:
+        """Fingerprint of all images that a transfer reads."""
+        return f"{self.training().fingerprint}+{self.eval.fingerprint}"
+
     def training(self) -> ImageSet:
         if self.train is None:
             raise DataError(
@@ -63,6 +68,11 @@ def open_data(spec: DataSpec, training: bool = False) -> Data:
     train, guard = _without_guard(everything, spec.guard)
     if spec.fraction < 1:
         train = train.subset(stratified(train.labels, float(spec.fraction), spec.seed))
+    if not len(train):
+        raise DataError(
+            f"no training images of {spec.source} are left",
+            f"{spec.fraction:g} of {len(everything)} images is none: raise the fraction.",
+        )
     return Data(images, train, guard)
 
 

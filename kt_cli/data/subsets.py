@@ -43,6 +43,8 @@ def _quotas(counts: Indices, wanted: int) -> Indices:
         most = np.argsort(-(exact - quota), kind="stable")[:missing]
         quota[most] += 1
     for _ in range(-missing):
-        quota[np.argmax(quota - exact)] -= 1
+        # Not from a class that would lose its only sample, unless there are none but these.
+        spare = np.where(quota > min(1, quota.max() - 1), quota - exact, -np.inf)
+        quota[np.argmax(spare)] -= 1
     result: Indices = np.minimum(quota, counts)
     return result

@@ -10,9 +10,9 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from kt_cli.data.images import ImageSet, Split
+from kt_cli.data.images import ImageSet, Split, sample
 from kt_cli.data.subsets import Indices
-from kt_cli.errors import DataError
+from kt_cli.errors import DataError, first_line
 from kt_cli.spec import DataSpec
 
 
@@ -25,7 +25,7 @@ def timm_set(spec: DataSpec, split: Split) -> ImageSet | None:
         dataset = create_dataset(spec.source, root=spec.root, split=split_name, download=False)
     except Exception as error:  # any library below timm may refuse, each in its own way
         raise DataError(
-            f"cannot open {spec.source} (split {split_name}): {_first_line(error)}",
+            f"cannot open {spec.source} (split {split_name}): {first_line(error)}",
             "Check --data-dir, --train-split and --val-split; "
             "hfds/ needs the package 'datasets' and the data in its cache.",
         ) from error
@@ -33,12 +33,15 @@ def timm_set(spec: DataSpec, split: Split) -> ImageSet | None:
     classes = _classes(dataset, labels)
     state = hashlib.blake2b(labels.tobytes(), digest_size=8, person=b"kt-timm")
     state.update("\n".join((spec.source, split_name, *classes)).encode())
+    read = partial(_read, dataset, spec.source)
+    for i in sample(len(labels)):
+        state.update(read(i).tobytes())
     return ImageSet(
         name=spec.source,
         classes=classes,
         ids=[str(i) for i in range(len(labels))],
         labels=labels,
-        read=partial(_read, dataset, spec.source),
+        read=read,
         fingerprint=f"timm-{state.hexdigest()}",
     )
 
@@ -71,8 +74,4 @@ def _read(dataset: Any, source: str, i: int) -> Image.Image:
                 return image.convert("RGB")
         return cast(Image.Image, dataset[i][0]).convert("RGB")
     except Exception as error:
-        raise DataError(f"cannot decode image {i} of {source}: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(f"cannot decode image {i} of {source}: {first_line(error)}") from error

@@ -30,6 +30,7 @@ from kt_cli.spec import digest
 
 STATISTICS = ("mean", "std")
 GREY = (0.299, 0.587, 0.114)
+FORMAT = 1  # of canonical crops; raise it when what `centre_square` gives changes
 DRAWS = 16  # random numbers per view; more than any augmentation uses, so that adding one is free
 
 
@@ -41,7 +42,7 @@ def canonical(
     Returns:
         (n, 3, side, side) uint8, read-only: the centre square of `crop` times the shorter side.
     """
-    key = digest([images.fingerprint, crop, side])[:24]
+    key = digest([FORMAT, images.fingerprint, crop, side])[:24]
     path = cache_folder("canonical") / f"{key}.npy"
     if not path.exists():
         _write_canonical(path, images, crop, side, progress)
@@ -52,15 +53,15 @@ def canonical(
 def _write_canonical(
     path: Path, images: ImageSet, crop: float, side: int, progress: Progress
 ) -> None:
-    shape = (len(images), 3, side, side)
-    with atomic_file(path) as temporary:
-        target = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(images), 3, side, side)}
+    # Written, not mapped: on a full disk a write is an error, a mapped page kills the process.
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array_header_2_0(file, header)
         done = 0
         for batch in batches(images, partial(centre_square, crop=crop, side=side), 64):
-            target[done : done + len(batch)] = batch.numpy()
+            file.write(batch.contiguous().numpy().tobytes())
             done += len(batch)
-            progress(done, len(images), "decoding training images")
-        target.flush()
+            progress(done, len(images), "decode training images")
 
 
 def centre_square(image: Image.Image, crop: float, side: int) -> Tensor:
@@ -109,18 +110,22 @@ class Views:
         return f"{self.key}/{0 if self.deterministic else epoch}"
 
     def batch(self, epoch: int, indices: Tensor) -> Tensor:
-        """Views `indices` (b,) of an epoch: (b, 3, S, S) float32 in [0, 1] on the device."""
-        picked = self._pixels[indices.cpu().numpy()]
-        images = torch.from_numpy(picked).to(self.device, non_blocking=True).float().div_(255)
+        """Views `indices` (b,), on the CPU, of an epoch: (b, 3, S, S) in [0, 1] on the device."""
+        picked = torch.from_numpy(self._pixels[indices.numpy()])
+        if self.device.type == "cuda":
+            picked = picked.pin_memory()
+        images = picked.to(self.device, non_blocking=True).float().div_(255)
         if self.deterministic:
             return images
-        return self._augment(images, self._epoch_draws(epoch)[indices.cpu()].to(self.device))
+        here = indices.to(self.device, non_blocking=True)
+        return self._augment(images, self._epoch_draws(epoch)[here])
 
     def _epoch_draws(self, epoch: int) -> Tensor:
         """(n, DRAWS) uniform numbers; row i belongs to sample i, whatever batch it comes in."""
         if self._draws is None or self._draws[0] != epoch:
             generator = torch.Generator().manual_seed(seed_of("views", self._seed, epoch))
-            self._draws = epoch, torch.rand(len(self), DRAWS, generator=generator)
+            draws = torch.rand(len(self), DRAWS, generator=generator)
+            self._draws = epoch, draws.to(self.device)
         return self._draws[1]
 
 

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from kt_cli.progress import Progress, silent
 from kt_cli.spec import Run, TransferSpec
 from kt_cli.sweep.experiment import (
     Row,
+    check_data,
     pair_columns,
     pairs_run,
     predict_run,
@@ -39,6 +40,7 @@ EXPERIMENTS: dict[str, Callable[[Run, Path, Progress], list[Row]]] = {
 def finish(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
     """Do one run; rows with their outcome. An error becomes a row, except where rows cannot be."""
     try:
+        check_data(run)
         rows = EXPERIMENTS[run.kind](run, folder, progress)
     except WriteError:
         raise
@@ -73,25 +75,48 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-def run_chunk(manifest: str, start: int, stop: int, threads: int, watched: int | None) -> None:
+STARTED = "run "
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a chunk runs.
+
+    gpu: the CUDA device it may see (an index or a UUID), or None for the CPU.
+    threads: CPU threads for torch; 0 leaves torch's choice.
+    watched: process to die with: a local chunk must not outlive the sweep that started it.
+    """
+
+    gpu: str | None = None
+    threads: int = 0
+    watched: int | None = None
+
+
+def run_chunk(manifest: str, start: int, stop: int, place: Place) -> None:
     """Do the runs `start` to `stop` of a manifest (one JSON per line), a part per run.
 
-    Args:
-        threads: CPU threads for torch; 0 leaves torch's choice.
-        watched: process to die with: a local chunk must not outlive the sweep that started it.
+    Says on stdout which run it starts, so that whoever finds it dead knows whose fault it was.
     """
-    if watched is not None:
-        threading.Thread(target=_die_with, args=(watched,), daemon=True).start()
-    if threads:
-        torch.set_num_threads(threads)
+    if place.watched is not None:
+        threading.Thread(target=_die_with, args=(place.watched,), daemon=True).start()
+    if place.gpu is not None:
+        # Before CUDA starts. submitit sets indices of its own, whatever the sweep may see.
+        os.environ["CUDA_VISIBLE_DEVICES"] = place.gpu
+    if place.threads:
+        torch.set_num_threads(place.threads)
     folder = Path(manifest).parent.parent
     parts: dict[str, list[Path]] = {}
     with Path(manifest).open(encoding="utf-8") as lines:
-        for line in itertools.islice(lines, start, stop):
+        for index, line in enumerate(itertools.islice(lines, start, stop), start):
             run = Run.from_json(line)
+            sys.stdout.write(f"{STARTED}{index} {run.id}\n")
+            sys.stdout.flush()
             rows = finish(run, folder)
             if rows:
                 parts.setdefault(run.table, []).append(store.write(folder, run.table, rows))
+            if rows and "CUDA error" in (rows[0].get("error") or ""):
+                # The device's context is lost to this process; a new one takes the rest.
+                sys.exit(1)
     for table, written in parts.items():
         store.merge(folder, table, written)
 

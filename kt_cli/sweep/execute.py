@@ -23,11 +23,11 @@ from typing import Any
 import submitit
 
 from kt_cli import store
-from kt_cli.errors import KtError
+from kt_cli.errors import KtError, WriteError
 from kt_cli.files import write_text
 from kt_cli.progress import Progress
 from kt_cli.spec import Run, digest
-from kt_cli.sweep.chunk import failed_row, run_chunk
+from kt_cli.sweep.chunk import STARTED, Place, failed_row, run_chunk
 from kt_cli.sweep.slots import Slot, chunk_count
 
 POLL_SECONDS = 0.2
@@ -62,12 +62,13 @@ class LocalStage:
         edges = [len(runs) * i // count for i in range(count + 1)]
         self._waiting = [_Chunk(a, b) for a, b in itertools.pairwise(edges)]
         self._working: list[_Working] = []
-        self.total = sum(len(run.row_ids()) for run in runs)
+        self._expected = {row for run in runs for row in run.row_ids()}
+        self.total = len(self._expected)
 
     @property
     def failures(self) -> int:
         """Runs of this stage that failed."""
-        return sum(outcome.status != store.OK for outcome in self._outcomes.by_id.values())
+        return sum(self._outcomes.failed(run.id) for run in self._runs)
 
     def run(self, progress: Progress, what: str) -> None:
         """Do everything; returns when each run has a row, `ok` or failed.
@@ -81,7 +82,7 @@ class LocalStage:
                     self._start(self._free.pop(0), self._waiting.pop(0))
                 time.sleep(POLL_SECONDS)
                 self._outcomes.refresh()
-                progress(min(len(self._outcomes.by_id), self.total), self.total, what)
+                progress(self._rows_there(), self.total, what)
                 for working in [w for w in self._working if w.job.done()]:
                     self._ended(working)
         finally:
@@ -91,41 +92,51 @@ class LocalStage:
 
     def _start(self, slot: Slot, chunk: _Chunk) -> None:
         executor = submitit.LocalExecutor(folder=self._folder / "logs")
-        gpus: dict[str, Any] = {}
-        if slot.gpu is not None:
-            gpus = {"gpus_per_node": 1, "visible_gpus": (slot.gpu,)}
+        # The chunk chooses its device itself; submitit only must not hide it.
+        gpus = {} if slot.gpu is None else {"gpus_per_node": 1}
         executor.update_parameters(timeout_min=YEAR_MINUTES, **gpus)
-        arguments = (str(self._manifest), chunk.start, chunk.stop, slot.threads, os.getpid())
+        place = Place(slot.gpu, slot.threads, watched=os.getpid())
         with _deaf_to_interrupts(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            job = executor.submit(run_chunk, *arguments)
+            job = executor.submit(run_chunk, str(self._manifest), chunk.start, chunk.stop, place)
         self._working.append(_Working(job, slot, chunk))
 
     def _ended(self, working: _Working) -> None:
         self._working.remove(working)
         self._free.append(working.slot)
         self._outcomes.refresh()
-        for i in range(working.chunk.start, working.chunk.stop):
-            if not self._has_rows(self._runs[i]):
-                self._worker_died(working, i)
-                return
+        chunk = working.chunk
+        missing = [i for i in range(chunk.start, chunk.stop) if not self._has_rows(self._runs[i])]
+        if missing:
+            self._worker_died(working, missing[0])
+
+    def _rows_there(self) -> int:
+        return len(self._expected & self._outcomes.by_id.keys())
 
     def _has_rows(self, run: Run) -> bool:
         known = self._outcomes.by_id
         return run.id in known or all(row in known for row in run.row_ids())
 
-    def _worker_died(self, working: _Working, at: int) -> None:
-        """The worker left its chunk at run `at`: that run failed; the others get a new worker."""
+    def _worker_died(self, working: _Working, missing: int) -> None:
+        """The run that the worker was at failed; those after it get a new worker.
+
+        Raises:
+            KtError: the worker did not even start, so that another would not either.
+        """
         log = working.job.paths.stderr
         reason = _last_line(log)
-        if at == working.chunk.start and not log.exists():
-            raise KtError(f"a worker could not be started; see {log.parent}")
-        if "WriteError" in reason:
-            raise KtError(reason.split("WriteError: ")[-1], "Free some space; then run again.")
-        error = f"the worker died ({reason or 'killed'}); see {log.name} in logs/"
-        store.write(self._folder, self._table, [failed_row(self._runs[at], error)])
-        if at + 1 < working.chunk.stop:
-            self._waiting.append(_Chunk(at + 1, working.chunk.stop))
+        at = _last_started(working.job.paths.stdout)
+        if at is None:
+            raise KtError(f"a worker could not start: {reason or 'see its log'}", f"Log: {log}")
+        if reason.startswith("kt_cli.errors.WriteError"):
+            raise WriteError(reason.partition(": ")[2], "Free some space; then run again.")
+        if not self._has_rows(self._runs[at]):
+            error = f"the worker died ({reason or 'killed'}); see logs/{log.name}"
+            store.write(self._folder, self._table, [failed_row(self._runs[at], error)])
+            self._outcomes.refresh()
+        rest = max(missing, at + 1)
+        if rest < working.chunk.stop:
+            self._waiting.append(_Chunk(rest, working.chunk.stop))
 
 
 @contextmanager
@@ -142,8 +153,18 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 
 def _last_line(log: Path) -> str:
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        return ""
+    lines = _lines(log)
     return lines[-1].strip()[:200] if lines else ""
+
+
+def _last_started(log: Path) -> int | None:
+    """The index of the run that a chunk last said it starts; None where it came to none."""
+    started = [line for line in _lines(log) if line.startswith(STARTED)]
+    return int(started[-1].split()[1]) if started else None
+
+
+def _lines(log: Path) -> list[str]:
+    try:
+        return log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return []

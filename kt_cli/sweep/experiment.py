@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from kt_cli import schema, store
-from kt_cli.complementarity.pairs import Outputs, pair_blocks
-from kt_cli.complementarity.predictions import Predictions, evaluate, predict
+from kt_cli.complementarity.pairs import pair_blocks
+from kt_cli.complementarity.predictions import cached, evaluate, predict, stacked
 from kt_cli.data.sources import open_data
 from kt_cli.data.views import Views, canonical, preprocess
 from kt_cli.device import Meter, pick_device
+from kt_cli.errors import DataError
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import DataSpec, EvalSpec, Model, PretrainSpec, Run, TransferSpec, digest, pair_id
 from kt_cli.transfer import methods
@@ -36,7 +37,7 @@ def pretrain_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
     assert isinstance(spec, PretrainSpec)
     device = pick_device()
     meter = Meter(device)
-    data = open_data(replace_fraction(run.data, spec.fraction), training=True)
+    data = open_data(run.data.part(spec.fraction), training=True)
     images = data.training()
     seed_everything(spec)
     if spec.pretrained:
@@ -44,9 +45,7 @@ def pretrain_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
     else:
         module, config = zoo.build(spec.arch, len(data.classes), spec.img_size)
     config = {**config, "crop_pct": spec.crop}
-    views = _views(
-        replace_fraction(run.data, spec.fraction), spec.crop, spec.side, spec.augment, spec.seed
-    )
+    views = _views(run.data.part(spec.fraction), spec.crop, spec.side, spec.augment, spec.seed)
     module = module.to(device)
     prepare = preprocess(config, device)
     losses = pretrain(
@@ -85,6 +84,7 @@ def predict_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row
     meter = Meter(device)
     images = open_data(run.data).eval
     assert isinstance(run.settings, EvalSpec)
+    known = cached(model, images, run.settings, device) is not None
     outputs = predict(model, images, run.settings, device, progress=progress)
     row = {
         "model": model.name,
@@ -96,7 +96,7 @@ def predict_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row
         "input_size": int(outputs.about["input_size"]),
         "weights": outputs.about["weights"],
     }
-    return [{**row, **meter.columns(len(images))}]
+    return [{**row, **meter.columns(0 if known else len(images))}]
 
 
 def pairs_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
@@ -177,18 +177,9 @@ def transfer_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
         zoo.save(module, folder / run.out, data_config=loaded.config("train"),
                  label_names=loaded.label_names or data.classes,
                  card=transfer_card(row),
-                 extra={"run_id": run.id, "spec": asdict(spec)})  # fmt: skip
+                 extra={"run_id": run.id, "spec": asdict(spec), "guard": run.data.guard,
+                        "train_data": images.fingerprint})  # fmt: skip
     return [row]
-
-
-def stacked(predictions: Sequence[Predictions], num_classes: int) -> Outputs:
-    """Predictions of several models on the same images as one value for `pairs`."""
-    return Outputs(
-        labels=predictions[0].label,
-        preds=np.stack([p.pred for p in predictions]),
-        confidence=np.stack([p.confidence for p in predictions]),
-        num_classes=num_classes,
-    )
 
 
 def data_columns(data: DataSpec, eval_size: str) -> Row:
@@ -212,13 +203,42 @@ def pair_columns(teacher: Model, student: Model) -> Row:
     }
 
 
+def decode_training_images(runs: Sequence[Run], progress: Progress = silent) -> None:
+    """Put the canonical training images of all runs into the cache."""
+    wanted = dict.fromkeys(found for run in runs if (found := _training_images(run)))
+    for data, crop, side in wanted:
+        canonical(open_data(data, training=True).training(), crop, side, progress)
+
+
+def _training_images(run: Run) -> tuple[DataSpec, float, int] | None:
+    if isinstance(run.settings, PretrainSpec):
+        return run.data.part(run.settings.fraction), run.settings.crop, run.settings.side
+    if isinstance(run.settings, TransferSpec):
+        return run.data, run.settings.crop, run.settings.side
+    return None
+
+
+def check_data(run: Run) -> None:
+    """Refuse to run on other images than the ones that the run was planned for.
+
+    Raises:
+        DataError: the images changed since.
+    """
+    if run.kind == "pretrain":
+        assert isinstance(run.settings, PretrainSpec)
+        part = run.data.part(run.settings.fraction)
+        found = open_data(part, training=True).training().fingerprint
+    elif run.kind == "transfer":
+        found = open_data(run.data, training=True).transfer_id
+    else:
+        found = open_data(run.data).eval.fingerprint
+    if found != run.data_id:
+        raise DataError(f"the images of {run.data.source} changed", "Start the sweep again.")
+
+
 @lru_cache(maxsize=2)
 def _views(data: DataSpec, crop: float, side: int, augment: str, seed: int) -> Views:
     images = open_data(data, training=True).training()
     key = digest([images.fingerprint, crop, side])
     pixels = canonical(images, crop, side)
     return Views(pixels, images.labels, augment, seed, pick_device(), key)
-
-
-def replace_fraction(data: DataSpec, fraction: float) -> DataSpec:
-    return replace(data, fraction=data.fraction * fraction)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kt_cli.spec import DataSpec, EvalSpec, Model, Run
+from kt_cli.spec import DataSpec, EvalSpec, Model, PretrainSpec, Run, digest
 from kt_cli.store import OK, OnSkip, Outcomes, read
 from kt_cli.sweep.config import SweepSpec
 
@@ -83,31 +83,28 @@ class Planner:
 
         Models of the zoo whose training failed are left out.
         """
-        trained = []
         outcomes = Outcomes(self.folder, "pretrain", self._on_skip)
-        for run in self._zoo_runs():
-            model = self._trained(run, outcomes)
-            if model is not None:
-                trained.append(model)
-            elif not outcomes.failed(run.id):
-                return None
-        return [*self._models, *trained]
+        runs = self._zoo_runs()
+        trained = [run for run in runs if self._trained(run, outcomes)]
+        if any(not outcomes.failed(run.id) for run in runs if run not in trained):
+            return None
+        if not trained:
+            return list(self._models)
+        from kt_cli.zoo import names
+
+        folders = [f"local-dir:{self.folder / run.out}" for run in trained]
+        # All at once, so that no two are called the same.
+        return names.resolve([*(model.ref for model in self._models), *folders])
 
     def _zoo_runs(self) -> list[Run]:
         return [
-            Run("pretrain", (Model(key=f"zoo:{entry.name}"),), data_id, entry, self._data,
+            Run("pretrain", starting_point(entry), data_id, entry, self._data,
                 out=f"zoo/{entry.name}")
             for entry, data_id in zip(self.spec.zoo, self._zoo_ids, strict=True)
         ]  # fmt: skip
 
-    def _trained(self, run: Run, outcomes: Outcomes) -> Model | None:
-        folder = self.folder / run.out
-        if not outcomes.done(run.id) or trained_by(folder) != run.id:
-            return None
-        from kt_cli.zoo import names
-
-        (model,) = names.resolve([f"local-dir:{folder}"])
-        return model
+    def _trained(self, run: Run, outcomes: Outcomes) -> bool:
+        return outcomes.done(run.id) and trained_by(self.folder / run.out) == run.id
 
     def _pretrain(self) -> Stage:
         outcomes = Outcomes(self.folder, "pretrain", self._on_skip)
@@ -145,7 +142,8 @@ class Planner:
         if usable is None:
             return Stage("transfer", total * repeats)
         models, accuracies = [m for m, _ in usable], np.array([a for _, a in usable])
-        drawn = draw_pairs(accuracies, self.spec.pair_count(len(models)), self.spec.pair_seed)
+        count = self.spec.pair_count(len(models))
+        drawn = draw_pairs(accuracies, [m.key for m in models], count, self.spec.pair_seed)
         runs = [self._transfer_run(models[t], models[s], method, seed)
                 for t, s in drawn
                 for method in self.spec.methods
@@ -197,29 +195,51 @@ def unmeasured(spec: SweepSpec, models: int) -> list[Stage]:
     return [Stage(name, total) for name, total in zip(STAGES, totals, strict=True)]
 
 
-def draw_pairs(accuracies: NDArray[np.float64], count: int, seed: int) -> list[tuple[int, int]]:
+def starting_point(spec: PretrainSpec) -> tuple[Model, ...]:
+    """The model that a training starts from, as part of its identity; none from scratch."""
+    if not spec.pretrained:
+        return ()
+    from kt_cli.zoo import names
+
+    return (names.single(spec.arch),)
+
+
+def draw_pairs(
+    accuracies: NDArray[np.float64], keys: Sequence[str], count: int, seed: int
+) -> list[tuple[int, int]]:
     """Ordered pairs (teacher, student), drawn evenly over the range of accuracy differences.
 
     The differences teacher − student are cut into equal-width bins, and the bins are emptied in
-    turn, each in random order, until `count` pairs are drawn. Pairs are sorted by student, then
-    teacher, so that what they share is computed once.
+    turn, each in an order of its own, until `count` pairs are drawn. What is drawn depends on
+    the models and the seed, not on the order in which they are named. Pairs come sorted by
+    student, then teacher, so that what they share is computed once.
 
     Args:
-        accuracies: (M,) in percent.
+        accuracies: (M,) in percent. keys: the M models' identities.
         count: at most M (M − 1).
     """
-    models = len(accuracies)
-    teacher, student = np.nonzero(~np.eye(models, dtype=bool))
+    teacher, student = np.nonzero(~np.eye(len(keys), dtype=bool))
     difference = accuracies[teacher] - accuracies[student]
     low, high = difference.min(initial=0), difference.max(initial=0)
     bins = np.minimum(BINS - 1, (BINS * (difference - low) / max(high - low, 1e-9)).astype(int))
-    random = np.random.default_rng(seed)
-    order = np.lexsort((random.random(len(bins)), bins))
+    order = np.lexsort((_lots(keys, seed)[teacher, student], bins))
     turn = np.arange(len(bins)) - np.searchsorted(bins[order], bins[order])
-    first = np.lexsort((random.random(BINS)[bins[order]], turn))[:count]
-    drawn = order[first]
+    bin_lots = np.random.default_rng(seed).random(BINS)
+    drawn = order[np.lexsort((bin_lots[bins[order]], turn))[:count]]
     return sorted(zip(teacher[drawn].tolist(), student[drawn].tolist(), strict=True),
                   key=lambda pair: (pair[1], pair[0]))  # fmt: skip
+
+
+def _lots(keys: Sequence[str], seed: int) -> NDArray[np.uint64]:
+    """A random number for each ordered pair [t, s], from the two models' keys and the seed."""
+    one, other = (
+        np.array([int(digest([role, seed, key])[:16], 16) for key in keys], np.uint64)
+        for role in ("teacher", "student")
+    )
+    mixed = one[:, None] + other[None]
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # SplitMix64
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def trained_by(folder: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 CHUNK_RUNS = 50
@@ -10,28 +11,28 @@ CHUNK_RUNS = 50
 
 @dataclass(frozen=True)
 class Slot:
-    """A place where one chunk runs at a time. gpu: its index, or None for the CPU.
+    """A place where one chunk runs at a time. gpu: its CUDA device, or None for the CPU.
 
     threads: CPU threads for torch; 0 leaves torch's choice.
     """
 
-    gpu: int | None
+    gpu: str | None
     threads: int = 0
 
 
-def slots(gpus: int | None, processes: int | None, available: int) -> list[Slot]:
+def slots(gpus: int | None, processes: int | None, available: Sequence[str]) -> list[Slot]:
     """The slots of this machine.
 
     Args:
         gpus: at most so many GPUs, or on a machine without any, processes; None for all.
         processes: at most so many processes on a machine without GPUs; None for one per core.
-        available: GPUs that this machine has.
+        available: CUDA devices (indices or UUIDs) that this process may use.
     """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     if available:
-        return [Slot(index) for index in range(min(gpus or available, available))]
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+        used = available[: gpus or len(available)]
+        return [Slot(device, max(1, cores // len(used))) for device in used]
     count = processes or min(gpus or cores, cores)
     return [Slot(None, max(1, cores // count))] * count
 
@@ -41,8 +42,12 @@ def chunk_count(runs: int, parallel: int) -> int:
     return min(runs, max(parallel, -(-runs // CHUNK_RUNS)))
 
 
-def cuda_devices() -> int:
-    """How many GPUs torch sees here."""
+def cuda_devices() -> list[str]:
+    """The CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not torch.cuda.is_available():
+        return []
+    count = torch.cuda.device_count()
+    named = [d.strip() for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d.strip()]
+    return named[:count] if named else [str(index) for index in range(count)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -70,7 +71,8 @@ class Targets:
         cache: LogitsCache,
     ) -> None:
         self._method, self._teacher, self._student = method, teacher, student
-        self._views, self._load, self._cache = views, load, cache
+        self._views, self._cache = views, cache
+        self._load = lru_cache(maxsize=2)(load)
 
     def epoch(self, epoch: int) -> EpochTargets:
         teacher = self._logits(self._teacher, epoch)

@@ -50,7 +50,7 @@ class Order:
 
     def micro_batches(self, batch: Tensor) -> tuple[Tensor, ...]:
         """Equal parts of at most `micro_batch`: batch normalisation cannot take a lone sample."""
-        return batch.chunk(-(-len(batch) // self.micro_batch))
+        return batch.tensor_split(-(-len(batch) // self.micro_batch))
 
 
 def fit(

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -20,14 +19,14 @@ from torch import Tensor, nn
 
 from kt_cli.errors import DataError, KtError, UsageError, WeightsUnavailable
 from kt_cli.spec import Model
-from kt_cli.zoo import names, own, scheme, target
+from kt_cli.zoo import names, own, scheme
 from kt_cli.zoo.classes import mismatch, require_classes
 from kt_cli.zoo.openers import OPENERS
 from kt_cli.zoo.published import HOW_TO_GET_WEIGHTS, missing_weights, require_weights
 from kt_cli.zoo.save import TEST_ONLY, save
 
 __all__ = [
-    "Loaded", "build", "card_extra", "eval_transform", "for_fine_tuning", "load",
+    "Loaded", "build", "eval_transform", "for_fine_tuning", "load",
     "missing_weights", "require_weights", "save",
 ]  # fmt: skip
 
@@ -73,6 +72,7 @@ def load(model: Model, num_classes: int | None = None, eval_size: str = "test") 
     """
     if num_classes is not None:
         require_classes((model,), num_classes)
+    own.require_unchanged(model)
     with _quiet(), _explained(model):
         module = OPENERS[scheme(model.ref)](model).eval()
         config = data_config(module, eval_size)
@@ -201,14 +201,6 @@ def _unfit(name: str, img_size: int | None, error: Exception) -> UsageError:
 
 
 # --- what can be told without loading ------------------------------------------------------------
-
-
-def card_extra(model: Model) -> dict[str, Any] | None:
-    """What `save` was given as `extra`; None for a model that kt did not save."""
-    if scheme(model.ref) != "local-dir":
-        return None
-    extra = own.read_config(Path(target(model.ref))).get("kt")
-    return extra if isinstance(extra, dict) else None
 
 
 # --- noise and failures of what lies below --------------------------------------------------------

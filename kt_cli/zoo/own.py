@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from kt_cli.errors import DataError, UsageError, unknown
+from kt_cli.spec import Model
+from kt_cli.zoo import scheme, target
 
 CONFIG = "config.json"
 # timm's order (timm.models._hub.load_state_dict_from_path).
@@ -124,6 +126,31 @@ def _content(path: Path, size: int, mtime_ns: int) -> bytes:
 
 def _key(*parts: bytes) -> str:
     return "local:" + hashlib.blake2b(b"\0".join(parts)).hexdigest()[:16]
+
+
+def require_unchanged(model: Model) -> None:
+    """Refuse a model of the user's own whose content is not what it was when it was named.
+
+    Raises:
+        DataError: it changed since; what it says must not be kept under the old key.
+    """
+    if scheme(model.ref) == "local-dir":
+        found = folder_key(Path(target(model.ref)))
+    elif scheme(model.ref) == "checkpoint":
+        arch, file = model.ref.split("@", 1)
+        found = checkpoint_key(arch, Path(file))
+    else:
+        return
+    if found != model.key:
+        raise DataError(f"{model.name} changed while it was in use", "Run the command again.")
+
+
+def card_extra(model: Model) -> dict[str, Any] | None:
+    """What `save` was given as `extra`; None for a model that kt did not save."""
+    if scheme(model.ref) != "local-dir":
+        return None
+    extra = read_config(Path(target(model.ref))).get("kt")
+    return extra if isinstance(extra, dict) else None
 
 
 # --- functions: py:module:function ------------------------------------------------------------

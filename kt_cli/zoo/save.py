@@ -38,6 +38,7 @@ def save(
     Raises:
         WriteError: the folder could not be written; an earlier one is left as it was.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with atomic_folder(folder) as temporary:
@@ -46,7 +47,10 @@ def save(
         config |= {"label_names": list(label_names), "kt": dict(extra)}
         text = json.dumps(config, indent=2, ensure_ascii=False)
         (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
-        save_file(_tensors(module), temporary / PREFERRED[0], metadata={"format": "pt"})
+        try:
+            save_file(_tensors(module), temporary / PREFERRED[0], metadata={"format": "pt"})
+        except SafetensorError as error:  # what it makes of a full disk
+            raise OSError(str(error)) from error
         (temporary / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,12 @@ from PIL import Image
 
 from kt_cli.data.class_names import readable
 from kt_cli.data.folders import class_folders
+from kt_cli.data.guard import leave_out_guards
 from kt_cli.data.loading import batches
 from kt_cli.data.sources import open_data
 from kt_cli.data.views import centre_square
 from kt_cli.errors import DataError, UnknownName
-from kt_cli.spec import DataSpec
+from kt_cli.spec import DataSpec, Model
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +91,45 @@ def test_changed_images_change_the_fingerprint(tmp_path: Path) -> None:
     open_data.cache_clear()
     class_folders.cache_clear()
     assert open_data(DataSpec(str(tmp_path))).eval.fingerprint != before
+
+
+def test_other_content_of_the_same_size_changes_the_fingerprint(tmp_path: Path) -> None:
+    prints = set()
+    for name, colour in (("one", "red"), ("two", "blue")):
+        for label in ("a", "b"):
+            (tmp_path / name / label).mkdir(parents=True)
+            Image.new("RGB", (8, 8), colour).save(tmp_path / name / label / "x.bmp")
+        prints.add(open_data(DataSpec(str(tmp_path / name))).eval.fingerprint)
+        spec = DataSpec("torch/image_folder", root=str(tmp_path / name))
+        prints.add(open_data(spec).eval.fingerprint)
+    assert len(prints) == 4
+
+
+def test_names_that_count_as_equal_have_an_order(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"Cat": 1, "cat": 1, "1": 1, "01": 1, "x²": 1})
+    assert open_data(DataSpec(str(tmp_path))).classes == ("01", "1", "Cat", "cat", "x²")
+
+
+def test_a_fraction_that_leaves_nothing_is_refused() -> None:
+    with pytest.raises(DataError, match="no training images"):
+        open_data(DataSpec("digits", fraction=0.0003), training=True)
+
+
+def test_guards_of_the_models_are_left_out(tmp_path: Path) -> None:
+    training = open_data(DataSpec("digits", guard=0.2), training=True).training()
+    cards = {
+        "same": {"guard": 0.2, "train_data": training.fingerprint},
+        "other": {"guard": 0.4, "train_data": "folder-123/4"},
+        "none": {},
+    }
+    models = []
+    for name, card in cards.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"kt": card}))
+        models.append(Model(name, f"local-dir:{tmp_path / name}", name))
+    assert leave_out_guards(DataSpec("digits"), models).guard == 0.2
+    assert leave_out_guards(DataSpec("digits", guard=0.3), models).guard == 0.3
+    assert leave_out_guards(DataSpec("digits"), models[1:]).guard == 0
 
 
 @pytest.mark.parametrize(

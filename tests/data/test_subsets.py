@@ -32,6 +32,13 @@ def test_every_class_is_in_a_large_enough_subset() -> None:
     assert set(labels[stratified(labels, 0.01, 0)]) == {0, 1, 2}
 
 
+def test_every_class_keeps_the_sample_that_it_was_granted() -> None:
+    for counts, wanted in (([97, 1, 1, 1], 4), ([900, 5, 5, 5, 5], 10), ([50, 1, 1], 3)):
+        labels = np.repeat(np.arange(len(counts)), counts)
+        chosen = stratified(labels, wanted, 0)
+        assert len(chosen) == wanted and len(set(labels[chosen])) == len(counts)
+
+
 def test_same_seed_same_subset_other_seed_other_subset() -> None:
     labels = np.repeat(np.arange(4), 50)
     np.testing.assert_array_equal(stratified(labels, 0.3, 1), stratified(labels, 0.3, 1))

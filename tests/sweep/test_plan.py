@@ -12,6 +12,7 @@ from kt_cli.spec import DataSpec, Model, PretrainSpec, Run
 from kt_cli.sweep.config import SweepSpec
 from kt_cli.sweep.plan import MAX_ATTEMPTS, Planner, draw_pairs, unmeasured
 
+KEYS = [f"model{i}" for i in range(300)]
 MODELS = [Model(f"key{i}", f"ref{i}", f"model{i}") for i in range(4)]
 SPEC = SweepSpec(
     "x", ("whatever",), DataSpec("digits"), methods=("kl", "kl-dp"), seeds=(0, 1), pairs=3
@@ -126,15 +127,15 @@ def test_students_are_kept_on_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [0, 1, 40, 400, 89_700])
 def test_drawn_pairs_are_ordered_pairs_once_each(count: int) -> None:
     accuracies = np.random.default_rng(0).normal(80, 4, 300)
-    drawn = draw_pairs(accuracies, count, seed=0)
+    drawn = draw_pairs(accuracies, KEYS, count, seed=0)
     assert len(drawn) == len(set(drawn)) == count
     assert all(t != s for t, s in drawn)
-    assert drawn == draw_pairs(accuracies, count, seed=0)
+    assert drawn == draw_pairs(accuracies, KEYS, count, seed=0)
 
 
 def test_pairs_are_drawn_evenly_over_the_accuracy_difference() -> None:
     accuracies = np.random.default_rng(0).normal(80, 3, 300)
-    drawn = np.array(draw_pairs(accuracies, 400, seed=1))
+    drawn = np.array(draw_pairs(accuracies, KEYS, 400, seed=1))
     difference = accuracies[drawn[:, 0]] - accuracies[drawn[:, 1]]
     everything = (accuracies[:, None] - accuracies[None])[~np.eye(300, dtype=bool)]
     edges = np.linspace(everything.min(), everything.max(), 21)
@@ -144,8 +145,17 @@ def test_pairs_are_drawn_evenly_over_the_accuracy_difference() -> None:
     # Bins that have enough give the same number, to within one; the others give all they have.
     assert np.ptp(taken[full]) <= 1
     assert (taken[~full] >= np.minimum(available[~full], taken[full].min())).all()
-    assert draw_pairs(accuracies, 400, seed=2) != draw_pairs(accuracies, 400, seed=1)
+    assert draw_pairs(accuracies, KEYS, 400, seed=2) != draw_pairs(accuracies, KEYS, 400, seed=1)
 
 
 def test_equal_accuracies_can_be_drawn_too() -> None:
-    assert len(draw_pairs(np.full(5, 90.0), 20, seed=0)) == 20
+    assert len(draw_pairs(np.full(5, 90.0), KEYS[:5], 20, seed=0)) == 20
+
+
+def test_what_is_drawn_does_not_depend_on_the_order_of_the_models() -> None:
+    accuracies = np.random.default_rng(0).normal(80, 3, 30)
+    order = np.random.default_rng(1).permutation(30)
+    one = {(KEYS[t], KEYS[s]) for t, s in draw_pairs(accuracies, KEYS[:30], 50, 0)}
+    shuffled = [KEYS[i] for i in order]
+    other = {(shuffled[t], shuffled[s]) for t, s in draw_pairs(accuracies[order], shuffled, 50, 0)}
+    assert one == other

@@ -139,6 +139,68 @@ def test_more_methods_add_only_their_runs(undisturbed: Path, tmp_path: Path) -> 
     assert line.split() == ["transfer", "8", "4", "4", "2"]
 
 
+BROKEN = """
+import os
+import torch
+
+
+def raises() -> torch.nn.Module:
+    raise RuntimeError("no such weights")
+
+
+def dies() -> torch.nn.Module:
+    os._exit(7)
+"""
+
+
+def test_runs_that_fail_and_workers_that_die_cost_their_own_rows_only(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    zoo = undisturbed / "results" / "small" / "zoo"
+    models = f"py:broken:raises,{zoo / 'vit'},py:broken:dies,{zoo / 'resnet'}"
+    command = [
+        sys.executable, "-m", "kt_cli", "sweep", "--models", models, "--data", "digits",
+        "--pairs", "0", "--processes", "1", "--name", "small",
+    ]  # fmt: skip
+    environment = {**ENVIRONMENT, "KT_CACHE": str(tmp_path / "cache")}
+    for attempt in (1, 2):
+        done = subprocess.run(
+            command, cwd=tmp_path, text=True, capture_output=True, env=environment, timeout=200
+        )
+        assert done.returncode == 1, done.stderr
+        assert "2 runs failed" in done.stderr and "Traceback" not in done.stderr
+        found = rows(tmp_path, "models").set_index("model")
+        assert found["status"].to_dict() == {
+            "raises": "failed", "vit": "ok", "dies": "failed", "resnet": "ok",
+        }  # fmt: skip
+        assert "no such weights" in found.loc["raises", "error"]
+        assert "worker died" in found.loc["dies", "error"]
+        assert found.loc[["raises", "dies"], "attempt"].tolist() == [attempt] * 2
+        assert len(rows(tmp_path, "complementarity")) == 2
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(undisturbed: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a small file system")
+    results = tmp_path / "results"
+    results.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(results)])
+    if mounted.returncode:
+        pytest.skip("cannot mount here")
+    try:
+        process = start(tmp_path, tmp_path / "cache")
+        _, err = process.communicate(timeout=200)
+        assert process.returncode == 1 and "Traceback" not in err
+        assert "No space left" in err or "Free some space" in err
+        subprocess.run(["mount", "-o", "remount,size=200m", str(results)], check=True)
+        finish(start(tmp_path, tmp_path / "cache"))
+        for table in schema.TABLES:
+            assert set(rows(tmp_path, table)["run_id"]) == set(rows(undisturbed, table)["run_id"])
+    finally:
+        subprocess.run(["umount", "-l", str(results)])
+
+
 def test_killed_again_and_again_it_ends_with_the_same_rows(
     undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -27,7 +27,7 @@ from kt_cli.errors import (
     WriteError,
 )
 from kt_cli.spec import Model
-from kt_cli.zoo import classes, load, names, published
+from kt_cli.zoo import classes, load, names, own, published
 from kt_cli.zoo.names import resolve
 
 SaveModel = Callable[..., Path]
@@ -109,7 +109,7 @@ def test_round_trip(arch: str, tmp_path: Path) -> None:
     assert loaded.num_classes == classes.num_classes(model) == 10
     assert loaded.label_names == tuple(labels)
     assert loaded.weights == load.fingerprint(module)
-    assert load.card_extra(model) == {"run_id": "r", "guard": 0.1}
+    assert own.card_extra(model) == {"run_id": "r", "guard": 0.1}
     assert (tmp_path / "m" / "README.md").read_text(encoding="utf-8") == "# é\n"
 
 
@@ -193,6 +193,19 @@ def test_build_refuses() -> None:
     with pytest.raises(UsageError, match="test_vit with 8 × 8") as caught:
         load.build("test_vit", 10, 8)
     assert "\n" not in caught.value.message
+
+
+def test_a_model_that_changes_while_it_is_in_use_is_refused(
+    tmp_path: Path, save_model: SaveModel
+) -> None:
+    folder = save_model("m")
+    model = one(folder)
+    load.load(model)
+    (folder / "model.safetensors").write_bytes(
+        (save_model("n", seed=1) / "model.safetensors").read_bytes()
+    )
+    with pytest.raises(DataError, match="m changed"):
+        load.load(model)
 
 
 def test_require_architecture(save_model: SaveModel) -> None:
@@ -431,7 +444,7 @@ def test_what_is_not_timm_s_is_saved_all_the_same(nets: str, tmp_path: Path) -> 
     )  # fmt: skip
     model = one(tmp_path / "m")
     assert classes.num_classes(model) == 7
-    assert load.card_extra(model) == {"run_id": "r"}
+    assert own.card_extra(model) == {"run_id": "r"}
     with pytest.raises(DataError, match="architecture") as caught:
         load.load(model)
     assert "py:" in caught.value.tip
