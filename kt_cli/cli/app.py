@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -11,7 +12,9 @@ import typer
 
 from kt_cli import __version__
 from kt_cli.cli import complementarity, models, pretrain, report, screen, sweep, transfer
-from kt_cli.errors import KtError
+from kt_cli.errors import KtError, first_line
+
+DEBUG = "KT_DEBUG"
 
 app = typer.Typer(
     name="kt",
@@ -67,8 +70,19 @@ def main() -> None:
         where = f" {error.filename}" if error.filename else ""
         screen.show_error(KtError(f"{error.strerror or error}{where}"))
         sys.exit(1)
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        screen.show_error(
+            KtError(
+                f"unexpected {type(error).__name__}: {first_line(error)}",
+                f"This is a fault of kt. {DEBUG}=1 shows where; please report it.",
+            )
+        )
+        sys.exit(1)
     except Interrupted as interrupted:
-        screen.note("Interrupted. What is finished is kept; the same command goes on from there.")
+        kept = " What is finished is kept; the same command goes on from there."
+        screen.note("Interrupted." + kept * (sys.argv[1:2] == ["sweep"]))
         sys.exit(128 + interrupted.number)
     finally:
         for number, handler in zip(signals, before, strict=True):

@@ -44,7 +44,7 @@ def complementarity(
     if len(resolved) < 2:
         raise UsageError(
             f"one model alone has nothing to be compared with: {resolved[0].name}",
-            "Name at least two different models.",
+            "Name at least two different models; equal weights count once.",
         )
     classes.common_num_classes(resolved)
     from kt_cli.complementarity.comparison import compare

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from kt_cli.errors import UsageError
-from kt_cli.spec import HOW_TO_NAME_DATA, DataSpec
+from kt_cli.spec import HOW_TO_NAME_DATA, DataSpec, Model
 
 NO_DATA = "no data is named"
 
@@ -42,7 +43,7 @@ Fraction = Annotated[
     float | None,
     typer.Option(help="Share of the training images to use, stratified by class (0–1]."),
 ]
-DataSeed = Annotated[int | None, typer.Option(help="Seed that draws subsets of the images.")]
+DataSeed = Annotated[int | None, typer.Option(min=0, help="Seed that draws subsets of the images.")]
 Workers = Annotated[
     int | None,
     typer.Option("-j", "--workers", min=0, help="Decoding processes; by default as they pay."),
@@ -51,6 +52,7 @@ EvalSizeOption = Annotated[
     EvalSize,
     typer.Option(help="Input size: test_input_size as timm's validate.py, or that of training."),
 ]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
@@ -81,6 +83,37 @@ def data_spec(
 
     check_data(spec)
     return spec
+
+
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a model that kt saved there before.")
+]
+
+
+def require_free(target: Path, overwrite: bool, models: Sequence[Model] = ()) -> None:
+    """Refuse to save a model over anything but, with `overwrite`, a model that kt saved.
+
+    Raises:
+        UsageError: `target` holds something else, or is or contains one of `models`.
+    """
+    from kt_cli.zoo import own
+    from kt_cli.zoo import target as path_of
+
+    here = target.resolve()
+    for model in models:
+        folder = Path(path_of(model.ref)).resolve()
+        if model.ref.startswith("local-dir:") and (here == folder or here in folder.parents):
+            raise UsageError(f"{target} holds {model.name} itself", "Choose another folder: -o.")
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not (own.is_model(target) and "kt" in own.read_config(target)):
+        raise UsageError(
+            f"{target} exists and is no model that kt saved", "Choose a new folder: -o."
+        )
+    if not overwrite:
+        raise UsageError(
+            f"{target} holds a model already", "Choose another folder (-o), or --overwrite it."
+        )
 
 
 def absolute(source: str) -> str:

@@ -55,7 +55,8 @@ def pretrain(
     guard: Annotated[
         float, typer.Option(help="Share of the training images set aside: no model trains on them.")
     ] = GUARD,
-    seed: Annotated[int, typer.Option()] = DEFAULT.seed,
+    seed: options.Seed = DEFAULT.seed,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Train or fine-tune timm models on your images; each becomes a model that timm loads.
 
@@ -74,6 +75,8 @@ def pretrain(
         for one in arch
     ]  # fmt: skip
     _check(specs)
+    for spec in specs:
+        options.require_free(output / spec.name, overwrite)
     from kt_cli.data.sources import open_data
     from kt_cli.sweep.experiment import pretrain_run
     from kt_cli.sweep.plan import starting_point

@@ -48,7 +48,13 @@ def warn(text: str) -> None:
     err.print(Text.assemble(("Note: ", "bold yellow"), text), soft_wrap=True)
 
 
+_skipped: set[Path] = set()
+
+
 def skipped_part(path: Path, reason: str) -> None:
+    if path in _skipped:
+        return
+    _skipped.add(path)
     err.print(Text.assemble(("Skipped ", "yellow"), f"{path}: {reason}"), soft_wrap=True)
 
 

@@ -56,7 +56,7 @@ class Session:
         for line in (
             f"[bold]{spec.name}[/]: {count:,} models, {count * (count - 1):,} ordered pairs; "
             f"transfer for {spec.pair_count(count):,} pairs × {', '.join(spec.methods)} × {seeds}",
-            f"data: {where}",
+            f"data: {where}{self._left_out()}",
             f"results: {self.folder}",
             f"at once: {self._at_once(asked_gpus)}",
         ):
@@ -100,9 +100,10 @@ class Session:
         show_tables(sweep_tables([self.folder]))
         screen.note(f"Results: {self.folder}   (kt report {self.folder} --format latex, for one)")
         if self.failures:
+            runs = f"{self.failures} run{'s' * (self.failures > 1)}"
             screen.warn(
-                f"{self.failures} runs failed; their rows say why. The same command tries them "
-                "again, up to three times, then with --retry-failed."
+                f"{runs} failed; the rows say why. The same command tries again, up to three "
+                "times; then --retry-failed does."
             )
 
     def planner(self) -> Planner:
@@ -149,6 +150,10 @@ class Session:
             work = LocalStage(self.folder, stage.todo, self.places)
             work.run(progress, WHAT[stage.name])
             self.failures += work.failures
+
+    def _left_out(self) -> str:
+        guard = self.spec.data.guard if self.spec.data else 0
+        return f" ({guard:.0%} of the training images are left out: the guard slice)" * bool(guard)
 
     def _at_once(self, asked_gpus: int | None) -> str:
         count, first = len(self.places), self.places[0]

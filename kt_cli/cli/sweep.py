@@ -110,10 +110,13 @@ def _spec(file: Path | None, flags: dict[str, Any]) -> SweepSpec:
             given = {
                 k: str(v) if isinstance(v, Path) else v for k, v in value.items() if v is not None
             }
-            if given or key in tables:
-                tables[key] = {**tables.get(key, {}), **given}
+            present = tables.get(key, {})
+            if isinstance(present, dict) and (given or key in tables):
+                tables[key] = {**present, **given}
         elif value is not None:
             tables[key] = value
+    if not isinstance(tables.get("data", {}), dict):
+        raise UsageError("data must be a table: [data]")
     if "data" in tables and "source" not in tables["data"]:
         root = tables["data"].pop("root", None)
         if root is not None:

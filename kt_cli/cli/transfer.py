@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,12 +57,13 @@ def transfer(
         ),
     ] = None,
     data_seed: options.DataSeed = None,
-    seed: Annotated[int, typer.Option()] = DEFAULT.seed,
+    seed: options.Seed = DEFAULT.seed,
     limit: options.Limit = None,
     eval_size: options.EvalSizeOption = options.EvalSize.test,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for the student after transfer.")
     ] = None,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Move what the teacher knows and the student does not into the student.
@@ -82,8 +84,9 @@ def transfer(
         from kt_cli.data.guard import leave_out_guards
 
         images = leave_out_guards(images, (teacher, student))
-    target = output or Path("students") / _folder_name(teacher, student, method)
-    row = _run(teacher, student, spec, images, target)
+    if output is not None:
+        options.require_free(output, overwrite, (teacher, student))
+    row, target = _run(teacher, student, spec, images, output)
     if as_json:
         screen.out.print_json(json.dumps(row))
     else:
@@ -92,7 +95,9 @@ def transfer(
 
 
 def _two(references: list[str]) -> tuple[Model, Model]:
-    if len(references) != 2:
+    if len(references) < 2:
+        raise UsageError("kt transfer needs a teacher and a student, not one model alone")
+    if len(references) > 2:
         raise UsageError(
             f"kt transfer takes one teacher and one student, not {len(references)} models",
             "Several teachers for one student are not supported in this version.",
@@ -122,32 +127,39 @@ def _check(spec: TransferSpec) -> None:
 
 
 def _run(
-    teacher: Model, student: Model, spec: TransferSpec, images: DataSpec, target: Path
-) -> dict[str, Any]:
+    teacher: Model, student: Model, spec: TransferSpec, images: DataSpec, output: Path | None
+) -> tuple[dict[str, Any], Path]:
+    """The row of the transfer, and where the student is."""
     from kt_cli.data.sources import open_data
     from kt_cli.sweep.experiment import transfer_run
-    from kt_cli.transfer.train import Order
     from kt_cli.zoo import classes, load
 
     opened = open_data(images, training=True)
     classes.require_classes((teacher, student), len(opened.classes), images.source)
     load.require_weights((teacher, student))
-    order = Order(len(opened.training()), spec.epochs, spec.batch_size, spec.micro_batch, spec.seed)
-    updates = order.updates
-    if updates < FEW_UPDATES and spec.lr <= DEFAULT.lr:
+    _warn_if_short(spec, len(opened.training()))
+    run = Run("transfer", (teacher, student), opened.transfer_id, spec, images)
+    target = output or Path("students") / _folder_name(teacher, student, spec.method, run.id)
+    run = replace(run, out=target.absolute().name)
+    with screen.progress() as progress:
+        (row,) = transfer_run(run, target.absolute().parent, progress)
+    return row, target
+
+
+def _warn_if_short(spec: TransferSpec, images: int) -> None:
+    from kt_cli.transfer.train import Order
+
+    order = Order(images, spec.epochs, spec.batch_size, spec.micro_batch, spec.seed)
+    if order.updates < FEW_UPDATES and spec.lr <= DEFAULT.lr:
         screen.warn(
-            f"{updates} updates at learning rate {spec.lr:g} will hardly move the student; "
+            f"{order.updates} updates at learning rate {spec.lr:g} will hardly move the student; "
             "the default is made for about 10,000. Raise --lr (say 0.01) or --epochs."
         )
-    target = target.absolute()
-    run = Run("transfer", (teacher, student), opened.transfer_id, spec, images, out=target.name)
-    with screen.progress() as progress:
-        (row,) = transfer_run(run, target.parent, progress)
-    return row
 
 
-def _folder_name(teacher: Model, student: Model, method: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._+-]", "_", f"{student.name}-from-{teacher.name}-{method}")
+def _folder_name(teacher: Model, student: Model, method: str, run_id: str) -> str:
+    name = f"{student.name}-from-{teacher.name}-{method}-{run_id[:8]}"
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", name)
 
 
 def show(row: Mapping[str, Any]) -> None:

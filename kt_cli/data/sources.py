@@ -15,7 +15,7 @@ from kt_cli.data.folders import folder
 from kt_cli.data.images import ImageSet, Split
 from kt_cli.data.subsets import stratified
 from kt_cli.data.timm_sets import timm_set
-from kt_cli.errors import DataError, unknown
+from kt_cli.errors import DataError, UnknownName, unknown
 from kt_cli.spec import HOW_TO_NAME_DATA, DataSpec
 
 STREAMS = ("wds/", "tfds/")
@@ -107,9 +107,8 @@ def _source(spec: DataSpec) -> Callable[[DataSpec, Split], ImageSet | None]:
         if prefix.endswith("/") and spec.source.startswith(prefix):
             return source
     if os.sep not in spec.source and not Path(spec.source).exists():
-        raise unknown(
-            "data source", spec.source, [s for s in SOURCES if s != "folder"], HOW_TO_NAME_DATA
-        )
+        near = unknown("data source", spec.source, ["digits"], HOW_TO_NAME_DATA)
+        raise UnknownName(f"no folder {spec.source} here, and no data of that name", near.tip)
     return SOURCES["folder"]
 
 

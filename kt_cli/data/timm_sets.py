@@ -20,6 +20,8 @@ def timm_set(spec: DataSpec, split: Split) -> ImageSet | None:
     """A split through `timm.data.create_dataset`."""
     from timm.data.dataset_factory import create_dataset
 
+    if spec.root is None and spec.source.startswith("torch/"):
+        raise DataError(f"{spec.source} needs --data-dir", "Name the folder that holds its files.")
     split_name = spec.train_split if split == "train" else spec.val_split
     try:
         dataset = create_dataset(spec.source, root=spec.root, split=split_name, download=False)

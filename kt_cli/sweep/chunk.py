@@ -75,7 +75,7 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-STARTED = "run "
+WORKER, STARTED = "worker ", "run "
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ def run_chunk(manifest: str, start: int, stop: int, place: Place) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = place.gpu
     if place.threads:
         torch.set_num_threads(place.threads)
+    _say(f"{WORKER}{os.getpid()}")
     folder = Path(manifest).parent.parent
     parts: dict[str, list[Path]] = {}
     with Path(manifest).open(encoding="utf-8") as lines:
         for index, line in enumerate(itertools.islice(lines, start, stop), start):
             run = Run.from_json(line)
-            sys.stdout.write(f"{STARTED}{index} {run.id}\n")
-            sys.stdout.flush()
+            _say(f"{STARTED}{index} {run.id}")
             rows = finish(run, folder)
             if rows:
                 parts.setdefault(run.table, []).append(store.write(folder, run.table, rows))
@@ -119,6 +119,11 @@ def run_chunk(manifest: str, start: int, stop: int, place: Place) -> None:
                 sys.exit(1)
     for table, written in parts.items():
         store.merge(folder, table, written)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _die_with(process: int) -> None:

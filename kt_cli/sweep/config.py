@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -90,8 +91,12 @@ def build(tables: Mapping[str, Any], name: str) -> SweepSpec:
     _check(tables, SWEEP_KEYS, "the sweep file")
     transfer = dict(tables.get("transfer", {}))
     own = {key: transfer.pop(key) for key in TRANSFER_KEYS if key in transfer}
+    if isinstance(own.get("methods"), str):
+        own["methods"] = [own["methods"]]
     _check(own, TRANSFER_KEYS, "[transfer]")
     common = tables.get("pretrain", {})
+    if not all(isinstance(entry, dict) for entry in tables.get("zoo", [])):
+        raise UsageError("zoo must be a list of tables: [[zoo]]")
     data = tables.get("data")
     spec = SweepSpec(
         name=tables.get("name", name),
@@ -108,10 +113,7 @@ def build(tables: Mapping[str, Any], name: str) -> SweepSpec:
 
 def checked(spec: SweepSpec) -> SweepSpec:
     """`spec`, or an error that names the first value that cannot be."""
-    if not spec.name or "/" in spec.name or spec.name.startswith("."):
-        raise UsageError(
-            f"{spec.name!r} cannot name a folder of results", "Use letters, digits, - and _."
-        )
+    check_name(spec.name)
     if isinstance(spec.pairs, str) and spec.pairs not in ("all", "auto"):
         raise UsageError(f"pairs must be a number, 'all' or 'auto', not {spec.pairs!r}")
     if isinstance(spec.pairs, int) and spec.pairs < 0:
@@ -124,6 +126,8 @@ def checked(spec: SweepSpec) -> SweepSpec:
             "Name them with --models, or train some: [[zoo]] in a sweep file.",
         )
     names = [entry.name for entry in spec.zoo]
+    for entry_name in names:
+        check_name(entry_name)
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice:
         raise UsageError(f"two models of the zoo are called {twice!r}")
@@ -133,6 +137,12 @@ def checked(spec: SweepSpec) -> SweepSpec:
     if spec.data is not None:
         check_data(spec.data)
     return spec
+
+
+def check_name(name: str) -> None:
+    """Errors for what cannot be the name of a folder."""
+    if not name or "/" in name or name.startswith("."):
+        raise UsageError(f"{name!r} cannot name a folder", "Use letters, digits, - and _.")
 
 
 def check_transfer(spec: TransferSpec) -> None:
@@ -166,7 +176,7 @@ def check_data(data: DataSpec) -> None:
 
 def check_positive(spec: Any, names: tuple[str, ...]) -> None:
     for name in names:
-        if getattr(spec, name) <= 0:
+        if not 0 < getattr(spec, name) < math.inf:
             raise UsageError(f"{name} must be positive, not {getattr(spec, name)}")
 
 

@@ -15,7 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from kt_cli.errors import KtError, WriteError
 from kt_cli.files import write_text
 from kt_cli.progress import Progress
 from kt_cli.spec import Run, digest
-from kt_cli.sweep.chunk import STARTED, Place, failed_row, run_chunk
+from kt_cli.sweep.chunk import STARTED, WORKER, Place, failed_row, run_chunk
 from kt_cli.sweep.slots import Slot, chunk_count
 
 POLL_SECONDS = 0.2
@@ -87,8 +87,7 @@ class LocalStage:
                     self._ended(working)
         finally:
             for working in self._working:
-                # Its worker sees that this process ends and ends too; see `chunk`.
-                working.job._process.kill()
+                _kill(working.job)
 
     def _start(self, slot: Slot, chunk: _Chunk) -> None:
         executor = submitit.LocalExecutor(folder=self._folder / "logs")
@@ -125,7 +124,7 @@ class LocalStage:
         """
         log = working.job.paths.stderr
         reason = _last_line(log)
-        at = _last_started(working.job.paths.stdout)
+        at = _last_number(working.job.paths.stdout, STARTED)
         if at is None:
             raise KtError(f"a worker could not start: {reason or 'see its log'}", f"Log: {log}")
         if reason.startswith("kt_cli.errors.WriteError"):
@@ -137,6 +136,16 @@ class LocalStage:
         rest = max(missing, at + 1)
         if rest < working.chunk.stop:
             self._waiting.append(_Chunk(rest, working.chunk.stop))
+
+
+def _kill(job: Any) -> None:
+    """End submitit's controller and the worker. One that is only starting ends by itself."""
+    job._process.kill()
+    job._process.wait()
+    worker = _last_number(job.paths.stdout, WORKER)
+    if worker is not None:
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
 
 
 @contextmanager
@@ -157,10 +166,10 @@ def _last_line(log: Path) -> str:
     return lines[-1].strip()[:200] if lines else ""
 
 
-def _last_started(log: Path) -> int | None:
-    """The index of the run that a chunk last said it starts; None where it came to none."""
-    started = [line for line in _lines(log) if line.startswith(STARTED)]
-    return int(started[-1].split()[1]) if started else None
+def _last_number(log: Path, prefix: str) -> int | None:
+    """The number behind `prefix` in the last line that has it: what a worker said of itself."""
+    said = [line for line in _lines(log) if line.startswith(prefix)]
+    return int(said[-1].split()[1]) if said else None
 
 
 def _lines(log: Path) -> list[str]:

@@ -43,7 +43,7 @@ def transfer_card(row: Mapping[str, Any]) -> str:
         f"| {row['pos_flips_after']:.2f} |\n\n"
         f"Transfer delta {row['delta']:+.2f} = gain {row['gain']:.2f} − loss {row['loss']:.2f} "
         f"points, on {row['n']} evaluation images (McNemar p = {row['transfer_p']:.3g}).\n"
-        f"\nSettings: {row['epochs']} epochs, learning rate {row['lr']:g} at batch 256, "
-        f"micro-batch {row['micro_batch']}, augmentation `{row['augment']}`, seed {row['seed']}.\n"
-        + HOW_TO_LOAD
+        f"\nSettings: {row['epochs']} epochs, learning rate {row['lr']:g} × batch/256, "
+        f"batch {row['batch_size']} in micro-batches of {row['micro_batch']}, "
+        f"augmentation `{row['augment']}`, seed {row['seed']}.\n" + HOW_TO_LOAD
     )

@@ -51,6 +51,8 @@ def save(
             save_file(_tensors(module), temporary / PREFERRED[0], metadata={"format": "pt"})
         except SafetensorError as error:  # what it makes of a full disk
             raise OSError(str(error)) from error
+        # safetensors makes it private; a model is as readable as the files beside it.
+        (temporary / PREFERRED[0]).chmod((temporary / CONFIG).stat().st_mode)
         (temporary / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from kt_cli.cli import options
@@ -16,13 +18,14 @@ Kt = Callable[..., tuple[int, str, str]]
 MODELS = ("resnet50", "deit_s")
 
 
-def saved_model(folder: Path, classes: int) -> str:
+def saved_model(folder: Path, classes: int, seed: int = 0) -> str:
     from kt_cli.zoo import load
 
+    torch.manual_seed(seed)
     module, config = load.build("test_vit", classes, 32)
     load.save(
         module, folder, data_config=config, label_names=[str(i) for i in range(classes)],
-        card="", extra={},
+        card="", extra={"run_id": "x"},
     )  # fmt: skip
     return f"local-dir:{folder}"
 
@@ -37,12 +40,14 @@ def saved_model(folder: Path, classes: int) -> str:
         (("complementarity", "resnet50", "--data", "digits"), "one model", "two"),
         (("complementarity", "resnet50", "resnet50", "--data", "digits"), "one model", "two"),
         (("complementarity", "local-dir:/no/such", "resnet50", "--data", "digits"), "/no/such", ""),
-        (("transfer", "resnet50", "--data", "digits"), "1 model", ""),
+        (("transfer", "resnet50", "--data", "digits"), "a teacher and a student", ""),
         (("transfer", "resnet50", "resnet50", "--data", "digits"), "two different", ""),
         (("transfer", *MODELS, "vit_b", "--data", "digits"), "3 models", "Several teachers"),
         (("transfer", *MODELS, "--data", "digits", "-m", "kl-pd"), "kl-pd", "kl-dp"),
         (("transfer", *MODELS, "--data", "digits", "--augment", "papr"), "papr", "paper"),
         (("transfer", *MODELS, "--data", "digits", "--lr", "-1"), "lr must be positive", ""),
+        (("transfer", *MODELS, "--data", "digits", "--lr", "nan"), "lr must be positive", ""),
+        (("complementarity", *MODELS, "--data", "torch/cifar10"), "torch/cifar10", "folder"),
         (("sweep",), "needs models", "--models"),
         (("sweep", "none.toml"), "none.toml", ""),
         (("sweep", "--models", "resnet50,deit_s", "--pairs", "-3"), "-3", ""),
@@ -81,7 +86,7 @@ def test_what_the_command_line_itself_refuses(kt: Kt, arguments: tuple[str, ...]
 
 def test_numbers_of_classes_that_disagree(kt: Kt, tmp_path: Path) -> None:
     nine, ten = (saved_model(tmp_path / f"m{n}", n) for n in (9, 10))
-    other = saved_model(tmp_path / "other9", 9)
+    other = saved_model(tmp_path / "other9", 9, seed=1)
     code, _, err = kt("complementarity", nine, ten, "--data", "digits")
     assert code == 2 and "m9" in err and "m10" in err
     for command in ("complementarity", "transfer"):
@@ -91,12 +96,55 @@ def test_numbers_of_classes_that_disagree(kt: Kt, tmp_path: Path) -> None:
     assert code == 2 and "9 classes" in err and "10" in err
 
 
+QUICK = ("--data", "digits", "--epochs", "1", "--crop", "1.0", "--side", "32", "--augment", "none")
+
+
+def test_nothing_but_a_model_of_ours_is_replaced_and_that_on_request(
+    kt: Kt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    zoo = [saved_model(tmp_path / "zoo" / name, 10, seed) for seed, name in enumerate("ab")]
+    thesis = tmp_path / "mine" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    before = sorted(tmp_path.rglob("*"))
+    for target in ("mine", "zoo", "zoo/a", "zoo/b", ".", "mine/thesis.txt"):
+        for overwrite in ((), ("--overwrite",)):
+            code, _, err = kt("transfer", *zoo, *QUICK, "-o", target, *overwrite)
+            assert code == 2 and "-o" in err, target
+    assert sorted(tmp_path.rglob("*")) == before
+
+    code, out, _ = kt("transfer", *zoo, *QUICK, "-o", "student")
+    assert code == 0 and "transfer delta" in out
+    code, _, err = kt("transfer", *zoo, *QUICK, "-o", "student")
+    assert code == 2 and "--overwrite" in err
+    code, out, _ = kt("transfer", *zoo, *QUICK, "-o", "student", "--overwrite", "--json")
+    row = json.loads(out)
+    assert code == 0 and row["delta"] == pytest.approx(row["gain"] - row["loss"])
+    student = f"local-dir:{tmp_path / 'student'}"
+    code, out, _ = kt("complementarity", student, zoo[0], "--data", "digits", "--json")
+    found = {m["model"]: m["accuracy"] for m in json.loads(out)["models"]}
+    assert code == 0 and found["student"] == pytest.approx(row["after_acc"])
+    code, _, err = kt("pretrain", "test_vit", "--data", "digits", "-o", "zoo", "--name", "a")
+    assert code == 2 and "--overwrite" in err
+
+
+def test_a_fault_of_ours_is_said_in_two_lines(kt: Kt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "data_spec", lambda *_, **__: 1 / 0)
+    code, _, err = kt("complementarity", *MODELS)
+    assert code == 1 and "ZeroDivisionError" in err and "KT_DEBUG" in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("KT_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        kt("complementarity", *MODELS)
+
+
 def test_a_corrupt_image_is_named(kt: Kt, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "data" / name).mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(tmp_path / "data" / name / "fine.png")
     (tmp_path / "data" / "b" / "broken.png").write_bytes(b"no picture")
-    models = [saved_model(tmp_path / m, 2) for m in ("one", "two")]
+    models = [saved_model(tmp_path / m, 2, s) for s, m in enumerate(("one", "two"))]
     code, _, err = kt("complementarity", *models, "--data", str(tmp_path / "data"))
     assert code == 2 and "broken.png" in err and "Traceback" not in err
 

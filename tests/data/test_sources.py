@@ -134,7 +134,7 @@ def test_guards_of_the_models_are_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("source", "message"),
-    [("/no/such/folder", "no folder"), ("digitz", "unknown data source"), ("wds/x", "a stream")],
+    [("/no/such/folder", "no folder"), ("digitz", "no folder digitz"), ("wds/x", "a stream")],
 )
 def test_data_that_is_not_there(source: str, message: str) -> None:
     with pytest.raises((DataError, UnknownName), match=message) as caught:
