@@ -181,3 +181,32 @@ def test_timm_sources(tmp_path: Path) -> None:
 def test_synsets_get_their_words() -> None:
     assert readable(["n01440764", "n01443537"]) == ["tench", "goldfish"]
     assert readable(["cat", "n01440764"]) == ["cat", "n01440764"]
+
+
+class FakeHfds:
+    """What timm gives for hfds/…: a dataset whose reader hands out undecoded files."""
+
+    def __init__(self, root: Path) -> None:
+        self.files = sorted(root.rglob("*.png"))
+        self.reader = self
+        self.dataset = {"label": [0, 1]}
+        self.label_key = "label"
+        self.class_to_idx = {"dog": 1, "cat": 0}
+
+    def __getitem__(self, i: int) -> tuple[object, int]:
+        return self.files[i].open("rb"), i
+
+
+def test_hub_datasets_and_their_corrupt_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_folder(tmp_path, {"cat": 1, "dog": 1})
+    monkeypatch.setattr(
+        "timm.data.dataset_factory.create_dataset", lambda *_, **__: FakeHfds(tmp_path)
+    )
+    images = open_data(DataSpec("hfds/pets")).eval
+    assert images.classes == ("cat", "dog") and images.labels.tolist() == [0, 1]
+    assert images.read(1).size == (20, 10)
+    (tmp_path / "dog" / "img0.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="image 1 of hfds/pets"):
+        images.read(1)
