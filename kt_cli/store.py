@@ -65,14 +65,8 @@ def write_columns(folder: Path, table: str, columns: Mapping[str, Any]) -> Path:
 
 def merge(folder: Path, table: str, parts: Sequence[Path]) -> Path | None:
     """Replace `parts` of one writer by a single one; readers see their rows all along."""
-    readable = {part: t for part in parts if (t := _read_part(part, None, None)) is not None}
-    if len(readable) < 2:
-        return None
-    rows = pa.concat_tables(_aligned(t, table) for t in readable.values())
-    merged = _write_part(folder / table, rows)
-    for part in readable:
-        part.unlink(missing_ok=True)
-    return merged
+    read_parts, rows = _read_whole(table, parts)
+    return _replace(read_parts, folder / table, rows) if len(read_parts) > 1 else None
 
 
 def settle(folder: Path, table: str) -> int:
@@ -80,17 +74,26 @@ def settle(folder: Path, table: str) -> int:
 
     Only superseded rows go. Safe beside other writers: what they add meanwhile is not touched.
     """
-    parts = list_parts(folder / table)
-    readable = {p: t for p in parts if (t := _read_part(p, None, None)) is not None}
-    if not readable:
-        return 0
-    rows = pa.concat_tables(_aligned(t, table) for t in readable.values())
+    read_parts, rows = _read_whole(table, list_parts(folder / table))
     kept = _newest_ok(rows)
     if kept.num_rows < rows.num_rows:
-        _write_part(folder / table, kept)
-        for part in readable:
-            part.unlink(missing_ok=True)
+        _replace(read_parts, folder / table, kept)
     return int(rows.num_rows - kept.num_rows)
+
+
+def _read_whole(table: str, parts: Sequence[Path]) -> tuple[list[Path], pa.Table]:
+    """Those of `parts` that can be read, and all their rows with all columns."""
+    found = {part: rows for part in parts if (rows := _read_part(part, None, None)) is not None}
+    aligned = [_aligned(rows, table) for rows in found.values()]
+    return list(found), pa.concat_tables([schema(table).empty_table(), *aligned])
+
+
+def _replace(parts: Sequence[Path], folder: Path, rows: pa.Table) -> Path:
+    """Write `rows` as one part in place of `parts`."""
+    part = _write_part(folder, rows)
+    for old in parts:
+        old.unlink(missing_ok=True)
+    return part
 
 
 def list_parts(folder: Path) -> list[Path]:
@@ -271,17 +274,16 @@ def _aligned(rows: pa.Table, table: str, columns: Sequence[str] | None = None) -
 
 def _newest_ok(rows: pa.Table) -> pa.Table:
     """One row per run_id: the newest `ok`, else the newest; in order of first appearance."""
-    rank = pc.if_else(pc.equal(rows["status"], OK), 1, 0)
+    if pc.count_distinct(rows["run_id"]).as_py() == rows.num_rows:
+        return rows
     keys = pa.table(
         {
             "run_id": rows["run_id"],
-            "ok": rank,
+            "ok": pc.if_else(pc.equal(rows["status"], OK), 1, 0),
             "created": rows["created"],
             "position": pa.array(range(rows.num_rows), pa.int64()),
         }
     )
-    if pc.count_distinct(keys["run_id"]).as_py() == rows.num_rows:
-        return rows
     best = keys.sort_by(
         [("ok", "descending"), ("created", "descending"), ("position", "ascending")]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -124,7 +125,7 @@ def _knows(found: Comparison, teacher: int, student: int, top: int) -> None:
     half = found.pairs["top50_classes"][teacher, student]
     screen.out.print(
         f"half of it in {half:.0f} of {len(found.classes):,} classes · entropy over classes "
-        f"{entropy:.2f} nats (uniform: {_uniform(found):.2f})"
+        f"{entropy:.2f} nats (uniform: {math.log(len(found.classes)):.2f})"
     )
     table = screen.simple_table()
     for header, justify in (("class", "left"), ("images", "right"), ("share %", "right")):
@@ -133,12 +134,6 @@ def _knows(found: Comparison, teacher: int, student: int, top: int) -> None:
         table.add_row(name, f"{flips:,}", f"{share:.1f}")
     if top:
         screen.out.print(table)
-
-
-def _uniform(found: Comparison) -> float:
-    import math
-
-    return math.log(len(found.classes))
 
 
 def _matrix(found: Comparison) -> None:

@@ -53,6 +53,8 @@ EvalSizeOption = Annotated[
     typer.Option(help="Input size: test_input_size as timm's validate.py, or that of training."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Augment = Annotated[str, typer.Option(help="none, flip, affine or paper.")]
+Side = Annotated[int, typer.Option(min=1, help="Side in pixels at which crops are kept.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
@@ -118,6 +120,5 @@ def require_free(target: Path, overwrite: bool, models: Sequence[Model] = ()) ->
 
 def absolute(source: str) -> str:
     """A folder by its absolute path, since jobs may run elsewhere; other sources as they are."""
-    return (
-        str(Path(source).expanduser().absolute()) if Path(source).expanduser().is_dir() else source
-    )
+    path = Path(source).expanduser()
+    return str(path.absolute()) if path.is_dir() else source

@@ -41,13 +41,11 @@ def pretrain(
     batch_size: Annotated[int, typer.Option("-b", "--batch-size", min=1)] = DEFAULT.batch_size,
     weight_decay: Annotated[float, typer.Option()] = DEFAULT.weight_decay,
     label_smoothing: Annotated[float, typer.Option()] = DEFAULT.label_smoothing,
-    augment: Annotated[str, typer.Option(help="none, flip, affine or paper.")] = DEFAULT.augment,
+    augment: options.Augment = DEFAULT.augment,
     crop: Annotated[
         float, typer.Option(help="Centre crop, share of the shorter side; also crop_pct.")
     ] = DEFAULT.crop,
-    side: Annotated[
-        int, typer.Option(min=1, help="Side in pixels at which crops are kept.")
-    ] = DEFAULT.side,
+    side: options.Side = DEFAULT.side,
     img_size: Annotated[
         int | None, typer.Option(min=1, help="Input size; by default the architecture's.")
     ] = None,
@@ -77,13 +75,13 @@ def pretrain(
     _check(specs)
     for spec in specs:
         options.require_free(output / spec.name, overwrite)
-    from kt_cli.data.sources import open_data
+    from kt_cli.data.sources import training_id
     from kt_cli.sweep.experiment import pretrain_run
     from kt_cli.sweep.plan import starting_point
 
     for spec in specs:
-        part = open_data(images.part(spec.fraction), training=True).training()
-        run = Run("pretrain", starting_point(spec), part.fingerprint, spec, images, out=spec.name)
+        data_id = training_id(images.part(spec.fraction))
+        run = Run("pretrain", starting_point(spec), data_id, spec, images, out=spec.name)
         with screen.progress() as progress:
             (row,) = pretrain_run(run, output, progress)
         target = output / spec.name
@@ -94,15 +92,13 @@ def pretrain(
 
 
 def _check(specs: list[PretrainSpec]) -> None:
-    from kt_cli.data.views import AUGMENTS
-    from kt_cli.errors import unknown
+    from kt_cli.data.views import find_augment
     from kt_cli.sweep.config import check_pretrain
     from kt_cli.zoo import names
 
     for spec in specs:
         check_pretrain(spec)
-        if spec.augment not in AUGMENTS:
-            raise unknown("augmentation", spec.augment, AUGMENTS)
+        find_augment(spec.augment)
         names.require_architecture(spec.arch, spec.pretrained)
 
 

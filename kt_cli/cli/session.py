@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +47,8 @@ class Session:
     failures: int = 0
     _planner: Planner | None = field(default=None, repr=False)
 
-    def show_plan(self, console: Console, asked_gpus: int | None) -> None:
+    def show_plan(self, console: Console, asked_gpus: int | None) -> list[Stage]:
+        """Print the plan; the stages as they stand."""
         from kt_cli.sweep.plan import unmeasured
 
         spec, count = self.spec, len(self.models) + len(self.spec.zoo)
@@ -68,14 +70,15 @@ class Session:
             if stage.total:
                 table.add_row(*_plan_row(stage, len(self.places)))
         console.print(table)
+        return stages
 
-    def work(self) -> None:
-        """Do what is to do, stage by stage.
+    def work(self, stages: Sequence[Stage]) -> None:
+        """Do what is to do, stage by stage, where `stages` is the plan as it stands.
 
         Raises:
             UsageError: no data is named. WeightsUnavailable, WriteError: nothing can be done.
         """
-        stages = self.planner().stages()
+        planner = self.planner()
         if all(stage.finished for stage in stages):
             self.failures = sum(stage.given_up for stage in stages)
             screen.note("Nothing to do: everything is done already.")
@@ -89,7 +92,7 @@ class Session:
         write_text(self.folder / "sweep.toml", to_toml(self.spec))
         with screen.progress() as progress:
             for stage in stages:
-                self._do(self.planner().stage(stage.name), progress)
+                self._do(planner.stage(stage.name), progress)
         for table in schema.TABLES:
             store.settle(self.folder, table)
 
@@ -123,19 +126,18 @@ class Session:
                 self.spec = replace(self.spec, data=images)
             data = open_data(images, training=transfers or bool(self.spec.zoo))
             classes.require_classes(self.models, len(data.classes), images.source)
-            train_id = data.training().fingerprint if transfers else ""
+            transfer_id = data.transfer_id if transfers else ""
             self._planner = Planner(
-                self.spec, self.folder, self.models, (data.eval.fingerprint, train_id),
+                self.spec, self.folder, self.models, (data.eval.fingerprint, transfer_id),
                 self._zoo_ids(), self.retry_failed, screen.skipped_part,
             )  # fmt: skip
         return self._planner
 
     def _zoo_ids(self) -> list[str]:
-        from kt_cli.data.sources import open_data
+        from kt_cli.data.sources import training_id
 
         assert self.spec.data is not None
-        parts = [self.spec.data.part(entry.fraction) for entry in self.spec.zoo]
-        return [open_data(part, training=True).training().fingerprint for part in parts]
+        return [training_id(self.spec.data.part(entry.fraction)) for entry in self.spec.zoo]
 
     def _do(self, stage: Stage, progress: Progress) -> None:
         from kt_cli.sweep.execute import LocalStage

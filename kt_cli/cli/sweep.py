@@ -92,9 +92,9 @@ def sweep(
     _check_names(spec)
     resolved = _resolve(spec)
     session = Session(spec, output / spec.name, resolved, places(gpus, processes), retry_failed)
-    session.show_plan(screen.out if dry_run else screen.err, asked_gpus=gpus)
+    plan = session.show_plan(screen.out if dry_run else screen.err, asked_gpus=gpus)
     if not dry_run:
-        session.work()
+        session.work(plan)
         session.show_results()
         if session.failures:
             raise typer.Exit(1)
@@ -136,15 +136,13 @@ def _default_name(file: Path | None, models: list[str] | None) -> str:
 
 
 def _check_names(spec: SweepSpec) -> None:
-    from kt_cli.data.views import AUGMENTS
-    from kt_cli.errors import unknown
+    from kt_cli.data.views import find_augment
     from kt_cli.transfer import methods
 
     for method in spec.methods:
         methods.find(method)
     for augment in (spec.transfer.augment, *(entry.augment for entry in spec.zoo)):
-        if augment not in AUGMENTS:
-            raise unknown("augmentation", augment, AUGMENTS)
+        find_augment(augment)
 
 
 def _resolve(spec: SweepSpec) -> list[Model]:

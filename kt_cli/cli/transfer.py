@@ -44,11 +44,9 @@ def transfer(
     kd_lambda: Annotated[
         float, typer.Option(help="λ of xekl: weight of distillation.")
     ] = DEFAULT.kd_lambda,
-    augment: Annotated[str, typer.Option(help="none, flip, affine or paper.")] = DEFAULT.augment,
+    augment: options.Augment = DEFAULT.augment,
     crop: Annotated[float, typer.Option(help="Canonical centre crop of a view.")] = DEFAULT.crop,
-    side: Annotated[
-        int, typer.Option(min=1, help="Side in pixels at which crops are kept.")
-    ] = DEFAULT.side,
+    side: options.Side = DEFAULT.side,
     fraction: options.Fraction = None,
     guard: Annotated[
         float | None,
@@ -115,15 +113,13 @@ def _two(references: list[str]) -> tuple[Model, Model]:
 
 
 def _check(spec: TransferSpec) -> None:
-    from kt_cli.data.views import AUGMENTS
-    from kt_cli.errors import unknown
+    from kt_cli.data.views import find_augment
     from kt_cli.sweep.config import check_transfer
     from kt_cli.transfer import methods
 
     methods.find(spec.method)
     check_transfer(spec)
-    if spec.augment not in AUGMENTS:
-        raise unknown("augmentation", spec.augment, AUGMENTS)
+    find_augment(spec.augment)
 
 
 def _run(

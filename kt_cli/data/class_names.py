@@ -15,8 +15,7 @@ def readable(classes: Sequence[str]) -> list[str]:
         return list(classes)
     import timm.data
 
-    words: Any = timm.data.ImageNetInfo  # type: ignore[attr-defined]
-    words = words("imagenet-22k")
+    words: Any = timm.data.ImageNetInfo("imagenet-22k")  # type: ignore[attr-defined]
     known = set(words.label_names())
     return [
         words.label_name_to_description(name).split(",")[0] if name in known else name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kt_cli.data.sources import open_data
+from kt_cli.data.sources import training_id
 from kt_cli.spec import DataSpec, Model
 from kt_cli.zoo.own import card_extra
 
@@ -15,7 +15,7 @@ def leave_out_guards(spec: DataSpec, models: Sequence[Model]) -> DataSpec:
     cards = [card for model in models if (card := card_extra(model)) and card.get("guard")]
     if not cards:
         return spec
-    here = _base(open_data(spec, training=True).training().fingerprint)
+    here = _base(training_id(spec))
     shares = [float(c["guard"]) for c in cards if _base(str(c.get("train_data", ""))) == here]
     return replace(spec, guard=max([spec.guard, *shares]))
 

@@ -52,9 +52,9 @@ class ImageSet:
         )
 
 
-def sample(n: int) -> range:
-    """Up to SAMPLED indices, evenly over n: the images whose content a fingerprint looks at."""
-    return range(0, n, max(1, -(-n // SAMPLED)))
+def sample(n: int, at_most: int = SAMPLED) -> range:
+    """Up to `at_most` indices, evenly over n: the images that a fingerprint looks at."""
+    return range(0, n, max(1, -(-n // at_most)))
 
 
 def _read_at(read: Callable[[int], Image.Image], indices: Indices, i: int) -> Image.Image:

@@ -76,6 +76,11 @@ def open_data(spec: DataSpec, training: bool = False) -> Data:
     return Data(images, train, guard)
 
 
+def training_id(spec: DataSpec) -> str:
+    """Fingerprint of the training images of `spec`."""
+    return open_data(spec, training=True).training().fingerprint
+
+
 def _without_guard(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet | None]:
     if share <= 0:
         return images, None

@@ -93,11 +93,9 @@ class Views:
         device: torch.device,
         key: str = "",
     ) -> None:
-        if augment not in AUGMENTS:
-            raise unknown("augmentation", augment, AUGMENTS)
         self.labels = torch.from_numpy(labels).to(device)
         self.device = device
-        self._pixels, self._seed, self._augment = pixels, seed, AUGMENTS[augment]
+        self._pixels, self._seed, self._augment = pixels, seed, find_augment(augment)
         self.deterministic = augment == "none"
         self.key = digest([key, augment, None if self.deterministic else seed])
         self._draws: tuple[int, Tensor] | None = None
@@ -242,3 +240,10 @@ AUGMENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "paper": _paper,
     "affine": _affine,
 }
+
+
+def find_augment(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """The augmentation called `name`, or UnknownName with the nearest ones."""
+    if name not in AUGMENTS:
+        raise unknown("augmentation", name, AUGMENTS)
+    return AUGMENTS[name]

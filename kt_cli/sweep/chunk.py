@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from kt_cli.sweep.experiment import (
     pretrain_run,
     transfer_run,
 )
+from kt_cli.sweep.slots import Slot
 
 EXPERIMENTS: dict[str, Callable[[Run, Path, Progress], list[Row]]] = {
     "pretrain": pretrain_run,
@@ -78,32 +79,21 @@ def describe(error: BaseException) -> str:
 WORKER, STARTED = "worker ", "run "
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a chunk runs.
-
-    gpu: the CUDA device it may see (an index or a UUID), or None for the CPU.
-    threads: CPU threads for torch; 0 leaves torch's choice.
-    watched: process to die with: a local chunk must not outlive the sweep that started it.
-    """
-
-    gpu: str | None = None
-    threads: int = 0
-    watched: int | None = None
-
-
-def run_chunk(manifest: str, start: int, stop: int, place: Place) -> None:
+def run_chunk(manifest: str, start: int, stop: int, slot: Slot, watched: int | None = None) -> None:
     """Do the runs `start` to `stop` of a manifest (one JSON per line), a part per run.
 
     Says on stdout which run it starts, so that whoever finds it dead knows whose fault it was.
+
+    Args:
+        watched: process to die with: a local chunk must not outlive the sweep that started it.
     """
-    if place.watched is not None:
-        threading.Thread(target=_die_with, args=(place.watched,), daemon=True).start()
-    if place.gpu is not None:
+    if watched is not None:
+        threading.Thread(target=_die_with, args=(watched,), daemon=True).start()
+    if slot.gpu is not None:
         # Before CUDA starts. submitit sets indices of its own, whatever the sweep may see.
-        os.environ["CUDA_VISIBLE_DEVICES"] = place.gpu
-    if place.threads:
-        torch.set_num_threads(place.threads)
+        os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
+    if slot.threads:
+        torch.set_num_threads(slot.threads)
     _say(f"{WORKER}{os.getpid()}")
     folder = Path(manifest).parent.parent
     parts: dict[str, list[Path]] = {}

@@ -180,11 +180,6 @@ def check_positive(spec: Any, names: tuple[str, ...]) -> None:
             raise UsageError(f"{name} must be positive, not {getattr(spec, name)}")
 
 
-def override(spec: Any, **values: Any) -> Any:
-    """`spec` with those `values` that are not None."""
-    return replace(spec, **{key: value for key, value in values.items() if value is not None})
-
-
 def to_toml(spec: SweepSpec) -> str:
     """The resolved, complete sweep as a sweep file that builds it again."""
     plain = _without_none(asdict(spec))

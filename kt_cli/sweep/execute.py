@@ -27,7 +27,7 @@ from kt_cli.errors import KtError, WriteError
 from kt_cli.files import write_text
 from kt_cli.progress import Progress
 from kt_cli.spec import Run, digest
-from kt_cli.sweep.chunk import STARTED, WORKER, Place, failed_row, run_chunk
+from kt_cli.sweep.chunk import STARTED, WORKER, failed_row, run_chunk
 from kt_cli.sweep.slots import Slot, chunk_count
 
 POLL_SECONDS = 0.2
@@ -94,10 +94,10 @@ class LocalStage:
         # The chunk chooses its device itself; submitit only must not hide it.
         gpus = {} if slot.gpu is None else {"gpus_per_node": 1}
         executor.update_parameters(timeout_min=YEAR_MINUTES, **gpus)
-        place = Place(slot.gpu, slot.threads, watched=os.getpid())
+        arguments = (str(self._manifest), chunk.start, chunk.stop, slot, os.getpid())
         with _deaf_to_interrupts(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            job = executor.submit(run_chunk, str(self._manifest), chunk.start, chunk.stop, place)
+            job = executor.submit(run_chunk, *arguments)
         self._working.append(_Working(job, slot, chunk))
 
     def _ended(self, working: _Working) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from kt_cli import schema, store
 from kt_cli.complementarity.pairs import pair_blocks
 from kt_cli.complementarity.predictions import cached, evaluate, predict, stacked
-from kt_cli.data.sources import open_data
+from kt_cli.data.sources import open_data, training_id
 from kt_cli.data.views import Views, canonical, preprocess
 from kt_cli.device import Meter, pick_device
 from kt_cli.errors import DataError
@@ -84,8 +84,8 @@ def predict_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row
     meter = Meter(device)
     images = open_data(run.data).eval
     assert isinstance(run.settings, EvalSpec)
-    known = cached(model, images, run.settings, device) is not None
-    outputs = predict(model, images, run.settings, device, progress=progress)
+    known = cached(model, images, run.settings, device)
+    outputs = known or predict(model, images, run.settings, device, progress=progress)
     row = {
         "model": model.name,
         "model_key": model.key,
@@ -226,8 +226,7 @@ def check_data(run: Run) -> None:
     """
     if run.kind == "pretrain":
         assert isinstance(run.settings, PretrainSpec)
-        part = run.data.part(run.settings.fraction)
-        found = open_data(part, training=True).training().fingerprint
+        found = training_id(run.data.part(run.settings.fraction))
     elif run.kind == "transfer":
         found = open_data(run.data, training=True).transfer_id
     else:

@@ -7,7 +7,6 @@ before it is done: training decides what a model is, predictions decide which pa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kt_cli.errors import DataError
 from kt_cli.spec import DataSpec, EvalSpec, Model, PretrainSpec, Run, digest
 from kt_cli.store import OK, OnSkip, Outcomes, read
 from kt_cli.sweep.config import SweepSpec
+from kt_cli.zoo import own
 
 STAGES = ("pretrain", "predict", "pairs", "transfer")
 MAX_ATTEMPTS = 3
@@ -49,7 +50,7 @@ class Planner:
 
     Args:
         models: the resolved models that exist already (the zoo's are found in `folder`).
-        data_ids: fingerprints of the evaluation and of the transfer images.
+        data_ids: fingerprints of the evaluation images, and of all that a transfer reads.
         zoo_ids: fingerprints of the training images of each model of the zoo.
         retry_failed: try again what failed MAX_ATTEMPTS times.
     """
@@ -67,7 +68,7 @@ class Planner:
         assert spec.data is not None
         self.spec, self.folder, self._models = spec, folder, tuple(models)
         self._data: DataSpec = spec.data
-        self._eval_id, self._train_id = data_ids
+        self._eval_id, self._transfer_id = data_ids
         self._zoo_ids, self._retry, self._on_skip = tuple(zoo_ids), retry_failed, on_skip
         self._how = EvalSpec(spec.transfer.eval_size)
 
@@ -153,8 +154,7 @@ class Planner:
 
     def _transfer_run(self, teacher: Model, student: Model, method: str, seed: int) -> Run:
         settings = replace(self.spec.transfer, method=method, seed=seed)
-        data_id = f"{self._train_id}+{self._eval_id}"
-        run = Run("transfer", (teacher, student), data_id, settings, self._data)
+        run = Run("transfer", (teacher, student), self._transfer_id, settings, self._data)
         return replace(run, out=f"students/{run.id}") if self.spec.save_students else run
 
     def _usable(self) -> list[tuple[Model, float]] | None:
@@ -245,7 +245,6 @@ def _lots(keys: Sequence[str], seed: int) -> NDArray[np.uint64]:
 def trained_by(folder: Path) -> str | None:
     """The id of the run that saved the model in `folder`; None where there is no such model."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return str(config["kt"]["run_id"])
-    except (OSError, ValueError, KeyError):
+        return str(own.read_config(folder)["kt"]["run_id"])
+    except (DataError, KeyError):
         return None

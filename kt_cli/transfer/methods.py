@@ -33,32 +33,30 @@ class Method:
     partition: which samples the teacher teaches, on each view.
     loss: from (student logits, target logits, labels, spec) to a scalar.
     needs_frozen: whether the frozen student's logits are part of the targets.
-    needs_labels: whether the labels of the transfer images are used.
     """
 
     summary: str
     partition: partition.Partition
     loss: Loss
     needs_frozen: bool
-    needs_labels: bool
 
 
 METHODS: dict[str, Method] = {
     "kl": Method(
         "plain distillation from the teacher (KL-Dist)",
-        partition.everything, _distil, needs_frozen=False, needs_labels=False,
+        partition.everything, _distil, needs_frozen=False,
     ),
     "xekl": Method(
         "distillation and cross-entropy (XE-KL)",
-        partition.everything, _distil_and_classify, needs_frozen=False, needs_labels=True,
+        partition.everything, _distil_and_classify, needs_frozen=False,
     ),
     "kl-dp": Method(
         "data partitioning by the label's probability (KL-Dist+DP)",
-        partition.by_label, _distil, needs_frozen=True, needs_labels=True,
+        partition.by_label, _distil, needs_frozen=True,
     ),
     "kl-dp-u": Method(
         "data partitioning by confidence, without labels (KL-Dist+DP, unsupervised)",
-        partition.by_confidence, _distil, needs_frozen=True, needs_labels=False,
+        partition.by_confidence, _distil, needs_frozen=True,
     ),
 }  # fmt: skip
 
