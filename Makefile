@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: setup demo test lint format clean
+.PHONY: setup demo test bench bench-all lint format clean
 
 setup: $(VENV)/.installed  ## make .venv and install kt with what its tests need
 
@@ -18,6 +18,14 @@ demo: setup  ## train a small zoo on real digits, sweep it, show the tables
 
 test: setup  ## all tests, offline, on the CPU
 	$(BIN)/python -m pytest -n $(JOBS)
+
+bench: setup  ## time and memory of pairs and predictions, with their ratios (minutes)
+	$(BIN)/python -m benchmarks.pairs
+	$(BIN)/python -m benchmarks.predict
+
+bench-all: setup  ## the same, and all pairs of 1,556 models
+	$(BIN)/python -m benchmarks.pairs --all
+	$(BIN)/python -m benchmarks.predict
 
 lint: setup  ## ruff and mypy strict
 	$(BIN)/ruff check .

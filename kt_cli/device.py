@@ -92,3 +92,27 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return shown.stdout.strip() or None
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device; for the CPU, what this process may still take."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return min(_available(), _left_in_group())
+
+
+def _available() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvail"))
+    except (OSError, StopIteration):  # no Linux
+        return 4 * 2**30
+
+
+def _left_in_group(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """What a container or a batch job's control group (version 2) leaves."""
+    try:
+        limit = int((root / "memory.max").read_text())  # "max" where there is no limit
+        return max(0, limit - int((root / "memory.current").read_text()))
+    except (OSError, ValueError):
+        return sys.maxsize

@@ -11,7 +11,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kt_cli.errors import WriteError
@@ -34,9 +34,10 @@ def atomic_file(target: Path) -> Iterator[Path]:
         temporary.replace(target)
         _fsync(target.parent)
     except OSError as error:
-        raise _write_error(target, error) from error
+        raise write_error(target, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 @contextmanager
@@ -56,7 +57,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         _replace_folder(temporary, target, outgoing)
         _fsync(target.parent)
     except OSError as error:
-        raise _write_error(target, error) from error
+        raise write_error(target, error) from error
     finally:
         # Also after an interrupt between the two renames.
         if outgoing.exists() and not target.exists():
@@ -94,7 +95,8 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write_error(target: Path, error: OSError) -> WriteError:
+def write_error(target: Path, error: OSError) -> WriteError:
+    """The error for what could not be written to `target`."""
     reason = error.strerror or str(error)
     return WriteError(
         f"cannot write {target}: {reason}",

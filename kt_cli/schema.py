@@ -11,7 +11,7 @@ TOP_PERCENTS = (2, 5, 20, 50)
 
 
 class Column(NamedTuple):
-    type: str  # string, int64, double or bool
+    type: str  # string, int64, double, bool or list<int32>
     meaning: str
 
 
@@ -22,6 +22,9 @@ DATA: dict[str, Column] = {
     "eval_data": Column(S, "fingerprint of the evaluation images"),
     "eval_size": Column(
         S, "`test`: models see their test input size, as in timm's validate.py; or `train`"
+    ),
+    "eval_amp": Column(
+        S, "mixed precision of the evaluation: `float16` or `bfloat16`; empty for full precision"
     ),
     "limit": Column(N, "`--limit` on the evaluation images; null for all"),
     "n": Column(N, "evaluation images"),
@@ -72,10 +75,14 @@ TABLES: dict[str, dict[str, Column]] = {
         "model_key": Column(S, "identity of the model: name with tag, or hash of its weights"),
         **DATA,
         "accuracy": Column(F, "top-1 accuracy in percent"),
+        "accuracy_low": Column(F, "lower end of its 95% interval (Wilson), percent"),
+        "accuracy_high": Column(F, "upper end of its 95% interval (Wilson), percent"),
         "top5": Column(F, "top-5 accuracy in percent; null below five classes"),
         "params_m": Column(F, "parameters in millions"),
         "input_size": Column(N, "side length of the input in pixels"),
         "weights": Column(S, "hash of the weights as loaded"),
+        "batch_size": Column(N, "images per forward pass"),
+        "warning": Column(S, "what looks wrong: an accuracy near chance; null where nothing does"),
         **PROVENANCE,
         **OUTCOME,
     },
@@ -94,7 +101,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "agreement": Column(F, "equal predictions, percent"),
         "kappa": Column(F, "error consistency: Cohen's κ on correctness; null where undefined"),
         "oracle_acc": Column(F, "either is right, percent"),
-        "confident_acc": Column(F, "accuracy of the more confident of the two, percent"),
+        "confident_acc": Column(
+            F, "accuracy of the more confident of the two, percent; null where one is unknown"
+        ),
         "mcnemar_p": Column(F, "McNemar's exact test, two-sided p-value"),
         "flip_entropy": Column(
             F, "entropy of the positive flips over classes, nats; null without flips"
@@ -103,6 +112,28 @@ TABLES: dict[str, dict[str, Column]] = {
             f"top{p}_classes": Column(N, f"fewest classes that hold {p}% of the positive flips")
             for p in TOP_PERCENTS
         },
+        "class_embedding": Column(
+            S, "what classes are compared by: `head:MODEL` or `clip:MODEL`; null without any"
+        ),
+        "class_similarity": Column(F, "mean cosine of all pairs of classes"),
+        **{
+            name: column
+            for p in TOP_PERCENTS
+            for name, column in (
+                (
+                    f"top{p}_similarity",
+                    Column(F, f"mean cosine of the top-{p}% classes; null for one class alone"),
+                ),
+                (
+                    f"top{p}_similarity_pct",
+                    Column(F, "its percentile among random sets of as many classes"),
+                ),
+            )
+        },
+        "by_class": Column(B, "whether flips_by_class was asked for"),
+        "flips_by_class": Column(
+            "list<int32>", "positive flips of each class, in label order; null unless asked for"
+        ),
         **PROVENANCE,
         **OUTCOME,
     },

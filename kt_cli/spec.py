@@ -34,6 +34,11 @@ class Model:
     ref: str = field(default="", metadata=EXCLUDED)
     name: str = field(default="", metadata=EXCLUDED)
 
+    @property
+    def untrained(self) -> bool:
+        """Whether it is randomly initialised: a baseline that only ever teaches."""
+        return self.key.startswith("random:")
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -46,6 +51,10 @@ class DataSpec:
         fraction: share of the training images used, stratified by class, drawn with `seed`.
         guard: share of the training images that no model trains on, fixed for a data set.
         limit: at most so many evaluation images, stratified by class; None for all.
+        class_map: file with the class names in label order; None for sorted folder names.
+        labels: ground-truth file of evaluation images that lie in a flat folder.
+        valid_labels: file that tells which outputs of a larger model the classes are.
+        real_labels: file with several right labels an image (ReaL), or "timm" for timm's copy.
     """
 
     source: str
@@ -56,6 +65,10 @@ class DataSpec:
     seed: int = 0
     guard: float = 0.0
     limit: int | None = None
+    class_map: str | None = None
+    labels: str | None = None
+    valid_labels: str | None = None
+    real_labels: str | None = None
 
     def part(self, fraction: float) -> DataSpec:
         """The same images, with `fraction` of these training images."""
@@ -67,9 +80,35 @@ NO_DATA = DataSpec("")
 
 @dataclass(frozen=True)
 class EvalSpec:
-    """How a model is evaluated: at "test" size as timm's validate.py, or at "train" size."""
+    """How a model is evaluated.
+
+    Attributes:
+        size: "test" as timm's validate.py, or "train".
+        amp: type of mixed precision, "float16" or "bfloat16"; "" for full precision.
+    """
 
     size: str = "test"
+    amp: str = ""
+
+
+@dataclass(frozen=True)
+class PairsSpec:
+    """Statistics of all ordered pairs; what does not change ρ⁺ and its kin is no identity.
+
+    Attributes:
+        size, amp: as in `EvalSpec`.
+        embedding: what classes are compared by, "head", "clip" or "none".
+        by_class: also keep the flips of each class.
+    """
+
+    size: str = "test"
+    amp: str = ""
+    embedding: str = field(default="head", metadata=EXCLUDED)
+    by_class: bool = field(default=False, metadata=EXCLUDED)
+
+    @property
+    def evaluation(self) -> EvalSpec:
+        return EvalSpec(self.size, self.amp)
 
 
 @dataclass(frozen=True)
@@ -86,7 +125,7 @@ class TransferSpec:
         augment: a name of `kt_cli.data.views.AUGMENTS`.
         crop: share of the shorter side that the canonical centre crop of a view keeps.
         side: side length in pixels at which canonical crops are kept.
-        eval_size: "test" or "train"; see `EvalSpec`.
+        eval_size, eval_amp: size and precision of evaluation; see `EvalSpec`.
     """
 
     method: str = "kl-dp"
@@ -103,6 +142,12 @@ class TransferSpec:
     crop: float = 0.875
     side: int = 256
     eval_size: str = "test"
+    eval_amp: str = ""
+
+    @property
+    def evaluation(self) -> EvalSpec:
+        """How the models are evaluated before and after."""
+        return EvalSpec(self.eval_size, self.eval_amp)
 
     @property
     def settings(self) -> str:
@@ -138,7 +183,7 @@ class PretrainSpec:
     seed: int = 0
 
 
-Settings = EvalSpec | TransferSpec | PretrainSpec
+Settings = EvalSpec | PairsSpec | TransferSpec | PretrainSpec
 
 
 @dataclass(frozen=True)
@@ -150,7 +195,7 @@ class Run:
         models: predict: the model; pairs: all of them; transfer: the teachers, then the student.
         data_id: fingerprint of the images that the run reads (evaluation and, where it trains,
             training images after subsetting).
-        settings: the spec of the kind; the settings of "pairs" are those of its predictions.
+        settings: the spec of the kind.
         data: where the images are.
         out: folder that receives what the run saves (models).
         attempt: how many times it was tried, this time included.
@@ -175,13 +220,13 @@ class Run:
 
     def row_ids(self) -> list[str]:
         """The ids of the rows that the run writes when it succeeds."""
-        if not isinstance(self.settings, EvalSpec) or self.kind != "pairs":
+        if not isinstance(self.settings, PairsSpec):
             return [self.id]
         return [
             pair_id(teacher, student, self.data_id, self.settings)
             for teacher in self.models
             for student in self.models
-            if teacher is not student
+            if teacher is not student and not student.untrained
         ]
 
     def to_json(self) -> str:
@@ -210,12 +255,12 @@ TABLE_OF = {
 SETTINGS: dict[str, type[Any]] = {
     "pretrain": PretrainSpec,
     "predict": EvalSpec,
-    "pairs": EvalSpec,
+    "pairs": PairsSpec,
     "transfer": TransferSpec,
 }
 
 
-def pair_id(teacher: Model, student: Model, data_id: str, settings: EvalSpec) -> str:
+def pair_id(teacher: Model, student: Model, data_id: str, settings: PairsSpec) -> str:
     """Identity of one ordered pair's complementarity row."""
     return digest(["pair", teacher.key, student.key, data_id, signature(settings)])[:16]
 

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kt_cli.errors import DataError, first_line
+from kt_cli.errors import first_line
 from kt_cli.files import atomic_file
 from kt_cli.schema import TABLES
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 OK, FAILED = "ok", "failed"
@@ -30,7 +30,13 @@ OK, FAILED = "ok", "failed"
 OnSkip = Callable[[Path, str], None]
 
 
-TYPES = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
+TYPES = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "double": pa.float64(),
+    "bool": pa.bool_(),
+    "list<int32>": pa.list_(pa.int32()),
+}
 
 
 def schema(table: str) -> pa.Schema:
@@ -58,6 +64,9 @@ def write_columns(folder: Path, table: str, columns: Mapping[str, Any]) -> Path:
             arrays.append(
                 pa.array([value], TYPES[column.type]).take(pa.array([0] * rows, pa.int32()))
             )
+        elif getattr(value, "ndim", 1) == 2:
+            offsets = np.arange(0, value.size + 1, value.shape[1], dtype=np.int32)
+            arrays.append(pa.ListArray.from_arrays(offsets, value.reshape(-1)))
         else:
             arrays.append(pa.array(value, TYPES[column.type], from_pandas=True))
     return _write_part(folder / table, pa.Table.from_arrays(arrays, schema=schema(table)))
@@ -184,45 +193,6 @@ class Outcomes:
     def attempts(self, run_id: str) -> int:
         outcome = self.by_id.get(run_id)
         return 0 if outcome is None else outcome.attempt
-
-
-def write_arrays(
-    path: Path, columns: Mapping[str, np.ndarray | Sequence[str]], metadata: Mapping[str, str]
-) -> None:
-    """Write equally long columns, (n,) or (n, k), as one Parquet file with metadata, atomically."""
-    arrays = {name: _to_arrow(values) for name, values in columns.items()}
-    table = pa.table(arrays).replace_schema_metadata(dict(metadata))
-    with atomic_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-
-
-def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read what `write_arrays` wrote.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"cannot read {path}: {first_line(error)}") from error
-    metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-    return {name: _from_arrow(table.column(name)) for name in table.column_names}, metadata
-
-
-def _to_arrow(values: Any) -> pa.Array:
-    if getattr(values, "ndim", 1) == 2:
-        flat = pa.array(values.reshape(-1))
-        return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    return pa.array(values)
-
-
-def _from_arrow(column: pa.ChunkedArray) -> Any:
-    combined = column.combine_chunks()
-    if pa.types.is_fixed_size_list(column.type):
-        width = column.type.list_size
-        return combined.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-    return combined.to_numpy(zero_copy_only=False)
 
 
 def _write_part(folder: Path, rows: pa.Table) -> Path:

@@ -29,6 +29,7 @@ def test_every_method_is_defined_in_the_docs(repository: Path, name: str) -> Non
 def test_commands_of_the_readme_exist(repository: Path) -> None:
     readme = (repository / "README.md").read_text(encoding="utf-8")
     known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {group.name for group in app.registered_groups if group.name}
     used = set(re.findall(r"(?:^|`|\$ )kt ([a-z]+)", readme, re.MULTILINE))
     assert used and used <= known
 

@@ -16,7 +16,7 @@ ONLY = {
     "typer": {"cli"},
     "rich": {"cli"},
     "submitit": {"sweep/execute.py"},
-    "pyarrow": {"store.py"},
+    "pyarrow": {"store.py", "arrays.py"},
     "timm": {"zoo", "data"},
 }
 NEVER = {"report": {"torch", "timm"}}

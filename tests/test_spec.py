@@ -8,6 +8,7 @@ from kt_cli.spec import (
     DataSpec,
     EvalSpec,
     Model,
+    PairsSpec,
     PretrainSpec,
     Run,
     TransferSpec,
@@ -75,9 +76,9 @@ def test_settings_leave_out_method_and_seed_only() -> None:
 
 
 def test_pair_ids_are_those_of_ordered_pairs() -> None:
-    run = Run("pairs", (TEACHER, STUDENT), "eval", EvalSpec())
+    run = Run("pairs", (TEACHER, STUDENT), "eval", PairsSpec(by_class=True))
     assert run.row_ids() == [
-        pair_id(TEACHER, STUDENT, "eval", EvalSpec()),
-        pair_id(STUDENT, TEACHER, "eval", EvalSpec()),
+        pair_id(TEACHER, STUDENT, "eval", PairsSpec()),
+        pair_id(STUDENT, TEACHER, "eval", PairsSpec(embedding="clip")),
     ]
     assert len(set(run.row_ids())) == 2

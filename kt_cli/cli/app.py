@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from kt_cli import __version__
-from kt_cli.cli import complementarity, models, pretrain, report, screen, sweep, transfer
+from kt_cli.cli import cache, complementarity, models, pretrain, report, screen, sweep, transfer
 from kt_cli.errors import KtError, first_line
 
 DEBUG = "KT_DEBUG"
@@ -29,6 +29,7 @@ app.command()(sweep.sweep)
 app.command()(report.report)
 app.command()(models.models)
 app.command()(pretrain.pretrain)
+app.add_typer(cache.app, name="cache")
 
 
 def _version(wanted: bool) -> None:

@@ -14,7 +14,8 @@ import typer
 
 from kt_cli.cli import options, screen
 from kt_cli.errors import DataError, unknown
-from kt_cli.zoo import own
+from kt_cli.spec import Model
+from kt_cli.zoo import SCHEMES, own, scheme, target
 from kt_cli.zoo.facts import Fact, facts
 from kt_cli.zoo.published import ALIASES
 
@@ -37,8 +38,14 @@ SORT_KEYS: dict[Sort, Callable[[Fact], Any]] = {
 
 
 @dataclass(frozen=True)
-class FolderModel:
-    """What config.json says of a model folder; `input_size` is the side in pixels."""
+class OwnModel:
+    """What is known of a model of the user's own without its weights.
+
+    Attributes:
+        num_classes: None where only weights or data tell.
+        input_size: the side in pixels.
+        path: the folder or file, or the reference of a model that is none.
+    """
 
     name: str
     arch: str | None
@@ -53,8 +60,12 @@ def models(
         typer.Argument(
             metavar="[PATTERN]…",
             help="Part of a name, a glob such as 'vit_*', a short name such as deit_s, "
-            "or a folder of models of your own.",
+            "or a folder or other reference of models of your own.",
         ),
+    ] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(help="timm architecture of PATTERNs that are checkpoint files or folders."),
     ] = None,
     top: Annotated[
         int | None, typer.Option(min=1, help=f"How many to show. [default: {SHOWN}; --json: all]")
@@ -64,18 +75,18 @@ def models(
     ] = Sort.top1,
     as_json: options.Json = False,
 ) -> None:
-    """List timm's pretrained models with ImageNet results, or the models in a folder of yours."""
-    folders = [pattern for pattern in patterns or () if _is_folder(pattern)]
-    words = [pattern for pattern in patterns or () if pattern not in folders]
-    mine = [model for folder in folders for model in _folder_models(Path(folder).expanduser())]
-    published = sorted(_matching(words), key=SORT_KEYS[sort]) if words or not folders else []
+    """List timm's pretrained models with ImageNet results, or models of your own."""
+    references = [pattern for pattern in patterns or () if _is_own(pattern)]
+    words = [pattern for pattern in patterns or () if pattern not in references]
+    mine = [model for reference in references for model in _own_models(reference, arch)]
+    published = sorted(_matching(words), key=SORT_KEYS[sort]) if words or not references else []
     shown = published[: top or (None if as_json else SHOWN)]
     if as_json:
         rows = [*map(asdict, mine), *map(asdict, shown)]
         screen.out.print_json(json.dumps(rows))
         return
     if mine:
-        _show_folders(mine)
+        _show_own(mine)
     if published:
         _show_facts(shown, len(published))
 
@@ -103,29 +114,60 @@ def _matches(name: str, word: str) -> bool:
     return word.lower() in name
 
 
-def _is_folder(pattern: str) -> bool:
-    return own.exists(pattern) and Path(pattern).expanduser().is_dir()
+def _is_own(pattern: str) -> bool:
+    return own.exists(pattern) or "@" in pattern or scheme(pattern) in SCHEMES
 
 
-def _folder_models(folder: Path) -> list[FolderModel]:
+def _own_models(reference: str, arch: str | None) -> list[OwnModel]:
+    from kt_cli.zoo import names
+
+    folder = Path(reference).expanduser()
+    if not own.exists(reference) or folder.is_file():
+        return [_describe(model) for model in names.resolve([reference], arch)]
+    # Nothing is read of the weights, as `resolve` does for the models' identity.
     found = [folder] if own.is_model(folder) else own.models_in(folder)
-    if not found:
-        raise DataError(
-            f"no models in {folder}", f"A model is a folder with {own.CONFIG} and weights."
-        )
-    return [_describe(model) for model in found]
+    if found:
+        return [_describe_folder(model, str(model)) for model in found]
+    files = own.checkpoints_in(folder)
+    if files and arch is not None:
+        names.require_architecture(arch)
+        return [_of_arch(file.name, names.architecture(arch), str(file)) for file in files]
+    tip = f"A model is a folder with {own.CONFIG} and weights."
+    raise DataError(
+        f"no models in {folder}", "For its checkpoints name --arch ARCH." if files else tip
+    )
 
 
-def _describe(folder: Path) -> FolderModel:
+def _describe(model: Model) -> OwnModel:
+    kind = scheme(model.ref)
+    if kind == "local-dir":
+        return _describe_folder(Path(target(model.ref)), target(model.ref))
+    if kind == "checkpoint":
+        arch, _, path = model.ref.partition("@")
+        return _of_arch(model.name, arch, path)
+    if kind in ("random", "timm"):
+        arch = target(model.ref).partition("#")[0].partition(".")[0]
+        return _of_arch(model.name, arch, model.ref)
+    path = target(model.ref) if kind == "predictions" else model.ref
+    return OwnModel(model.name, None, None, None, path)
+
+
+def _describe_folder(folder: Path, path: str) -> OwnModel:
     config = own.read_config(folder)
     size = config.get("pretrained_cfg", config).get("input_size")
-    return FolderModel(
+    return OwnModel(
         name=folder.absolute().name,
         arch=config.get("architecture"),
         num_classes=own.num_classes(folder),
         input_size=size[-1] if size else None,
-        path=str(folder),
+        path=path,
     )
+
+
+def _of_arch(name: str, arch: str, path: str) -> OwnModel:
+    from kt_cli.zoo import published
+
+    return OwnModel(name, arch, None, published.config(arch).input_size[-1], path)
 
 
 def _show_facts(shown: Sequence[Fact], matched: int) -> None:
@@ -141,13 +183,13 @@ def _show_facts(shown: Sequence[Fact], matched: int) -> None:
         screen.note(f"{matched:,} models.")
 
 
-def _show_folders(found: Sequence[FolderModel]) -> None:
+def _show_own(found: Sequence[OwnModel]) -> None:
     rows = [
         tuple("" if v is None else str(v) for v in (m.name, m.arch, m.num_classes, m.input_size))
         for m in found
     ]
     _table(("model", "architecture", "classes", "size"), rows)
-    screen.note(f"{len(found)} models.")
+    screen.note(f"{len(found)} model{'s' * (len(found) != 1)}.")
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

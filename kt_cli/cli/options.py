@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kt_cli.errors import UsageError
+from kt_cli.cli import screen
+from kt_cli.errors import UsageError, unknown
 from kt_cli.spec import HOW_TO_NAME_DATA, DataSpec, Model
 
+if TYPE_CHECKING:
+    from kt_cli.data.images import ImageSet
+
+NAMED = 5
+FILES = ("class_map", "labels", "valid_labels", "real_labels")  # of DataSpec
 NO_DATA = "no data is named"
 
 
@@ -58,12 +64,50 @@ Side = Annotated[int, typer.Option(min=1, help="Side in pixels at which crops ar
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
-def data_spec(
-    data: str | None, data_dir: Path | None, train_split: str = "train",
-    val_split: str = "validation", limit: int | None = None, fraction: float | None = None,
-    seed: int | None = None, guard: float = 0.0,
-) -> DataSpec:  # fmt: skip
+ClassMap = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Class names (of folders) in label order, one a line."),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Ground truth of evaluation images in a flat folder: file name and class, or one "
+        "class a line in the order of the files.",
+    ),
+]
+ValidLabels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Line i: number of class i among the outputs of models with more classes.",
+    ),
+]
+RealLabels = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Right labels by file name (ReaL's JSON); timm: its copy for ImageNet."),
+]
+EvalBatch = Annotated[
+    int | None,
+    typer.Option("-b", "--batch-size", min=1, help="Images per forward pass; by default 128."),
+]
+Amp = Annotated[bool, typer.Option("--amp", help="Mixed precision.")]
+AmpType = Annotated[
+    str | None,
+    typer.Option(
+        "--amp-dtype", help="float16 (default on a GPU) or bfloat16 (default on the CPU)."
+    ),
+]
+ClassEmbedding = Annotated[
+    str, typer.Option(help="What classes are compared by: head, clip or none.")
+]
+
+
+def data_spec(data: str | None, data_dir: Path | None, **more: Any) -> DataSpec:
     """The images that the options name.
+
+    Args:
+        more: fields of DataSpec; those that are None keep their defaults.
 
     Raises:
         UsageError: none are named.
@@ -71,20 +115,45 @@ def data_spec(
     source = data or (str(data_dir) if data_dir else None)
     if source is None:
         raise UsageError(NO_DATA, HOW_TO_NAME_DATA)
-    spec = DataSpec(
-        source=absolute(source),
-        root=str(data_dir.absolute()) if data and data_dir else None,
-        train_split=train_split,
-        val_split=val_split,
-        fraction=1.0 if fraction is None else fraction,
-        seed=seed or 0,
-        guard=guard,
-        limit=limit,
-    )
+    given: dict[str, Any] = {
+        k: file_path(v) if k in FILES else v for k, v in more.items() if v is not None
+    }
+    root = str(data_dir.absolute()) if data and data_dir else None
+    spec = DataSpec(source=absolute(source), root=root, **given)
     from kt_cli.sweep.config import check_data
 
     check_data(spec)
     return spec
+
+
+def file_path(path: Path | str) -> str:
+    """A file by its absolute path, since jobs may run elsewhere."""
+    return str(path) if str(path) == "timm" else str(Path(path).expanduser().absolute())
+
+
+def precision(amp: bool, dtype: str | None, device: str) -> str:
+    """EvalSpec.amp as --amp and --amp-dtype say.
+
+    Raises:
+        UnknownName: no such type.
+    """
+    if not amp:
+        return ""
+    from kt_cli.sweep.config import AMP
+
+    chosen = dtype or ("float16" if device == "cuda" else "bfloat16")
+    if chosen not in AMP[1:]:
+        raise unknown("type of mixed precision", chosen, AMP[1:])
+    return chosen
+
+
+def warn_of_empty_classes(images: ImageSet) -> None:
+    empty = images.empty_classes
+    if empty and len(images) >= len(images.classes):
+        more = f" and {len(empty) - NAMED} more" if len(empty) > NAMED else ""
+        screen.warn(
+            f"no images of {', '.join(empty[:NAMED])}{more}: these classes keep their labels."
+        )
 
 
 Overwrite = Annotated[

@@ -27,6 +27,8 @@ def pretrain(
     data_dir: options.DataDir = None,
     train_split: options.TrainSplit = "train",
     val_split: options.ValSplit = "validation",
+    class_map: options.ClassMap = None,
+    labels: options.Labels = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder that receives one folder per model.")
     ] = Path("zoo"),
@@ -60,7 +62,10 @@ def pretrain(
 
     A slice of the training images (--guard) is set aside and recorded with the model.
     """
-    images = options.data_spec(data, data_dir, train_split, val_split, guard=guard)
+    images = options.data_spec(
+        data, data_dir, train_split=train_split, val_split=val_split, guard=guard,
+        class_map=class_map, labels=labels,
+    )  # fmt: skip
     if name and len(arch) > 1:
         raise UsageError(f"--name names one model, not {len(arch)}", "Leave it out.")
     specs = [

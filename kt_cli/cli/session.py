@@ -125,7 +125,7 @@ class Session:
                 images = leave_out_guards(images, self.models)
                 self.spec = replace(self.spec, data=images)
             data = open_data(images, training=transfers or bool(self.spec.zoo))
-            classes.require_classes(self.models, len(data.classes), images.source)
+            classes.require_classes(self.models, data.classes, images.source, data.eval.select)
             transfer_id = data.transfer_id if transfers else ""
             self._planner = Planner(
                 self.spec, self.folder, self.models, (data.eval.fingerprint, transfer_id),

@@ -52,6 +52,24 @@ def sweep(
     augment: Annotated[str | None, typer.Option(help="none, flip, affine or paper.")] = None,
     fraction: options.Fraction = None,
     limit: options.Limit = None,
+    class_map: options.ClassMap = None,
+    labels: options.Labels = None,
+    valid_labels: options.ValidLabels = None,
+    real_labels: options.RealLabels = None,
+    eval_amp: Annotated[
+        str | None,
+        typer.Option(help="Mixed precision of evaluation: float16 or bfloat16; by default none."),
+    ] = None,
+    class_embedding: Annotated[
+        str | None, typer.Option(help="What classes are compared by: head, clip or none.")
+    ] = None,
+    flips_by_class: Annotated[
+        bool | None,
+        typer.Option("--flips-by-class/--no-flips-by-class", help="Keep flips of each class."),
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="random: adds randomly initialised teachers.")
+    ] = None,
     gpus: Annotated[
         int | None, typer.Option(min=1, help="GPUs to use at once; by default all.")
     ] = None,
@@ -85,10 +103,18 @@ def sweep(
     transfer = {
         "epochs": epochs, "lr": lr, "batch_size": batch_size, "micro_batch": micro_batch,
         "augment": augment, "pairs": _pairs(pairs), "methods": _comma(methods),
-        "seeds": _numbers(seeds), "save_students": save_students,
+        "seeds": _numbers(seeds), "save_students": save_students, "eval_amp": eval_amp,
     }  # fmt: skip
-    images = {"source": data, "root": data_dir, "fraction": fraction, "limit": limit}
-    spec = _spec(file, {"name": name, "models": models, "transfer": transfer, "data": images})
+    about_pairs = {
+        "class_embedding": class_embedding, "flips_by_class": flips_by_class, "baseline": baseline,
+    }  # fmt: skip
+    images = {
+        "source": data, "root": data_dir, "fraction": fraction, "limit": limit,
+        "class_map": class_map, "labels": labels, "valid_labels": valid_labels,
+        "real_labels": real_labels,
+    }  # fmt: skip
+    spec = _spec(file, {"name": name, "models": models, "complementarity": about_pairs,
+                        "transfer": transfer, "data": images})  # fmt: skip
     _check_names(spec)
     resolved = _resolve(spec)
     session = Session(spec, output / spec.name, resolved, places(gpus, processes), retry_failed)
@@ -123,10 +149,11 @@ def _spec(file: Path | None, flags: dict[str, Any]) -> SweepSpec:
             tables["data"]["source"] = root
         elif not tables["data"].keys() - {"fraction", "limit"}:
             del tables["data"]
-    if isinstance(tables.get("data", {}).get("root"), str):
-        tables["data"]["root"] = options.absolute(tables["data"]["root"])
-    if isinstance(tables.get("data", {}).get("source"), str):
-        tables["data"]["source"] = options.absolute(tables["data"]["source"])
+    images = tables.get("data", {})
+    for key in ("source", "root", *options.FILES):
+        if isinstance(images.get(key), str):
+            whole = options.file_path if key in options.FILES else options.absolute
+            images[key] = whole(images[key])
     return config.build(tables, _default_name(file, flags["models"]))
 
 
@@ -136,11 +163,13 @@ def _default_name(file: Path | None, models: list[str] | None) -> str:
 
 
 def _check_names(spec: SweepSpec) -> None:
+    from kt_cli.complementarity.embedding import require_kind
     from kt_cli.data.views import find_augment
     from kt_cli.transfer import methods
 
     for method in spec.methods:
         methods.find(method)
+    require_kind(spec.class_embedding)
     for augment in (spec.transfer.augment, *(entry.augment for entry in spec.zoo)):
         find_augment(augment)
 
@@ -149,7 +178,9 @@ def _resolve(spec: SweepSpec) -> list[Model]:
     from kt_cli.zoo import classes, names
 
     resolved = names.resolve(spec.models) if spec.models else []
-    classes.common_num_classes(resolved)
+    names.refuse_predictions(resolved, "kt sweep")
+    if spec.data is None:
+        classes.require_common(resolved)
     for entry in spec.zoo:
         names.require_architecture(entry.arch, entry.pretrained)
     if len(resolved) + len(spec.zoo) < 2:

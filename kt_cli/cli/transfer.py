@@ -29,6 +29,10 @@ def transfer(
     data_dir: options.DataDir = None,
     train_split: options.TrainSplit = "train",
     val_split: options.ValSplit = "validation",
+    class_map: options.ClassMap = None,
+    labels: options.Labels = None,
+    valid_labels: options.ValidLabels = None,
+    real_labels: options.RealLabels = None,
     method: Annotated[
         str, typer.Option("-m", "--method", help="kl, xekl, kl-dp or kl-dp-u.")
     ] = DEFAULT.method,
@@ -74,8 +78,10 @@ def transfer(
         crop=crop, side=side, eval_size=eval_size.value,
     )  # fmt: skip
     images = options.data_spec(
-        data, data_dir, train_split, val_split, limit, fraction, data_seed, guard or 0.0
-    )
+        data, data_dir, train_split=train_split, val_split=val_split, limit=limit,
+        fraction=fraction, seed=data_seed, guard=guard, class_map=class_map, labels=labels,
+        valid_labels=valid_labels, real_labels=real_labels,
+    )  # fmt: skip
     teacher, student = _two(models)
     _check(spec)
     if guard is None:
@@ -100,15 +106,15 @@ def _two(references: list[str]) -> tuple[Model, Model]:
             f"kt transfer takes one teacher and one student, not {len(references)} models",
             "Several teachers for one student are not supported in this version.",
         )
-    from kt_cli.zoo import classes, names
+    from kt_cli.zoo import names
 
     resolved = names.resolve(references)
+    names.refuse_predictions(resolved, "kt transfer")
     if len(resolved) != 2:
         raise UsageError(
             f"teacher and student must be two different models: {', '.join(references)}",
             "A selection such as timm-top300 is for kt sweep.",
         )
-    classes.common_num_classes(resolved)
     return resolved[0], resolved[1]
 
 
@@ -131,7 +137,8 @@ def _run(
     from kt_cli.zoo import classes, load
 
     opened = open_data(images, training=True)
-    classes.require_classes((teacher, student), len(opened.classes), images.source)
+    classes.require_classes((teacher, student), opened.classes, images.source, opened.eval.select)
+    options.warn_of_empty_classes(opened.eval)
     load.require_weights((teacher, student))
     _warn_if_short(spec, len(opened.training()))
     run = Run("transfer", (teacher, student), opened.transfer_id, spec, images)

@@ -1,175 +1,267 @@
 """Statistics of all ordered pairs of models, from matrix operations (docs/methods.md, Section 1).
 
 A matrix [t, s] is about teacher t and student s. Shares are in percent. Nothing here loops over
-samples or pairs: flips come from products of 0/1 matrices (exact in float32 up to 2²⁴ samples),
+samples: flips come from products of 0/1 matrices (exact in float32 up to 2²⁴ samples a class),
 and memory is bounded by working on blocks of teachers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import binom
 from torch import Tensor
 
+from kt_cli.complementarity.classes import ClassEmbedding
+from kt_cli.complementarity.significance import mcnemar
+from kt_cli.progress import Progress, silent
 from kt_cli.schema import TOP_PERCENTS
 
 Matrix = NDArray[np.float64]
-BLOCK_ELEMENTS = 32_000_000
+BLOCK_ELEMENTS = 16_000_000
+AGREEMENT = "compare predictions"
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Predictions of M models on the same n samples of C classes.
+    """What M models say about the same n samples of C classes.
 
-    labels: (n,) int64. preds: (M, n) int64. confidence: (M, n) float32.
+    labels: (n,) integer, the class that a sample counts for. right: (M, n) bool.
+    preds: (M, n) integer. confidence: (M, n) float32; a row of NaN where it is not known.
     """
 
-    labels: NDArray[np.int64]
-    preds: NDArray[np.int64]
+    labels: NDArray[np.integer]
+    right: NDArray[np.bool_]
+    preds: NDArray[np.integer]
     confidence: NDArray[np.float32]
     num_classes: int
 
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        right: NDArray[np.bool_] = self.preds == self.labels
-        return right
 
+def pair_blocks(
+    outputs: Outputs,
+    embedding: ClassEmbedding | None = None,
+    *,
+    by_class: bool = False,
+    progress: Progress = silent,
+) -> Iterator[tuple[slice, dict[str, Any]]]:
+    """Statistics for consecutive blocks of b teachers, each as (b, M) matrices by column name.
 
-def pair_blocks(outputs: Outputs) -> Iterator[tuple[slice, dict[str, Matrix]]]:
-    """Statistics for consecutive blocks of teachers, each as (b, M) matrices by column name."""
-    right = torch.from_numpy(outputs.right).float()
-    models = len(right)
+    Args:
+        embedding: of the classes; without it the similarities of classes are NaN.
+        by_class: also `flips_by_class`, (b, M, C) int32.
+    """
+    equal = agreement(outputs.preds, progress)
+    confident = most_confident(outputs.right, outputs.confidence)
+    accuracy = outputs.right.sum(axis=1, dtype=np.int64)
+    n, models = len(outputs.labels), len(outputs.right)
+    counter = FlipCounter(outputs.right, outputs.labels, outputs.num_classes)
     size = max(1, BLOCK_ELEMENTS // (models * outputs.num_classes))
     for start in range(0, models, size):
         rows = slice(start, min(start + size, models))
-        yield rows, _block(outputs, right, rows)
+        counts = counter.flips(rows)
+        block: dict[str, Any] = {
+            **_shares(accuracy, counts.sum(axis=2), rows, n),
+            "agreement": 100 / n * equal[rows],
+            "confident_acc": 100 / n * confident[rows],
+            **by_class_statistics(counts, embedding),
+        }
+        if by_class:
+            block["flips_by_class"] = counts
+        yield rows, block
+        progress(rows.stop, models, "statistics of pairs")
 
 
-def all_pairs(outputs: Outputs) -> dict[str, Matrix]:
+def all_pairs(outputs: Outputs, embedding: ClassEmbedding | None = None) -> dict[str, Matrix]:
     """`pair_blocks` put together: (M, M) matrices by column name."""
-    blocks = [block for _, block in pair_blocks(outputs)]
+    blocks = [block for _, block in pair_blocks(outputs, embedding)]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
-def _block(outputs: Outputs, right: Tensor, rows: slice) -> dict[str, Matrix]:
-    n = right.shape[1]
-    by_class = flips_by_class(right[rows], right, outputs.labels, outputs.num_classes)
-    positive = by_class.sum(dim=2).double().numpy()
-    accuracy = right.double().sum(dim=1).numpy()
-    difference = accuracy[rows, None] - accuracy[None]
-    negative = positive - difference
-    shares = {
-        "teacher_acc": np.broadcast_to(accuracy[rows, None], positive.shape),
-        "student_acc": np.broadcast_to(accuracy[None], positive.shape),
-        "acc_diff": difference,
+class FlipCounter:
+    """Counts positive flips by class: for M models, right (M, n) and labels (n,) as in `Outputs`.
+
+    Samples are sorted by label once, so that a class is a slice of columns.
+    """
+
+    def __init__(
+        self, right: NDArray[np.bool_], labels: NDArray[np.integer], num_classes: int
+    ) -> None:
+        order = np.argsort(labels, kind="stable")
+        self._edges = np.searchsorted(labels[order], np.arange(num_classes + 1)).tolist()
+        self._right = torch.from_numpy(right[:, order])
+        self._known = torch.stack(
+            [inside.sum(dim=1, dtype=torch.int32) for inside in self._classes(self._right)]
+        )  # (C, M)
+
+    def flips(self, teachers: slice) -> NDArray[np.int32]:
+        """(b, M, C): samples of class c that teacher t has right and student s wrong."""
+        known = self._known[:, teachers]
+        both = torch.empty(len(known), known.shape[1], len(self._right))
+        for c, inside in enumerate(self._classes(self._right)):
+            values = inside.float()
+            torch.mm(values[teachers], values.T, out=both[c])
+        return (known[:, :, None] - both.int()).permute(1, 2, 0).contiguous().numpy()
+
+    def _classes(self, right: Tensor) -> Iterator[Tensor]:
+        for start, stop in zip(self._edges, self._edges[1:], strict=False):
+            yield right[:, start:stop]
+
+
+def _shares(
+    accuracy: NDArray[np.int64], positive: NDArray[np.int64], rows: slice, n: int
+) -> dict[str, Matrix]:
+    """What follows from the numbers of right answers, (M,), and of positive flips, (b, M)."""
+    teacher, student = accuracy[rows, None], accuracy[None]
+    negative = positive - (teacher - student)
+    counts = {
+        "teacher_acc": np.broadcast_to(teacher, positive.shape),
+        "student_acc": np.broadcast_to(student, positive.shape),
+        "acc_diff": teacher - student,
         "pos_flips": positive,
         "neg_flips": negative,
-        "oracle_acc": accuracy[None] + positive,
-        "agreement": _agreement(outputs.preds, rows),
-        "confident_acc": _most_confident(outputs, rows),
+        "oracle_acc": student + positive,
     }
     return {
-        **{name: 100 / n * counts for name, counts in shares.items()},
-        "kappa": kappa(positive, negative, accuracy[rows, None], accuracy[None], n),
+        **{name: 100 / n * values for name, values in counts.items()},
+        "kappa": kappa(positive, negative, teacher, student, n),
         "mcnemar_p": mcnemar(positive, negative),
-        "flip_entropy": flip_entropy(by_class),
-        **{f"top{p}_classes": top_classes(by_class, p) for p in TOP_PERCENTS},
     }
 
 
-def flips_by_class(
-    teachers: Tensor, students: Tensor, labels: NDArray[np.int64], num_classes: int
-) -> Tensor:
-    """Positive flips counted by label.
-
-    Args:
-        teachers, students: (T, n) and (S, n) float 0/1, whether each sample is right.
-        labels: (n,) int64.
-
-    Returns:
-        (T, S, C) float32 counts.
-    """
-    order = np.argsort(labels, kind="stable")
-    edges = np.searchsorted(labels[order], np.arange(num_classes + 1))
-    right, wrong = teachers[:, order], 1 - students[:, order]
-    counts = torch.zeros(num_classes, len(teachers), len(students))
-    for c in range(num_classes):
-        inside = slice(int(edges[c]), int(edges[c + 1]))
-        torch.mm(right[:, inside], wrong[:, inside].T, out=counts[c])
-    return counts.permute(1, 2, 0)
+# --- flips by class ------------------------------------------------------------------------------
 
 
-def flip_entropy(by_class: Tensor) -> Matrix:
-    """Entropy of flips (…, C) over classes in nats; uniform is ln C. NaN where nothing flips."""
-    counts = by_class.double()
-    total = counts.sum(dim=-1)
-    weighted = torch.special.xlogy(counts, counts).sum(dim=-1)
-    entropy = total.log() - weighted / total
-    result: Matrix = torch.where(total > 0, entropy.clamp_min(0), torch.nan).numpy()
+class _Ranked(NamedTuple):
+    """Flips (P, C) by class, ascending, their running sums from the largest, and the totals."""
+
+    ascending: Tensor
+    cumulated: Tensor
+    totals: Tensor
+
+
+def by_class_statistics(
+    counts: NDArray[np.int32], embedding: ClassEmbedding | None = None
+) -> dict[str, Matrix]:
+    """Entropy, top-p% classes and their similarity, of flips by class (…, C)."""
+    shape = counts.shape[:-1]
+    flat = np.ascontiguousarray(counts.reshape(-1, counts.shape[-1]))
+    ascending = np.sort(flat, axis=1)
+    cumulated = torch.from_numpy(np.cumsum(ascending[:, ::-1], axis=1, dtype=np.int32))
+    ranked = _Ranked(torch.from_numpy(ascending), cumulated, cumulated[:, -1])
+    found = {"flip_entropy": _entropy(ascending)}
+    for percent in TOP_PERCENTS:
+        sizes = _top_sizes(ranked, percent)
+        found[f"top{percent}_classes"] = _where_flips(sizes, ranked)
+        found |= _similarity(f"top{percent}_similarity", flat, ranked, sizes, embedding)
+    return {name: values.reshape(shape) for name, values in found.items()}
+
+
+def _entropy(counts: NDArray[np.int32]) -> Matrix:
+    """Entropy of flips (P, C) over classes in nats; uniform is ln C. NaN where nothing flips."""
+    # Counts are small whole numbers: a table is several times faster than logarithms.
+    values = np.arange(int(counts.max(initial=0)) + 1, dtype=np.float64)
+    weighted = (values * np.log(np.maximum(values, 1)))[counts].sum(axis=1)
+    total = counts.sum(axis=1).astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = np.log(total) - weighted / total
+    result: Matrix = np.where(total > 0, np.maximum(entropy, 0.0), np.nan)
     return result
 
 
-def top_classes(by_class: Tensor, percent: float) -> Matrix:
-    """The smallest number of classes that hold at least `percent` of the flips (…, C).
+def _top_sizes(ranked: _Ranked, percent: int) -> Tensor:
+    """The smallest number of classes, by flips descending, that hold `percent` of the flips.
 
-    Classes are taken by flips, descending. NaN where nothing flips. (The authors' code counts
-    one class more than this definition of theirs.)
+    (The authors' code counts one class more than this definition of theirs.)
     """
-    cumulated = by_class.sort(dim=-1, descending=True).values.double().cumsum(dim=-1)
-    total = cumulated[..., -1]
-    # In integers, so that a threshold that is met exactly is met.
-    short = (100 * cumulated < percent * total[..., None]).sum(dim=-1)
-    result: Matrix = torch.where(total > 0, short.double() + 1, torch.nan).numpy()
+    # In whole numbers, so that a threshold that is met exactly is met.
+    wanted = -(-ranked.totals.long() * percent // 100)
+    found = torch.searchsorted(ranked.cumulated, wanted[:, None].int())[:, 0]
+    return found.clamp_max(ranked.cumulated.shape[1] - 1) + 1
+
+
+def _where_flips(values: Tensor, ranked: _Ranked) -> Matrix:
+    result: Matrix = torch.where(ranked.totals > 0, values.double(), torch.nan).numpy()
     return result
 
 
-def kappa(positive: Matrix, negative: Matrix, right_t: Matrix, right_s: Matrix, n: int) -> Matrix:
+def _similarity(
+    name: str,
+    counts: NDArray[np.int32],
+    ranked: _Ranked,
+    sizes: Tensor,
+    embedding: ClassEmbedding | None,
+) -> dict[str, Matrix]:
+    """Mean cosine of the top classes, and its percentile among random sets of that size."""
+    if embedding is None:
+        nothing = np.full(len(counts), np.nan)
+        return {name: nothing, f"{name}_pct": nothing}
+    ascending = ranked.ascending
+    least = ascending.gather(1, ascending.shape[1] - sizes[:, None])
+    left = torch.searchsorted(ascending, least)[:, 0]
+    right = torch.searchsorted(ascending, least, right=True)[:, 0]
+    above, tied = ascending.shape[1] - right, right - left
+    similarity = embedding.top_similarity(torch.from_numpy(counts), least[:, 0], above, tied, sizes)
+    values = _where_flips(similarity, ranked)
+    percentile = embedding.percentile(values, sizes.numpy().astype(np.float64))
+    return {name: values, f"{name}_pct": percentile.numpy()}
+
+
+# --- agreement and ceilings ----------------------------------------------------------------------
+
+
+def kappa(positive: Any, negative: Any, right_t: Any, right_s: Any, n: int) -> Matrix:
     """Error consistency (Geirhos et al., 2020): Cohen's κ on correctness, from counts.
 
     NaN where the agreement expected by chance is complete (both always right, or always wrong).
     """
     observed = 1 - (positive + negative) / n
-    expected = (right_t * right_s + (n - right_t) * (n - right_s)) / n**2
+    expected = (right_t / n) * (right_s / n) + (1 - right_t / n) * (1 - right_s / n)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(expected < 1, (observed - expected) / (1 - expected), np.nan)
 
 
-def mcnemar(positive: Any, negative: Any) -> Matrix:
-    """McNemar's exact test on discordant counts: two-sided binomial p-values with p = ½."""
-    positive, negative = np.asarray(positive), np.asarray(negative)
-    tail = binom.cdf(np.minimum(positive, negative), positive + negative, 0.5)
-    result: Matrix = np.minimum(1.0, 2 * tail)
-    return result
+def agreement(preds: NDArray[np.integer], progress: Progress = silent) -> Matrix:
+    """Numbers of equal predictions: (M, n) -> (M, M)."""
+
+    def equal(t: int) -> list[Any]:
+        mine = preds[t]
+        return [np.count_nonzero(mine == other) for other in preds[t + 1 :]]
+
+    return _symmetric(equal, np.full(len(preds), preds.shape[1]), progress)
 
 
-def _agreement(preds: NDArray[np.int64], rows: slice) -> Matrix:
-    """Numbers of equal predictions, (b, M)."""
-    compact = preds.astype(np.int16 if preds.max(initial=0) < 2**15 else np.int32)
-    return np.stack([(compact == teacher).sum(axis=1) for teacher in compact[rows]]).astype(float)
+def most_confident(right: NDArray[np.bool_], confidence: NDArray[np.float32]) -> Matrix:
+    """Numbers of samples that the more confident of two models has right: (M, n) -> (M, M).
+
+    Where both are equally confident, each decides half of the time. NaN where a model's
+    confidence is not known.
+    """
+    # Signed by correctness, the more confident is right exactly where the sum is positive.
+    signed = np.where(right, confidence, -confidence)
+
+    def better(t: int) -> list[Any]:
+        opposite = -signed[t]
+        return [(np.count_nonzero(other > opposite) + np.count_nonzero(other >= opposite)) / 2
+                for other in signed[t + 1 :]]  # fmt: skip
+
+    found = _symmetric(better, right.sum(axis=1))
+    unknown = np.asarray(np.isnan(confidence).any(axis=1))
+    found[unknown] = np.nan
+    found[:, unknown] = np.nan
+    return found
 
 
-def _most_confident(outputs: Outputs, rows: slice) -> Matrix:
-    """Numbers of samples that the more confident of the two has right; a tie is the student's."""
-    right, confidence = outputs.right, outputs.confidence
-    return np.stack(
-        [
-            np.where(confidence[t] > confidence, right[t], right).sum(axis=1)
-            for t in range(len(right))[rows]
-        ]
-    ).astype(float)
-
-
-def mean_probability_accuracy(
-    logits: list[NDArray[np.float16]], labels: NDArray[np.int64]
-) -> float:
-    """Top-1 in percent of the mean of the models' probabilities; logits: each (n, C)."""
-    total = torch.zeros(logits[0].shape)
-    for values in logits:
-        total += torch.from_numpy(values.astype(np.float32)).softmax(dim=1)
-    return float(100 * (total.argmax(dim=1).numpy() == labels).mean())
+def _symmetric(
+    above: Callable[[int], list[Any]], diagonal: NDArray[Any], progress: Progress = silent
+) -> Matrix:
+    """A symmetric matrix from its diagonal and the rows of what is above it."""
+    found = np.diag(diagonal).astype(np.float64)
+    for row in range(len(diagonal)):
+        found[row, row + 1 :] = above(row)
+        found[row + 1 :, row] = found[row, row + 1 :]
+        progress(row + 1, len(diagonal), AGREEMENT)
+    return found

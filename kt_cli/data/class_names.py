@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 SYNSET = re.compile(r"n\d{8}")
+
+
+@lru_cache(maxsize=1)
+def imagenet_synsets() -> tuple[str, ...]:
+    """WordNet ids of ImageNet-1k's classes, in label order."""
+    import timm.data
+
+    info: Any = timm.data.ImageNetInfo("imagenet-1k")  # type: ignore[attr-defined]
+    return tuple(info.label_names())
 
 
 def readable(classes: Sequence[str]) -> list[str]:

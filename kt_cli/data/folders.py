@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -12,19 +11,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kt_cli.data.images import ImageSet, Split, sample
+from kt_cli.data.images import ImageSet, Names, Split, as_rgb, sample
+from kt_cli.data.labels import EXTENSIONS, class_map, ground_truth
+from kt_cli.data.subsets import Indices
 from kt_cli.errors import DataError
 from kt_cli.spec import HOW_TO_NAME_DATA, DataSpec
+from kt_cli.zoo.own import natural
 
-EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
-)
 SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "validation", "valid", "test"),
 }
 # Sizes tell a changed file from its name's twin, but 1.3 million stats take minutes on NFS.
 STAT_ALL_UP_TO = 200_000
+ENDINGS = tuple(EXTENSIONS)
 
 
 def folder(spec: DataSpec, split: Split) -> ImageSet | None:
@@ -36,58 +36,105 @@ def folder(spec: DataSpec, split: Split) -> ImageSet | None:
     if here is None and _split_folder(root, "val") is None and _split_folder(root, "train") is None:
         # Class folders without splits: images to evaluate on.
         here = root if split == "val" else None
-    return None if here is None else class_folders(here, spec.source)
+    if here is None:
+        return None
+    classes = class_map(Path(spec.class_map)) if spec.class_map else None
+    if split == "val" and spec.labels:
+        return flat_folder(
+            here, spec.source, Path(spec.labels), classes or _training_classes(root, here)
+        )
+    return class_folders(here, spec.source, classes)
 
 
 def _split_folder(root: Path, split: Split) -> Path | None:
     return next((root / name for name in SPLIT_FOLDERS[split] if (root / name).is_dir()), None)
 
 
+def _training_classes(root: Path, here: Path) -> tuple[str, ...] | None:
+    """The classes of the training folder beside a flat evaluation folder."""
+    train = _split_folder(root, "train")
+    return tuple(_class_names(train)) or None if train not in (None, here) else None
+
+
+def _class_names(root: Path | None) -> list[str]:
+    """Names of class folders in timm's order."""
+    if root is None:
+        return []
+    found = [e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")]
+    return sorted(found, key=natural)
+
+
 @lru_cache(maxsize=8)
-def class_folders(root: Path, name: str) -> ImageSet:
-    folders = [e for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")]
-    classes = tuple(sorted((entry.name for entry in folders), key=_natural))
-    if not classes:
+def class_folders(root: Path, name: str, classes: tuple[str, ...] | None = None) -> ImageSet:
+    """Images in one folder per class.
+
+    Args:
+        classes: names of the folders in label order; None for timm's order of those that exist.
+    """
+    folders = _class_names(root)
+    if not folders:
         raise DataError(
-            f"no class folders in {root}", "Expected one folder per class, with images."
+            f"no class folders in {root}",
+            "Expected one folder per class, with images; or a flat folder with --labels FILE.",
+        )
+    if classes is None:
+        classes = tuple(folders)
+    outside = sorted(set(folders) - set(classes))
+    if outside:
+        raise DataError(
+            f"the class map does not name {len(outside)} folders of {root}, such as {outside[0]}",
+            "It must name every class folder, one a line, in label order.",
         )
     ids, labels = [], []
     for label, class_name in enumerate(classes):
-        files = sorted(_image_files(root / class_name), key=_natural)
+        files = sorted(_image_files(root / class_name), key=natural)
         ids += [f"{class_name}/{file}" for file in files]
         labels += [label] * len(files)
+    return _images(root, name, classes, ids, np.asarray(labels, np.int64))
+
+
+@lru_cache(maxsize=8)
+def flat_folder(
+    root: Path, name: str, truth: Path, classes: tuple[str, ...] | None = None
+) -> ImageSet:
+    """Images in one folder, with their labels in a file."""
+    ids = sorted(_image_files(root), key=natural)
+    classes, labels = ground_truth(truth, ids, classes)
+    return _images(root, name, classes, ids, labels)
+
+
+def _images(
+    root: Path, name: str, classes: tuple[str, ...], ids: list[str], labels: Indices
+) -> ImageSet:
     if not ids:
-        raise DataError(
-            f"no images in the class folders of {root}", f"Known: {', '.join(sorted(EXTENSIONS))}."
-        )
+        raise DataError(f"no images below {root}", f"Known: {', '.join(sorted(EXTENSIONS))}.")
+    names = Names.of(ids)
     return ImageSet(
         name=name,
         classes=classes,
-        ids=ids,
-        labels=np.asarray(labels, np.int64),
-        read=partial(_read_file, root, ids),
-        fingerprint=_folder_fingerprint(root, classes, ids),
+        ids=names,
+        labels=labels,
+        read=partial(_read_file, root, names),
+        fingerprint=_folder_fingerprint(root, classes, names, labels),
     )
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    """timm's order of names: digits count as numbers, case decides only between equals."""
-    parts = re.split(r"([0-9]+)", name.lower())
-    return [int(s) if s.isascii() and s.isdigit() else s for s in parts], name
 
 
 def _image_files(folder: Path) -> list[str]:
     """Paths of images anywhere below `folder`, relative to it, with forward slashes."""
     found = []
     for parent, _, files in os.walk(folder):
-        inside = Path(parent).relative_to(folder)
-        found += [(inside / f).as_posix() for f in files if Path(f).suffix.lower() in EXTENSIONS]
+        inside = Path(parent).relative_to(folder).as_posix()
+        prefix = "" if inside == "." else f"{inside}/"
+        found += [prefix + f for f in files if f.lower().endswith(ENDINGS)]
     return found
 
 
-def _folder_fingerprint(root: Path, classes: Sequence[str], ids: Sequence[str]) -> str:
-    state = hashlib.blake2b("\n".join(classes).encode(), digest_size=8)
-    state.update("\n".join(ids).encode())
+def _folder_fingerprint(
+    root: Path, classes: Sequence[str], ids: Sequence[str], labels: Indices
+) -> str:
+    state = hashlib.blake2b("\n".join(classes).encode("utf-8", "surrogateescape"), digest_size=8)
+    state.update("\n".join(ids).encode("utf-8", "surrogateescape"))
+    state.update(labels.tobytes())
     sizes = [(root / ids[i]).stat().st_size for i in sample(len(ids), STAT_ALL_UP_TO)]
     state.update(np.asarray(sizes, np.int64).tobytes())
     for i in sample(len(ids)):
@@ -99,6 +146,6 @@ def _read_file(root: Path, ids: Sequence[str], i: int) -> Image.Image:
     path = root / ids[i]
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return as_rgb(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"cannot decode {path}: {error}", "Repair or remove the file.") from error

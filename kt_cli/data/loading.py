@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,30 +16,29 @@ from kt_cli.data.images import ImageSet
 from kt_cli.errors import KtError
 
 Transform = Callable[[Image], Tensor]
-SMALL = 5_000
-
-
-def default_workers(n: int) -> int:
-    """Worker processes for n images: none where starting them costs more than they save.
-
-    A process's threads are its share of the machine, so its workers are not more.
-    """
-    return 0 if n < SMALL else min(8, torch.get_num_threads())
+WORTH_SECONDS = 1.0
+TRIED = 3
 
 
 def batches(
-    images: ImageSet, transform: Transform, batch_size: int, workers: int | None = None
-) -> Iterator[Tensor]:
-    """Transformed images in order, stacked into (b, …) batches.
+    images: ImageSet,
+    transforms: Sequence[Transform],
+    batch_size: int,
+    workers: int | None = None,
+) -> Iterator[list[Tensor]]:
+    """Images in order, decoded once: for each batch what each transform makes of it, (b, …).
+
+    Args:
+        workers: decoding processes; None for as many as pay.
 
     Raises:
         DataError: an image cannot be decoded; the message names it.
     """
-    count = default_workers(len(images)) if workers is None else workers
+    dataset = _Transformed(images, transforms)
     loader: DataLoader[Any] = DataLoader(
-        _Transformed(images, transform),
+        dataset,
         batch_size=batch_size,
-        num_workers=count,
+        num_workers=_worth(dataset) if workers is None else workers,
         collate_fn=_stack,
         worker_init_fn=_quiet_worker,
         pin_memory=torch.cuda.is_available(),
@@ -49,25 +49,41 @@ def batches(
         yield batch
 
 
+def _worth(dataset: _Transformed) -> int:
+    """Worker processes: none where starting them costs more than they save, by a first look.
+
+    A process's threads are its share of the machine, so its workers are not more.
+    """
+    tried = range(0, len(dataset), max(1, len(dataset) // TRIED))[:TRIED]
+    start = time.perf_counter()
+    for i in tried:
+        dataset[i]
+    seconds = (time.perf_counter() - start) * len(dataset) / max(1, len(tried))
+    return 0 if seconds < WORTH_SECONDS else min(8, torch.get_num_threads())
+
+
 class _Transformed(Dataset[Any]):
     """Errors travel as values: a worker that raises would bury the cause in its traceback."""
 
-    def __init__(self, images: ImageSet, transform: Transform) -> None:
-        self.images, self.transform = images, transform
+    def __init__(self, images: ImageSet, transforms: Sequence[Transform]) -> None:
+        self.images, self.transforms = images, transforms
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, i: int) -> Tensor | KtError:
+    def __getitem__(self, i: int) -> list[Tensor] | KtError:
         try:
-            return self.transform(self.images.read(i))
+            image = self.images.read(i)
+            return [transform(image) for transform in self.transforms]
         except KtError as error:
             return error
 
 
-def _stack(items: list[Tensor | KtError]) -> Tensor | KtError:
+def _stack(items: list[list[Tensor] | KtError]) -> list[Tensor] | KtError:
     error = next((item for item in items if isinstance(item, KtError)), None)
-    return error or torch.stack([item for item in items if isinstance(item, Tensor)])
+    if error is not None:
+        return error
+    return [torch.stack(same) for same in zip(*items, strict=True)]
 
 
 def _quiet_worker(_: int) -> None:

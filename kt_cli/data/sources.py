@@ -13,6 +13,7 @@ import numpy as np
 from kt_cli.data.digits import digits
 from kt_cli.data.folders import folder
 from kt_cli.data.images import ImageSet, Split
+from kt_cli.data.labels import relabelled
 from kt_cli.data.subsets import stratified
 from kt_cli.data.timm_sets import timm_set
 from kt_cli.errors import DataError, UnknownName, unknown
@@ -56,9 +57,14 @@ def open_data(spec: DataSpec, training: bool = False) -> Data:
         DataError: a folder is missing, empty, or its splits disagree in their classes.
     """
     source = _source(spec)
+    if source is not SOURCES["folder"] and (spec.class_map or spec.labels):
+        raise DataError(
+            f"{spec.source} has labels of its own", "--class-map and --labels are for folders."
+        )
     images = source(spec, "val")
     if images is None:
         raise DataError(f"{spec.source} has no evaluation images", HOW_TO_NAME_DATA)
+    images = relabelled(images, spec)
     if spec.limit is not None and spec.limit < len(images):
         images = images.subset(stratified(images.labels, spec.limit, spec.seed))
     everything = source(spec, "train") if training else None

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from kt_cli.data.images import ImageSet, Split, sample
+from kt_cli.data.images import ImageSet, Names, Split, as_rgb, sample
 from kt_cli.data.subsets import Indices
 from kt_cli.errors import DataError, first_line
 from kt_cli.spec import DataSpec
@@ -32,6 +32,8 @@ def timm_set(spec: DataSpec, split: Split) -> ImageSet | None:
             "hfds/ needs the package 'datasets' and the data in its cache.",
         ) from error
     labels = np.asarray(_labels(dataset), np.int64)
+    if labels.min(initial=0) < 0:
+        raise DataError(f"{spec.source} has no labels in its split {split_name}")
     classes = _classes(dataset, labels)
     state = hashlib.blake2b(labels.tobytes(), digest_size=8, person=b"kt-timm")
     state.update("\n".join((spec.source, split_name, *classes)).encode())
@@ -41,7 +43,7 @@ def timm_set(spec: DataSpec, split: Split) -> ImageSet | None:
     return ImageSet(
         name=spec.source,
         classes=classes,
-        ids=[str(i) for i in range(len(labels))],
+        ids=Names.of(map(str, range(len(labels)))),
         labels=labels,
         read=read,
         fingerprint=f"timm-{state.hexdigest()}",
@@ -73,7 +75,7 @@ def _read(dataset: Any, source: str, i: int) -> Image.Image:
         if hasattr(dataset, "reader"):
             # timm's ImageDataset silently gives the next image in place of a corrupt one.
             with dataset.reader[i][0] as file, Image.open(file) as image:
-                return image.convert("RGB")
-        return cast(Image.Image, dataset[i][0]).convert("RGB")
+                return as_rgb(image)
+        return as_rgb(cast(Image.Image, dataset[i][0]))
     except Exception as error:
         raise DataError(f"cannot decode image {i} of {source}: {first_line(error)}") from error

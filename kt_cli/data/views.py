@@ -58,7 +58,7 @@ def _write_canonical(
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_2_0(file, header)
         done = 0
-        for batch in batches(images, partial(centre_square, crop=crop, side=side), 64):
+        for (batch,) in batches(images, [partial(centre_square, crop=crop, side=side)], 64):
             file.write(batch.contiguous().numpy().tobytes())
             done += len(batch)
             progress(done, len(images), "decode training images")

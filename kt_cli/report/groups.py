@@ -14,7 +14,7 @@ from kt_cli.errors import DataError
 from kt_cli.report.table import Cell
 
 OUTCOME = ["status", "error", "created"]
-DATA = ["data", "eval_data", "eval_size", "limit", "n", "num_classes"]
+DATA = ["data", "eval_data", "eval_size", "eval_amp", "limit", "n", "num_classes"]
 PAIR = ["teacher", "student", "teacher_key", "student_key"]
 TRAINING = ["n_train", "train_data", "fraction", "subset_seed", "guard"]
 SETTINGS = [
@@ -24,18 +24,21 @@ SETTINGS = [
 COLUMNS = {
     "pretrain": ["model", *OUTCOME],
     "models": [
-        "model", "model_key", *DATA, "accuracy", "top5", "params_m", "input_size", *OUTCOME,
+        "model", "model_key", *DATA, "accuracy", "accuracy_low",
+        "accuracy_high", "top5", "params_m", "input_size", "warning", *OUTCOME,
     ],
     "complementarity": [
-        *PAIR, *DATA, "acc_diff", "pos_flips", "agreement", "kappa", "flip_entropy",
-        *(f"top{p}_classes" for p in schema.TOP_PERCENTS), *OUTCOME,
+        *PAIR, *DATA, "acc_diff", "pos_flips", "agreement", "kappa", "mcnemar_p", "flip_entropy",
+        *(f"top{p}_classes" for p in schema.TOP_PERCENTS), "class_embedding", "class_similarity",
+        *(f"top{p}_similarity{end}" for p in schema.TOP_PERCENTS for end in ("", "_pct")),
+        *OUTCOME,
     ],
     "transfer": [
         *PAIR, "method", "seed", *DATA, *TRAINING, "settings", *SETTINGS, "student_acc", "delta",
         "gain", "loss", "transfer_p", "transfer_rate", "share_taught", *OUTCOME,
     ],
 }  # fmt: skip
-SAME_DATA = ("sweep", "eval_data", "eval_size")
+SAME_DATA = ("sweep", "eval_data", "eval_size", "eval_amp")
 SAME_TRANSFER = (*SAME_DATA, "train_data", "settings")
 
 Frames = dict[str, pd.DataFrame]

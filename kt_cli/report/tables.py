@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from kt_cli import schema, store
+from kt_cli.complementarity.significance import holm
 from kt_cli.errors import DataError
 from kt_cli.report import stats
 from kt_cli.report.captions import counted, data_caption, left_out, limit_note
@@ -53,10 +54,15 @@ def build(results: Results, names: Sequence[str] = NAMES) -> list[Table]:
 QUANTITIES: dict[str, str] = {
     "pos_flips": "ρ⁺ (%)",
     "pos_flips_weaker": "ρ⁺ from weaker teachers (%)",
+    "pos_flips_random": "ρ⁺ from randomly initialised teachers (%)",
     "agreement": "agreement (%)",
     "kappa": "error consistency κ",
     "flip_entropy": "entropy of ρ⁺ over classes (nats)",
     **{f"top{p}_classes": f"classes that hold {p}% of ρ⁺" for p in schema.TOP_PERCENTS},
+    **{
+        f"top{p}_similarity_pct": f"percentile of their similarity (top {p}%)"
+        for p in schema.TOP_PERCENTS
+    },
 }
 COMPLEMENTARITY = (
     Column("quantity", kind="text", detail=True),
@@ -78,16 +84,27 @@ def complementarity_tables(results: Results) -> list[Table]:
 
 
 def _complementarity(group: Group, failed: pd.DataFrame) -> Table:
-    pairs = group.rows.sort_values(["teacher", "student"], ignore_index=True)
+    every = group.rows.sort_values(["teacher", "student"], ignore_index=True)
+    untrained = every["teacher_key"].str.startswith("random:")
+    pairs = every[~untrained].reset_index(drop=True)
     weaker = pairs["pos_flips"].where(pairs["acc_diff"] < 0)
     pairs = pairs.assign(pos_flips_weaker=weaker)
-    rows = tuple(_spread_row(pairs, column) for column in QUANTITIES)
+    random = every[untrained].reset_index(drop=True)
+    random = random.assign(pos_flips_random=random["pos_flips"])
+    spreads = [
+        _spread_row(random if column == "pos_flips_random" else pairs, column)
+        for column in QUANTITIES
+        if column != "pos_flips_random" or len(random)
+    ]
+    rows = tuple(row for row in spreads if row[2] or not str(row[0]).endswith("_pct"))
     models = pd.concat([pairs["teacher"], pairs["student"]]).nunique()
     classes = int(group.rows["num_classes"].iloc[0])
     notes = (
         f"n = {counted(len(pairs), 'ordered pair')} of {counted(models, 'model')}. "
         "ρ⁺(teacher → student): images that the teacher has right and the student wrong.",
-        _extremes(pairs),
+        *_extremes(pairs),
+        *_different(pairs),
+        *_alike(pairs),
         f"Entropy of flips that are uniform over the C = {classes:,} classes: "
         f"ln C = {math.log(classes):.2f} nats.",
         *left_out(failed, group, "run"),
@@ -115,15 +132,41 @@ def _extreme_pairs(
     return f"{low['teacher']} → {low['student']}", f"{high['teacher']} → {high['student']}"
 
 
-def _extremes(pairs: pd.DataFrame) -> str:
+def _extremes(pairs: pd.DataFrame) -> list[str]:
     flips = pairs["pos_flips"]
     low, high = _extreme_pairs(pairs, flips)
-    return f"Smallest ρ⁺: {low} ({flips.min():.2f}%); largest: {high} ({flips.max():.2f}%)."
+    if low is None:
+        return []
+    return [f"Smallest ρ⁺: {low} ({flips.min():.2f}%); largest: {high} ({flips.max():.2f}%)."]
+
+
+def _different(pairs: pd.DataFrame) -> list[str]:
+    """How many accuracies differ, each two models counted once."""
+    once = pairs[pairs["teacher_key"] < pairs["student_key"]]["mcnemar_p"].dropna()
+    if once.empty:
+        return []
+    surely = int((holm(once.to_numpy()) < stats.SIGNIFICANT).sum())
+    return [
+        f"The accuracies of {surely:,} of {counted(len(once), 'pair')} of models differ "
+        "significantly (McNemar's exact test, p < 0.05 after Holm's correction)."
+    ]
+
+
+def _alike(pairs: pd.DataFrame) -> list[str]:
+    sources = sorted(s for s in pairs["class_embedding"].dropna().unique() if not s.endswith(":"))
+    if not sources:
+        return []
+    return [
+        "Similarity: mean cosine of the classes that hold a share of ρ⁺, as its percentile among "
+        f"random sets of as many classes; classes compared by {', '.join(sources)}."
+    ]
 
 
 MODELS = (
     Column("model", "model", "text"),
     Column("accuracy", "top-1\n(%)"),
+    Column("accuracy_low", "from\n(%)"),
+    Column("accuracy_high", "to\n(%)"),
     Column("top5", "top-5\n(%)"),
     Column("params_m", "params\n(M)"),
     Column("input_size", "input\n(px)", "count"),
@@ -140,7 +183,8 @@ def _models(group: Group, failed: pd.DataFrame) -> Table:
     keys = [column.key for column in MODELS]
     rows = tuple(tuple(map(native, row)) for row in ranked[keys].itertuples(index=False))
     notes = (
-        f"n = {counted(len(rows), 'model')}.",
+        f"n = {counted(len(rows), 'model')}. From, to: 95% interval of top-1 (Wilson).",
+        *[f"{r.model}: {r.warning}" for r in ranked.itertuples() if isinstance(r.warning, str)],
         *left_out(failed, group, "model"),
         *limit_note(group),
     )

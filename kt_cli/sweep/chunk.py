@@ -8,9 +8,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,7 +25,7 @@ from kt_cli.sweep.experiment import (
     check_data,
     pair_columns,
     pairs_run,
-    predict_run,
+    predict_runs,
     pretrain_run,
     transfer_run,
 )
@@ -32,22 +33,37 @@ from kt_cli.sweep.slots import Slot
 
 EXPERIMENTS: dict[str, Callable[[Run, Path, Progress], list[Row]]] = {
     "pretrain": pretrain_run,
-    "predict": predict_run,
     "pairs": pairs_run,
     "transfer": transfer_run,
 }
 
 
-def finish(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
-    """Do one run; rows with their outcome. An error becomes a row, except where rows cannot be."""
+def finish(runs: Sequence[Run], folder: Path, progress: Progress = silent) -> list[list[Row]]:
+    """Do one run, or several predictions together: for each, rows with their outcome.
+
+    An error becomes a row, except where rows cannot be written.
+    """
     try:
-        check_data(run)
-        rows = EXPERIMENTS[run.kind](run, folder, progress)
+        for run in runs:
+            check_data(run)
+        if runs[0].kind == "predict":
+            found = predict_runs(runs, folder, progress)
+        else:
+            (run,) = runs
+            found = [EXPERIMENTS[run.kind](run, folder, progress)]
     except WriteError:
         raise
     except Exception as error:
-        traceback.print_exc(file=sys.stderr)
-        return [failed_row(run, describe(error))]
+        found = [error] * len(runs)
+    return [_with_outcome(run, rows) for run, rows in zip(runs, found, strict=True)]
+
+
+def _with_outcome(run: Run, rows: list[Row] | Exception) -> list[Row]:
+    if isinstance(rows, WriteError):
+        raise rows
+    if isinstance(rows, Exception):
+        traceback.print_exception(rows, file=sys.stderr)
+        return [failed_row(run, describe(rows))]
     return [{"run_id": run.id, **row, "status": store.OK, "attempt": run.attempt} for row in rows]
 
 
@@ -79,12 +95,16 @@ def describe(error: BaseException) -> str:
 WORKER, STARTED = "worker ", "run "
 
 
-def run_chunk(manifest: str, start: int, stop: int, slot: Slot, watched: int | None = None) -> None:
+def run_chunk(
+    manifest: str, start: int, stop: int, slot: Slot, alone: bool, watched: int | None = None
+) -> None:
     """Do the runs `start` to `stop` of a manifest (one JSON per line), a part per run.
 
-    Says on stdout which run it starts, so that whoever finds it dead knows whose fault it was.
+    Says on stdout which runs it starts, so that whoever finds it dead knows whose fault it was.
 
     Args:
+        alone: run after run, where predictions could share decoded images: one of them killed a
+            worker that did them together.
         watched: process to die with: a local chunk must not outlive the sweep that started it.
     """
     if watched is not None:
@@ -96,12 +116,12 @@ def run_chunk(manifest: str, start: int, stop: int, slot: Slot, watched: int | N
         torch.set_num_threads(slot.threads)
     _say(f"{WORKER}{os.getpid()}")
     folder = Path(manifest).parent.parent
-    parts: dict[str, list[Path]] = {}
     with Path(manifest).open(encoding="utf-8") as lines:
-        for index, line in enumerate(itertools.islice(lines, start, stop), start):
-            run = Run.from_json(line)
-            _say(f"{STARTED}{index} {run.id}")
-            rows = finish(run, folder)
+        runs = [Run.from_json(line) for line in itertools.islice(lines, start, stop)]
+    parts: dict[str, list[Path]] = {}
+    for first, together in _groups(runs, start, alone):
+        _say(f"{STARTED}{first} {first + len(together)}")
+        for run, rows in zip(together, finish(together, folder), strict=True):
             if rows:
                 parts.setdefault(run.table, []).append(store.write(folder, run.table, rows))
             if rows and "CUDA error" in (rows[0].get("error") or ""):
@@ -109,6 +129,26 @@ def run_chunk(manifest: str, start: int, stop: int, slot: Slot, watched: int | N
                 sys.exit(1)
     for table, written in parts.items():
         store.merge(folder, table, written)
+
+
+def _groups(runs: Sequence[Run], start: int, alone: bool) -> Iterator[tuple[int, list[Run]]]:
+    """Runs that are done together, with the number of the first: predictions on the same images.
+
+    What failed before is done by itself.
+    """
+    first = start
+    for key, same in itertools.groupby(runs, lambda run: _sharing(run, alone)):
+        group = list(same)
+        size = len(group) if key is not None else 1
+        for i in range(0, len(group), size):
+            yield first + i, group[i : i + size]
+        first += len(group)
+
+
+def _sharing(run: Run, alone: bool) -> Any:
+    if run.kind != "predict" or alone or run.attempt > 1:
+        return None
+    return run.data_id, run.settings
 
 
 def _say(line: str) -> None:

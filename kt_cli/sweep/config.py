@@ -19,6 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+AMP = ("", "float16", "bfloat16")
 AUTO_PAIRS = 400  # as many as the paper draws
 
 
@@ -36,6 +37,9 @@ class SweepSpec:
         pair_seed: draws them.
         transfer: settings shared by all transfers (its method and seed are replaced).
         save_students: keep every student after transfer as a model.
+        class_embedding: what classes are compared by: "head", "clip" or "none".
+        flips_by_class: keep the flips of each class, for each pair.
+        baseline: "random" adds randomly initialised teachers to the pairs.
     """
 
     name: str
@@ -48,6 +52,9 @@ class SweepSpec:
     pair_seed: int = 0
     transfer: TransferSpec = field(default_factory=TransferSpec)
     save_students: bool = False
+    class_embedding: str = "head"
+    flips_by_class: bool = False
+    baseline: str = "none"
 
     def pair_count(self, models: int) -> int:
         """Ordered pairs to transfer among so many models."""
@@ -72,8 +79,11 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 SWEEP_KEYS = {
-    "name": str, "models": list, "data": dict, "transfer": dict, "pretrain": dict, "zoo": list,
+    "name": str, "models": list, "data": dict, "complementarity": dict, "transfer": dict,
+    "pretrain": dict, "zoo": list,
 }  # fmt: skip
+COMPLEMENTARITY_KEYS = {"class_embedding": str, "flips_by_class": bool, "baseline": str}
+BASELINES = ("none", "random")
 TRANSFER_KEYS = {
     "methods": list, "seeds": list, "pairs": (int, str), "pair_seed": int, "save_students": bool,
 }  # fmt: skip
@@ -94,6 +104,8 @@ def build(tables: Mapping[str, Any], name: str) -> SweepSpec:
     if isinstance(own.get("methods"), str):
         own["methods"] = [own["methods"]]
     _check(own, TRANSFER_KEYS, "[transfer]")
+    about_pairs = dict(tables.get("complementarity", {}))
+    _check(about_pairs, COMPLEMENTARITY_KEYS, "[complementarity]")
     common = tables.get("pretrain", {})
     if not all(isinstance(entry, dict) for entry in tables.get("zoo", [])):
         raise UsageError("zoo must be a list of tables: [[zoo]]")
@@ -107,7 +119,9 @@ def build(tables: Mapping[str, Any], name: str) -> SweepSpec:
         ),
         transfer=_filled(TransferSpec, transfer, "[transfer]"),
     )
-    settled: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in own.items()}
+    settled: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in {**about_pairs, **own}.items()
+    }
     return checked(replace(spec, **settled))
 
 
@@ -131,6 +145,8 @@ def checked(spec: SweepSpec) -> SweepSpec:
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice:
         raise UsageError(f"two models of the zoo are called {twice!r}")
+    if spec.baseline not in BASELINES:
+        raise unknown("baseline", spec.baseline, BASELINES)
     check_transfer(spec.transfer)
     for entry in spec.zoo:
         check_pretrain(entry)
@@ -147,6 +163,8 @@ def check_name(name: str) -> None:
 
 def check_transfer(spec: TransferSpec) -> None:
     """Errors for settings that no transfer can have."""
+    if spec.eval_amp not in AMP:
+        raise unknown("precision", spec.eval_amp, AMP)
     check_positive(
         spec, ("epochs", "lr", "batch_size", "micro_batch", "temperature", "crop", "side")
     )
@@ -185,7 +203,10 @@ def to_toml(spec: SweepSpec) -> str:
     plain = _without_none(asdict(spec))
     transfer = {k: v for k, v in plain.pop("transfer").items() if k not in ("method", "seed")}
     own = {key: plain.pop(key) for key in TRANSFER_KEYS}
-    ordered = {k: plain[k] for k in ("name", "models", "data", "zoo") if k in plain}
+    plain["complementarity"] = {key: plain.pop(key) for key in COMPLEMENTARITY_KEYS}
+    ordered = {
+        k: plain[k] for k in ("name", "models", "data", "complementarity", "zoo") if k in plain
+    }
     return tomli_w.dumps({**ordered, "transfer": {**own, **transfer}})
 
 

@@ -38,6 +38,7 @@ YEAR_MINUTES = 365 * 24 * 60
 class _Chunk:
     start: int
     stop: int
+    alone: bool = False
 
 
 @dataclass
@@ -94,7 +95,7 @@ class LocalStage:
         # The chunk chooses its device itself; submitit only must not hide it.
         gpus = {} if slot.gpu is None else {"gpus_per_node": 1}
         executor.update_parameters(timeout_min=YEAR_MINUTES, **gpus)
-        arguments = (str(self._manifest), chunk.start, chunk.stop, slot, os.getpid())
+        arguments = (str(self._manifest), chunk.start, chunk.stop, slot, chunk.alone, os.getpid())
         with _deaf_to_interrupts(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             job = executor.submit(run_chunk, *arguments)
@@ -119,33 +120,39 @@ class LocalStage:
     def _worker_died(self, working: _Working, missing: int) -> None:
         """The run that the worker was at failed; those after it get a new worker.
 
+        Of several that it did together nobody knows which it was: a new worker does them alone.
+
         Raises:
             KtError: the worker did not even start, so that another would not either.
         """
         log = working.job.paths.stderr
         reason = _last_line(log)
-        at = _last_number(working.job.paths.stdout, STARTED)
-        if at is None:
+        started = _last_numbers(working.job.paths.stdout, STARTED)
+        if started is None:
             raise KtError(f"a worker could not start: {reason or 'see its log'}", f"Log: {log}")
         if reason.startswith("kt_cli.errors.WriteError"):
             raise WriteError(reason.partition(": ")[2], "Free some space; then run again.")
+        at, end = started
+        if end - at > 1 and missing < end:
+            self._waiting.append(_Chunk(missing, working.chunk.stop, alone=True))
+            return
         if not self._has_rows(self._runs[at]):
             error = f"the worker died ({reason or 'killed'}); see logs/{log.name}"
             store.write(self._folder, self._table, [failed_row(self._runs[at], error)])
             self._outcomes.refresh()
         rest = max(missing, at + 1)
         if rest < working.chunk.stop:
-            self._waiting.append(_Chunk(rest, working.chunk.stop))
+            self._waiting.append(_Chunk(rest, working.chunk.stop, working.chunk.alone))
 
 
 def _kill(job: Any) -> None:
     """End submitit's controller and the worker. One that is only starting ends by itself."""
     job._process.kill()
     job._process.wait()
-    worker = _last_number(job.paths.stdout, WORKER)
+    worker = _last_numbers(job.paths.stdout, WORKER)
     if worker is not None:
         with suppress(ProcessLookupError):
-            os.kill(worker, signal.SIGKILL)
+            os.kill(worker[0], signal.SIGKILL)
 
 
 @contextmanager
@@ -166,10 +173,10 @@ def _last_line(log: Path) -> str:
     return lines[-1].strip()[:200] if lines else ""
 
 
-def _last_number(log: Path, prefix: str) -> int | None:
-    """The number behind `prefix` in the last line that has it: what a worker said of itself."""
+def _last_numbers(log: Path, prefix: str) -> list[int] | None:
+    """The numbers behind `prefix` in the last line that has it: what a worker said of itself."""
     said = [line for line in _lines(log) if line.startswith(prefix)]
-    return int(said[-1].split()[1]) if said else None
+    return [int(number) for number in said[-1].split()[1:]] if said else None
 
 
 def _lines(log: Path) -> list[str]:

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kt_cli import schema, store
-from kt_cli.complementarity.pairs import pair_blocks
-from kt_cli.complementarity.predictions import cached, evaluate, predict, stacked
+from kt_cli.complementarity.classes import ClassEmbedding
+from kt_cli.complementarity.embedding import class_embedding
+from kt_cli.complementarity.pairs import Outputs, pair_blocks
+from kt_cli.complementarity.predict import How, outputs_of, predict, predict_all
+from kt_cli.complementarity.predictions import Predictions, cached, evaluate
+from kt_cli.complementarity.significance import wilson
+from kt_cli.complementarity.suspicion import suspicion
 from kt_cli.data.sources import open_data, training_id
 from kt_cli.data.views import Views, canonical, preprocess
 from kt_cli.device import Meter, pick_device
 from kt_cli.errors import DataError
 from kt_cli.progress import Progress, silent
-from kt_cli.spec import DataSpec, EvalSpec, Model, PretrainSpec, Run, TransferSpec, digest, pair_id
+from kt_cli.spec import (
+    DataSpec,
+    EvalSpec,
+    Model,
+    PairsSpec,
+    PretrainSpec,
+    Run,
+    TransferSpec,
+    digest,
+    pair_id,
+)
 from kt_cli.transfer import methods
 from kt_cli.transfer.cards import pretrain_card, transfer_card
 from kt_cli.transfer.outcome import transfer_outcome
@@ -55,6 +70,7 @@ def pretrain_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
         module,
         folder / run.out,
         data_config=config,
+        num_classes=len(data.classes),
         label_names=data.classes,
         card=pretrain_card(spec, run.data, len(images), losses[-1]),
         extra={
@@ -77,54 +93,102 @@ def pretrain_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
     return [{**row, **meter.columns(spec.epochs * len(images))}]
 
 
-def predict_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
-    """Evaluate one model (or find its predictions in the cache)."""
-    (model,) = run.models
+def predict_runs(
+    runs: Sequence[Run], folder: Path, progress: Progress = silent
+) -> list[list[Row] | Exception]:
+    """Evaluate the models of several runs on the same images, which are decoded once for all.
+
+    Rows of each run, or what went wrong with it; seconds and samples/s are those of all together.
+    """
+    spec, data = runs[0].settings, runs[0].data
+    assert isinstance(spec, EvalSpec)
     device = pick_device()
     meter = Meter(device)
-    images = open_data(run.data).eval
-    assert isinstance(run.settings, EvalSpec)
-    known = cached(model, images, run.settings, device)
-    outputs = known or predict(model, images, run.settings, device, progress=progress)
-    row = {
+    images = open_data(data).eval
+    how = How(spec, device)
+    known = {m.key for (m,) in (r.models for r in runs) if cached(m, images, spec, device)}
+    found = predict_all([run.models[0] for run in runs], images, how, progress)
+    measured = meter.columns(len(images) * (len(runs) - len(known)))
+    idle = {**measured, "samples_per_s": None}
+    return [
+        said
+        if isinstance(said, Exception)
+        else [{**_model_row(run, said), **(idle if run.models[0].key in known else measured)}]
+        for run, said in zip(runs, found, strict=True)
+    ]
+
+
+def _model_row(run: Run, said: Predictions) -> Row:
+    (model,), spec = run.models, run.settings
+    assert isinstance(spec, EvalSpec)
+    low, high = wilson(int(said.right.sum()), len(said.images))
+    return {
         "model": model.name,
         "model_key": model.key,
-        **data_columns(run.data, run.settings.size),
-        "accuracy": outputs.accuracy,
-        "top5": outputs.top5_accuracy,
-        "params_m": float(outputs.about["params_m"]),
-        "input_size": int(outputs.about["input_size"]),
-        "weights": outputs.about["weights"],
+        **data_columns(run.data, spec),
+        "accuracy": said.accuracy,
+        "accuracy_low": 100 * float(low),
+        "accuracy_high": 100 * float(high),
+        "top5": said.top5_accuracy,
+        "params_m": float(said.about["params_m"]),
+        "input_size": int(said.about["input_size"]),
+        "weights": said.about["weights"],
+        "batch_size": int(said.about["batch_size"]),
+        "warning": None if model.untrained else suspicion(said),
     }
-    return [{**row, **meter.columns(0 if known else len(images))}]
 
 
 def pairs_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
     """Write the complementarity rows of all ordered pairs of the run's models, block by block."""
+    spec = run.settings
+    assert isinstance(spec, PairsSpec)
     device = pick_device()
     meter = Meter(device)
-    spec = run.settings
-    assert isinstance(spec, EvalSpec)
     images = open_data(run.data).eval
-    outputs = stacked([predict(m, images, spec, device) for m in run.models], len(images.classes))
-    names, keys = (np.array([getattr(m, field) for m in run.models]) for field in ("name", "key"))
-    for rows, block in pair_blocks(outputs):
-        teacher, student = (index.ravel() for index in np.mgrid[rows, : len(run.models)])
-        others = teacher != student
-        t, s = teacher[others], student[others]
-        ids = [
-            pair_id(run.models[i], run.models[j], run.data_id, spec)
-            for i, j in zip(t, s, strict=True)
-        ]
+    outputs = outputs_of(run.models, images, How(spec.evaluation, device), progress)
+    best_first = np.argsort(-outputs.right.mean(axis=1), kind="stable")
+    ranked = [run.models[i] for i in best_first]
+    embedding = class_embedding(spec.embedding, ranked, images)
+    same = {
+        **data_columns(run.data, spec.evaluation),
+        "class_embedding": embedding.name if embedding else f"{spec.embedding}:",
+        "class_similarity": embedding.mean if embedding else None,
+    }
+    write_pairs(run, folder, outputs, embedding, same, meter, progress)
+    return []
+
+
+def write_pairs(
+    run: Run,
+    folder: Path,
+    outputs: Outputs,
+    embedding: ClassEmbedding | None,
+    same: Row,
+    meter: Meter,
+    progress: Progress = silent,
+) -> None:
+    """A part of the complementarity table for each block of teachers.
+
+    Args:
+        outputs: of the run's models. same: columns that are equal in all rows.
+    """
+    spec, models = run.settings, run.models
+    assert isinstance(spec, PairsSpec)
+    names, keys = (np.array([getattr(m, field) for m in models]) for field in ("name", "key"))
+    trained = np.array([not m.untrained for m in models])
+    blocks = pair_blocks(outputs, embedding, by_class=spec.by_class, progress=progress)
+    for rows, block in blocks:
+        teacher, student = np.mgrid[rows, : len(models)]
+        wanted = (teacher != student) & trained[student]
+        t, s = teacher[wanted], student[wanted]
+        ids = [pair_id(models[i], models[j], run.data_id, spec) for i, j in zip(t, s, strict=True)]
         store.write_columns(folder, "complementarity", {
             "run_id": ids, "teacher": names[t], "student": names[s],
             "teacher_key": keys[t], "student_key": keys[s],
-            **{name: values.ravel()[others] for name, values in block.items()},
-            **data_columns(run.data, spec.size),
-            **meter.columns(), "status": store.OK, "attempt": run.attempt,
+            **{name: values[wanted] for name, values in block.items()},
+            "by_class": spec.by_class, **same, **meter.columns(),
+            "status": store.OK, "attempt": run.attempt,
         })  # fmt: skip
-        progress(rows.stop, len(run.models), "pairs")
-    return []
 
 
 def transfer_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
@@ -139,13 +203,14 @@ def transfer_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
     device = pick_device()
     meter = Meter(device)
     data = open_data(run.data, training=True)
-    images, classes = data.training(), len(data.classes)
-    how = EvalSpec(spec.eval_size)
-    told, before = (predict(m, data.eval, how, device).right for m in (teacher, student))
+    images = data.training()
+    how = How(spec.evaluation, device)
+    told, before = (predict(m, data.eval, how).right for m in (teacher, student))
     views = _views(run.data, spec.crop, spec.side, spec.augment, spec.seed)
-    loaded = zoo.load(student, classes)
+    load = partial(zoo.load, classes=data.classes, select=data.eval.select)
+    loaded = load(student)
     module = loaded.module.to(device)
-    targets = Targets(method, teacher, student, views, lambda m: zoo.load(m, classes), LOGITS)
+    targets = Targets(method, teacher, student, views, load, LOGITS)
     prepare = preprocess(loaded.config("train"), device)
     losses, taught = distil(
         module,
@@ -156,11 +221,13 @@ def transfer_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
         spec,
         lambda done, total: progress(done, total, "transfer"),
     )
-    after = evaluate(module, loaded.config(spec.eval_size), data.eval, device).right
+    after = evaluate(
+        module, loaded.config(spec.eval_size), data.eval, device, amp=spec.eval_amp
+    ).right
     row = {
         **{k: v for k, v in asdict(spec).items() if k in schema.TABLES["transfer"]},
         **pair_columns(teacher, student),
-        **data_columns(run.data, spec.eval_size),
+        **data_columns(run.data, spec.evaluation),
         "settings": spec.settings,
         "train_data": images.fingerprint,
         "n_train": len(images),
@@ -174,20 +241,21 @@ def transfer_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
         **meter.columns(spec.epochs * len(images)),
     }
     if run.out:
-        zoo.save(module, folder / run.out, data_config=loaded.config("train"),
-                 label_names=loaded.label_names or data.classes,
+        zoo.save(zoo.whole(module), folder / run.out, data_config=loaded.config("train"),
+                 num_classes=loaded.outputs.count, label_names=loaded.outputs.names,
                  card=transfer_card(row),
                  extra={"run_id": run.id, "spec": asdict(spec), "guard": run.data.guard,
                         "train_data": images.fingerprint})  # fmt: skip
     return [row]
 
 
-def data_columns(data: DataSpec, eval_size: str) -> Row:
+def data_columns(data: DataSpec, how: EvalSpec) -> Row:
     images = open_data(data).eval
     return {
         "data": data.source,
         "eval_data": images.fingerprint,
-        "eval_size": eval_size,
+        "eval_size": how.size,
+        "eval_amp": how.amp,
         "limit": data.limit,
         "n": len(images),
         "num_classes": len(images.classes),

@@ -10,15 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kt_cli.errors import DataError
-from kt_cli.spec import DataSpec, EvalSpec, Model, PretrainSpec, Run, digest
+from kt_cli.spec import DataSpec, Model, PairsSpec, PretrainSpec, Run, digest
 from kt_cli.store import OK, OnSkip, Outcomes, read
 from kt_cli.sweep.config import SweepSpec
 from kt_cli.zoo import own
+from kt_cli.zoo.baseline import random_twins
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STAGES = ("pretrain", "predict", "pairs", "transfer")
 MAX_ATTEMPTS = 3
@@ -70,7 +75,10 @@ class Planner:
         self._data: DataSpec = spec.data
         self._eval_id, self._transfer_id = data_ids
         self._zoo_ids, self._retry, self._on_skip = tuple(zoo_ids), retry_failed, on_skip
-        self._how = EvalSpec(spec.transfer.eval_size)
+        self._how = spec.transfer.evaluation
+        self._about_pairs = PairsSpec(
+            self._how.size, self._how.amp, spec.class_embedding, spec.flips_by_class
+        )
 
     def stages(self) -> list[Stage]:
         return [self.stage(name) for name in STAGES]
@@ -80,10 +88,16 @@ class Planner:
         return getattr(self, f"_{name}")()  # type: ignore[no-any-return]
 
     def models(self) -> list[Model] | None:
-        """All models of the sweep; None while the zoo is not trained.
+        """All models of the sweep, baselines last; None while the zoo is not trained.
 
         Models of the zoo whose training failed are left out.
         """
+        models = self._trained_models()
+        if models is None or self.spec.baseline == "none":
+            return models
+        return [*models, *random_twins(models)]
+
+    def _trained_models(self) -> list[Model] | None:
         outcomes = Outcomes(self.folder, "pretrain", self._on_skip)
         runs = self._zoo_runs()
         trained = [run for run in runs if self._trained(run, outcomes)]
@@ -128,13 +142,27 @@ class Planner:
         usable = self._usable()
         if usable is None:
             return Stage("pairs", self._pair_total())
-        models = [model for model, _ in usable]
-        outcomes = Outcomes(self.folder, "complementarity", self._on_skip)
-        run = Run("pairs", tuple(models), self._eval_id, self._how, self._data)
+        models = tuple(model for model, _ in usable)
+        run = Run("pairs", models, self._eval_id, self._about_pairs, self._data)
+        columns = ["run_id", "status", "attempt", "class_embedding", "by_class"]
+        rows = read([self.folder], "complementarity", columns, self._on_skip)
         ids = run.row_ids()
-        done = sum(map(outcomes.done, ids))
-        stage = self._open("pairs", [run] if done < len(ids) else [], set(), outcomes)
-        return replace(stage, total=len(ids), done=done)
+        done = sum(map(set(rows["run_id"][self._as_wanted(rows)]).__contains__, ids))
+        attempts = max([0, *rows["attempt"][rows["run_id"] == run.id].astype(int)])
+        if done == len(ids):
+            return Stage("pairs", len(ids), done, ())
+        if attempts >= MAX_ATTEMPTS and not self._retry:
+            return Stage("pairs", len(ids), done, (), given_up=1)
+        return Stage("pairs", len(ids), done, (replace(run, attempt=attempts + 1),))
+
+    def _as_wanted(self, rows: pd.DataFrame) -> pd.Series[bool]:
+        """Finished rows with the similarity of classes and the flips by class asked for now."""
+        wanted = self._about_pairs
+        return (
+            (rows["status"] == OK)
+            & rows["class_embedding"].str.startswith(f"{wanted.embedding}:").eq(True)
+            & (rows["by_class"].eq(True) | (not wanted.by_class))
+        )
 
     def _transfer(self) -> Stage:
         usable = self._usable()
@@ -142,7 +170,8 @@ class Planner:
         repeats = len(self.spec.methods) * len(self.spec.seeds)
         if usable is None:
             return Stage("transfer", total * repeats)
-        models, accuracies = [m for m, _ in usable], np.array([a for _, a in usable])
+        trained = [(m, a) for m, a in usable if not m.untrained]
+        models, accuracies = [m for m, _ in trained], np.array([a for _, a in trained])
         count = self.spec.pair_count(len(models))
         drawn = draw_pairs(accuracies, [m.key for m in models], count, self.spec.pair_seed)
         runs = [self._transfer_run(models[t], models[s], method, seed)

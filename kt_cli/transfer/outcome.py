@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kt_cli.complementarity.pairs import mcnemar
+from kt_cli.complementarity.significance import mcnemar
 
 Right = NDArray[np.bool_]
 

@@ -6,11 +6,11 @@ folders, files and functions. Only modules of this package and of `kt_cli.data` 
 
 from __future__ import annotations
 
-SCHEMES = ("hf-hub", "local-dir", "py")
+SCHEMES = ("hf-hub", "local-dir", "py", "random", "predictions")
 
 
 def scheme(ref: str) -> str:
-    """The kind of a resolved reference: "hf-hub", "local-dir", "py", "checkpoint" or "timm"."""
+    """The kind of a resolved reference: one of SCHEMES, "checkpoint" or "timm"."""
     prefix, colon, _ = ref.partition(":")
     if colon and prefix in SCHEMES:
         return prefix

@@ -8,26 +8,26 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from kt_cli.errors import DataError, KtError, UsageError, WeightsUnavailable
 from kt_cli.spec import Model
-from kt_cli.zoo import names, own, scheme
-from kt_cli.zoo.classes import mismatch, require_classes
+from kt_cli.zoo import names, own, scheme, target
+from kt_cli.zoo.classes import ABSENT, Outputs, columns, mismatch, require_classes
 from kt_cli.zoo.openers import OPENERS
 from kt_cli.zoo.published import HOW_TO_GET_WEIGHTS, missing_weights, require_weights
 from kt_cli.zoo.save import TEST_ONLY, save
 
 __all__ = [
-    "Loaded", "build", "eval_transform", "for_fine_tuning", "load",
-    "missing_weights", "require_weights", "save",
+    "Loaded", "build", "for_fine_tuning", "load", "missing_weights", "require_weights", "save",
+    "whole",
 ]  # fmt: skip
 
 LOGGERS = ("timm", "huggingface_hub")
@@ -39,49 +39,94 @@ class Loaded:
     """A model ready for evaluation.
 
     Attributes:
-        module: in evaluation mode, on the CPU.
+        module: in evaluation mode, on the CPU; gives logits (n, C) in the order of the classes.
         data_config: preprocessing as timm's `resolve_model_data_config` gives it: input_size
             (channels, height, width), mean, std, interpolation, crop_pct, crop_mode.
         num_classes: C of its logits (n, C).
-        label_names: names of the classes where the model carries them.
+        outputs: all that it has, selected or not, with their names where they are known.
         weights: hash of the state dict's content.
     """
 
     module: nn.Module
     data_config: dict[str, Any]
     num_classes: int
-    label_names: tuple[str, ...] | None
+    outputs: Outputs
     weights: str
 
     def config(self, eval_size: str) -> dict[str, Any]:
         """The preprocessing at "test" size (as timm's validate.py) or at "train" size."""
-        return data_config(self.module, eval_size)
+        return data_config(whole(self.module), eval_size)
 
 
-def load(model: Model, num_classes: int | None = None, eval_size: str = "test") -> Loaded:
+class Selected(nn.Module):
+    """Some of a model's outputs, in the order of the data's classes; ABSENT ones are the least."""
+
+    columns: Tensor
+
+    def __init__(self, inner: nn.Module, columns: Sequence[int]) -> None:
+        super().__init__()
+        self.inner, self.num_classes = inner, len(columns)
+        self.lacking = ABSENT in columns
+        self.register_buffer("columns", torch.tensor(columns), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.inner(images)
+        chosen = logits[:, self.columns.clamp_min(0)]
+        if not self.lacking:
+            return chosen
+        absent = self.columns == ABSENT
+        return torch.where(absent, logits.amin(dim=1, keepdim=True), chosen)
+
+
+def whole(module: nn.Module) -> nn.Module:
+    """The model with all its outputs."""
+    return module.inner if isinstance(module, Selected) else module
+
+
+def load(
+    model: Model,
+    classes: Sequence[str] | None = None,
+    eval_size: str = "test",
+    select: Sequence[int] | None = None,
+) -> Loaded:
     """Load a model.
 
     Args:
-        num_classes: the data's number of classes, where it is to be checked.
+        classes: names of the data's classes; the model's outputs are put into their order.
         eval_size: "test" or "train"; see `kt_cli.spec.EvalSpec`.
+        select: which of the outputs they are (--valid-labels); see `kt_cli.zoo.classes.columns`.
 
     Raises:
-        ClassMismatch: the model has another number of classes than the data.
+        ClassMismatch: the data's classes are not among the model's.
         WeightsUnavailable: the weights are neither in the cache nor to be had.
         DataError: a file is damaged or does not fit. UsageError: a function failed.
     """
-    if num_classes is not None:
-        require_classes((model,), num_classes)
+    if classes is not None:
+        require_classes((model,), classes, select=select)
     own.require_unchanged(model)
     with _quiet(), _explained(model):
-        module = OPENERS[scheme(model.ref)](model).eval()
+        module = OPENERS[scheme(model.ref)](model, len(classes) if classes else None).eval()
         config = data_config(module, eval_size)
         count = _count_classes(module, config, model.name)
-    if num_classes is not None and count != num_classes:
-        raise mismatch(model, count, num_classes)
+    outputs, weights = Outputs(count, _label_names(model, module)), fingerprint(module)
+    if classes is None:
+        return Loaded(module, config, count, outputs, weights)
+    try:
+        chosen = columns(outputs, classes, select)
+    except LookupError:
+        raise mismatch(model, count, len(classes)) from None
+    if chosen is not None:
+        module = Selected(module, chosen).eval()
+    elif outputs.names is None:
+        outputs = Outputs(count, tuple(classes))
+    return Loaded(module, config, len(classes), outputs, weights)
+
+
+def _label_names(model: Model, module: nn.Module) -> tuple[str, ...] | None:
+    if scheme(model.ref) == "local-dir":
+        return own.label_names(Path(target(model.ref)))
     labels = getattr(module, "pretrained_cfg", {}).get("label_names")
-    names_ = tuple(map(str, labels)) if isinstance(labels, (list, tuple)) and labels else None
-    return Loaded(module, config, count, names_, fingerprint(module))
+    return tuple(map(str, labels)) if isinstance(labels, (list, tuple)) and labels else None
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -105,15 +150,8 @@ def data_config(module: nn.Module, eval_size: str = "test") -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
 
 
-def eval_transform(config: Mapping[str, Any]) -> Callable[[Image.Image], Tensor]:
-    """timm's evaluation transform of a data config: an image to a normalised (c, h, w) tensor."""
-    from timm.data.transforms_factory import create_transform
-
-    return cast("Callable[[Image.Image], Tensor]", create_transform(**config, is_training=False))
-
-
 @torch.inference_mode()
-def _count_classes(module: nn.Module, config: Mapping[str, Any], name: str) -> int:
+def _count_classes(module: nn.Module, config: dict[str, Any], name: str) -> int:
     count = getattr(module, "num_classes", None)
     if isinstance(count, int):
         return count
@@ -198,9 +236,6 @@ def _unfit(name: str, img_size: int | None, error: Exception) -> UsageError:
     size = f" with {img_size} × {img_size} pixels" if img_size else ""
     tip = "Try another input size, such as the architecture's own." if img_size else ""
     return UsageError(f"cannot build {name}{size}: {_one_line(error)}", tip)
-
-
-# --- what can be told without loading ------------------------------------------------------------
 
 
 # --- noise and failures of what lies below --------------------------------------------------------

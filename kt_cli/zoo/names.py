@@ -9,7 +9,11 @@ local-dir:FOLDER            a folder with config.json and weights, as timm and k
 FOLDER                      the same; or a folder of such folders: all of them (./NAME where timm
                             has a model of that name)
 ARCH@FILE                   a timm architecture with a checkpoint of the user's own
+ARCH@FOLDER                 each checkpoint file directly in a folder
+FILE, FOLDER of checkpoints the same, where --arch tells the architecture
 py:module:function          a function that returns a torch.nn.Module
+random:ARCH[#SEED]          an untrained timm architecture, a baseline; SEED is 0 by default
+predictions:FILE            what a model said, in a file (kt complementarity only)
 timm-topN, timm-all         the N most accurate, or all, of the published ImageNet results
 vit_*                       a glob over the names of timm's pretrained models
 A,B                         several references
@@ -23,39 +27,37 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from kt_cli.errors import DataError, UsageError
 from kt_cli.spec import Model
-from kt_cli.zoo import facts, own, published
+from kt_cli.zoo import facts, own, published, scheme
+from kt_cli.zoo.candidates import PREFIXES, Candidate, at_path, checkpoints
 from kt_cli.zoo.published import ALIASES, architecture
 
-__all__ = ["ALIASES", "architecture", "require_architecture", "resolve", "single"]
+__all__ = [
+    "ALIASES", "architecture", "refuse_predictions", "require_architecture", "resolve", "single",
+]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """A model before it has a name: `names` from the shortest to one that no other model has."""
-
-    key: str
-    ref: str
-    names: tuple[str, ...]
-
-
-def resolve(references: Sequence[str]) -> list[Model]:
+def resolve(references: Sequence[str], arch: str | None = None) -> list[Model]:
     """The models that `references` name, each once, in order.
 
+    Args:
+        arch: the timm architecture of references that are bare checkpoint files or folders.
+
     Raises:
-        UnknownName: no such model; the tip names the nearest.
+        UnknownName: no such model or architecture; the tip names the nearest.
         DataError: a folder or file is missing or unreadable.
         UsageError: nothing is named, or a reference is malformed.
     """
-    found: dict[str, _Candidate] = {}
+    if arch is not None:
+        published.require_architecture(architecture(arch))
+    found: dict[str, Candidate] = {}
     for reference in references:
-        for candidate in _expand(reference):
+        for candidate in _expand(reference, arch):
             found.setdefault(candidate.key, candidate)
     if not found:
         raise UsageError("no model is named", "Name models of timm or your own; see kt models.")
@@ -82,7 +84,7 @@ def require_architecture(arch: str, pretrained: bool = False) -> None:
         published.require_architecture(architecture(arch))
 
 
-def _named(candidates: Sequence[_Candidate]) -> list[Model]:
+def _named(candidates: Sequence[Candidate]) -> list[Model]:
     """Each by its shortest name; where two would be called the same, both get longer ones."""
     level = [0] * len(candidates)
     while True:
@@ -102,19 +104,36 @@ def _named(candidates: Sequence[_Candidate]) -> list[Model]:
 # --- one reference ------------------------------------------------------------------------------
 
 
-def _expand(reference: str, nested: bool = False) -> Iterator[_Candidate]:
+def _expand(reference: str, arch: str | None = None, nested: bool = False) -> Iterator[Candidate]:
     reference = reference.strip()
     parts = [reference] if own.exists(reference) else reference.split(",")
     for part in filter(None, map(str.strip, parts)):
         if part.startswith("@"):
             if nested:
                 raise UsageError(f"{part}: a list of models cannot name another list")
-            yield from _listed(Path(part[1:]).expanduser())
+            yield from _listed(Path(part[1:]).expanduser(), arch)
+        elif arch is not None and _is_checkpoints(part):
+            yield from checkpoints(arch, part)
         else:
             yield from _one(part)
 
 
-def _listed(path: Path) -> Iterator[_Candidate]:
+def _is_checkpoints(part: str) -> bool:
+    """Whether `part` is a checkpoint file, or a folder with some and without models."""
+    if part.startswith(tuple(PREFIXES)):
+        return False
+    path = Path(part).expanduser()
+    if not own.exists(part) or path.is_file():
+        return own.ending(path) is not None and ("@" not in part or own.exists(part))
+    return (
+        (os.sep in part or _is_own(part))
+        and not own.is_model(path)
+        and not own.models_in(path)
+        and bool(own.checkpoints_in(path))
+    )
+
+
+def _listed(path: Path, arch: str | None) -> Iterator[Candidate]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -123,10 +142,10 @@ def _listed(path: Path) -> Iterator[_Candidate]:
             "@FILE names a text file with one reference a line.",
         ) from error
     for line in lines:
-        yield from _expand(re.sub(r"(^|\s)#.*", "", line), nested=True)
+        yield from _expand(re.sub(r"(^|\s)#.*", "", line), arch, nested=True)
 
 
-def _one(ref: str) -> Iterator[_Candidate]:
+def _one(ref: str) -> Iterator[Candidate]:
     prefix = next((prefix for prefix in PREFIXES if ref.startswith(prefix)), None)
     if prefix is not None:
         yield from PREFIXES[prefix](ref.removeprefix(prefix))
@@ -135,28 +154,30 @@ def _one(ref: str) -> Iterator[_Candidate]:
     elif match := re.fullmatch(r"timm-top(\d+)", ref):
         yield from map(_timm, facts.top(int(match[1])))
     elif os.sep in ref and own.exists(ref):
-        yield from _path(ref)
+        yield from at_path(ref)
     elif "@" in ref:
-        yield _checkpoint(*ref.split("@", 1))
+        yield from checkpoints(*ref.split("@", 1))
     elif os.sep in ref or ref.startswith(("~", ".")):
-        yield from _path(ref)
+        yield from at_path(ref)
     elif re.search(r"[*?\[]", ref):
         yield from map(_timm, _matching(ref))
-    elif _is_folder(ref):
-        yield from _path(ref)
+    elif _is_own(ref):
+        yield from at_path(ref)
     else:
         yield _timm(published.canonical(architecture(ref)))
 
 
-def _is_folder(ref: str) -> bool:
-    """Whether a bare word names a folder; a timm model of that name goes first."""
+def _is_own(ref: str) -> bool:
+    """Whether a bare word names a folder or checkpoint; a timm model of that name goes first."""
     if not own.exists(ref) or facts.fact(ref) is not None or ref in ALIASES:
         return False
+    if Path(ref).is_file() and own.ending(Path(ref)):
+        return True
     return ref.partition(".")[0] not in published.architectures()
 
 
-def _timm(name: str) -> _Candidate:
-    return _Candidate(name, name, (name,))
+def _timm(name: str) -> Candidate:
+    return Candidate(name, name, (name,))
 
 
 def _matching(pattern: str) -> list[str]:
@@ -170,86 +191,15 @@ def _matching(pattern: str) -> list[str]:
     return names
 
 
-def _hub(name: str) -> Iterator[_Candidate]:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
-        raise UsageError(f"hf-hub:{name} is not of the form hf-hub:org/name[@revision]")
-    ref = f"hf-hub:{name}"
-    yield _Candidate(ref, ref, (name.partition("@")[0].rpartition("/")[2], name, ref))
+def refuse_predictions(models: Sequence[Model], command: str) -> None:
+    """Refuse models that are only their predictions.
 
-
-def _local(path: str) -> Iterator[_Candidate]:
-    yield _folder(Path(path).expanduser().absolute())
-
-
-def _path(path: str) -> Iterator[_Candidate]:
-    """A model folder, or a folder of model folders."""
-    root = Path(path).expanduser().absolute()
-    if root.is_dir() and not own.is_model(root):
-        folders = own.models_in(root)
-        if not folders:
-            raise DataError(
-                f"no models in {root}", f"A model is a folder with {own.CONFIG} and weights."
+    Raises:
+        UsageError: names the first of them.
+    """
+    for model in models:
+        if scheme(model.ref) == "predictions":
+            raise UsageError(
+                f"{command} needs a model's weights, and {model.ref} has only what one said",
+                "Name the model itself; predictions are for kt complementarity.",
             )
-        yield from map(_folder, folders)
-    else:
-        yield _folder(root, path)
-
-
-def _folder(folder: Path, written: str = "") -> _Candidate:
-    if folder.is_file():
-        raise DataError(f"{folder} is a file", "Say which architecture it is for: ARCH@FILE.")
-    if not folder.is_dir():
-        of_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", written)
-        raise DataError(
-            f"no folder {folder}", f"A model of the hub is written hf-hub:{written}." * bool(of_hub)
-        )
-    if not own.is_model(folder):
-        raise DataError(
-            f"{folder} holds no {own.CONFIG}",
-            "A model folder is what kt and timm's save_for_hf write.",
-        )
-    ref = f"local-dir:{folder}"
-    return _Candidate(own.folder_key(folder), ref, (*_tails(folder, folder.name), ref))
-
-
-def _checkpoint(arch: str, path: str) -> _Candidate:
-    file = Path(path).expanduser().absolute()
-    arch = architecture(arch)
-    published.require_architecture(arch)
-    ending = next((e for e in own.CHECKPOINT_EXTENSIONS if file.name.endswith(e)), None)
-    if ending is None:
-        raise DataError(
-            f"{file.name} is no checkpoint", f"Known: {', '.join(own.CHECKPOINT_EXTENSIONS)}."
-        )
-    if not file.is_file():
-        raise DataError(f"no file {file}", "A checkpoint of your own is written ARCH@FILE.")
-    ref = f"{arch}@{file}"
-    names = _tails(file, file.name.removesuffix(ending))
-    return _Candidate(own.checkpoint_key(arch, file), ref, (*names, ref))
-
-
-def _tails(path: Path, name: str) -> tuple[str, ...]:
-    """`name`, and with one and two parent folders before it."""
-    parents = path.parent.parts[-2:]
-    return name, "/".join((*parents[1:], name)), "/".join((*parents, name))
-
-
-def _python(text: str) -> Iterator[_Candidate]:
-    module, function = own.parse_function(text)
-    ref = f"py:{module}:{function}"
-    yield _Candidate(own.function_key(module, function), ref, (function, ref))
-
-
-def _predictions(path: str) -> Iterator[_Candidate]:
-    raise UsageError(
-        f"predictions:{path} is not supported in this version",
-        "Name a model; its predictions are computed once and kept.",
-    )
-
-
-PREFIXES: dict[str, Callable[[str], Iterator[_Candidate]]] = {
-    "hf-hub:": _hub,
-    "local-dir:": _local,
-    "py:": _python,
-    "predictions:": _predictions,
-}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kt_cli.errors import DataError, UsageError
@@ -18,7 +19,7 @@ from kt_cli.zoo import own, published, target
 KEYS_IN_MESSAGE = 3
 
 
-def _open_timm(model: Model) -> nn.Module:
+def _open_timm(model: Model, num_classes: int | None) -> nn.Module:
     import timm
 
     file = published.cached(model.ref)
@@ -29,7 +30,7 @@ def _open_timm(model: Model) -> nn.Module:
     return timm.create_model(model.ref, pretrained=True, pretrained_cfg_overlay=overlay)
 
 
-def _open_hub(model: Model) -> nn.Module:
+def _open_hub(model: Model, num_classes: int | None) -> nn.Module:
     import timm
 
     file = published.cached(model.ref)
@@ -39,7 +40,7 @@ def _open_hub(model: Model) -> nn.Module:
     return timm.create_model(ref, pretrained=True)
 
 
-def _open_folder(model: Model) -> nn.Module:
+def _open_folder(model: Model, num_classes: int | None) -> nn.Module:
     import timm
 
     folder = Path(target(model.ref))
@@ -52,7 +53,7 @@ def _open_folder(model: Model) -> nn.Module:
     return timm.create_model(model.ref, pretrained=True)
 
 
-def _open_checkpoint(model: Model) -> nn.Module:
+def _open_checkpoint(model: Model, num_classes: int | None) -> nn.Module:
     import timm
     from timm.models import load_state_dict
 
@@ -98,7 +99,7 @@ def _few(items: Any) -> str:
     return ", ".join(listed[:KEYS_IN_MESSAGE]) + (f" and {more} more" if more > 0 else "")
 
 
-def _open_function(model: Model) -> nn.Module:
+def _open_function(model: Model, num_classes: int | None) -> nn.Module:
     module, function = own.parse_function(target(model.ref))
     built = own.call(module, function)
     if not isinstance(built, nn.Module):
@@ -107,10 +108,30 @@ def _open_function(model: Model) -> nn.Module:
     return built
 
 
-OPENERS: dict[str, Callable[[Model], nn.Module]] = {
+def _open_random(model: Model, num_classes: int | None) -> nn.Module:
+    import timm
+
+    arch, _, seed = target(model.ref).partition("#")
+    more: Any = {} if num_classes is None else {"num_classes": num_classes}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(seed or 0))
+        return timm.create_model(arch, pretrained=False, **more)
+
+
+def _open_predictions(model: Model, num_classes: int | None) -> nn.Module:
+    raise UsageError(
+        f"{model.ref} has no weights to load, only what a model said",
+        "Name the model itself; predictions are for kt complementarity.",
+    )
+
+
+# num_classes: of the data, where it is known; only what is built from nothing asks for it.
+OPENERS: dict[str, Callable[[Model, int | None], nn.Module]] = {
     "timm": _open_timm,
     "hf-hub": _open_hub,
     "local-dir": _open_folder,
     "checkpoint": _open_checkpoint,
     "py": _open_function,
+    "random": _open_random,
+    "predictions": _open_predictions,
 }

@@ -54,6 +54,24 @@ def models_in(folder: Path) -> list[Path]:
     return sorted(inner for inner in folder.iterdir() if inner.is_dir() and is_model(inner))
 
 
+def ending(file: Path) -> str | None:
+    """Which of CHECKPOINT_EXTENSIONS a file has, the longest, if any."""
+    found = [end for end in CHECKPOINT_EXTENSIONS if file.name.endswith(end)]
+    return max(found, key=len, default=None)
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoint files directly in `folder`, epoch 2 before epoch 10."""
+    files = [file for file in folder.iterdir() if file.is_file() and ending(file)]
+    return sorted(files, key=lambda file: natural(file.name))
+
+
+def natural(name: str) -> tuple[list[str | int], str]:
+    """timm's order of names: digits count as numbers, case decides only between equals."""
+    parts = re.split(r"([0-9]+)", name.lower())
+    return [int(s) if s.isascii() and s.isdigit() else s for s in parts], name
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a model folder.
 
@@ -76,6 +94,13 @@ def num_classes(folder: Path) -> int | None:
     config = read_config(folder)
     count = config.get("num_classes", config.get("pretrained_cfg", {}).get("num_classes"))
     return int(count) if count is not None else None
+
+
+def label_names(folder: Path) -> tuple[str, ...] | None:
+    """Names of the classes that config.json of a model folder states, if it does."""
+    config = read_config(folder)
+    names = config.get("label_names", config.get("pretrained_cfg", {}).get("label_names"))
+    return tuple(map(str, names)) if isinstance(names, list) and names else None
 
 
 def weights_file(folder: Path) -> Path:

@@ -23,7 +23,8 @@ def save(
     folder: Path,
     *,
     data_config: Mapping[str, Any],
-    label_names: Sequence[str],
+    num_classes: int,
+    label_names: Sequence[str] | None,
     card: str,
     extra: Mapping[str, Any],
 ) -> None:
@@ -31,7 +32,8 @@ def save(
 
     Args:
         data_config: preprocessing at training size, as `Loaded.config("train")`.
-        label_names: names of the C classes, in label order.
+        num_classes: number of its outputs.
+        label_names: their names, in order, where they are known.
         card: text of README.md.
         extra: JSON-able facts, kept under "kt" in config.json; `card_extra` reads them back.
 
@@ -42,9 +44,10 @@ def save(
     from safetensors.torch import save_file
 
     with atomic_folder(folder) as temporary:
-        config = _timm_config(module, temporary / CONFIG) | {"num_classes": len(label_names)}
+        config = _timm_config(module, temporary / CONFIG) | {"num_classes": num_classes}
         _set_preprocessing(config["pretrained_cfg"], data_config)
-        config |= {"label_names": list(label_names), "kt": dict(extra)}
+        config |= {"label_names": list(label_names)} if label_names else {}
+        config["kt"] = dict(extra)
         text = json.dumps(config, indent=2, ensure_ascii=False)
         (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
         try:

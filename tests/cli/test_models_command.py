@@ -27,7 +27,8 @@ def zoo(tmp_path: Path) -> Path:
     for name, arch in (("b-vit", "test_vit"), ("a-resnet", "test_resnet")):
         module, config = load.build(arch, 10, 32)
         load.save(
-            module, tmp_path / "zoo" / name, data_config=config, label_names=["x"] * 10,
+            module, tmp_path / "zoo" / name, data_config=config, num_classes=10,
+            label_names=["x"] * 10,
             card="", extra={},
         )  # fmt: skip
     return tmp_path / "zoo"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 
 import numpy as np
 import pytest
 import scipy.stats
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from kt_cli.complementarity import pairs
-from kt_cli.complementarity.pairs import Outputs, all_pairs, mean_probability_accuracy
+from kt_cli.complementarity.classes import ClassEmbedding
+from kt_cli.complementarity.pairs import FlipCounter, Outputs, all_pairs
 
 
 def random_outputs(seed: int, models: int = 5, n: int = 60, classes: int = 4) -> Outputs:
@@ -24,7 +26,11 @@ def random_outputs(seed: int, models: int = 5, n: int = 60, classes: int = 4) ->
     skill = rng.random(models)[:, None]
     preds = np.where(rng.random((models, n)) < skill, labels, guesses)
     confidence = rng.integers(1, 5, (models, n)).astype(np.float32) / 5  # with many ties
-    return Outputs(labels, preds, confidence, classes)
+    return Outputs(labels, preds == labels, preds, confidence, classes)
+
+
+def random_embedding(classes: int, width: int = 7) -> ClassEmbedding:
+    return ClassEmbedding.of("test", np.random.default_rng(classes).normal(size=(classes, width)))
 
 
 def entropy_by_hand(counts: list[int]) -> float:
@@ -42,18 +48,39 @@ def top_by_hand(counts: list[int], percent: int) -> float:
     return number
 
 
-def by_hand(o: Outputs, t: int, s: int) -> dict[str, float]:
+def similarity_by_hand(counts: list[int], percent: int, e: ClassEmbedding) -> float:
+    """The mean over all ways to choose among classes that tie for the last places."""
+    size = top_by_hand(counts, percent)
+    if math.isnan(size) or size < 2:
+        return math.nan
+    order = sorted(range(len(counts)), key=lambda c: -counts[c])
+    last = counts[order[int(size) - 1]]
+    sure = [c for c in order if counts[c] > last]
+    tied = [c for c in order if counts[c] == last]
+    cosines = (e.vectors @ e.vectors.T).double().numpy()
+    means = []
+    for chosen in itertools.combinations(tied, int(size) - len(sure)):
+        pairs_ = itertools.combinations([*sure, *chosen], 2)
+        means.append(np.mean([cosines[a, b] for a, b in pairs_]))
+    return float(np.mean(means))
+
+
+def by_hand(o: Outputs, t: int, s: int, e: ClassEmbedding) -> dict[str, float]:
     n = len(o.labels)
     flips = [0] * o.num_classes
-    negative = agree = oracle = confident = right_t = right_s = 0
+    negative = agree = oracle = right_t = right_s = 0
+    confident = 0.0
     for i, label in enumerate(o.labels):
-        tr, sr = o.preds[t][i] == label, o.preds[s][i] == label
+        tr, sr = int(o.preds[t][i] == label), int(o.preds[s][i] == label)
         right_t, right_s = right_t + tr, right_s + sr
         flips[label] += tr and not sr
         negative += sr and not tr
         agree += o.preds[t][i] == o.preds[s][i]
         oracle += tr or sr
-        confident += tr if o.confidence[t][i] > o.confidence[s][i] else sr
+        if o.confidence[t][i] == o.confidence[s][i]:
+            confident += (tr + sr) / 2
+        else:
+            confident += tr if o.confidence[t][i] > o.confidence[s][i] else sr
     positive = sum(flips)
     return {
         "teacher_acc": 100 * right_t / n,
@@ -70,20 +97,89 @@ def by_hand(o: Outputs, t: int, s: int) -> dict[str, float]:
         else 1.0,
         "flip_entropy": entropy_by_hand(flips),
         **{f"top{p}_classes": top_by_hand(flips, p) for p in (2, 5, 20, 50)},
+        **{f"top{p}_similarity": similarity_by_hand(flips, p, e) for p in (2, 5, 20, 50)},
     }
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_all_pairs_equal_a_loop_by_hand(seed: int) -> None:
-    outputs = random_outputs(seed)
-    found = all_pairs(outputs)
+    outputs = random_outputs(seed, classes=4 + seed)
+    embedding = random_embedding(4 + seed)
+    found = all_pairs(outputs, embedding)
     for t in range(5):
         for s in range(5):
-            wanted = by_hand(outputs, t, s)
-            assert found.keys() == wanted.keys()
+            wanted = by_hand(outputs, t, s, embedding)
+            assert {k for k in found if not k.endswith("_pct")} == wanted.keys()
             for name, value in wanted.items():
-                assert found[name][t, s] == pytest.approx(value, abs=1e-9, nan_ok=True), name
+                close = 1e-5 if name.endswith("similarity") else 1e-9
+                assert found[name][t, s] == pytest.approx(value, abs=close, nan_ok=True), name
+
+
+def test_without_an_embedding_similarities_are_null() -> None:
+    found = all_pairs(random_outputs(0))
+    assert np.isnan(found["top50_similarity"]).all()
+    assert np.isnan(found["top50_similarity_pct"]).all()
+
+
+def test_flips_by_class_add_up() -> None:
+    outputs = random_outputs(3)
+    blocks = list(pairs.pair_blocks(outputs, by_class=True))
+    counts = np.concatenate([block["flips_by_class"] for _, block in blocks])
+    shares = np.concatenate([block["pos_flips"] for _, block in blocks])
+    np.testing.assert_allclose(counts.sum(axis=2) * 100 / 60, shares)
+    for t, s in itertools.product(range(5), repeat=2):
+        known = outputs.right[t] & ~outputs.right[s]
+        wanted = np.bincount(outputs.labels[known], minlength=4)
+        np.testing.assert_array_equal(counts[t, s], wanted)
+
+
+def test_several_right_labels() -> None:
+    """What is right is told apart from the class that a sample counts for."""
+    outputs = random_outputs(1)
+    generous = dataclasses.replace(outputs, right=outputs.right | (outputs.preds == 0))
+    found = FlipCounter(generous.right, generous.labels, 4).flips(slice(0, 1))[0, 1]
+    known = generous.right[0] & ~generous.right[1]
+    np.testing.assert_array_equal(found, np.bincount(outputs.labels[known], minlength=4))
+
+
+def test_an_unknown_confidence_leaves_its_pairs_null() -> None:
+    outputs = random_outputs(2)
+    outputs.confidence[1] = np.nan
+    found = all_pairs(outputs)["confident_acc"]
+    assert np.isnan(found[1]).all() and np.isnan(found[:, 1]).all()
+    assert not np.isnan(np.delete(np.delete(found, 1, 0), 1, 1)).any()
+
+
+def test_similar_classes_have_a_high_percentile() -> None:
+    axes = np.repeat(np.eye(10), 5, axis=0) + 0.01 * np.random.default_rng(0).normal(size=(50, 10))
+    embedding = ClassEmbedding.of("test", axes)
+    one_kind, spread = np.zeros((2, 50), np.int32)
+    one_kind[:5], spread[::5] = 4, 4
+    found = pairs.by_class_statistics(np.stack([one_kind, spread]), embedding)
+    assert found["top50_similarity_pct"][0] == 100
+    assert found["top50_similarity_pct"][1] < 50
+    assert found["top50_similarity"][0] == pytest.approx(1, abs=0.01)
+    assert embedding.mean == pytest.approx(4 / 49, abs=0.02)
+
+
+def test_percentiles_of_random_sets_are_uniform() -> None:
+    embedding = random_embedding(40)
+    rng = np.random.default_rng(1)
+    counts = np.zeros((400, 40), np.int32)
+    for row in counts:
+        row[rng.permutation(40)[:8]] = 1
+    found = pairs.by_class_statistics(counts, embedding)["top50_similarity_pct"]
+    # Ties: four of eight equal classes, the mean over all choices; narrower than single sets.
+    assert 40 < float(np.mean(found)) < 60
+
+
+def test_more_columns_than_classes_keep_the_cosines() -> None:
+    rows = np.random.default_rng(0).normal(size=(6, 50))
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    vectors = ClassEmbedding.of("test", rows).vectors.numpy()
+    assert vectors.shape == (6, 6)
+    np.testing.assert_allclose(vectors @ vectors.T, unit @ unit.T, atol=1e-6)
 
 
 def test_blocks_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,25 +209,7 @@ def test_identities(seed: int, models: int, n: int, classes: int) -> None:
 
 
 def test_uniform_flips_have_the_largest_entropy() -> None:
-    uniform = torch.full((1, 1, 8), 3.0)
-    assert pairs.flip_entropy(uniform)[0, 0] == pytest.approx(math.log(8))
-    assert pairs.top_classes(uniform, 50)[0, 0] == 4  # exactly half: no class more
-    assert pairs.top_classes(uniform, 51)[0, 0] == 5
-
-
-def test_mcnemar_equals_binomtest() -> None:
-    for positive, negative in ((0, 0), (1, 0), (3, 9), (9, 3), (20, 20), (150, 90)):
-        total = positive + negative
-        wanted = scipy.stats.binomtest(positive, total).pvalue if total else 1.0
-        assert float(pairs.mcnemar(positive, negative)) == pytest.approx(wanted)
-
-
-def test_mean_probability_ensemble_by_hand() -> None:
-    rng = np.random.default_rng(0)
-    logits = [rng.normal(size=(30, 5)).astype(np.float16) for _ in range(3)]
-    labels = rng.integers(0, 5, 30)
-    right = 0
-    for i in range(30):
-        mean = sum(scipy.special.softmax(x[i].astype(float)) for x in logits)
-        right += int(np.argmax(mean) == labels[i])
-    assert mean_probability_accuracy(logits, labels) == pytest.approx(100 * right / 30)
+    found = pairs.by_class_statistics(np.full((1, 1, 8), 3, np.int32))
+    assert found["flip_entropy"][0, 0] == pytest.approx(math.log(8))
+    assert found["top50_classes"][0, 0] == 4  # exactly half: no class more
+    assert pairs.by_class_statistics(np.full((1, 9), 3, np.int32))["top50_classes"][0] == 5

@@ -66,7 +66,7 @@ def test_a_root_with_splits(tmp_path: Path) -> None:
     data = open_data(DataSpec(str(tmp_path)), training=True)
     assert data.classes == ("class2", "class10")  # timm's order: digits are numbers
     assert data.training().labels.tolist() == [0, 0, 1, 1, 1]
-    assert data.eval.ids == ["class2/img0.png", "class10/img0.png"]
+    assert list(data.eval.ids) == ["class2/img0.png", "class10/img0.png"]
     assert data.eval.read(0).size == (20, 10)
 
 
@@ -164,7 +164,7 @@ def test_a_corrupt_image_is_named(tmp_path: Path, workers: int) -> None:
     broken.write_bytes(broken.read_bytes()[:40])
     images = open_data(DataSpec(str(tmp_path))).eval
     with pytest.raises(DataError, match=r"img1\.png"):
-        list(batches(images, lambda image: centre_square(image, 1.0, 4), 2, workers))
+        list(batches(images, [lambda image: centre_square(image, 1.0, 4)], 2, workers))
 
 
 def test_timm_sources(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_models_are_ranked(filled: Sweep) -> None:
     table = only(filled, "models")
     assert [row[0] for row in table.rows] == list(filled.MODELS)
     assert records(table)[0]["accuracy"] == pytest.approx(90.0)
-    assert table.notes == ("n = 4 models.",)
+    assert table.notes == ("n = 4 models. From, to: 95% interval of top-1 (Wilson).",)
 
 
 def test_groups_are_never_averaged(sweep: Sweep) -> None:

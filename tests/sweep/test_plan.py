@@ -56,11 +56,34 @@ def test_finished_runs_are_subtracted(tmp_path: Path) -> None:
     plan = planner(tmp_path)
     (pairs,) = plan.stage("pairs").todo or ()
     first, *others = plan.stage("transfer").todo or ()
-    finish(tmp_path, pairs)
+    finish(tmp_path, pairs, class_embedding="head:a", by_class=False)
     finish(tmp_path, first)
     assert plan.stage("pairs").finished and plan.stage("pairs").done == 12
     assert [r.id for r in plan.stage("transfer").todo or ()] == [r.id for r in others]
     assert plan.stage("transfer").done == 1
+
+
+def test_pairs_are_done_again_for_what_their_rows_lack(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    (pairs,) = planner(tmp_path).stage("pairs").todo or ()
+    finish(tmp_path, pairs, class_embedding="head:a", by_class=False)
+    assert planner(tmp_path, replace(SPEC, class_embedding="head")).stage("pairs").finished
+    for changed in ({"class_embedding": "clip"}, {"flips_by_class": True}):
+        stage = planner(tmp_path, replace(SPEC, **changed)).stage("pairs")
+        assert stage.done == 0 and len(stage.todo or ()) == 1
+
+
+def test_random_teachers_are_measured_and_never_transferred(tmp_path: Path) -> None:
+    models = [Model(f"{a}.x", f"{a}.x", a) for a in ("resnet18", "resnet34", "resnet50")]
+    spec = replace(SPEC, baseline="random", pairs="all")
+    for i, run in enumerate(planner(tmp_path, spec, models).stage("predict").todo or ()):
+        finish(tmp_path, run, accuracy=80.0 + i)
+    (pairs,) = planner(tmp_path, spec, models).stage("pairs").todo or ()
+    assert [m.untrained for m in pairs.models] == [False] * 3 + [True] * 3
+    assert len(pairs.row_ids()) == 3 * 2 + 3 * 3
+    transfers = planner(tmp_path, spec, models).stage("transfer").todo or ()
+    assert len(transfers) == 6 * len(SPEC.methods) * len(SPEC.seeds)
+    assert not any(m.untrained for run in transfers for m in run.models)
 
 
 def test_other_settings_are_other_runs(tmp_path: Path) -> None:

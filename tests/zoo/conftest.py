@@ -24,6 +24,7 @@ def save_model(tmp_path: Path) -> SaveModel:
             module,
             tmp_path / name,
             data_config=config,
+            num_classes=classes,
             label_names=[f"class {i}" for i in range(classes)],
             card="# card\n",
             extra={"run_id": name},

@@ -28,12 +28,17 @@ from kt_cli.errors import (
 )
 from kt_cli.spec import Model
 from kt_cli.zoo import classes, load, names, own, published
+from kt_cli.zoo.classes import Outputs
 from kt_cli.zoo.names import resolve
+from kt_cli.zoo.preprocessing import Geometry, normaliser
 
 SaveModel = Callable[..., Path]
 ARCHS = ["test_vit", "test_convnext", "test_resnet", "test_mambaout", "test_nfnet", "test_byobnet"]
 NETS = """
 from torch import nn
+
+THREE = ("a", "b", "c")
+TEN = tuple(str(i) for i in range(10))
 
 class Net(nn.Module):
     def __init__(self, out=7):
@@ -63,6 +68,9 @@ def needs_argument(n):
     return Net()
 """
 
+THREE = ("a", "b", "c")
+TEN = tuple(str(i) for i in range(10))
+
 
 def one(reference: str | Path) -> Model:
     (model,) = resolve([str(reference)])
@@ -90,8 +98,8 @@ def test_round_trip(arch: str, tmp_path: Path) -> None:
     config = {**config, "crop_pct": 0.83, "mean": (0.1, 0.2, 0.3), "interpolation": "bilinear"}
     labels = [f"zehn-{i}" for i in range(10)]
     load.save(
-        module, tmp_path / "m", data_config=config, label_names=labels, card="# é\n",
-        extra={"run_id": "r", "guard": 0.1},
+        module, tmp_path / "m", data_config=config, num_classes=len(labels),
+        label_names=labels, card="# é\n", extra={"run_id": "r", "guard": 0.1},
     )  # fmt: skip
     expected = logits(module)
     assert expected.std() > 0
@@ -102,12 +110,12 @@ def test_round_trip(arch: str, tmp_path: Path) -> None:
     assert {k: tuple(v) if isinstance(v, list) else v for k, v in resolved.items()} == config
 
     model = one(tmp_path / "m")
-    loaded = load.load(model, 10)
+    loaded = load.load(model, labels)
     assert torch.equal(logits(loaded.module), expected)
     assert loaded.data_config == loaded.config("train") == loaded.config("test") == config
     assert not loaded.module.training
-    assert loaded.num_classes == classes.num_classes(model) == 10
-    assert loaded.label_names == tuple(labels)
+    assert loaded.num_classes == 10
+    assert loaded.outputs == classes.outputs_of(model) == Outputs(10, tuple(labels))
     assert loaded.weights == load.fingerprint(module)
     assert own.card_extra(model) == {"run_id": "r", "guard": 0.1}
     assert (tmp_path / "m" / "README.md").read_text(encoding="utf-8") == "# é\n"
@@ -116,10 +124,10 @@ def test_round_trip(arch: str, tmp_path: Path) -> None:
 def test_saved_again_is_the_same(save_model: SaveModel, tmp_path: Path) -> None:
     folder = save_model("vit")
     loaded = load.load(one(folder))
-    assert loaded.label_names is not None
     load.save(
         loaded.module, tmp_path / "again", data_config=loaded.config("train"),
-        label_names=loaded.label_names, card="", extra={"run_id": "vit"},
+        num_classes=10, label_names=loaded.outputs.names, card="",
+        extra={"run_id": "vit"},
     )  # fmt: skip
     assert one(tmp_path / "again").key == one(folder).key
 
@@ -127,8 +135,8 @@ def test_saved_again_is_the_same(save_model: SaveModel, tmp_path: Path) -> None:
 def test_nothing_of_the_place_is_stored(save_model: SaveModel, tmp_path: Path) -> None:
     loaded = load.load(one(save_model("vit")))
     load.save(
-        loaded.module, tmp_path / "b", data_config=loaded.config("train"), label_names=["x"] * 10,
-        card="", extra={},
+        loaded.module, tmp_path / "b", data_config=loaded.config("train"), num_classes=10,
+        label_names=["x"] * 10, card="", extra={},
     )  # fmt: skip
     text = (tmp_path / "b" / "config.json").read_text()
     assert str(tmp_path) not in text
@@ -140,7 +148,7 @@ def test_test_size_survives_where_the_training_size_does(tmp_path: Path) -> None
     train, test = load.data_config(module, "train"), load.data_config(module, "test")
     assert (train["input_size"], test["input_size"]) == ((3, 224, 224), (3, 288, 288))
     kept, dropped = tmp_path / "kept", tmp_path / "dropped"
-    save = {"label_names": list("abcd"), "card": "", "extra": {}}
+    save = {"num_classes": 4, "label_names": list("abcd"), "card": "", "extra": {}}
     load.save(module, kept, data_config=train, **save)
     assert load.load(one(kept), eval_size="test").data_config == test
     assert load.load(one(kept), eval_size="train").data_config == train
@@ -169,7 +177,15 @@ def test_weights_that_share_memory_or_are_not_contiguous(tmp_path: Path) -> None
     module, config = load.build("test_resnet", 10, 32)
     module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module.register_buffer("twin", module.get_parameter("fc.weight").detach())
-    load.save(module, tmp_path / "m", data_config=config, label_names=["x"] * 10, card="", extra={})
+    load.save(
+        module,
+        tmp_path / "m",
+        data_config=config,
+        num_classes=10,
+        label_names=["x"] * 10,
+        card="",
+        extra={},
+    )
     assert "twin" in load_file(tmp_path / "m" / "model.safetensors")
 
 
@@ -241,9 +257,15 @@ def test_for_fine_tuning(arch: str, save_model: SaveModel, tmp_path: Path) -> No
     assert len(unchanged) >= len(source.state_dict()) - 3  # head and position embedding
 
     load.save(
-        module, tmp_path / "tuned", data_config=config, label_names=list("abcd"), card="", extra={}
+        module,
+        tmp_path / "tuned",
+        data_config=config,
+        num_classes=4,
+        label_names=list("abcd"),
+        card="",
+        extra={},
     )
-    tuned = load.load(one(tmp_path / "tuned"), 4)
+    tuned = load.load(one(tmp_path / "tuned"), tuple("abcd"))
     assert torch.equal(logits(tuned.module, 64), expected)
     assert tuned.data_config == config
 
@@ -262,7 +284,10 @@ def test_evaluation_is_that_of_timm_s_validate() -> None:
         (3, 288, 288), is_training=False, interpolation="bicubic", mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225), crop_pct=1.0,
     )  # fmt: skip
-    assert torch.equal(load.eval_transform(config)(image), reference(image))
+    pixels = Geometry.of(config).transform()(image)
+    assert pixels.dtype == torch.uint8
+    found = normaliser(config, torch.device("cpu"))(pixels[None])[0]
+    torch.testing.assert_close(found, reference(image), rtol=0, atol=1e-6)
 
 
 # --- what does not load --------------------------------------------------------------------------
@@ -271,14 +296,14 @@ def test_evaluation_is_that_of_timm_s_validate() -> None:
 def test_class_mismatch(save_model: SaveModel) -> None:
     model = one(save_model("vit"))
     with pytest.raises(ClassMismatch, match="vit has 10 classes, the data has 3") as caught:
-        load.load(model, 3)
+        load.load(model, THREE)
     assert "kt pretrain" in caught.value.tip
     with pytest.raises(ClassMismatch, match=r"resnet50\.a1_in1k has 1000 classes, digits has 10"):
-        classes.require_classes([model, one("resnet50")], 10, "digits")
-    classes.require_classes([model, one("hf-hub:a/b")], 10, "digits")
+        classes.require_classes([model, one("resnet50")], TEN, "digits")
+    classes.require_classes([model, one("hf-hub:a/b")], TEN, "digits")
     file = save_model("resnet", "test_resnet") / "model.safetensors"
     with pytest.raises(ClassMismatch, match="10 classes, the data has 3"):
-        load.load(one(f"test_resnet@{file}"), 3)
+        load.load(one(f"test_resnet@{file}"), THREE)
 
 
 def damage_weights(folder: Path) -> None:
@@ -366,7 +391,7 @@ def test_checkpoint_forms(how: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = timm.create_model("test_resnet", num_classes=6)
     torch.save(wrapped(module.state_dict(), how), tmp_path / "m.pth")
-    loaded = load.load(one(f"test_resnet@{tmp_path / 'm.pth'}"), 6)
+    loaded = load.load(one(f"test_resnet@{tmp_path / 'm.pth'}"), tuple("abcdef"))
     assert torch.equal(logits(loaded.module), logits(module))
     assert loaded.weights == load.fingerprint(module)
 
@@ -408,15 +433,15 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_function(nets: str) -> None:
     for function in ("Net", "counted"):
-        loaded = load.load(one(f"py:{nets}:{function}"), 7)
+        loaded = load.load(one(f"py:{nets}:{function}"), tuple("abcdefg"))
         assert loaded.num_classes == 7
-        assert loaded.label_names is None
+        assert loaded.outputs.names == tuple("abcdefg")  # those of the data
         assert loaded.data_config["input_size"] == (3, 8, 8)
         assert loaded.data_config["mean"] == (0.5, 0.5, 0.5)
         assert loaded.data_config["crop_pct"] == 1.0
         assert not loaded.module.training
     with pytest.raises(ClassMismatch, match="7 classes, the data has 10"):
-        load.load(one(f"py:{nets}:Net"), 10)
+        load.load(one(f"py:{nets}:Net"), TEN)
 
 
 @pytest.mark.parametrize(
@@ -440,10 +465,10 @@ def test_what_is_not_timm_s_is_saved_all_the_same(nets: str, tmp_path: Path) -> 
     loaded = load.load(one(f"py:{nets}:Net"))
     load.save(
         loaded.module, tmp_path / "m", data_config=loaded.config("train"),
-        label_names=list("abcdefg"), card="", extra={"run_id": "r"},
+        num_classes=7, label_names=list("abcdefg"), card="", extra={"run_id": "r"},
     )  # fmt: skip
     model = one(tmp_path / "m")
-    assert classes.num_classes(model) == 7
+    assert classes.outputs_of(model) == Outputs(7, tuple("abcdefg"))
     assert own.card_extra(model) == {"run_id": "r"}
     with pytest.raises(DataError, match="architecture") as caught:
         load.load(model)
@@ -545,7 +570,7 @@ def test_cached_timm_weights_load_without_the_hub(
     )
     model = one("test_vit")
     load.require_weights([model])
-    loaded = load.load(model, 1000)
+    loaded = load.load(model)
     assert torch.equal(logits(loaded.module, 160), logits(module, 160))
     assert loaded.data_config == load.data_config(module, "test")
 
@@ -554,7 +579,7 @@ def test_cached_hub_model_loads_without_the_hub(caches: Path, save_model: SaveMo
     folder = save_model("vit")
     files = {name: folder / name for name in ("config.json", "model.safetensors")}
     put_into_cache(caches, "org/vit", files)
-    loaded = load.load(one("hf-hub:org/vit"), 10)
+    loaded = load.load(one("hf-hub:org/vit"), TEN)
     assert torch.equal(logits(loaded.module), logits(load.load(one(folder)).module))
 
 

@@ -200,9 +200,53 @@ def test_malformed_function(reference: str) -> None:
         resolve([reference])
 
 
-def test_predictions_are_not_supported() -> None:
-    with pytest.raises(UsageError, match="not supported"):
-        resolve(["predictions:some.parquet"])
+def test_predictions(tmp_path: Path) -> None:
+    file = tmp_path / "resnet50.a1_in1k-224.csv.gz"
+    file.write_bytes(b"content")
+    (model,) = resolve([f"predictions:{file}"])
+    assert (model.name, model.ref) == ("resnet50.a1_in1k-224", f"predictions:{file}")
+    copy = shutil.copy(file, tmp_path / "other.csv.gz")
+    assert keys(f"predictions:{copy}") == [model.key]
+    file.write_bytes(b"changed")
+    assert keys(model.ref) != [model.key]
+    assert called(f"predictions:{file}", f"predictions:{copy}") == [model.name, "other"]
+    twin = tmp_path / "resnet50.a1_in1k-224.parquet"
+    twin.write_bytes(b"twin")
+    assert called(f"predictions:{file}", f"predictions:{twin}") == [file.name, twin.name]
+    with pytest.raises(DataError, match=r"no file .*missing\.csv") as caught:
+        resolve([f"predictions:{tmp_path / 'missing.csv'}"])
+    assert "Parquet" in caught.value.tip
+
+
+def test_predictions_are_refused_where_weights_are_needed(tmp_path: Path) -> None:
+    file = tmp_path / "said.csv"
+    file.write_text("id,pred")
+    models = resolve(["resnet50", "random:vit_s", f"predictions:{file}"])
+    names.refuse_predictions(models[:2], "kt transfer")
+    with pytest.raises(UsageError, match=r"kt transfer needs .*weights.*said\.csv") as caught:
+        names.refuse_predictions(models, "kt transfer")
+    assert "complementarity" in caught.value.tip
+
+
+def test_untrained() -> None:
+    import timm
+
+    models = resolve(["random:vit_s", "random:vit_small_patch16_224#0", "random:vit_s#12"])
+    name, version = "random:vit_small_patch16_224", timm.__version__
+    assert [model.name for model in models] == [name, f"{name}#12"]
+    assert [model.ref for model in models] == [f"{name}#0", f"{name}#12"]
+    assert [model.key for model in models] == [f"{name}#{seed}@timm-{version}" for seed in (0, 12)]
+    assert all(model.untrained for model in models)
+    with pytest.raises(UnknownName, match="vit_smal"):
+        resolve(["random:vit_smal"])
+    for wrong in ("random:", "random:vit_s#", "random:vit_s#x", "random:vit_s#-1"):
+        with pytest.raises(UsageError, match="random:ARCH"):
+            resolve([wrong])
+
+
+def test_untrained_in_a_list_is_no_comment(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("random:test_vit#3 # a baseline\n")
+    assert called(f"@{tmp_path / 'list.txt'}") == ["random:test_vit#3"]
 
 
 # --- folders ------------------------------------------------------------------------------------
@@ -342,19 +386,110 @@ def test_checkpoint_that_cannot_be(reference: str, error: type[KtError], message
     assert caught.value.tip
 
 
+# --- folders of checkpoints, and --arch -----------------------------------------------------------
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A folder of three checkpoints, and what else lies there."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    for number, name in enumerate(("epoch10.pth", "epoch9.safetensors", "epoch2.pth.tar")):
+        (folder / name).write_bytes(bytes([number]))
+    (folder / "log.csv").write_text("")
+    (folder / "nested").mkdir()
+    (folder / "nested" / "epoch1.pth").write_bytes(b"x")
+    return folder
+
+
+EPOCHS = ["epoch2.pth.tar", "epoch9.safetensors", "epoch10.pth"]
+
+
+def test_folder_of_checkpoints(runs: Path) -> None:
+    models = resolve([f"test_vit@{runs}"])
+    assert [model.ref for model in models] == [f"test_vit@{runs / name}" for name in EPOCHS]
+    assert [model.name for model in models] == ["epoch2", "epoch9", "epoch10"]
+    assert keys(*(model.ref for model in models)) == [model.key for model in models]
+    empty = runs / "empty"
+    empty.mkdir()
+    with pytest.raises(DataError, match=r"no checkpoints in .*empty") as caught:
+        resolve([f"test_vit@{empty}"])
+    assert ".safetensors" in caught.value.tip
+
+
+def test_arch_of_bare_files_and_folders(
+    runs: Path, save_model: SaveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs)
+    want = keys("test_vit@epoch10.pth")
+    folder = str(save_model("vit"))
+    for reference in ("epoch10.pth", "./epoch10.pth", str(runs / "epoch10.pth")):
+        assert [m.key for m in resolve([reference], "test_vit")] == want
+    monkeypatch.chdir(runs.parent)
+    for reference in ("runs", "./runs", f"test_vit2@{runs}"):
+        architecture = "test_vit" if "@" not in reference else "test_vit2"
+        refs = [m.ref for m in resolve([reference], "test_vit")]
+        assert refs == [f"{architecture}@{runs / name}" for name in EPOCHS]
+    mixed = [f"resnet50,{runs / 'epoch10.pth'}", folder, "random:test_vit"]
+    assert [m.name for m in resolve(mixed, "test_vit")] == [
+        "resnet50.a1_in1k", "epoch10", "vit", "random:test_vit",
+    ]  # fmt: skip
+    (runs / "list.txt").write_text("runs/epoch10.pth  # the last\n")
+    assert [m.key for m in resolve([f"@{runs / 'list.txt'}"], "test_vit")] == want
+
+
+def test_short_names_of_architectures_are_for_arch_too(runs: Path) -> None:
+    (model,) = resolve([str(runs / "epoch10.pth")], "vit_s")
+    assert model.ref.startswith("vit_small_patch16_224@")
+    with pytest.raises(UnknownName, match="vit_ss"):
+        resolve(["resnet50"], "vit_ss")
+
+
+@pytest.mark.parametrize("reference", ["epoch10.pth", "./epoch10.pth", "resnet50.pth"])
+def test_a_bare_checkpoint_needs_its_architecture(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, reference: str
+) -> None:
+    monkeypatch.chdir(runs)
+    Path("resnet50.pth").write_bytes(b"named like a model")
+    with pytest.raises(DataError, match="is a file") as caught:
+        resolve([reference])
+    assert "ARCH@FILE" in caught.value.tip and "--arch" in caught.value.tip
+    assert resolve([reference], "test_vit")[0].ref == f"test_vit@{runs / Path(reference).name}"
+
+
+def test_a_bare_folder_of_checkpoints_needs_their_architecture(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs.parent)
+    with pytest.raises(DataError, match="no models in") as caught:
+        resolve(["runs"])
+    assert "ARCH@runs" in caught.value.tip and "--arch" in caught.value.tip
+    (runs / "empty").mkdir()
+    with pytest.raises(DataError, match="no models in"):
+        resolve(["./runs/empty"], "test_vit")
+    runs.rename("resnet50")  # timm's models go first
+    assert [m.key for m in resolve(["resnet50"], "test_vit")] == ["resnet50.a1_in1k"]
+    assert len(resolve(["./resnet50"], "test_vit")) == 3
+
+
+def test_missing_checkpoint_with_arch(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no file .*missing\.pth"):
+        resolve([str(tmp_path / "missing.pth")], "test_vit")
+
+
 # --- numbers of classes ---------------------------------------------------------------------------
 
 
-def test_common_number_of_classes(save_model: SaveModel) -> None:
+def test_models_that_no_data_has_in_common(save_model: SaveModel) -> None:
     folder = str(save_model("digits-vit"))
-    assert classes.common_num_classes(resolve([folder])) == 10
-    assert classes.common_num_classes(resolve(["timm-top3", "hf-hub:a/b"])) == 1000
-    assert classes.common_num_classes(resolve(["hf-hub:a/b"])) is None
-    assert classes.common_num_classes([]) is None
+    classes.require_common([])
+    classes.require_common(resolve([folder]))
+    classes.require_common(resolve(["timm-top3", "hf-hub:a/b"]))
+    classes.require_common(resolve(["resnet50.a1_in1k", "resnetv2_50x1_bit.goog_in21k"]))
     with pytest.raises(
         ClassMismatch, match=r"resnet50\.a1_in1k has 1000 classes, digits-vit has 10"
     ):
-        classes.common_num_classes(resolve(["resnet50.a1_in1k", folder]))
+        classes.require_common(resolve(["resnet50.a1_in1k", folder]))
 
 
 def test_everything_is_refused_before_work() -> None:

@@ -1,0 +1,194 @@
+"""What is in the cache folder: listed, checked, removed.
+
+Only files that bear the names of kt's own entries are seen, so nothing else that lies below
+KT_CACHE is ever removed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kt_cli import arrays
+from kt_cli.errors import DataError, WriteError, first_line
+from kt_cli.files import cache_folder
+
+PREDICTIONS, CLASSES, CANONICAL = "predictions", "classes", "canonical"
+UNFINISHED = "unfinished"  # what a writer has not finished: it is at work, or was killed
+SUFFIXES = {PREDICTIONS: "parquet", CLASSES: "parquet", CANONICAL: "npy"}
+KINDS = (*SUFFIXES, UNFINISHED)
+COLUMNS = {
+    PREDICTIONS: ("id", "label", "pred", "confidence", "label_prob", "top5"),
+    CLASSES: ("id", "vectors"),
+}
+IN_USE = 3600.0  # seconds for which an unfinished file may still have a writer
+ROWS_AT_ONCE = 1024  # checked together: 45 MB of logits of 21,841 classes
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of the cache.
+
+    Attributes:
+        kind: one of KINDS.
+        bytes: its size. modified: seconds since the epoch.
+        about: what it says of itself; empty where it cannot be read.
+        rows: images, or classes, that it holds; None where that is not known.
+        columns: names of what it holds of each.
+        fault: why it cannot be read; empty where it can.
+    """
+
+    kind: str
+    path: Path
+    bytes: int
+    modified: float
+    about: dict[str, str] = field(default_factory=dict)
+    rows: int | None = None
+    columns: tuple[str, ...] = ()
+    fault: str = ""
+
+    def matches(self, patterns: Sequence[str]) -> bool:
+        """Whether a glob fits the model's name or key, the data's name or the file's name."""
+        said = [self.about[key] for key in ("name", "model", "data") if key in self.about]
+        return any(fnmatchcase(name, glob) for glob in patterns for name in (*said, self.path.name))
+
+    def older(self, seconds: float) -> bool:
+        """Whether it was written more than `seconds` ago."""
+        return time.time() - self.modified > seconds
+
+    @property
+    def in_use(self) -> bool:
+        """Whether it may have a writer that is at work."""
+        return self.kind == UNFINISHED and not self.older(IN_USE)
+
+
+def root() -> Path:
+    """The cache folder, whether it is there or not."""
+    return cache_folder(PREDICTIONS).parent
+
+
+def entries(kind: str | None = None) -> list[Entry]:
+    """All files of the cache, or those of one kind, by kind, model, data and name.
+
+    A file that cannot be read is an entry with a `fault`.
+    """
+    found = [
+        _described(entry)
+        for folder, suffix in SUFFIXES.items()
+        for entry in _files(folder, suffix)
+        if kind in (None, entry.kind)
+    ]
+    return sorted(found, key=_order)
+
+
+def verify(entry: Entry) -> str | None:
+    """What is wrong with a file, or None: all of its values are read, in bounded memory.
+
+    Pages of Parquet files have checksums; a canonical file has only a size to compare. What is
+    unfinished promises nothing, and what is gone meanwhile is not wrong.
+    """
+    if entry.kind == UNFINISHED or not entry.path.exists():
+        return None
+    entry = _described(entry)
+    if entry.fault or entry.kind == CANONICAL:
+        return entry.fault or None
+    missing = [name for name in COLUMNS[entry.kind] if name not in entry.columns]
+    if missing:
+        return f"no column {', '.join(missing)}"
+    try:
+        for name in entry.columns:
+            rows = sum(len(b) for b in arrays.batches(entry.path, name, ROWS_AT_ONCE))
+            if rows != entry.rows:
+                return f"{rows} values of {name} in {entry.rows} rows"
+    except (DataError, ValueError) as error:
+        return _reason(error, entry.path)
+    return None
+
+
+def remove(found: Iterable[Entry]) -> int:
+    """Delete files; those that may have a living writer stay. Gives the bytes freed.
+
+    Raises:
+        WriteError: a file cannot be deleted.
+    """
+    freed = 0
+    for entry in found:
+        if entry.in_use:
+            continue
+        try:
+            entry.path.unlink()
+        except FileNotFoundError:  # somebody else was faster
+            continue
+        except OSError as error:
+            raise WriteError(
+                f"cannot remove {entry.path}: {first_line(error)}",
+                "Its folder must be yours to write to.",
+            ) from error
+        freed += entry.bytes
+    return freed
+
+
+def _files(folder: str, suffix: str) -> Iterator[Entry]:
+    """What kt wrote to a folder of the cache, as far as the directory tells."""
+    finished = re.compile(rf"[0-9a-f]{{24}}\.{suffix}")
+    unfinished = re.compile(rf"\.{finished.pattern}\.[0-9a-f]+\.tmp")
+    path = cache_folder(folder)
+    for file in path.iterdir() if path.is_dir() else ():
+        if finished.fullmatch(file.name):
+            kind = folder
+        elif unfinished.fullmatch(file.name):
+            kind = UNFINISHED
+        else:
+            continue
+        try:
+            stat = file.stat()
+        except FileNotFoundError:  # removed, or finished, since the folder was read
+            continue
+        yield Entry(kind, file, stat.st_size, stat.st_mtime)
+
+
+def _described(entry: Entry) -> Entry:
+    """An entry with what the file says of itself, or why it says nothing."""
+    try:
+        said = _said(entry)
+    except Exception as error:  # a damaged header may raise anything
+        said = {"fault": _reason(error, entry.path)}
+    return Entry(entry.kind, entry.path, entry.bytes, entry.modified, **said)
+
+
+def _said(entry: Entry) -> dict[str, Any]:
+    if entry.kind == UNFINISHED:
+        return {}
+    if entry.kind == CANONICAL:
+        return _canonical(entry.path)
+    info = arrays.info(entry.path)
+    return {"about": info.about, "rows": info.rows, "columns": tuple(info.columns)}
+
+
+def _canonical(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+        expected = file.tell() + math.prod(shape) * dtype.itemsize
+    size = path.stat().st_size
+    if size != expected:
+        raise ValueError(f"{size:,} bytes, its header says {expected:,}")
+    return {"about": {"side": str(shape[-1])}, "rows": shape[0], "columns": ("pixels",)}
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """An error's first line without the path, which stands beside it already."""
+    return first_line(error).removeprefix(f"cannot read {path}: ")
+
+
+def _order(entry: Entry) -> tuple[int, str, str, str]:
+    about = entry.about
+    return KINDS.index(entry.kind), about.get("name", ""), about.get("data", ""), entry.path.name

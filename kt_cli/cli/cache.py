@@ -1,0 +1,216 @@
+"""`kt cache ls|rm|verify`: what is kept, to look at, to remove, to check."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from kt_cli.cli import options, screen
+from kt_cli.errors import KtError, UsageError
+
+if TYPE_CHECKING:
+    from kt_cli.cache import Entry
+
+SECONDS = {"d": 86400, "h": 3600, "min": 60}
+NUMBERS = ("images", "size", "age")
+
+app = typer.Typer(no_args_is_help=True)
+
+
+class Kind(str, Enum):
+    predictions = "predictions"
+    classes = "classes"
+    canonical = "canonical"
+    unfinished = "unfinished"
+
+
+Patterns = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[PATTERN]…",
+        help="Globs such as 'vit_*': a model's name or key, the data's name, or a file's name.",
+        show_default=False,
+    ),
+]
+KindOption = Annotated[Kind | None, typer.Option(help="Only this kind.")]
+
+
+@app.callback()
+def cache() -> None:
+    """Look at, remove or check what is kept below KT_CACHE (default ~/.cache/kt).
+
+    All of it can be removed: what is needed is computed again. Its kinds:
+
+    predictions: what models say about images; classes: class embeddings;
+
+    canonical: decoded training images; unfinished: being written, or left by a killed process.
+    """
+
+
+@app.command()
+def ls(patterns: Patterns = None, kind: KindOption = None, as_json: options.Json = False) -> None:
+    """List what is kept."""
+    found = _chosen(patterns, kind)
+    if as_json:
+        screen.out.print_json(json.dumps([_as_json(entry) for entry in found]))
+    elif found:
+        screen.out.print(_table(found))
+        screen.out.print(f"{_count(found)}, {_size(found)}")
+
+
+@app.command()
+def rm(
+    patterns: Patterns = None,
+    kind: KindOption = None,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Only what is older, such as 30d or 12h.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Everything.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Remove what is chosen, without asking.
+
+    Unfinished files of the last hour stay, since a process may be writing them.
+    """
+    if not (patterns or kind or older_than or everything):
+        raise UsageError(
+            "nothing says what to remove",
+            "Name patterns, --kind or --older-than; --all removes everything.",
+        )
+    age = None if older_than is None else _seconds(older_than)
+    from kt_cli.cache import remove
+
+    found = _chosen(patterns, kind)
+    chosen = [entry for entry in found if age is None or entry.older(age)]
+    going = [entry for entry in chosen if not entry.in_use]
+    if going:
+        screen.out.print(_table(going))
+        freed = decimal(remove(going)) if not dry_run else _size(going)
+        screen.out.print(f"{'Would remove' if dry_run else 'Removed'} {_count(going)}: {freed}")
+    elif found and not chosen:
+        screen.note(f"Nothing of it is older than {older_than}.")
+    if len(going) < len(chosen):
+        screen.note(f"Kept {len(chosen) - len(going)} unfinished of the last hour.")
+
+
+@app.command()
+def verify(
+    patterns: Patterns = None,
+    kind: KindOption = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove what is broken.")] = False,
+) -> None:
+    """Read everything again: checksums, sizes, columns.
+
+    Exit code 1 if something is broken and not removed. Unfinished files promise nothing.
+    """
+    from kt_cli import cache as kept
+
+    found = _chosen(patterns, kind, finished=True)
+    broken: list[tuple[Entry, str]] = []
+    with screen.progress() as progress:
+        for done, entry in enumerate(found, 1):
+            reason = kept.verify(entry)
+            if reason is not None:
+                broken.append((entry, reason))
+            progress(done, len(found), "verify")
+    for entry, reason in broken:
+        screen.out.print(Text(f"{entry.path}: {reason}"), soft_wrap=True)
+    if found and not broken:
+        screen.out.print(f"{_count(found)}, {_size(found)}: nothing is broken")
+    elif broken and not remove:
+        raise KtError(
+            f"broken: {len(broken)} of {_count(found)}",
+            "The same command with --remove removes what is broken; it is computed again.",
+        )
+    elif broken:
+        freed = kept.remove(entry for entry, _ in broken)
+        screen.out.print(f"Removed {_count([e for e, _ in broken])}: {decimal(freed)}")
+
+
+def _chosen(
+    patterns: Sequence[str] | None, kind: Kind | None, finished: bool = False
+) -> list[Entry]:
+    """The entries that are asked for, or only the finished; says so where there are none."""
+    from kt_cli.cache import UNFINISHED, entries, root
+
+    found = entries(kind.value if kind else None)
+    if patterns:
+        found = [entry for entry in found if entry.matches(patterns)]
+    if finished:
+        found = [entry for entry in found if entry.kind != UNFINISHED]
+    if not found:
+        said = "holds nothing that matches" if patterns or kind else "is empty"
+        screen.note(f"The cache {root()} (KT_CACHE) {said}.")
+    return found
+
+
+def _table(found: Sequence[Entry]) -> Table:
+    from kt_cli.cache import root
+
+    table = screen.simple_table(f"{root()} (KT_CACHE)")
+    for header in ("kind", "model", "data", "images", "size", "age", "logits"):
+        right = header in NUMBERS
+        table.add_column(header, justify="right" if right else "left", overflow="fold")
+    for entry in found:
+        table.add_row(*map(Text, _cells(entry)))
+    return table
+
+
+def _cells(entry: Entry) -> tuple[str, ...]:
+    said, rows = entry.about, "" if entry.rows is None else f"{entry.rows:,}"
+    model, images, logits = said.get("name", ""), rows, ""
+    if entry.fault:
+        model = f"unreadable: {entry.path.name}"
+    elif entry.kind == Kind.predictions:
+        logits = "yes" if "logits" in entry.columns else "no"
+    elif entry.kind == Kind.classes:
+        model, images = f"{model}, {rows} classes", ""
+    elif entry.kind == Kind.canonical:
+        model = f"{rows} × {said['side']} px"
+    else:
+        model = entry.path.name
+    age = _age(time.time() - entry.modified)
+    return entry.kind, model, said.get("data", ""), images, decimal(entry.bytes), age, logits
+
+
+def _as_json(entry: Entry) -> dict[str, Any]:
+    written = datetime.fromtimestamp(entry.modified, timezone.utc)
+    return asdict(entry) | {
+        "path": str(entry.path),
+        "modified": written.isoformat(timespec="seconds"),
+    }
+
+
+def _count(found: Sequence[Entry]) -> str:
+    return f"{len(found):,} {'entry' if len(found) == 1 else 'entries'}"
+
+
+def _size(found: Sequence[Entry]) -> str:
+    return decimal(sum(entry.bytes for entry in found))
+
+
+def _age(seconds: float) -> str:
+    """In the largest unit of which there is one."""
+    for unit, length in SECONDS.items():
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return "now"
+
+
+def _seconds(age: str) -> float:
+    """What 30d or 12h means."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(d|h|min)", age.strip())
+    if found is None:
+        raise UsageError(f"{age!r} is no age", "Write days or hours, such as 30d or 12h.")
+    return float(found[1]) * SECONDS[found[2]]

@@ -1,0 +1,199 @@
+"""How a comparison of models looks on the screen."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from kt_cli.cli import screen
+
+if TYPE_CHECKING:
+    from kt_cli.complementarity.areas import Area
+    from kt_cli.complementarity.comparison import Comparison
+    from kt_cli.complementarity.reading import Sample
+
+MATRIX_UP_TO = 12
+AREAS = 5
+CLASSES_OF_AREA = 6
+SIGNIFICANT = 0.05
+
+
+def of_interest(found: Comparison) -> list[tuple[int, int]]:
+    """The ordered pairs that are read aloud: of two models, or of those with the most ρ⁺."""
+    if found.trained == 2:
+        return [(0, 1), (1, 0)]
+    flips = found.pairs["pos_flips"][: found.trained, : found.trained]
+    teacher, student = divmod(int(flips.argmax()), found.trained)
+    return [(teacher, student), (student, teacher)]
+
+
+def show(found: Comparison, limit: int | None, top: int, samples: int) -> None:
+    limited = f", limited to {limit:,}" if limit else ""
+    screen.out.print(
+        f"{Path(found.images.name).name}: {found.n:,} images of {len(found.classes):,} classes"
+        f"{limited}\n"
+    )
+    _models(found)
+    if found.trained == 2:
+        _agreement(found)
+    else:
+        _matrix(found)
+        _different(found)
+    _ceilings(found)
+    _baselines(found)
+    if found.trained > 2:
+        screen.out.print("\nThe most that one knows and another does not, and the reverse:", end="")
+    from kt_cli.complementarity import reading
+
+    for teacher, student in of_interest(found):
+        _knows(found, teacher, student, top)
+        if samples:
+            _samples(reading.samples(found, teacher, student, samples))
+
+
+def _models(found: Comparison) -> None:
+    table = screen.simple_table()
+    table.add_column("model")
+    for header in ("top-1 %", "95% interval", "top-5 %", "only it knows %"):
+        table.add_column(header, justify="right")
+    rows = zip(found.names, found.accuracies, found.intervals, found.predictions, strict=True)
+    for i, (name, accuracy, (low, high), said) in enumerate(rows):
+        top5 = said.top5_accuracy
+        table.add_row(
+            escape(name),
+            f"{accuracy:.2f}",
+            f"{low:.2f}–{high:.2f}",
+            "" if top5 is None else f"{top5:.2f}",
+            f"{found.alone[i]:.2f}" if i < found.trained else "",
+        )
+    screen.out.print(table)
+
+
+def _agreement(found: Comparison) -> None:
+    pairs, kappa = found.pairs, found.pairs["kappa"][0, 1]
+    consistency = "" if math.isnan(kappa) else f"error consistency κ {kappa:.3f} · "
+    screen.out.print(
+        f"\nagree on {pairs['agreement'][0, 1]:.2f}% of the images · {consistency}"
+        f"accuracies differ by {abs(pairs['acc_diff'][0, 1]):.2f} points "
+        f"(McNemar p = {pairs['mcnemar_p'][0, 1]:.2g})"
+    )
+
+
+def _matrix(found: Comparison) -> None:
+    if found.trained > MATRIX_UP_TO:
+        screen.out.print(f"\n(matrix of {found.trained} models: use --json)")
+        return
+    screen.out.print("\n[bold]ρ⁺: what the row knows and the column does not, % of the images[/]")
+    table = screen.simple_table()
+    table.add_column("")
+    for index in range(found.trained):
+        table.add_column(f"({index + 1})", justify="right")
+    for t in range(found.trained):
+        flips = found.pairs["pos_flips"][t]
+        cells = ["·" if t == s else f"{flips[s]:.2f}" for s in range(found.trained)]
+        table.add_row(f"({t + 1}) {escape(found.names[t])}", *cells)
+    screen.out.print(table)
+
+
+def _different(found: Comparison) -> None:
+    pairs = found.trained * (found.trained - 1) // 2
+    surely = int((found.holm_p < SIGNIFICANT).sum()) // 2
+    screen.out.print(
+        f"\nthe accuracies of {surely:,} of {pairs:,} pairs of models differ significantly "
+        "(McNemar, p < 0.05 after Holm's correction)"
+    )
+
+
+def _ceilings(found: Comparison) -> None:
+    one = "either" if found.trained == 2 else "any"
+    confident = "unknown" if found.confident is None else f"{found.confident:.2f}%"
+    mean = found.mean_probability
+    average = "with --logits" if mean is None else f"{mean:.2f}%"
+    screen.out.print(
+        f"{one} right (oracle) {found.oracle:.2f}% · the more confident right {confident} · "
+        f"mean of probabilities right: {average}"
+    )
+
+
+def _baselines(found: Comparison) -> None:
+    untrained = range(found.trained, len(found.names))
+    for teacher in untrained:
+        flips = found.pairs["pos_flips"][teacher, : found.trained]
+        screen.out.print(
+            f"baseline: {escape(found.names[teacher])} knows "
+            f"{flips.min():.2f}–{flips.max():.2f}% that the models do not"
+        )
+
+
+def _knows(found: Comparison, teacher: int, student: int, top: int) -> None:
+    from kt_cli.complementarity.reading import counted, direction, sentence
+
+    share = found.pairs["pos_flips"][teacher, student]
+    count = round(share * found.n / 100)
+    screen.out.print(
+        f"\n[bold]{escape(found.names[teacher])}[/] knows {share:.2f}% "
+        f"({counted(count, 'image')}) that [bold]{escape(found.names[student])}[/] does not (ρ⁺)"
+    )
+    screen.out.print(sentence(direction(found, teacher, student)), soft_wrap=True, markup=False)
+    if not count:
+        return
+    entropy = found.pairs["flip_entropy"][teacher, student]
+    screen.out.print(
+        f"entropy over classes {entropy:.2f} nats (uniform: {math.log(len(found.classes)):.2f})"
+    )
+    if top:
+        _classes(found, teacher, student, top)
+    _areas(found, found.areas(teacher, student))
+
+
+def _classes(found: Comparison, teacher: int, student: int, top: int) -> None:
+    from kt_cli.complementarity.comparison import top_classes
+    from kt_cli.complementarity.reading import images_by_class
+
+    flips = found.flips(teacher, student)
+    sizes = images_by_class(found)
+    table = screen.simple_table()
+    table.add_column("class")
+    for header in ("images", "share of ρ⁺ %", "share of the class %"):
+        table.add_column(header, justify="right")
+    for c in top_classes(flips, top):
+        table.add_row(
+            escape(found.classes[c]),
+            f"{flips[c]:,}",
+            f"{100 * flips[c] / flips.sum():.1f}",
+            f"{100 * flips[c] / sizes[c]:.1f}",
+        )
+    screen.out.print(table)
+
+
+def _areas(found: Comparison, areas: list[Area]) -> None:
+    if not areas:
+        return
+    screen.out.print("areas of expertise (similar classes):")
+    for area in areas[:AREAS]:
+        named = ", ".join(found.classes[c] for c in area.classes[:CLASSES_OF_AREA])
+        more = len(area.classes) - CLASSES_OF_AREA
+        rest = f" and {more} more" if more > 0 else ""
+        screen.out.print(f"  {area.share:.1f}%: {named}{rest}", soft_wrap=True, markup=False)
+
+
+def _samples(samples: list[Sample]) -> None:
+    table = screen.simple_table()
+    for header in ("image", "label", "teacher's p", "student's answer", "student's p"):
+        table.add_column(header, justify="right" if header.endswith(" p") else "left")
+    for sample in samples:
+        table.add_row(
+            escape(sample.id),
+            escape(sample.label),
+            _probability(sample.teacher_prob),
+            escape(sample.answer),
+            _probability(sample.confidence),
+        )
+    screen.out.print(table)
+
+
+def _probability(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -1,0 +1,112 @@
+"""How similar classes are: embeddings of classes, and how alike a set of them is by chance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+RANDOM_SETS = 500
+SEED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class ClassEmbedding:
+    """One vector for each of C classes.
+
+    Attributes:
+        name: where the vectors come from: `head:MODEL` (rows of its classifier) or `clip:MODEL`
+            (text embeddings of the class names).
+        vectors: (C, r) float32 with rows of length 1 and r ≤ C.
+    """
+
+    name: str
+    vectors: Tensor
+
+    @classmethod
+    def of(cls, name: str, rows: NDArray[np.floating]) -> ClassEmbedding:
+        """From (C, d) rows of any length and any d."""
+        values = torch.from_numpy(np.asarray(rows, np.float64))
+        values = values / values.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        if values.shape[1] > values.shape[0]:
+            # All cosines V Vᵀ stay as they are with V = Rᵀ Qᵀ shortened to Rᵀ.
+            values = torch.linalg.qr(values.T, mode="r").R.T
+        return cls(name, values.float().contiguous())
+
+    @cached_property
+    def mean(self) -> float:
+        """Mean cosine of all pairs of classes, s̄."""
+        return float(_mean_cosine(self.vectors.double().sum(0).square().sum(), len(self.vectors)))
+
+    @cached_property
+    def by_chance(self) -> NDArray[np.float32]:
+        """Sorted mean cosines of random sets of k classes in row k: (C + 1, RANDOM_SETS).
+
+        Rows 0 and 1 are NaN: one class has no pairs.
+        """
+        count = len(self.vectors)
+        generator = torch.Generator().manual_seed(SEED)
+        sizes = torch.arange(1, count + 1).clamp_min(2)
+        found = np.full((count + 1, RANDOM_SETS), np.nan, np.float32)
+        for column in range(RANDOM_SETS):
+            order = torch.randperm(count, generator=generator)
+            sums = self.vectors[order].cumsum(0).square().sum(1)
+            found[2:, column] = _mean_cosine(sums, sizes)[1:].numpy()
+        found.sort(axis=1)
+        return found
+
+    def percentile(self, similarity: NDArray[np.float64], sizes: NDArray[np.float64]) -> Tensor:
+        """Percentage of random sets of the same size that are less alike; ties count half.
+
+        Args:
+            similarity: (P,) mean cosines. sizes: (P,) numbers of classes; NaN gives NaN.
+        """
+        known = ~(np.isnan(similarity) | np.isnan(sizes))
+        rows = torch.from_numpy(self.by_chance[np.where(known, sizes, 2).astype(int)])
+        values = torch.from_numpy(np.where(known, similarity, 0.0)).float()[:, None]
+        below = torch.searchsorted(rows, values) + torch.searchsorted(rows, values, right=True)
+        share = below[:, 0].double() * (50 / RANDOM_SETS)
+        return torch.where(torch.from_numpy(known), share, torch.nan)
+
+    def top_similarity(
+        self, counts: Tensor, least: Tensor, above: Tensor, tied: Tensor, sizes: Tensor
+    ) -> Tensor:
+        """Mean pairwise cosine of the classes with most flips, for P pairs at once.
+
+        Where several classes tie for the last places, it is the mean over all ways to choose
+        among them, so that it does not depend on the order of the classes.
+
+        Args:
+            counts: (P, C) flips by class.
+            least: (P,) flips of the last class that is taken.
+            above, tied: (P,) numbers of classes with more flips, and with just as many.
+            sizes: (P,) numbers of classes to take: above < sizes ≤ above + tied.
+
+        Returns:
+            (P,) float64; NaN where one class alone is taken.
+        """
+        sure = _sums(counts > least[:, None], self.vectors)
+        last = _sums(counts == least[:, None], self.vectors)
+        chosen = (sizes - above).double()
+        share = chosen / tied
+        both = chosen * (chosen - 1) / (tied * (tied - 1)).clamp_min(1)
+        inside = sure.square().sum(1).double() - above
+        across = 2 * (sure * last).sum(1).double()
+        among = last.square().sum(1).double() - tied
+        total = inside + share * across + both * among
+        pairs = (sizes * (sizes - 1)).double()
+        return torch.where(sizes > 1, total / pairs, torch.nan)
+
+
+def _sums(mask: Tensor, vectors: Tensor) -> Tensor:
+    """Sums of the vectors of the classes in each row of a (P, C) mask: (P, r)."""
+    return mask.float() @ vectors
+
+
+def _mean_cosine(squared_length: Tensor, size: Tensor | int) -> Tensor:
+    """Of `size` unit vectors whose sum has this squared length: |Σe|² = k + Σ_{i≠j} e_i·e_j."""
+    return (squared_length - size) / (size * (size - 1))

@@ -1,0 +1,136 @@
+"""Running models over images, as timm's validate.py would: many models on one stream of images.
+
+Images are decoded once for all; models that share a geometry share the transformed image too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kt_cli.data.images import ImageSet
+from kt_cli.data.loading import batches
+from kt_cli.errors import KtError
+from kt_cli.zoo.preprocessing import Geometry, normaliser
+
+BATCH = 128
+Columns = dict[str, Any]
+
+
+class Evaluator:
+    """One model's forward passes; leaves it in evaluation mode on the device.
+
+    The batch size is halved when the device's memory is exhausted, and stays so.
+
+    Args:
+        data_config: preprocessing as `kt_cli.zoo.load.Loaded.data_config`.
+        amp: type of mixed precision, "float16" or "bfloat16"; "" for full precision.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        data_config: Mapping[str, Any],
+        device: torch.device,
+        amp: str = "",
+        batch_size: int = BATCH,
+    ) -> None:
+        self.batch_size = batch_size
+        self.geometry = Geometry.of(data_config)
+        self._normalise = normaliser(data_config, device)
+        self._device, self._amp = device, getattr(torch, amp) if amp else None
+        # Convolutions in half precision run on tensor cores only with channels last.
+        if amp and device.type == "cuda":
+            module = module.to(memory_format=torch.channels_last)
+        self.module = module.to(device).eval()
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits (b, C) in float32 of (b, c, h, w) uint8 images."""
+        while True:
+            try:
+                parts = torch.split(images, self.batch_size)
+                return torch.cat([self._forward(part) for part in parts])
+            except torch.cuda.OutOfMemoryError as error:
+                if self.batch_size == 1:
+                    raise KtError("one image alone exhausts the device's memory") from error
+            self.batch_size //= 2
+            torch.cuda.empty_cache()
+
+    def _forward(self, images: Tensor) -> Tensor:
+        with self._precision():
+            logits: Tensor = self.module(self._normalise(images))
+        return logits.float()
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self._amp is None:
+            return nullcontext()
+        return torch.autocast(self._device.type, self._amp)
+
+
+def evaluate_all(
+    evaluators: Sequence[Evaluator],
+    images: ImageSet,
+    *,
+    keep_logits: bool = False,
+    batch_size: int = BATCH,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[tuple[slice, list[Columns | Exception]]]:
+    """Batch after batch: its place among the images, and what each model says about it.
+
+    A model that fails gives its exception in place of values, once; then empty columns.
+
+    Raises:
+        DataError: an image cannot be decoded.
+    """
+    geometries = list(dict.fromkeys(e.geometry for e in evaluators))
+    transforms = [geometry.transform() for geometry in geometries]
+    failed: set[Evaluator] = set()
+    start = 0
+    for seen in batches(images, transforms, batch_size, workers):
+        inputs = dict(zip(geometries, seen, strict=True))
+        here = slice(start, start + len(seen[0]))
+        labels = torch.from_numpy(images.labels[here])
+        found: list[Columns | Exception] = []
+        for evaluator in evaluators:
+            if evaluator in failed:
+                found.append({})
+                continue
+            try:
+                logits = evaluator(inputs[evaluator.geometry])
+                found.append(_columns(logits, labels, keep_logits))
+            except Exception as error:  # a model's own code may raise anything
+                failed.add(evaluator)
+                found.append(error)
+        yield here, found
+        start = here.stop
+        progress(start, len(images))
+
+
+@torch.inference_mode()
+def _columns(logits: Tensor, labels: Tensor, keep_logits: bool) -> Columns:
+    """What is kept of (b, C) logits, given (b,) labels."""
+    probabilities = logits.softmax(dim=1)
+    # Ranked by logits, as validate.py does: probabilities of peaked logits tie at zero.
+    ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    there = labels.to(logits.device)[:, None]
+    kept = {
+        "pred": ranked[:, 0],
+        "confidence": probabilities.gather(1, ranked[:, :1])[:, 0],
+        "label_prob": probabilities.gather(1, there)[:, 0],
+        "top5": ranked,
+    }
+    small = torch.int16 if logits.shape[1] < 2**15 else torch.int32
+    for name in ("pred", "top5"):
+        kept[name] = kept[name].to(small)
+    if keep_logits:
+        kept["logits"] = logits.half()
+    columns = {name: values.cpu().numpy() for name, values in kept.items()}
+    if not torch.isfinite(torch.from_numpy(columns["confidence"])).all():
+        raise KtError("the model's outputs are not finite", "Its weights may be damaged.")
+    return columns

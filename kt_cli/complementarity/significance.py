@@ -1,0 +1,44 @@
+"""Is it more than chance? Tests and intervals for counts of right answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import bdtr, ndtri
+
+Values = NDArray[np.float64]
+
+
+def mcnemar(positive: Any, negative: Any) -> Values:
+    """McNemar's exact test on discordant counts: two-sided binomial p-values with p = ½.
+
+    Args:
+        positive, negative: whole numbers of any equal shape.
+    """
+    fewer = np.minimum(positive, negative).astype(np.int64)
+    total = np.add(positive, negative).astype(np.int64)
+    result: Values = np.minimum(1.0, 2 * bdtr(fewer, total, 0.5))
+    return result
+
+
+def holm(p_values: Values) -> Values:
+    """Holm's step-down correction of one family of p-values, of any shape; NaN stays out of it."""
+    flat = np.asarray(p_values, np.float64).ravel()
+    order = np.argsort(flat, kind="stable")  # NaN comes last
+    family = np.count_nonzero(~np.isnan(flat))
+    adjusted = np.full(flat.shape, np.nan)
+    steps = flat[order[:family]] * np.arange(family, 0, -1)
+    adjusted[order[:family]] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return adjusted.reshape(np.shape(p_values))
+
+
+def wilson(right: Any, n: int, confidence: float = 0.95) -> tuple[Values, Values]:
+    """Wilson's score interval of the share right / n, as its lower and upper ends in [0, 1]."""
+    z = float(ndtri(0.5 + confidence / 2))
+    share = np.asarray(right, np.float64) / n
+    middle = share + z**2 / (2 * n)
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    scale = 1 + z**2 / n
+    return np.maximum(0.0, (middle - half) / scale), np.minimum(1.0, (middle + half) / scale)

@@ -1,0 +1,182 @@
+"""Files of predictions as named columns, whatever their format."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kt_cli.errors import DataError, first_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+IDS = ("id", "filename", "file", "image", "path")
+NAMED_IN_MESSAGE = 12
+# A quoted word of a printed list, as Python and NumPy write it, or a bare one.
+WORD = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,]+")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns (n,) or (n, k) by lower-case name: numbers, or text as objects.
+
+    Columns name_0, name_1 … without gaps are one, `name`.
+    """
+
+    path: Path
+    columns: dict[str, NDArray[Any]]
+
+    @property
+    def summary(self) -> str:
+        """Names of the columns, for messages."""
+        names = list(self.columns)
+        more = len(names) - NAMED_IN_MESSAGE
+        return ", ".join(names[:NAMED_IN_MESSAGE]) + (f" and {more} more" if more > 0 else "")
+
+    def first(self, names: Sequence[str]) -> str | None:
+        """The first of these columns that there is."""
+        return next((name for name in names if name in self.columns), None)
+
+
+def read_table(path: Path) -> Table:
+    """Read a file of predictions.
+
+    Raises:
+        DataError: it is of no known format, damaged or empty.
+    """
+    ending = next((e for e in READERS if path.name.lower().endswith(e)), None)
+    if ending is None:
+        raise DataError(f"{path.name} is of no known format", f"Known: {', '.join(READERS)}.")
+    try:
+        columns = READERS[ending](path)
+    except MemoryError:
+        raise
+    except Exception as error:  # each format's library has errors of its own
+        raise DataError(f"cannot read {path}: {first_line(error)}") from error
+    if not any(len(values) for values in columns.values()):
+        raise DataError(f"{path} has no rows")
+    return Table(path, _gathered(columns))
+
+
+def _gathered(columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """`columns` with name_0, name_1 … as one."""
+    numbered: dict[str, dict[int, str]] = {}
+    for key, values in columns.items():
+        if values.ndim == 1 and (match := re.fullmatch(r"(.+)_([0-9]+)", key)):
+            numbered.setdefault(match[1], {})[int(match[2])] = key
+    gathered = dict(columns)
+    for name, keys in numbered.items():
+        if name not in columns and sorted(keys) == list(range(len(keys))):
+            parts = [gathered.pop(keys[i]) for i in range(len(keys))]
+            gathered[name] = np.stack(parts, axis=1)
+    return gathered
+
+
+def _parquet(path: Path) -> dict[str, NDArray[Any]]:
+    import pandas as pd
+
+    return _frame(pd.read_parquet(path))
+
+
+def _csv(source: Path | IO[str]) -> dict[str, NDArray[Any]]:
+    import pandas as pd
+
+    return _frame(
+        pd.read_csv(
+            source,
+            converters={name: str for i in IDS for name in {i, i.upper(), i.title()}},  # 0012.png
+            keep_default_na=False,  # a class may be called NA or None
+            na_values=["", "nan", "NaN"],
+            low_memory=False,  # guesses the type from all rows
+        )
+    )
+
+
+def _json(path: Path) -> dict[str, NDArray[Any]]:
+    """By file name, as records, split, or one record a line: what pandas and timm write."""
+    import pandas as pd
+
+    text = path.read_text(encoding="utf-8")
+    if text.lstrip()[:1] not in ("{", "["):
+        return _csv(StringIO(text))  # what timm 1.0 makes of "json-record"
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if isinstance(content, list):
+        return _frame(pd.DataFrame(content))
+    if {"columns", "data"} <= content.keys():
+        return _frame(pd.DataFrame(content["data"], columns=content["columns"]))
+    if all(isinstance(value, list) for value in content.values()):
+        return _frame(pd.DataFrame({name: pd.Series(value) for name, value in content.items()}))
+    if not all(isinstance(value, dict) for value in content.values()):
+        return _frame(pd.DataFrame([content]))  # a single line
+    return _frame(pd.DataFrame(list(content.values())).assign(filename=list(content)))
+
+
+def _npz(path: Path) -> dict[str, NDArray[Any]]:
+    with np.load(path, allow_pickle=False) as arrays:
+        found = {name.lower(): arrays[name] for name in arrays.files}
+    texts = {
+        name: v.astype(str).astype(object) for name, v in found.items() if v.dtype.kind in "SU"
+    }
+    return {name: v for name, v in (found | texts).items() if v.ndim in (1, 2)}
+
+
+def _frame(frame: pd.DataFrame) -> dict[str, NDArray[Any]]:
+    """Columns, and the index: without a name it is the images', unless it counts the rows."""
+    index, known = frame.index, {str(name).lower() for name in frame.columns}
+    counts = index.equals(frame.reset_index(drop=True).index)
+    if index.name is None and not counts and not known & set(IDS):
+        frame = frame.rename_axis("id")
+    if frame.index.name is not None:
+        frame = frame.reset_index(drop=frame.index.name in frame.columns)
+    return {str(name).lower(): _column(frame[name]) for name in frame.columns}
+
+
+def _column(values: pd.Series[Any]) -> NDArray[Any]:
+    """Lists become rows of a matrix; so do their printed forms, which CSV has of them."""
+    if values.dtype.kind in "iufb":
+        return values.to_numpy()
+    cells = values.to_numpy(object)
+    first = cells[0] if len(cells) else None
+    if isinstance(first, str) and first.startswith("[") and first.endswith("]"):
+        return _printed(cells.tolist())
+    if isinstance(first, (list, tuple, np.ndarray)):
+        return np.stack([np.asarray(row) for row in cells])
+    unknown = values.isna().tolist()
+    return np.array([None if u else str(c) for c, u in zip(cells, unknown, strict=True)], object)
+
+
+def _printed(cells: Sequence[str]) -> NDArray[Any]:
+    inner = [cell.strip("[]") for cell in cells]
+    if "'" in inner[0] or '"' in inner[0]:
+        rows = [
+            [ast.literal_eval(w) if w[0] in "'\"" else w for w in WORD.findall(row)]
+            for row in inner
+        ]
+        return np.stack([np.array(row, dtype=object) for row in rows])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of numbers that are none
+        numbers = np.stack([np.fromstring(row.replace(",", " "), sep=" ") for row in inner])
+    whole = np.isfinite(numbers).all() and (numbers == numbers.round()).all()
+    return numbers.astype(np.int64) if whole else numbers
+
+
+READERS: dict[str, Callable[[Path], dict[str, NDArray[Any]]]] = {
+    ".parquet": _parquet,
+    ".csv": _csv,
+    ".csv.gz": _csv,
+    ".json": _json,
+    ".npz": _npz,
+}

@@ -1,0 +1,300 @@
+"""Labels from files: which class is which, of images in a flat folder, and several right ones."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kt_cli.data.class_names import imagenet_synsets
+from kt_cli.data.images import ImageSet
+from kt_cli.errors import DataError, first_line
+from kt_cli.spec import DataSpec
+from kt_cli.zoo.own import content, natural
+
+EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
+)
+IMAGENET_FILE = re.compile(r"ILSVRC2012_val_\d{8}")
+HEADERS = ("filename", "file_name", "file", "image", "imageid", "image_id", "id", "name", "path")
+FORM = "One label a line, in the order of the file names; or two columns, name and label."
+MOST_CLASSES = 1_000_000
+OF_TIMM = "timm"
+
+
+def class_map(path: Path) -> tuple[str, ...]:
+    """Names of the classes in label order, one a line (`--class-map`).
+
+    Raises:
+        DataError: it cannot be read, is empty, or names a class twice.
+    """
+    classes = tuple(_first_synset(line) for line in _lines(path))
+    twice = _twice(classes)
+    if not classes or twice:
+        reason = f"names the class {twice!r} twice" if classes else "is empty"
+        raise DataError(f"{path} {reason}", "A class map has one class name a line.")
+    return classes
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
+def _first_synset(text: str) -> str:
+    """A WordNet id without what follows it (its words, or Kaggle's boxes); other text as it is."""
+    return re.sub(r"^(n\d{8})[\s,].*", r"\1", text)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {path}: {reason}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+# --- a flat folder with a ground-truth file ----------------------------------------------------
+
+
+def ground_truth(
+    path: Path, names: Sequence[str], classes: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Classes and labels of image files, in their order, from a file (`--labels`).
+
+    The file has two columns, file name and class, or one class a line in the order of the names.
+
+    Args:
+        classes: of a class map or of the training folders, where there are any.
+
+    Raises:
+        DataError: a file without label, a label without file, or an unknown class.
+    """
+    rows = [_columns(line) for line in _lines(path)]
+    if not names:
+        raise DataError(f"{path} has labels, but there are no images")
+    alone = all(len(row) == 1 for row in rows)
+    tokens = _in_order(path, rows, names) if alone else _by_name(path, rows, names)
+    by_class_name = classes is not None and set(classes).issuperset(tokens)
+    if not by_class_name and all(token.isdecimal() for token in tokens):
+        numbers = np.array([int(token) for token in tokens])
+        imagenet = all(IMAGENET_FILE.match(Path(name).name) for name in names)
+        if not (imagenet and _is_devkit(numbers, alone)):
+            return _numbered(path, numbers, classes or (imagenet_synsets() if imagenet else None))
+        tokens = _devkit(path, numbers)
+    if classes is None:
+        every = imagenet_synsets()
+        found = every if set(every).issuperset(tokens) else sorted(set(tokens), key=natural)
+        classes = tuple(found)
+    place = {name: i for i, name in enumerate(classes)}
+    unknown = next((token for token in tokens if token not in place), None)
+    if unknown is not None:
+        raise DataError(
+            f"{path} names the class {unknown!r}, which is not among the {len(classes)} classes",
+            "They are those of --class-map, or else of the training folders.",
+        )
+    return classes, np.array([place[token] for token in tokens], np.int64)
+
+
+def _columns(line: str) -> list[str]:
+    """File name and class, or the class alone. A space divides only what nothing else does."""
+    if "\t" in line:
+        cells = line.split("\t")
+    else:
+        cells = next(csv.reader([line])) if "," in line else line.split(maxsplit=1)
+    name, *rest = (cell.strip() for cell in cells[:2])
+    return [name, _first_synset(rest[0])] if rest else [name]
+
+
+def _in_order(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:
+    if len(rows) != len(names):
+        raise DataError(
+            f"{path} has {len(rows):,} labels, the folder has {len(names):,} images",
+            FORM,
+        )
+    return [row[0] for row in rows]
+
+
+def _by_name(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:
+    if rows[0][0].lower() in HEADERS and rows[0][0] not in map(_stem, names):
+        rows = rows[1:]
+    short = next((row for row in rows if not "".join(row[1:])), None)
+    if short:
+        raise DataError(f"{path} has no label for {short[0]}", FORM)
+    key = _key([name for name, _ in rows], names)
+    keys = [key(name) for name in names]
+    _require_unique([key(name) for name, _ in rows], str(path))
+    _require_unique(keys, "the folder")
+    given = {key(name): label for name, label in rows}
+    without = [name for name, each in zip(names, keys, strict=True) if each not in given]
+    missing = given.keys() - set(keys)
+    if without or missing:
+        example = without[0] if without else min(missing)
+        raise DataError(
+            f"{path} labels {len(names) - len(without):,} of {len(names):,} images and "
+            f"{len(missing):,} that are not there; for example {example}",
+            FORM,
+        )
+    return [given[each] for each in keys]
+
+
+def _require_unique(keys: Sequence[str], whose: str) -> None:
+    if twice := _twice(keys):
+        raise DataError(f"{whose} has several images called {twice}", "Name them with folders.")
+
+
+def _key(given: Iterable[str], names: Sequence[str]) -> Callable[[str], str]:
+    """What images are told apart by: the whole name where it is given so, else the stem."""
+    return _stem if set(names).isdisjoint(given) else str
+
+
+def _stem(name: str) -> str:
+    """The file name without folders, and without the ending of an image."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    base, dot, end = last.rpartition(".")
+    return base if dot and f".{end.lower()}" in EXTENSIONS else last
+
+
+def _numbered(
+    path: Path, numbers: NDArray[np.int64], classes: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    most = MOST_CLASSES if classes is None else len(classes)
+    if numbers.max() >= most:
+        raise DataError(
+            f"{path} names the class {numbers.max()}, which is not below {most:,}",
+            "Numbers count the classes from 0.",
+        )
+    classes = classes or tuple(map(str, range(int(numbers.max()) + 1)))
+    return classes, numbers.astype(np.int64)
+
+
+def _is_devkit(numbers: NDArray[np.int64], alone: bool) -> bool:
+    """Whether labels of ImageNet's files are ILSVRC2012 ids, from 1 to 1000.
+
+    Numbers from 0 on would have some 0 among so many images.
+    """
+    many = alone or len(numbers) >= 1000 or numbers.max() == 1000
+    return bool(numbers.min() >= 1 and numbers.max() <= 1000 and many)
+
+
+def _devkit(path: Path, numbers: NDArray[np.int64]) -> list[str]:
+    """Synsets of ILSVRC2012 ids, whose order only the devkit's meta.mat tells."""
+    from scipy.io import loadmat
+
+    meta = path.parent / "meta.mat"
+    if not meta.is_file():
+        raise DataError(
+            f"{path} has ILSVRC2012 ids (1 to 1000), whose order only the devkit tells",
+            "Put meta.mat of ILSVRC2012_devkit_t12/data beside it, or name synsets.",
+        )
+    try:
+        synsets: Any = loadmat(str(meta), squeeze_me=True)["synsets"]
+        words = dict(zip(synsets["ILSVRC2012_ID"].tolist(), synsets["WNID"].tolist(), strict=True))
+        return [str(words[int(number)]) for number in numbers]
+    except Exception as error:  # whatever a damaged file raises
+        raise DataError(f"cannot read {meta}: {first_line(error)}") from error
+
+
+# --- what is right ------------------------------------------------------------------------------
+
+
+def relabelled(images: ImageSet, spec: DataSpec) -> ImageSet:
+    """Evaluation images with what --valid-labels and --real-labels say.
+
+    Raises:
+        DataError: a file cannot be read or does not fit the classes.
+    """
+    if spec.valid_labels is not None:
+        images = _with_select(images, Path(spec.valid_labels))
+    if spec.real_labels is not None:
+        images = _with_valid(images, spec.real_labels)
+    return images
+
+
+def _with_select(images: ImageSet, path: Path) -> ImageSet:
+    lines = _lines(path)
+    if len(lines) != len(images.classes) or not all(line.isdecimal() for line in lines):
+        raise DataError(
+            f"{path} has {len(lines)} lines, the data has {len(images.classes)} classes",
+            "Line i is the number of class i among a model's outputs.",
+        )
+    if twice := _twice(lines):
+        raise DataError(f"{path} names the output {twice} twice")
+    return replace(
+        images,
+        select=tuple(map(int, lines)),
+        fingerprint=f"{images.fingerprint}/select-{content(path).hex()[:16]}",
+    )
+
+
+def _with_valid(images: ImageSet, source: str) -> ImageSet:
+    """ReaL labels: several right ones an image; images without any leave the set."""
+    listed = _translated(images, _real_labels(images, source))
+    width = max([1, *map(len, listed)])
+    valid = np.array([[*labels, *[-1] * (width - len(labels))] for labels in listed], np.int32)
+    state = hashlib.blake2b(valid.tobytes(), digest_size=8).hexdigest()
+    marked = replace(images, valid=valid, fingerprint=f"{images.fingerprint}/real-{state}")
+    kept = np.flatnonzero((valid >= 0).any(axis=1))
+    if not len(kept):
+        raise DataError(f"{source} has no label for any image of {images.name}")
+    return marked if len(kept) == len(images) else marked.subset(kept)
+
+
+def _translated(images: ImageSet, listed: list[list[int]]) -> list[list[int]]:
+    """Labels as places among the classes: ReaL counts ImageNet's, whatever order they have here."""
+    synsets = imagenet_synsets()
+    if images.classes == synsets or set(images.classes) != set(synsets):
+        return listed
+    place = {name: i for i, name in enumerate(images.classes)}
+    return [[place[synsets[label]] for label in labels] for labels in listed]
+
+
+def _real_labels(images: ImageSet, source: str) -> list[list[int]]:
+    """The right labels of each image: by its ILSVRC2012_val number, or by file name."""
+    named, of_imagenet = _read_real(source)
+    count = len(images.classes)
+    if of_imagenet and count != len(imagenet_synsets()):
+        raise DataError(
+            f"{source} is about ImageNet's 1000 classes, {images.name} has {count}",
+            "Labels of other images go by file name: a JSON object of lists.",
+        )
+    key = _key(named, images.ids)
+    keys = [key(name) for name in images.ids]
+    _require_unique([key(name) for name in named], source)
+    _require_unique(keys, images.name)
+    found = {key(name): labels for name, labels in named.items()}
+    missing = [name for name, each in zip(images.ids, keys, strict=True) if each not in found]
+    if missing:
+        raise DataError(
+            f"{source} knows {len(images) - len(missing):,} of the {len(images):,} images of "
+            f"{images.name}; not, for example, {missing[0]}",
+            "It goes by file name; ImageNet's are ILSVRC2012_val_00000001.JPEG and so on.",
+        )
+    listed = [found[each] for each in keys]
+    if not all(0 <= label < count for labels in listed for label in labels):
+        raise DataError(f"{source} names a class outside 0 to {count - 1}")
+    return listed
+
+
+def _read_real(source: str) -> tuple[dict[str, list[int]], bool]:
+    """Right labels by image, and whether the file is a list, which only ImageNet's images have."""
+    try:
+        shipped = files("timm.data") / "_info" / "imagenet_real_labels.json"
+        place = shipped if source == OF_TIMM else Path(source)
+        found = json.loads(place.read_text(encoding="utf-8"))
+        of_imagenet = not isinstance(found, dict)
+        if of_imagenet:
+            found = {f"ILSVRC2012_val_{i:08d}": labels for i, labels in enumerate(found, 1)}
+        return {name: list(map(int, labels)) for name, labels in found.items()}, of_imagenet
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"cannot read the labels {source}: {first_line(error)}") from error

@@ -1,0 +1,158 @@
+"""Models of the user's own and of the hub, before they have names: one function per kind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from kt_cli.errors import DataError, UsageError
+from kt_cli.zoo import own, published
+from kt_cli.zoo.published import architecture
+
+HOW_TO_NAME_CHECKPOINT = "Say which architecture it is for: ARCH@FILE, or --arch ARCH."
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model before it has a name: `names` from the shortest to one that no other model has."""
+
+    key: str
+    ref: str
+    names: tuple[str, ...]
+
+
+def _hub(name: str) -> Iterator[Candidate]:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
+        raise UsageError(f"hf-hub:{name} is not of the form hf-hub:org/name[@revision]")
+    ref = f"hf-hub:{name}"
+    yield Candidate(ref, ref, (name.partition("@")[0].rpartition("/")[2], name, ref))
+
+
+def _python(text: str) -> Iterator[Candidate]:
+    module, function = own.parse_function(text)
+    ref = f"py:{module}:{function}"
+    yield Candidate(own.function_key(module, function), ref, (function, ref))
+
+
+def _random(text: str) -> Iterator[Candidate]:
+    match = re.fullmatch(r"([^#]+?)(?:#([0-9]{1,18}))?", text)
+    if match is None:
+        raise UsageError(
+            f"random:{text} is not of the form random:ARCH or random:ARCH#SEED",
+            "SEED is a whole number; without it, 0.",
+        )
+    arch, seed = architecture(match[1]), int(match[2] or 0)
+    published.require_architecture(arch)
+    ref = f"random:{arch}#{seed}"
+    name = ref if seed else f"random:{arch}"
+    # timm's versions differ in how they initialise.
+    yield Candidate(f"{ref}@timm-{version('timm')}", ref, (name,))
+
+
+def _predictions(path: str) -> Iterator[Candidate]:
+    file = Path(path).expanduser().absolute()
+    if not file.is_file():
+        raise DataError(
+            f"no file {file}", "predictions:FILE names a Parquet, CSV, JSON or NPZ file."
+        )
+    ref = f"predictions:{file}"
+    names = _tails(file, Path(file.name.removesuffix(".gz")).stem)
+    yield Candidate(f"predictions:{own.content(file).hex()[:16]}", ref, (*names, file.name, ref))
+
+
+def _tails(path: Path, name: str) -> tuple[str, ...]:
+    """`name`, and with one and two parent folders before it."""
+    parents = path.parent.parts[-2:]
+    return name, "/".join((*parents[1:], name)), "/".join((*parents, name))
+
+
+# --- folders ------------------------------------------------------------------------------------
+
+
+def _local(path: str) -> Iterator[Candidate]:
+    yield _folder(Path(path).expanduser().absolute())
+
+
+def at_path(path: str) -> Iterator[Candidate]:
+    """A model folder, or a folder of model folders.
+
+    Raises:
+        DataError: there is no such folder, or no model in it.
+    """
+    root = Path(path).expanduser().absolute()
+    if root.is_dir() and not own.is_model(root):
+        folders = own.models_in(root)
+        if not folders:
+            tip = f"A model is a folder with {own.CONFIG} and weights."
+            if own.checkpoints_in(root):
+                tip = f"For its checkpoints name their architecture: ARCH@{path}, or --arch ARCH."
+            raise DataError(f"no models in {root}", tip)
+        yield from map(_folder, folders)
+    else:
+        yield _folder(root, path)
+
+
+def _folder(folder: Path, written: str = "") -> Candidate:
+    if folder.is_file():
+        raise DataError(f"{folder} is a file", HOW_TO_NAME_CHECKPOINT)
+    if not folder.is_dir():
+        of_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", written)
+        raise DataError(
+            f"no folder {folder}", f"A model of the hub is written hf-hub:{written}." * bool(of_hub)
+        )
+    if not own.is_model(folder):
+        raise DataError(
+            f"{folder} holds no {own.CONFIG}",
+            "A model folder is what kt and timm's save_for_hf write.",
+        )
+    ref = f"local-dir:{folder}"
+    return Candidate(own.folder_key(folder), ref, (*_tails(folder, folder.name), ref))
+
+
+# --- checkpoints --------------------------------------------------------------------------------
+
+
+def checkpoints(arch: str, path: str) -> Iterator[Candidate]:
+    """A checkpoint file, or all that lie directly in a folder, of one timm architecture.
+
+    Raises:
+        UnknownName: timm has no such architecture. DataError: there is no checkpoint.
+    """
+    arch = architecture(arch)
+    published.require_architecture(arch)
+    root = Path(path).expanduser().absolute()
+    if not root.is_dir():
+        yield _checkpoint(arch, root)
+        return
+    files = own.checkpoints_in(root)
+    if not files:
+        raise DataError(
+            f"no checkpoints in {root}", f"Known: {', '.join(own.CHECKPOINT_EXTENSIONS)}."
+        )
+    for file in files:
+        yield _checkpoint(arch, file)
+
+
+def _checkpoint(arch: str, file: Path) -> Candidate:
+    ending = own.ending(file)
+    if ending is None:
+        raise DataError(
+            f"{file.name} is no checkpoint", f"Known: {', '.join(own.CHECKPOINT_EXTENSIONS)}."
+        )
+    if not file.is_file():
+        raise DataError(f"no file {file}", "A checkpoint of your own is written ARCH@FILE.")
+    ref = f"{arch}@{file}"
+    names = _tails(file, file.name.removesuffix(ending))
+    return Candidate(own.checkpoint_key(arch, file), ref, (*names, ref))
+
+
+PREFIXES: dict[str, Callable[[str], Iterator[Candidate]]] = {
+    "hf-hub:": _hub,
+    "local-dir:": _local,
+    "py:": _python,
+    "random:": _random,
+    "predictions:": _predictions,
+}

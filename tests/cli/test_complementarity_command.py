@@ -1,0 +1,154 @@
+"""`kt complementarity` as it is typed."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.metrics import cohen_kappa_score
+from torch import nn
+
+from kt_cli.zoo import load
+
+Kt = Callable[..., tuple[int, str, str]]
+ON_DIGITS = ("--data", "digits", "--limit", "80")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two untrained models of ten classes."""
+    for seed, (name, arch) in enumerate({"a": "test_resnet", "b": "test_vit"}.items()):
+        torch.manual_seed(seed)
+        module, config = load.build(arch, 10, 32)
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.2)
+        load.save(
+            module, tmp_path / name, data_config=config, num_classes=10,
+            label_names=[str(i) for i in range(10)], card="", extra={},
+        )  # fmt: skip
+    return tmp_path
+
+
+def both(folder: Path) -> tuple[str, str]:
+    return str(folder / "a"), str(folder / "b")
+
+
+def test_a_pair_on_the_screen(kt: Kt, folder: Path) -> None:
+    code, out, err = kt("complementarity", *both(folder), *ON_DIGITS, "--samples", "2")
+    assert code == 0
+    for text in ("95% interval", "only it knows %", "McNemar p", "oracle", "a perfect transfer"):
+        assert text in out, text
+    assert "digit-" in out
+    assert "a: top-1 of" in err and "near chance" in err  # untrained, and nobody said so
+
+
+def test_json_equals_what_the_cache_says(kt: Kt, folder: Path) -> None:
+    code, out, _ = kt("complementarity", *both(folder), *ON_DIGITS, "--json", "--top", "10")
+    assert code == 0
+    told = json.loads(out)
+    code, out, _ = kt("cache", "ls", "--kind", "predictions", "--json")
+    frames = {}
+    for entry in json.loads(out):
+        frames[entry["about"]["name"]] = pd.read_parquet(entry["path"])
+    a, b = (frames[name] for name in "ab")
+    digits = load_digits().target
+    assert [digits[int(i.removeprefix("digit-"))] for i in a["id"]] == list(a["label"])
+    right_a, right_b = a["pred"] == a["label"], b["pred"] == b["label"]
+    (forward, _) = told["pairs"]
+    assert forward["pos_flips"] == pytest.approx(100 * (right_a & ~right_b).mean())
+    assert forward["neg_flips"] == pytest.approx(100 * (right_b & ~right_a).mean())
+    assert forward["kappa"] == pytest.approx(cohen_kappa_score(right_a, right_b))
+    assert forward["agreement"] == pytest.approx(100 * (a["pred"] == b["pred"]).mean())
+    counts = a["label"][right_a & ~right_b].value_counts()
+    assert {int(c["class"]): c["flips"] for c in forward["classes"]} == counts.to_dict()
+    assert told["data"] == "digits" and told["limit"] == 80 and told["n"] == 80
+    low, high = (told["models"][0][key] for key in ("accuracy_low", "accuracy_high"))
+    assert low < told["models"][0]["accuracy"] < high
+
+
+def test_cached_only(kt: Kt, folder: Path) -> None:
+    code, _, err = kt("complementarity", *both(folder), *ON_DIGITS, "--cached-only")
+    assert code == 2 and "no predictions of a on digits" in err
+    assert kt("complementarity", *both(folder), *ON_DIGITS)[0] == 0
+    assert kt("complementarity", *both(folder), *ON_DIGITS, "--cached-only")[0] == 0
+
+
+def test_files_of_predictions_need_no_data(kt: Kt, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names, labels = [f"{i}.jpg" for i in range(50)], rng.integers(0, 4, 50)
+    preds = {name: np.where(rng.random(50) < 0.7, labels, rng.integers(0, 4, 50)) for name in "xy"}
+    shuffled = rng.permutation(50)
+    pd.DataFrame({"id": names, "label": labels, "pred": preds["x"]}).to_csv(
+        tmp_path / "x.csv", index=False
+    )
+    pd.DataFrame({"id": names, "label": labels, "pred": preds["y"]}).iloc[shuffled].to_parquet(
+        tmp_path / "y.parquet"
+    )
+    references = [f"predictions:{tmp_path / name}" for name in ("x.csv", "y.parquet")]
+    code, out, err = kt("complementarity", *references, "--json")
+    assert code == 0, err
+    (forward, _) = json.loads(out)["pairs"]
+    known = (preds["x"] == labels) & (preds["y"] != labels)
+    assert forward["pos_flips"] == pytest.approx(100 * known.mean())
+    assert forward["confident_acc"] is None and json.loads(out)["confident_acc"] is None
+    code, out, _ = kt("complementarity", *references)
+    assert code == 0 and "unknown" in out
+    code, _, err = kt("complementarity", *references, "--gallery", str(tmp_path / "g.png"))
+    assert code == 2 and "--data" in err
+
+
+def test_checkpoints_of_an_architecture(kt: Kt, folder: Path, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "runs"
+    checkpoints.mkdir()
+    module = load.build("test_vit", 10)[0]
+    for epoch in (1, 2, 10):
+        for parameter in module.parameters():
+            nn.init.normal_(parameter, std=0.2)
+        torch.save(module.state_dict(), checkpoints / f"epoch{epoch}.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        code, out, err = kt("complementarity", str(checkpoints), "--arch", "test_vit", *ON_DIGITS)
+    assert code == 0, err
+    assert out.index("epoch1 ") < out.index("epoch2 ") < out.index("epoch10 ")
+    code, _, err = kt("complementarity", str(checkpoints), *ON_DIGITS)
+    assert code == 2 and "--arch" in err
+
+
+def test_a_gallery(kt: Kt, folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "gallery.html"
+    code, _, err = kt("complementarity", *both(folder), *ON_DIGITS, "--gallery", str(target))
+    assert code == 0 and str(target) in err.replace("\n", "")
+    assert target.read_text().count("<figure>") > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--refresh", "--cached-only"), "exclude each other"),
+        (("--gallery", "x.docx"), "cannot draw into x.docx"),
+        (("--class-embedding", "glove"), "glove"),
+        (("--amp", "--amp-dtype", "float8"), "float8"),
+        (("--class-map", "/no/such"), "--class-map"),
+        (("--valid-labels", "/no/such"), "/no/such"),
+        (("--real-labels", "/no/such"), "/no/such"),
+        (("--baseline", "best"), "random"),
+    ],
+)
+def test_wrong_usage(kt: Kt, folder: Path, arguments: tuple[str, ...], message: str) -> None:
+    code, out, err = kt("complementarity", *both(folder), "--data", "digits", *arguments)
+    assert code == 2 and not out
+    assert message in err and "Traceback" not in err
+
+
+def test_a_random_baseline(kt: Kt, folder: Path) -> None:
+    code, out, _ = kt("complementarity", *both(folder), *ON_DIGITS, "--baseline", "random")
+    assert code == 0
+    assert "baseline: random:test_resnet knows" in out

@@ -1,0 +1,58 @@
+"""Accuracies that look like a mistake, and the cause that is named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kt_cli.complementarity.predictions import Predictions
+from kt_cli.complementarity.suspicion import suspicion
+from kt_cli.data.images import ImageSet
+
+N, C = 2000, 20
+
+
+def predictions(pred: NDArray[np.int64], labels: NDArray[np.int64]) -> Predictions:
+    def no_image(i: int) -> None:
+        raise AssertionError
+
+    names = tuple(f"class {i}" for i in range(C))
+    images = ImageSet("made up", names, [str(i) for i in range(N)], labels, no_image, "f")  # type: ignore[arg-type]
+    unknown = np.full(N, np.nan, np.float32)
+    return Predictions(images, pred, unknown, unknown, None, {})
+
+
+@pytest.fixture
+def labels() -> NDArray[np.int64]:
+    return np.random.default_rng(0).integers(0, C, N)
+
+
+def test_nothing_is_said_of_a_model_that_knows_something(labels: NDArray[np.int64]) -> None:
+    rng = np.random.default_rng(1)
+    pred = np.where(rng.random(N) < 0.2, labels, rng.integers(0, C, N))
+    assert suspicion(predictions(pred, labels)) is None
+
+
+def test_random_answers(labels: NDArray[np.int64]) -> None:
+    text = suspicion(predictions(np.random.default_rng(1).integers(0, C, N), labels))
+    assert text and "near chance" in text and "look random" in text
+
+
+def test_another_order_of_classes(labels: NDArray[np.int64]) -> None:
+    rng = np.random.default_rng(1)
+    known = np.where(rng.random(N) < 0.8, labels, rng.integers(0, C, N))
+    text = suspicion(predictions(np.roll(np.arange(C), 1)[known], labels))
+    assert text and "another order" in text and "--class-map" in text
+
+
+def test_one_answer_for_all(labels: NDArray[np.int64]) -> None:
+    text = suspicion(predictions(np.full(N, 3), labels))
+    assert text and "one class" in text
+
+
+def test_a_frequent_class_is_chance() -> None:
+    labels = np.zeros(N, np.int64)
+    labels[: N // 20] = np.arange(N // 20) % C
+    assert suspicion(predictions(np.zeros(N, np.int64), labels))
+    assert suspicion(predictions(labels, labels)) is None
