@@ -23,15 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import in_own_process, peak_gb, seconds, show
 from kt_cli.complementarity.classes import ClassEmbedding
-from kt_cli.complementarity.pairs import (
-    BLOCK_ELEMENTS,
-    FlipCounter,
-    Outputs,
-    by_class_statistics,
-    kappa,
-    pair_blocks,
-)
-from kt_cli.complementarity.significance import mcnemar
+from kt_cli.complementarity.pairs import BLOCK, Outputs, flip_blocks, pair_blocks
 from kt_cli.device import Meter
 from kt_cli.schema import TOP_PERCENTS
 from kt_cli.spec import Model, PairsSpec, Run
@@ -68,17 +60,8 @@ class Measured:
 
 def counts_only(outputs: Outputs, _: ClassEmbedding) -> None:
     """Flips, also by class, entropy, top-p% classes, κ and McNemar's p of all pairs."""
-    n, models = len(outputs.labels), len(outputs.right)
-    accuracy = outputs.right.sum(axis=1, dtype=np.int64)
-    counter = FlipCounter(outputs.right, outputs.labels, outputs.num_classes)
-    for rows in blocks(models):
-        counts = counter.flips(rows)
-        positive = counts.sum(axis=2)
-        teacher, student = accuracy[rows, None], accuracy[None]
-        negative = positive - (teacher - student)
-        kappa(positive, negative, teacher, student, n)
-        mcnemar(positive, negative)
-        by_class_statistics(counts)
+    for _ in flip_blocks(outputs, by_class=True):
+        pass
 
 
 def everything(outputs: Outputs, embedding: ClassEmbedding) -> None:
@@ -106,11 +89,6 @@ CASES = {
 SMALL = tuple(name for name, case in CASES.items() if case.models == 300)
 
 
-def blocks(models: int) -> list[slice]:
-    size = max(1, BLOCK_ELEMENTS // (models * CLASSES))
-    return [slice(start, min(start + size, models)) for start in range(0, models, size)]
-
-
 # --- what it is compared with --------------------------------------------------------------------
 
 
@@ -125,7 +103,7 @@ def bare_products(outputs: Outputs, embedding: ClassEmbedding, similar: bool) ->
     result = torch.empty(models, models)
     found = seconds(lambda: [torch.mm(values, values.T, out=result) for values in inside])
     if similar:
-        rows = min(models, max(1, BLOCK_ELEMENTS // (models * CLASSES))) * models
+        rows = min(models, max(1, BLOCK // (models * CLASSES))) * models
         mask = (torch.rand(rows, CLASSES, generator=torch.Generator().manual_seed(0)) < 0.1).float()
         sums = torch.empty(rows, embedding.vectors.shape[1])
 

@@ -40,7 +40,7 @@ from kt_cli.zoo.names import resolve
 # So small that their forward passes together take about as long as decoding.
 ARCHS = (
     "test_resnet", "test_byobnet", "test_nfnet",
-    "test_convnext", "test_efficientnet", "test_mambaout",
+    "test_convnext", "test_efficientnet", "test_vit",
 )  # fmt: skip
 SIDE = 160
 CLASSES = 100

@@ -85,7 +85,7 @@ ValidLabels = Annotated[
 ]
 RealLabels = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Right labels by file name (ReaL's JSON); timm: its copy for ImageNet."),
+    typer.Option(metavar="FILE", help="ReaL labels (JSON), or timm for its copy of ImageNet's."),
 ]
 EvalBatch = Annotated[
     int | None,

@@ -7,8 +7,11 @@ and memory is bounded by working on blocks of teachers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +25,8 @@ from kt_cli.progress import Progress, silent
 from kt_cli.schema import TOP_PERCENTS
 
 Matrix = NDArray[np.float64]
-BLOCK_ELEMENTS = 16_000_000
+BLOCK = 16_000_000  # counts whose products are taken at once
+PART = 2_000_000  # counts that a thread works on: as many as stay in reused memory
 AGREEMENT = "compare predictions"
 
 
@@ -54,25 +58,43 @@ def pair_blocks(
         embedding: of the classes; without it the similarities of classes are NaN.
         by_class: also `flips_by_class`, (b, M, C) int32.
     """
-    equal = agreement(outputs.preds, progress)
-    confident = most_confident(outputs.right, outputs.confidence)
+    share = 100 / len(outputs.labels)
+    equal = share * agreement(outputs.preds, progress)
+    confident = share * most_confident(outputs.right, outputs.confidence)
+    for rows, found in flip_blocks(outputs, embedding, by_class=by_class):
+        yield rows, {**found, "agreement": equal[rows], "confident_acc": confident[rows]}
+        progress(rows.stop, len(outputs.right), "statistics of pairs")
+
+
+def flip_blocks(
+    outputs: Outputs, embedding: ClassEmbedding | None = None, *, by_class: bool = False
+) -> Iterator[tuple[slice, dict[str, Any]]]:
+    """As `pair_blocks`, all that follows from who is right: without agreement and confidence.
+
+    Products are taken for a block of teachers at once, into the same memory; what follows from
+    them is computed in smaller parts, on as many threads as torch has: NumPy uses only one.
+    """
+    models, classes = len(outputs.right), outputs.num_classes
     accuracy = outputs.right.sum(axis=1, dtype=np.int64)
-    n, models = len(outputs.labels), len(outputs.right)
-    counter = FlipCounter(outputs.right, outputs.labels, outputs.num_classes)
-    size = max(1, BLOCK_ELEMENTS // (models * outputs.num_classes))
-    for start in range(0, models, size):
-        rows = slice(start, min(start + size, models))
-        counts = counter.flips(rows)
-        block: dict[str, Any] = {
-            **_shares(accuracy, counts.sum(axis=2), rows, n),
-            "agreement": 100 / n * equal[rows],
-            "confident_acc": 100 / n * confident[rows],
+    counter = FlipCounter(outputs.right, outputs.labels, classes)
+    size, part = (max(1, elements // (models * classes)) for elements in (BLOCK, PART))
+
+    def statistics(both: Tensor, first: int, rows: slice) -> dict[str, Any]:
+        inside = slice(rows.start - first, rows.stop - first)
+        counts = counter.flips_of(both[:, inside], rows)
+        found = {
+            **_shares(accuracy, counts.sum(axis=2), rows, len(outputs.labels)),
             **by_class_statistics(counts, embedding),
         }
-        if by_class:
-            block["flips_by_class"] = counts
-        yield rows, block
-        progress(rows.stop, models, "statistics of pairs")
+        return found | ({"flips_by_class": counts} if by_class else {})
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for start in range(0, models, size):
+            rows = slice(start, min(start + size, models))
+            both = counter.both_right(rows)
+            parts = [slice(i, min(i + part, rows.stop)) for i in range(start, rows.stop, part)]
+            found = list(pool.map(partial(statistics, both, start), parts))
+            yield rows, {name: np.concatenate([f[name] for f in found]) for name in found[0]}
 
 
 def all_pairs(outputs: Outputs, embedding: ClassEmbedding | None = None) -> dict[str, Matrix]:
@@ -96,15 +118,30 @@ class FlipCounter:
         self._known = torch.stack(
             [inside.sum(dim=1, dtype=torch.int32) for inside in self._classes(self._right)]
         )  # (C, M)
+        self._memory = torch.empty(0)
 
     def flips(self, teachers: slice) -> NDArray[np.int32]:
         """(b, M, C): samples of class c that teacher t has right and student s wrong."""
-        known = self._known[:, teachers]
-        both = torch.empty(len(known), known.shape[1], len(self._right))
+        return self.flips_of(self.both_right(teachers), teachers)
+
+    def both_right(self, teachers: slice) -> Tensor:
+        """(C, b, M) float32: samples of class c that t and s have right. Valid until called again.
+
+        Always in the same memory: fresh pages cost more than the products.
+        """
+        shape = len(self._known), self._known[:, teachers].shape[1], len(self._right)
+        if self._memory.numel() < math.prod(shape):
+            self._memory = torch.empty(math.prod(shape))
+        both = self._memory[: math.prod(shape)].view(shape)
         for c, inside in enumerate(self._classes(self._right)):
             values = inside.float()
             torch.mm(values[teachers], values.T, out=both[c])
-        return (known[:, :, None] - both.int()).permute(1, 2, 0).contiguous().numpy()
+        return both
+
+    def flips_of(self, both: Tensor, teachers: slice) -> NDArray[np.int32]:
+        """(b, M, C) flips of b teachers from what `both_right` gives for them."""
+        flips = self._known[:, teachers, None] - both.int()
+        return flips.permute(1, 2, 0).contiguous().numpy()
 
     def _classes(self, right: Tensor) -> Iterator[Tensor]:
         for start, stop in zip(self._edges, self._edges[1:], strict=False):

@@ -128,8 +128,7 @@ def _in_order(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str]) -
 def _by_name(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:
     if rows[0][0].lower() in HEADERS and rows[0][0] not in map(_stem, names):
         rows = rows[1:]
-    short = next((row for row in rows if not "".join(row[1:])), None)
-    if short:
+    if short := next((row for row in rows if not "".join(row[1:])), None):
         raise DataError(f"{path} has no label for {short[0]}", FORM)
     key = _key([name for name, _ in rows], names)
     keys = [key(name) for name in names]

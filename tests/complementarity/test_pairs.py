@@ -185,7 +185,7 @@ def test_more_columns_than_classes_keep_the_cosines() -> None:
 def test_blocks_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = random_outputs(0, models=7)
     whole = all_pairs(outputs)
-    monkeypatch.setattr(pairs, "BLOCK_ELEMENTS", 2 * 7 * 4)
+    monkeypatch.setattr(pairs, "BLOCK", 2 * 7 * 4)
     blocks = [rows for rows, _ in pairs.pair_blocks(outputs)]
     assert [b.stop - b.start for b in blocks] == [2, 2, 2, 1]
     for name, matrix in all_pairs(outputs).items():
