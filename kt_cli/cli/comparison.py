@@ -111,10 +111,10 @@ def _ceilings(found: Comparison) -> None:
     one = "either" if found.trained == 2 else "any"
     confident = "unknown" if found.confident is None else f"{found.confident:.2f}%"
     mean = found.mean_probability
-    average = "with --logits" if mean is None else f"{mean:.2f}%"
+    average = "(add --logits)" if mean is None else f"{mean:.2f}%"
     screen.out.print(
         f"{one} right (oracle) {found.oracle:.2f}% · the more confident right {confident} · "
-        f"mean of probabilities right: {average}"
+        f"mean of probabilities right {average}"
     )
 
 
@@ -129,24 +129,38 @@ def _baselines(found: Comparison) -> None:
 
 
 def _knows(found: Comparison, teacher: int, student: int, top: int) -> None:
-    from kt_cli.complementarity.reading import counted, direction, sentence
+    """What the teacher could give the student: ρ⁺ in words, then by class."""
+    from kt_cli.complementarity.reading import direction, sentence
 
-    share = found.pairs["pos_flips"][teacher, student]
-    count = round(share * found.n / 100)
-    screen.out.print(
-        f"\n[bold]{escape(found.names[teacher])}[/] knows {share:.2f}% "
-        f"({counted(count, 'image')}) that [bold]{escape(found.names[student])}[/] does not (ρ⁺)"
-    )
-    screen.out.print(sentence(direction(found, teacher, student)), soft_wrap=True, markup=False)
-    if not count:
+    pair = direction(found, teacher, student)
+    screen.out.print(f"\n[bold]{escape(pair.teacher)} → {escape(pair.student)}[/]")
+    screen.out.print(sentence(pair), soft_wrap=True, markup=False)
+    if not pair.flips:
         return
-    entropy = found.pairs["flip_entropy"][teacher, student]
-    screen.out.print(
-        f"entropy over classes {entropy:.2f} nats (uniform: {math.log(len(found.classes)):.2f})"
-    )
+    screen.out.print(_spread(found, teacher, student))
     if top:
         _classes(found, teacher, student, top)
     _areas(found, found.areas(teacher, student))
+
+
+def _spread(found: Comparison, teacher: int, student: int) -> str:
+    """In how many classes the flips lie, and how alike these are."""
+    from kt_cli.complementarity.reading import counted
+
+    half, entropy, percentile = (
+        found.pairs[name][teacher, student]
+        for name in ("top50_classes", "flip_entropy", "top50_similarity_pct")
+    )
+    alike = (
+        ""
+        if math.isnan(percentile)
+        else f", more alike than {percentile:.0f}% of random sets of as many"
+    )
+    classes = counted(len(found.classes), "class", "classes")
+    return (
+        f"half of it in {half:.0f} of {classes}{alike} · entropy over classes {entropy:.2f} nats "
+        f"(uniform: {math.log(len(found.classes)):.2f})"
+    )
 
 
 def _classes(found: Comparison, teacher: int, student: int, top: int) -> None:

@@ -160,6 +160,10 @@ def _images(models: list[Model], spec: DataSpec, cached_only: bool) -> ImageSet:
     images = open_data(spec).eval
     options.warn_of_empty_classes(images)
     classes.require_classes(models, images.classes, images.name, images.select)
+    for model in models:
+        lacks = classes.lacking(model, images.classes, images.select)
+        if lacks:
+            screen.warn(f"{model.name} does not know {', '.join(lacks)}: there it is never right.")
     if not cached_only:
         load.require_weights(models)
     return images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from kt_cli.zoo import own, published, scheme, target
 from kt_cli.zoo.facts import NUM_CLASSES, fact
 
 Columns = tuple[int, ...]
+SYNSET = re.compile(r"n\d{8}")
 ABSENT = -1
 MOST = 0.95
 
@@ -49,7 +51,8 @@ def columns(
     if select is not None and max(select) < outputs.count:
         return tuple(select)
     synsets = _synsets(outputs.count)
-    if sum(name in synsets for name in classes) > MOST * len(classes):
+    known = sum(name in synsets for name in classes)
+    if known > MOST * len(classes) and all(map(SYNSET.fullmatch, classes)):
         return tuple(synsets.get(name, ABSENT) for name in classes)
     raise LookupError
 
@@ -102,6 +105,15 @@ def require_classes(
             columns(known, classes, select)
         except LookupError:
             raise mismatch(model, known.count, len(classes), data) from None
+
+
+def lacking(
+    model: Model, classes: Sequence[str], select: Sequence[int] | None = None
+) -> list[str]:
+    """The data's classes that a model never gives, as far as that can be told without weights."""
+    known = outputs_of(model)
+    chosen = columns(known, classes, select) if known else None
+    return [name for name, i in zip(classes, chosen or (), strict=False) if i == ABSENT]
 
 
 def require_common(models: Sequence[Model]) -> None:
