@@ -58,7 +58,7 @@ class Measured:
 # --- what is measured ----------------------------------------------------------------------------
 
 
-def counts_only(outputs: Outputs, _: ClassEmbedding) -> None:
+def counts_only(outputs: Outputs, embedding: ClassEmbedding) -> None:
     """Flips, also by class, entropy, top-p% classes, κ and McNemar's p of all pairs."""
     for _ in flip_blocks(outputs, by_class=True):
         pass

@@ -37,7 +37,7 @@ from kt_cli.zoo import load as zoo
 from kt_cli.zoo.load import data_config
 from kt_cli.zoo.names import resolve
 
-# So small that their forward passes together take about as long as decoding.
+# Small, so that decoding is a visible part of the time.
 ARCHS = (
     "test_resnet", "test_byobnet", "test_nfnet",
     "test_convnext", "test_efficientnet", "test_vit",

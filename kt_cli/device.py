@@ -95,10 +95,14 @@ def _git_commit() -> str | None:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device; for the CPU, what this process may still take."""
+    """Bytes that are free on a device; for the CPU, this process's share of them.
+
+    A process's threads are its share of the machine, so others may take the rest.
+    """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return min(_available(), _left_in_group())
+    share = min(1.0, torch.get_num_threads() / (os.cpu_count() or 1))
+    return int(share * min(_available(), _left_in_group()))
 
 
 def _available() -> int:

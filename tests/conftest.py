@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Tests run side by side on models so small that threads cost more than they save.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("KT_DATA", None)
 
 

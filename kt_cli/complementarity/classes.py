@@ -50,12 +50,15 @@ class ClassEmbedding:
         """
         count = len(self.vectors)
         generator = torch.Generator().manual_seed(SEED)
-        sizes = torch.arange(1, count + 1).clamp_min(2)
+        orders = torch.stack(
+            [torch.randperm(count, generator=generator) for _ in range(RANDOM_SETS)], dim=1
+        )
         found = np.full((count + 1, RANDOM_SETS), np.nan, np.float32)
-        for column in range(RANDOM_SETS):
-            order = torch.randperm(count, generator=generator)
-            sums = self.vectors[order].cumsum(0).square().sum(1)
-            found[2:, column] = _mean_cosine(sums, sizes)[1:].numpy()
+        sums = torch.zeros(RANDOM_SETS, self.vectors.shape[1])
+        for size, added in enumerate(orders, 1):
+            sums += self.vectors[added]
+            if size > 1:
+                found[size] = _mean_cosine(sums.square().sum(1), size).numpy()
         found.sort(axis=1)
         return found
 

@@ -29,6 +29,7 @@ from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
 from kt_cli.errors import DataError, WriteError
 from kt_cli.spec import DataSpec, EvalSpec, Model
+from kt_cli.zoo import load as zoo
 from tests.complementarity.conftest import MakeModel
 
 CPU = torch.device("cpu")
@@ -70,6 +71,21 @@ def test_one_pass_for_all_and_none_for_what_is_known(
     again = predict_all([a, b, c], images, HOW)
     assert evaluations == [2, 1]
     assert all(same(x, y) for x, y in zip(first, again, strict=False))  # type: ignore[arg-type]
+
+
+def test_as_many_at_once_as_memory_holds(
+    make_model: MakeModel,
+    images: ImageSet,
+    evaluations: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    models = [make_model(name) for name in "abc"]
+    size = sum(
+        t.numel() * t.element_size() for t in zoo.load(models[0]).module.state_dict().values()
+    )
+    monkeypatch.setattr(module, "free_memory", lambda device: 2.1 * size / module.SHARE_FOR_WEIGHTS)
+    predict_all(models, images, HOW)
+    assert evaluations == [2, 1]
 
 
 def test_modes(make_model: MakeModel, images: ImageSet, evaluations: list[int]) -> None:
