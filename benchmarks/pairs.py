@@ -27,7 +27,7 @@ from kt_cli.complementarity.pairs import BLOCK, Outputs, flip_blocks, pair_block
 from kt_cli.device import Meter
 from kt_cli.schema import TOP_PERCENTS
 from kt_cli.spec import Model, PairsSpec, Run
-from kt_cli.sweep.experiment import write_pairs
+from kt_cli.sweep.measure import write_pairs
 
 IMAGES, CLASSES, WIDTH = 50_000, 1_000, 2_048
 NAIVE_PAIRS = 20

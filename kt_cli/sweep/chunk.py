@@ -21,14 +21,12 @@ from kt_cli.errors import KtError, WriteError
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import Run, TransferSpec
 from kt_cli.sweep.experiment import (
-    Row,
     check_data,
     pair_columns,
-    pairs_run,
-    predict_runs,
     pretrain_run,
     transfer_run,
 )
+from kt_cli.sweep.measure import Row, pairs_run, predict_runs
 from kt_cli.sweep.slots import Slot
 
 EXPERIMENTS: dict[str, Callable[[Run, Path, Progress], list[Row]]] = {

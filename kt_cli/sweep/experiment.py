@@ -1,4 +1,4 @@
-"""One run -> rows."""
+"""One training or transfer -> rows."""
 
 from __future__ import annotations
 
@@ -6,18 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from kt_cli import schema, store
-from kt_cli.complementarity.classes import ClassEmbedding
-from kt_cli.complementarity.embedding import class_embedding
-from kt_cli.complementarity.pairs import Outputs, pair_blocks
-from kt_cli.complementarity.predict import How, outputs_of, predict, predict_all
-from kt_cli.complementarity.predictions import Predictions, cached, evaluate
-from kt_cli.complementarity.significance import wilson
-from kt_cli.complementarity.suspicion import suspicion
+from kt_cli import schema
+from kt_cli.complementarity.predict import How, predict
+from kt_cli.complementarity.predictions import evaluate
 from kt_cli.data.sources import open_data, training_id
 from kt_cli.data.views import Views, canonical, preprocess
 from kt_cli.device import Meter, pick_device
@@ -25,15 +17,13 @@ from kt_cli.errors import DataError
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import (
     DataSpec,
-    EvalSpec,
     Model,
-    PairsSpec,
     PretrainSpec,
     Run,
     TransferSpec,
     digest,
-    pair_id,
 )
+from kt_cli.sweep.measure import Row, data_columns
 from kt_cli.transfer import methods
 from kt_cli.transfer.cards import pretrain_card, transfer_card
 from kt_cli.transfer.outcome import transfer_outcome
@@ -42,7 +32,6 @@ from kt_cli.transfer.targets import LogitsCache, Targets
 from kt_cli.transfer.train import distil
 from kt_cli.zoo import load as zoo
 
-Row = dict[str, Any]
 LOGITS = LogitsCache()
 
 
@@ -91,104 +80,6 @@ def pretrain_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
         "path": run.out,
     }
     return [{**row, **meter.columns(spec.epochs * len(images))}]
-
-
-def predict_runs(
-    runs: Sequence[Run], folder: Path, progress: Progress = silent
-) -> list[list[Row] | Exception]:
-    """Evaluate the models of several runs on the same images, which are decoded once for all.
-
-    Rows of each run, or what went wrong with it; seconds and samples/s are those of all together.
-    """
-    spec, data = runs[0].settings, runs[0].data
-    assert isinstance(spec, EvalSpec)
-    device = pick_device()
-    meter = Meter(device)
-    images = open_data(data).eval
-    how = How(spec, device)
-    known = {m.key for (m,) in (r.models for r in runs) if cached(m, images, spec, device)}
-    found = predict_all([run.models[0] for run in runs], images, how, progress)
-    measured = meter.columns(len(images) * (len(runs) - len(known)))
-    idle = {**measured, "samples_per_s": None}
-    return [
-        said
-        if isinstance(said, Exception)
-        else [{**_model_row(run, said), **(idle if run.models[0].key in known else measured)}]
-        for run, said in zip(runs, found, strict=True)
-    ]
-
-
-def _model_row(run: Run, said: Predictions) -> Row:
-    (model,), spec = run.models, run.settings
-    assert isinstance(spec, EvalSpec)
-    low, high = wilson(int(said.right.sum()), len(said.images))
-    return {
-        "model": model.name,
-        "model_key": model.key,
-        **data_columns(run.data, spec),
-        "accuracy": said.accuracy,
-        "accuracy_low": 100 * float(low),
-        "accuracy_high": 100 * float(high),
-        "top5": said.top5_accuracy,
-        "params_m": float(said.about["params_m"]),
-        "input_size": int(said.about["input_size"]),
-        "weights": said.about["weights"],
-        "batch_size": int(said.about["batch_size"]),
-        "warning": None if model.untrained else suspicion(said),
-    }
-
-
-def pairs_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
-    """Write the complementarity rows of all ordered pairs of the run's models, block by block."""
-    spec = run.settings
-    assert isinstance(spec, PairsSpec)
-    device = pick_device()
-    meter = Meter(device)
-    images = open_data(run.data).eval
-    outputs = outputs_of(run.models, images, How(spec.evaluation, device), progress)
-    best_first = np.argsort(-outputs.right.mean(axis=1), kind="stable")
-    ranked = [run.models[i] for i in best_first]
-    embedding = class_embedding(spec.embedding, ranked, images)
-    same = {
-        **data_columns(run.data, spec.evaluation),
-        "class_embedding": embedding.name if embedding else f"{spec.embedding}:",
-        "class_similarity": embedding.mean if embedding else None,
-    }
-    write_pairs(run, folder, outputs, embedding, same, meter, progress)
-    return []
-
-
-def write_pairs(
-    run: Run,
-    folder: Path,
-    outputs: Outputs,
-    embedding: ClassEmbedding | None,
-    same: Row,
-    meter: Meter,
-    progress: Progress = silent,
-) -> None:
-    """A part of the complementarity table for each block of teachers.
-
-    Args:
-        outputs: of the run's models. same: columns that are equal in all rows.
-    """
-    spec, models = run.settings, run.models
-    assert isinstance(spec, PairsSpec)
-    names, keys = (np.array([getattr(m, field) for m in models]) for field in ("name", "key"))
-    trained = np.array([not m.untrained for m in models])
-    blocks = pair_blocks(outputs, embedding, by_class=spec.by_class, progress=progress)
-    for rows, block in blocks:
-        teacher, student = np.mgrid[rows, : len(models)]
-        wanted = (teacher != student) & trained[student]
-        t, s = teacher[wanted], student[wanted]
-        ids = [pair_id(models[i], models[j], run.data_id, spec) for i, j in zip(t, s, strict=True)]
-        store.write_columns(folder, "complementarity", {
-            "run_id": ids, "teacher": names[t], "student": names[s],
-            "teacher_key": keys[t], "student_key": keys[s],
-            **{name: values[wanted] for name, values in block.items()},
-            "by_class": spec.by_class, **same, **meter.columns(),
-            "status": store.OK, "attempt": run.attempt,
-        })  # fmt: skip
 
 
 def transfer_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
@@ -247,19 +138,6 @@ def transfer_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
                  extra={"run_id": run.id, "spec": asdict(spec), "guard": run.data.guard,
                         "train_data": images.fingerprint})  # fmt: skip
     return [row]
-
-
-def data_columns(data: DataSpec, how: EvalSpec) -> Row:
-    images = open_data(data).eval
-    return {
-        "data": data.source,
-        "eval_data": images.fingerprint,
-        "eval_size": how.size,
-        "eval_amp": how.amp,
-        "limit": data.limit,
-        "n": len(images),
-        "num_classes": len(images.classes),
-    }
 
 
 def pair_columns(teacher: Model, student: Model) -> Row:

@@ -107,9 +107,7 @@ def require_classes(
             raise mismatch(model, known.count, len(classes), data) from None
 
 
-def lacking(
-    model: Model, classes: Sequence[str], select: Sequence[int] | None = None
-) -> list[str]:
+def lacking(model: Model, classes: Sequence[str], select: Sequence[int] | None = None) -> list[str]:
     """The data's classes that a model never gives, as far as that can be told without weights."""
     known = outputs_of(model)
     chosen = columns(known, classes, select) if known else None

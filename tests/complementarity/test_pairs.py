@@ -15,7 +15,8 @@ from sklearn.metrics import cohen_kappa_score
 
 from kt_cli.complementarity import pairs
 from kt_cli.complementarity.classes import ClassEmbedding
-from kt_cli.complementarity.pairs import FlipCounter, Outputs, all_pairs
+from kt_cli.complementarity.flips import FlipCounter
+from kt_cli.complementarity.pairs import Outputs, all_pairs
 
 
 def random_outputs(seed: int, models: int = 5, n: int = 60, classes: int = 4) -> Outputs:
