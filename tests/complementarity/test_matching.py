@@ -41,7 +41,7 @@ def test_other_ways_to_write_a_file(written: Callable[[str], str]) -> None:
 
 def test_equal_file_names_are_told_apart_by_folders() -> None:
     ids = [f"{c}/{i}.png" for c in "ab" for i in range(3)]
-    given_names = [f"/root/val/{name}" for name in reversed(ids)]
+    given_names = [f"/data/val/{name}" for name in reversed(ids)]
     assert row_order(PATH, given_names, 6, ids).tolist() == [5, 4, 3, 2, 1, 0]
     with pytest.raises(DataError, match=r"names the image 0\.png twice") as caught:
         row_order(PATH, [name.split("/")[1] for name in ids], 6, ids)
