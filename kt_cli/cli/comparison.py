@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 MATRIX_UP_TO = 12
 AREAS = 5
 CLASSES_OF_AREA = 6
-SIGNIFICANT = 0.05
 
 
 def of_interest(found: Comparison) -> list[tuple[int, int]]:
@@ -99,6 +98,8 @@ def _matrix(found: Comparison) -> None:
 
 
 def _different(found: Comparison) -> None:
+    from kt_cli.complementarity.significance import SIGNIFICANT
+
     pairs = found.trained * (found.trained - 1) // 2
     surely = int((found.holm_p < SIGNIFICANT).sum()) // 2
     screen.out.print(
@@ -165,10 +166,9 @@ def _spread(found: Comparison, teacher: int, student: int) -> str:
 
 def _classes(found: Comparison, teacher: int, student: int, top: int) -> None:
     from kt_cli.complementarity.comparison import top_classes
-    from kt_cli.complementarity.reading import images_by_class
 
     flips = found.flips(teacher, student)
-    sizes = images_by_class(found)
+    sizes = found.images.class_sizes
     table = screen.simple_table()
     table.add_column("class")
     for header in ("images", "share of ρ⁺ %", "share of the class %"):

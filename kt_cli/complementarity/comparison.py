@@ -32,7 +32,7 @@ class Comparison:
     """M models on the same n images of C classes; percentages unless said otherwise.
 
     Attributes:
-        names: of the models. predictions: what they say, in that order.
+        names: of the models. predictions, outputs: what they say, in that order.
         untrained: (M,) whether it is a randomly initialised baseline, which only teaches; these
             come last and take no part in what models know together or alone.
         classes: names of the classes, for people.
@@ -44,6 +44,7 @@ class Comparison:
 
     names: tuple[str, ...]
     predictions: tuple[Predictions, ...]
+    outputs: Outputs
     untrained: tuple[bool, ...]
     classes: tuple[str, ...]
     pairs: dict[str, Matrix]
@@ -59,10 +60,10 @@ class Comparison:
     def n(self) -> int:
         return len(self.images)
 
-    @cached_property
+    @property
     def right(self) -> NDArray[np.bool_]:
         """(M, n)"""
-        return np.stack([p.right for p in self.predictions])
+        return self.outputs.right
 
     @cached_property
     def accuracies(self) -> list[float]:
@@ -95,7 +96,7 @@ class Comparison:
     @cached_property
     def confident(self) -> float | None:
         """The most confident model is right; of equally confident ones each decides its share."""
-        confidence = np.stack([p.confidence for p in self.predictions[: self.trained]])
+        confidence = self.outputs.confidence[: self.trained]
         if np.isnan(confidence).any():
             return None
         surest = confidence == confidence.max(axis=0)
@@ -153,7 +154,7 @@ def compare(
         np.stack([p.confidence for p in predictions]),
         len(images.classes),
     )
-    order = np.argsort([-p.accuracy for p in predictions], kind="stable")
+    order = np.argsort(-outputs.right.mean(axis=1), kind="stable")
     vectors = class_embedding(embedding, [models[i] for i in order], images)
     suspicions = [
         (m.name, suspicion(p)) for m, p in zip(models, predictions, strict=True) if not m.untrained
@@ -161,6 +162,7 @@ def compare(
     return Comparison(
         names=tuple(m.name for m in models),
         predictions=tuple(predictions),
+        outputs=outputs,
         untrained=tuple(m.untrained for m in models),
         classes=tuple(readable(images.classes)),
         pairs=all_pairs(outputs, vectors),
@@ -174,17 +176,13 @@ def _mean_probability(predictions: Sequence[Predictions]) -> float | None:
     """Top-1 in percent of the mean of the models' probabilities, from their kept logits."""
     if any(p.path is None and p.logits is None for p in predictions):
         return None
-    images, start, right = predictions[0].images, 0, 0
+    votes = []
     streams = [logits_of(p, LOGIT_ROWS) for p in predictions]
     for batch in zip(*streams, strict=True):
         total = sum(torch.from_numpy(logits.astype(np.float32)).softmax(dim=1) for logits in batch)
         assert isinstance(total, torch.Tensor)
-        votes = total.argmax(dim=1).numpy()
-        every = np.zeros(len(images), np.int64)
-        every[start : start + len(votes)] = votes
-        right += int(images.right(every)[start : start + len(votes)].sum())
-        start += len(votes)
-    return 100 * right / len(images)
+        votes.append(total.argmax(dim=1).numpy())
+    return float(100 * predictions[0].images.right(np.concatenate(votes)).mean())
 
 
 def to_dict(found: Comparison, count: int = 10) -> dict[str, Any]:

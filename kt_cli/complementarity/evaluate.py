@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -131,6 +132,6 @@ def _columns(logits: Tensor, labels: Tensor, keep_logits: bool) -> Columns:
     if keep_logits:
         kept["logits"] = logits.half()
     columns = {name: values.cpu().numpy() for name, values in kept.items()}
-    if not torch.isfinite(torch.from_numpy(columns["confidence"])).all():
+    if not np.isfinite(columns["confidence"]).all():
         raise KtError("the model's outputs are not finite", "Its weights may be damaged.")
     return columns

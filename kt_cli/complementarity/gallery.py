@@ -87,7 +87,8 @@ def _figure(path: Path, form: str, found: Comparison, blocks: Sequence[Block]) -
 
 def _cell(axis: Any, found: Comparison, sample: Sample) -> None:
     axis.imshow(_thumbnail(found, sample))
-    axis.set_title(f"{_short(sample.label)}\nnot {_short(sample.answer)}", fontsize=6.5, loc="left")
+    axis.set_title(f"{_short(sample.label)}\nnot {_short(sample.answer)}", fontsize=6.5, loc="left",
+                   parse_math=False)  # fmt: skip
 
 
 STYLE = """

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kt_cli.complementarity.comparison import Comparison
+from kt_cli.complementarity.significance import SIGNIFICANT
 
-SIGNIFICANT = 0.05
 ALIKE = 95.0  # percentile from which classes are called alike
 FEW = 10  # images, below which nothing is said about their classes
 EVEN = 0.8  # of the classes that chance would reach, below which flips are concentrated
@@ -62,14 +62,9 @@ def direction(found: Comparison, teacher: int, student: int) -> Direction:
         flips=int(flips.sum()),
         back=int((right[student] & ~right[teacher]).sum()),
         p=float(found.pairs["mcnemar_p"][teacher, student]),
-        concentrated=concentrated(flips, images_by_class(found)),
+        concentrated=concentrated(flips, found.images.class_sizes),
         percentile=None if np.isnan(similar) else similar,
     )
-
-
-def images_by_class(found: Comparison) -> NDArray[np.int64]:
-    """(C,) numbers of images."""
-    return np.bincount(found.images.labels, minlength=len(found.classes))
 
 
 def concentrated(flips: NDArray[np.int64], images: NDArray[np.int64]) -> bool | None:

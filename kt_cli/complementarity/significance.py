@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import bdtr, ndtri
 
 Values = NDArray[np.float64]
+SIGNIFICANT = 0.05  # p-values below
 
 
 def mcnemar(positive: Any, negative: Any) -> Values:

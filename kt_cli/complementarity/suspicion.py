@@ -18,11 +18,10 @@ def suspicion(predictions: Predictions) -> str | None:
     Near chance: the 95% interval (Wilson) of the accuracy reaches down to twice what guessing
     gives (the share of the most frequent class, or 1/C). No warning on fewer than 2 classes.
     """
-    labels, n = predictions.images.labels, len(predictions.images)
-    classes = len(predictions.images.classes)
+    n, classes = len(predictions.images), len(predictions.images.classes)
     if classes < 2 or not n:
         return None
-    chance = max(1 / classes, float(np.bincount(labels, minlength=classes).max() / n))
+    chance = max(1 / classes, float(predictions.images.class_sizes.max() / n))
     low, _ = wilson(int(predictions.right.sum()), n)
     if float(low) > min(TWICE * chance, (1 + chance) / 2):
         return None

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from kt_cli.zoo.classes import synsets
+from kt_cli.zoo.facts import NUM_CLASSES
+
 SYNSET = re.compile(r"n\d{8}")
 
 
 @lru_cache(maxsize=1)
 def imagenet_synsets() -> tuple[str, ...]:
     """WordNet ids of ImageNet-1k's classes, in label order."""
-    import timm.data
-
-    info: Any = timm.data.ImageNetInfo("imagenet-1k")  # type: ignore[attr-defined]
-    return tuple(info.label_names())
+    return tuple(synsets(NUM_CLASSES))
 
 
 def readable(classes: Sequence[str]) -> list[str]:

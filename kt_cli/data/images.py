@@ -97,10 +97,14 @@ class ImageSet:
         return np.asarray((pred[..., None] == self.valid).any(axis=-1))
 
     @property
+    def class_sizes(self) -> Indices:
+        """(C,) numbers of images."""
+        return np.bincount(self.labels, minlength=len(self.classes))
+
+    @property
     def empty_classes(self) -> list[str]:
         """Names of the classes without any image."""
-        counts = np.bincount(self.labels, minlength=len(self.classes))
-        return [self.classes[c] for c in np.flatnonzero(counts == 0)]
+        return [self.classes[c] for c in np.flatnonzero(self.class_sizes == 0)]
 
     def subset(self, indices: Indices) -> ImageSet:
         """The images at `indices`, in that order."""

@@ -10,9 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from kt_cli.complementarity.significance import SIGNIFICANT
 from kt_cli.report.table import MeanStd
-
-SIGNIFICANT = 0.05
 
 
 class Spread(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from kt_cli import schema, store
-from kt_cli.complementarity.significance import holm
+from kt_cli.complementarity.significance import SIGNIFICANT, holm
 from kt_cli.errors import DataError
 from kt_cli.report import stats
 from kt_cli.report.captions import counted, data_caption, left_out, limit_note
@@ -145,7 +145,7 @@ def _different(pairs: pd.DataFrame) -> list[str]:
     once = pairs[pairs["teacher_key"] < pairs["student_key"]]["mcnemar_p"].dropna()
     if once.empty:
         return []
-    surely = int((holm(once.to_numpy()) < stats.SIGNIFICANT).sum())
+    surely = int((holm(once.to_numpy()) < SIGNIFICANT).sum())
     return [
         f"The accuracies of {surely:,} of {counted(len(once), 'pair')} of models differ "
         "significantly (McNemar's exact test, p < 0.05 after Holm's correction)."

@@ -50,10 +50,10 @@ def columns(
         return None
     if select is not None and max(select) < outputs.count:
         return tuple(select)
-    synsets = _synsets(outputs.count)
-    known = sum(name in synsets for name in classes)
+    places = synsets(outputs.count)
+    known = sum(name in places for name in classes)
     if known > MOST * len(classes) and all(map(SYNSET.fullmatch, classes)):
-        return tuple(synsets.get(name, ABSENT) for name in classes)
+        return tuple(places.get(name, ABSENT) for name in classes)
     raise LookupError
 
 
@@ -62,7 +62,7 @@ def _unless_same(found: Columns, count: int) -> Columns | None:
 
 
 @lru_cache(maxsize=8)
-def _synsets(count: int) -> dict[str, int]:
+def synsets(count: int) -> dict[str, int]:
     """WordNet ids of the ImageNet that has so many classes, with their place; {} for none."""
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
@@ -124,7 +124,7 @@ def require_common(models: Sequence[Model]) -> None:
     """
     known = [(model.name, found) for model in models if (found := outputs_of(model))]
     for (first, one), (name, other) in ((known[0], each) for each in known[1:]):
-        shared = set(one.names or _synsets(one.count)) & set(other.names or _synsets(other.count))
+        shared = set(one.names or synsets(one.count)) & set(other.names or synsets(other.count))
         if one.count != other.count and not shared:
             raise ClassMismatch(
                 f"{first} has {one.count} classes, {name} has {other.count}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,23 +200,17 @@ def test_two_processes_fill_one_cache(make_model: MakeModel, images: ImageSet) -
     assert float(said[0]) == pytest.approx(predict(model, images, HOW).accuracy)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
 def test_a_full_disk(
-    make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_model: MakeModel,
+    small_disk: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, images = make_model("a"), open_data(DataSpec("digits")).eval
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(small)])
-    if mounted.returncode:
-        pytest.skip("cannot mount here")
-    try:
-        monkeypatch.setenv("KT_CACHE", str(small))
-        with pytest.raises(WriteError, match="cannot write"):
-            predict_all([model], images, replace(HOW, logits=True))
-        assert [p for p in small.rglob("*") if p.is_file()] == []
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
+    small = small_disk("16k")
+    monkeypatch.setenv("KT_CACHE", str(small))
+    with pytest.raises(WriteError, match="cannot write"):
+        predict_all([model], images, replace(HOW, logits=True))
+    assert [p for p in small.rglob("*") if p.is_file()] == []
 
 
 def test_outputs_of_many_models(make_model: MakeModel, images: ImageSet) -> None:

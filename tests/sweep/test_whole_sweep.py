@@ -180,25 +180,18 @@ def test_runs_that_fail_and_workers_that_die_cost_their_own_rows_only(
         assert len(rows(tmp_path, "complementarity")) == 2
 
 
-def test_a_full_disk_is_said_and_nothing_is_lost(undisturbed: Path, tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root to mount a small file system")
-    results = tmp_path / "results"
-    results.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(results)])
-    if mounted.returncode:
-        pytest.skip("cannot mount here")
-    try:
-        process = start(tmp_path, tmp_path / "cache")
-        _, err = process.communicate(timeout=200)
-        assert process.returncode == 1 and "Traceback" not in err
-        assert "No space left" in err or "Free some space" in err
-        subprocess.run(["mount", "-o", "remount,size=200m", str(results)], check=True)
-        finish(start(tmp_path, tmp_path / "cache"))
-        for table in schema.TABLES:
-            assert set(rows(tmp_path, table)["run_id"]) == set(rows(undisturbed, table)["run_id"])
-    finally:
-        subprocess.run(["umount", "-l", str(results)])
+def test_a_full_disk_is_said_and_nothing_is_lost(
+    undisturbed: Path, tmp_path: Path, small_disk: Callable[..., Path]
+) -> None:
+    results = small_disk("300k", "results")
+    process = start(tmp_path, tmp_path / "cache")
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 1 and "Traceback" not in err
+    assert "No space left" in err or "Free some space" in err
+    subprocess.run(["mount", "-o", "remount,size=200m", str(results)], check=True)
+    finish(start(tmp_path, tmp_path / "cache"))
+    for table in schema.TABLES:
+        assert set(rows(tmp_path, table)["run_id"]) == set(rows(undisturbed, table)["run_id"])
 
 
 def test_killed_again_and_again_it_ends_with_the_same_rows(
