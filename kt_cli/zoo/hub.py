@@ -1,0 +1,117 @@
+"""Pushing a saved model to the hub, from where `hf-hub:ORG/NAME` loads it again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+from kt_cli.errors import DataError, KtError, UsageError, first_line
+from kt_cli.zoo.own import CONFIG, PREFERRED
+
+CARD = "README.md"
+WEIGHTS = PREFERRED[0]
+FILES = (CONFIG, WEIGHTS, CARD)
+FOLDER_OF_CARD = "local-dir:PATH/TO/THIS/FOLDER"  # where a saved card says to load from
+
+
+def require_pushable(repo: str) -> None:
+    """Refuse, before any work, what could not be pushed after it.
+
+    Args:
+        repo: ORG/NAME, or NAME alone for the user's own.
+
+    Raises:
+        UsageError: no repository can have this name.
+        KtError: huggingface_hub is missing, told to be offline, or has no token.
+    """
+    try:
+        from huggingface_hub import constants, get_token
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+    except ImportError as error:
+        raise KtError(
+            f"cannot push to {repo}: huggingface_hub is not installed",
+            "pip install huggingface_hub",
+        ) from error
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise UsageError(
+            f"{repo!r} is no name for a repository of the hub: {first_line(error)}",
+            "Write ORG/NAME, or NAME for one of your own.",
+        ) from error
+    if constants.HF_HUB_OFFLINE:
+        raise KtError(f"cannot push to {repo}: HF_HUB_OFFLINE is set", "Unset HF_HUB_OFFLINE.")
+    if not get_token():
+        raise KtError(
+            f"cannot push to {repo}: there is no token of the hub",
+            "Log in with `hf auth login`, or set HF_TOKEN to a token that may write.",
+        )
+
+
+def push(folder: Path, repo: str, private: bool, message: str) -> str:
+    """Upload a folder that `save` wrote, as one commit, and return its address.
+
+    Only the files of the model go up. The repository is created where there is none.
+
+    Args:
+        repo: as in `require_pushable`.
+        private: nobody else may see it; one that is public already is then refused.
+        message: of the commit.
+
+    Raises:
+        DataError: the folder holds no saved model.
+        KtError: the upload failed; the folder is as it was.
+    """
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise DataError(
+            f"{folder} holds no model that kt saved: {', '.join(missing)} missing",
+            "Name a folder that kt transfer or kt pretrain wrote.",
+        )
+    try:
+        return _upload(folder, repo, private, message)
+    except KtError:
+        raise
+    except Exception as error:  # whatever the HTTP library of the day raises
+        flag = " --private" if private else ""
+        again = f"hf upload{flag} {repo} {shlex.quote(str(folder))} ."
+        raise KtError(
+            f"the student is saved in {folder}; pushing failed: {first_line(error)}",
+            f"Push it later: {again}",
+        ) from error
+
+
+def front_matter(timm: bool) -> str:
+    """What the hub reads at the head of a model card. timm: whether timm loads the model."""
+    tags = ["image-classification", *(["timm"] if timm else []), "kt"]
+    lines = [*(["library_name: timm"] if timm else []), "tags:", *(f"- {tag}" for tag in tags)]
+    return "\n".join(["---", *lines, "---", ""])
+
+
+def _upload(folder: Path, repo: str, private: bool, message: str) -> str:
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi()
+    created = api.create_repo(repo, private=private, exist_ok=True)
+    if private and not api.model_info(created.repo_id).private:
+        raise KtError(
+            f"the student is saved in {folder}; it was not pushed, since {created} is public",
+            "Make the repository private in its settings, or name another one.",
+        )
+    content = {name: folder / name for name in (CONFIG, WEIGHTS)}
+    card = _card(folder, created.repo_id).encode()
+    files = [CommitOperationAdd(name, content.get(name, card)) for name in FILES]
+    api.create_commit(created.repo_id, files, commit_message=message)
+    return str(created)
+
+
+def _card(folder: Path, repo: str) -> str:
+    """The card as it goes up: it says how to load the model from there."""
+    card = (folder / CARD).read_text(encoding="utf-8")
+    card = card.replace(FOLDER_OF_CARD, f"hf-hub:{repo}")
+    if card.startswith("---\n"):
+        return card
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return f"{front_matter('architecture' in config)}\n{card}"
