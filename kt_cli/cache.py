@@ -21,14 +21,23 @@ from kt_cli import arrays
 from kt_cli.errors import DataError, WriteError, first_line
 from kt_cli.files import cache_folder
 
-PREDICTIONS, CLASSES, CANONICAL = "predictions", "classes", "canonical"
+PREDICTIONS, CLASSES = "predictions", "classes"
+CANONICAL, TARGETS = "canonical", "targets"
 UNFINISHED = "unfinished"  # what a writer has not finished: it is at work, or was killed
-SUFFIXES = {PREDICTIONS: "parquet", CLASSES: "parquet", CANONICAL: "npy"}
+SUFFIXES = {
+    PREDICTIONS: "parquet",
+    CLASSES: "parquet",
+    CANONICAL: "npy",
+    TARGETS: "safetensors",
+}
 KINDS = (*SUFFIXES, UNFINISHED)
 COLUMNS = {
     PREDICTIONS: ("id", "label", "pred", "confidence", "label_prob", "top5"),
     CLASSES: ("id", "vectors"),
 }
+# Tensors of targets in each of their two forms, all logits or the most probable classes.
+PARTITION = {"label_prob", "confidence", "right"}
+WHOLE, MOST_PROBABLE = PARTITION | {"logits"}, PARTITION | {"classes", "log_probs", "log_rest"}
 IN_USE = 3600.0  # seconds for which an unfinished file may still have a writer
 ROWS_AT_ONCE = 1024  # checked together: 45 MB of logits of 21,841 classes
 
@@ -92,13 +101,13 @@ def entries(kind: str | None = None) -> list[Entry]:
 def verify(entry: Entry) -> str | None:
     """What is wrong with a file, or None: all of its values are read, in bounded memory.
 
-    Pages of Parquet files have checksums; a canonical file has only a size to compare. What is
-    unfinished promises nothing, and what is gone meanwhile is not wrong.
+    Pages of Parquet files have checksums; canonical files and targets have only a size to compare.
+    What is unfinished promises nothing, and what is gone meanwhile is not wrong.
     """
     if entry.kind == UNFINISHED or not entry.path.exists():
         return None
     entry = _described(entry)
-    if entry.fault or entry.kind == CANONICAL:
+    if entry.fault or entry.kind in (CANONICAL, TARGETS):
         return entry.fault or None
     missing = [name for name in COLUMNS[entry.kind] if name not in entry.columns]
     if missing:
@@ -169,6 +178,8 @@ def _said(entry: Entry) -> dict[str, Any]:
         return {}
     if entry.kind == CANONICAL:
         return _canonical(entry.path)
+    if entry.kind == TARGETS:
+        return _targets(entry.path)
     info = arrays.info(entry.path)
     return {"about": info.about, "rows": info.rows, "columns": tuple(info.columns)}
 
@@ -182,6 +193,22 @@ def _canonical(path: Path) -> dict[str, Any]:
     if size != expected:
         raise ValueError(f"{size:,} bytes, its header says {expected:,}")
     return {"about": {"side": str(shape[-1])}, "rows": shape[0], "columns": ("pixels",)}
+
+
+def _targets(path: Path) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:  # refuses a size that its header does not say
+        shapes = {name: file.get_slice(name).get_shape() for name in sorted(file.keys())}
+    topk = "classes" in shapes
+    if missing := (MOST_PROBABLE if topk else WHOLE) - set(shapes):
+        raise ValueError(f"no tensor {', '.join(sorted(missing))}")
+    rows = {shape[0] for shape in shapes.values()}
+    if len(rows) > 1:
+        raise ValueError(f"tensors of {', '.join(map(str, sorted(rows)))} rows")
+    size = str(shapes["classes" if topk else "logits"][1])
+    about = {"topk" if topk else "classes": size}
+    return {"about": about, "rows": rows.pop(), "columns": tuple(shapes)}
 
 
 def _reason(error: Exception, path: Path) -> str:

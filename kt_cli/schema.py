@@ -11,7 +11,7 @@ TOP_PERCENTS = (2, 5, 20, 50)
 
 
 class Column(NamedTuple):
-    type: str  # string, int64, double, bool or list<int32>
+    type: str  # one of kt_cli.store.TYPES
     meaning: str
 
 
@@ -59,12 +59,36 @@ TABLES: dict[str, dict[str, Column]] = {
         "data": Column(S, "data source as named by the user"),
         "train_data": Column(S, "fingerprint of the training images"),
         "n_train": Column(N, "training images"),
+        "fraction": Column(F, "share of the training images used"),
+        "guard_share": Column(F, "share of the training images set aside"),
         "num_classes": Column(N, "classes C"),
         "epochs": Column(N, "epochs"),
         "lr": Column(F, "peak learning rate"),
+        "batch_size": Column(N, "samples per update"),
+        "micro_batch": Column(N, "samples per forward pass"),
+        "weight_decay": Column(F, "weight decay"),
+        "optimizer": Column(S, "`adamw` or `sgd`"),
+        "schedule": Column(S, "learning rate after warm-up: cosine, linear, step or constant"),
+        "warmup": Column(F, "share of the updates that warm up"),
+        "freeze_epochs": Column(N, "epochs at the start that trained the classifier alone"),
+        "label_smoothing": Column(F, "label smoothing"),
         "augment": Column(S, "augmentation"),
+        "crop": Column(F, "centre crop, share of the shorter side"),
+        "side": Column(N, "side length of canonical crops in pixels"),
+        "img_size": Column(N, "input side length in pixels; null for the architecture's own"),
+        "amp": Column(S, "mixed precision of the training; empty for full precision"),
         "seed": Column(N, "seed"),
         "final_loss": Column(F, "mean training loss of the last epoch"),
+        "curve_loss": Column("list<double>", "mean training loss of each epoch"),
+        "curve_acc": Column(
+            "list<double>", "top-1 on the views that were trained on, for each epoch, percent"
+        ),
+        "waiting_share": Column(F, "time spent waiting for views, percent of the training's"),
+        "accuracy": Column(
+            F, "top-1 of the trained model in percent; null without evaluation images"
+        ),
+        "eval_data": Column(S, "fingerprint of the evaluation images"),
+        "n": Column(N, "evaluation images"),
         "path": Column(S, "folder of the trained model, relative to the sweep's"),
         **PROVENANCE,
         **OUTCOME,
@@ -139,31 +163,43 @@ TABLES: dict[str, dict[str, Column]] = {
     },
     "transfer": {
         "run_id": Column(S, "identity of the run"),
-        "teacher": Column(S, "teacher's name"),
+        "teacher": Column(S, "teacher's name; of several, joined by ` + `"),
         "student": Column(S, "student's name"),
-        "teacher_key": Column(S, "identity of the teacher"),
+        "teacher_key": Column(S, "identity of the teacher, or of several"),
         "student_key": Column(S, "identity of the student"),
-        "method": Column(S, "transfer method"),
+        "method": Column(S, "transfer method, with `+guard` where the guard decided"),
         "seed": Column(N, "seed of the views and of the order"),
+        "teachers": Column(S, "`single`, or how several teach: `sequential`, `parallel`, `soup`"),
+        "order": Column(S, "of sequential teachers, by accuracy: `asc`, `desc`; or as `given`"),
         **DATA,
         "train_data": Column(S, "fingerprint of the transfer images"),
         "n_train": Column(N, "transfer images"),
         "fraction": Column(F, "share of the training images used"),
         "subset_seed": Column(N, "seed that drew them"),
-        "guard": Column(F, "share of the training images set aside"),
+        "guard_share": Column(F, "share of the training images set aside"),
         "settings": Column(S, "hash of all settings but method and seed; equal ones compare"),
         "epochs": Column(N, "epochs"),
         "lr": Column(F, "learning rate at batch 256"),
         "batch_size": Column(N, "samples per update"),
-        "micro_batch": Column(N, "samples per forward pass"),
+        "micro_batch": Column(N, "samples per forward pass, as it was in the end"),
         "momentum": Column(F, "momentum of SGD"),
         "weight_decay": Column(F, "weight decay"),
         "temperature": Column(F, "temperature T"),
         "kd_lambda": Column(F, "weight λ of distillation in xekl"),
+        "kd_topk": Column(N, "classes that are distilled; 0 for all"),
+        "distil_on": Column(S, "samples that are distilled: `all`, `positive`, `not-negative`"),
+        "label_smoothing": Column(F, "of the cross-entropy"),
+        "mcl_tau": Column(F, "τ of the slow weights"),
+        "mcl_every": Column(N, "updates N between two steps of the slow weights"),
+        "bn": Column(S, "running statistics: `train`, `eval` or `recompute`"),
         "augment": Column(S, "augmentation of the views"),
         "crop": Column(F, "canonical centre crop, share of the shorter side"),
         "side": Column(N, "side length of canonical crops in pixels"),
-        "teacher_acc": Column(F, "teacher's top-1 in percent"),
+        "amp": Column(S, "mixed precision of training; empty for full precision"),
+        "target_topk": Column(N, "classes that targets are kept of; 0 for all"),
+        "reference_compat": Column(B, "whether it does as the authors' code"),
+        "keep_targets": Column(S, "where targets were kept: `memory`, `disk` or `online`"),
+        "teacher_acc": Column(F, "teacher's top-1 in percent; of several: any of them is right"),
         "student_acc": Column(F, "student's top-1 before transfer, percent"),
         "after_acc": Column(F, "student's top-1 after transfer, percent"),
         "acc_diff": Column(F, "teacher_acc − student_acc, percentage points"),
@@ -178,8 +214,42 @@ TABLES: dict[str, dict[str, Column]] = {
         "transfer_rate": Column(
             F, "share of ρ⁺ that the student learned, percent; null without ρ⁺"
         ),
-        "share_taught": Column(F, "training samples taught by the teacher, percent"),
+        **{
+            f"top{p}_rate": Column(F, f"the same within the top-{p}% classes of ρ⁺")
+            for p in TOP_PERCENTS
+        },
+        **{
+            f"top{p}_gain_share": Column(F, f"share of the gain in the top-{p}% classes, percent")
+            for p in TOP_PERCENTS
+        },
+        "gain_entropy": Column(F, "entropy of the gain over classes, nats; null without gain"),
+        "gain_by_class": Column(
+            "list<int32>", "images gained of each class, in label order; null unless asked for"
+        ),
+        "loss_by_class": Column("list<int32>", "images lost of each class, likewise"),
+        "teacher_accs": Column("list<double>", "top-1 of each teacher as named, percent"),
+        "teacher_rates": Column("list<double>", "transfer rate of each teacher, percent"),
+        "teacher_shares": Column("list<double>", "samples that each teacher taught, percent"),
+        "step_accs": Column(
+            "list<double>",
+            "student's top-1 after each turn: after each teacher so far (`sequential`), or each "
+            "part (`soup`)",
+        ),
+        "share_taught": Column(F, "training samples taught by a teacher, percent"),
+        "delta_statistics": Column(
+            F, "Δ from the running statistics alone, on the weights before; null without any"
+        ),
+        "guard_alpha": Column(F, "how far the guard let the student go, 0 to 1; null without one"),
+        "guard_score": Column(F, "lower bound of the gain on the guard's images, points"),
+        "guard_n": Column(N, "images that the guard judged on"),
+        "delta_unguarded": Column(F, "Δ of the same run without the guard"),
+        "gain_unguarded": Column(F, "gain without the guard, percent of images"),
+        "loss_unguarded": Column(F, "loss without the guard, percent of images"),
         "final_loss": Column(F, "mean training loss of the last epoch"),
+        "curve_loss": Column("list<double>", "mean training loss of each epoch"),
+        "curve_acc": Column("list<double>", "top-1 on the views of each epoch; null if unlabelled"),
+        "curve_taught": Column("list<double>", "samples taught by a teacher, each epoch, percent"),
+        "waiting_share": Column(F, "share of the training time spent waiting for views, percent"),
         "path": Column(
             S, "folder of the saved student, relative to the sweep's; null when not saved"
         ),

@@ -55,6 +55,8 @@ class DataSpec:
         labels: ground-truth file of evaluation images that lie in a flat folder.
         valid_labels: file that tells which outputs of a larger model the classes are.
         real_labels: file with several right labels an image (ReaL), or "timm" for timm's copy.
+        unlabelled: folder of images without labels that transfers use as training images.
+        guard_data: folder of class folders that the guard judges on, in place of the slice `guard`.
     """
 
     source: str
@@ -69,6 +71,8 @@ class DataSpec:
     labels: str | None = None
     valid_labels: str | None = None
     real_labels: str | None = None
+    unlabelled: str | None = None
+    guard_data: str | None = None
 
     def part(self, fraction: float) -> DataSpec:
         """The same images, with `fraction` of these training images."""
@@ -76,6 +80,14 @@ class DataSpec:
 
 
 NO_DATA = DataSpec("")
+GUARDED = "+guard"
+_MCL = {"lr": 0.01, "distil_on": "not-negative"}
+# Settings that the authors chose for each method; those of all others under "".
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "": {"lr": 1e-4, "kd_lambda": 0.5, "kd_topk": 0, "distil_on": "all"},
+    "kl-mcl": _MCL,
+    "xekl-mcl": {**_MCL, "kd_lambda": 0.68},
+}
 
 
 @dataclass(frozen=True)
@@ -115,34 +127,72 @@ class PairsSpec:
 class TransferSpec:
     """How knowledge is moved. Defaults are the paper's (see docs/methods.md).
 
+    Where a value is None, it is the one published for the method (PUBLISHED); `settled` fills it.
+
     Attributes:
-        method: a name of `kt_cli.transfer.methods.METHODS`.
+        method: a name of `kt_cli.transfer.methods.METHODS`, with `+guard` where the guard decides
+            how far the student goes.
         lr: learning rate at an effective batch of 256; scaled by batch_size / 256.
         batch_size: samples per update, by accumulation over micro-batches.
         micro_batch: samples per forward pass; batch normalisation sees it.
         temperature: T of the distillation loss.
         kd_lambda: λ, the weight of distillation against cross-entropy in `xekl`.
+        kd_topk: distil over the target's K most probable classes, renormalised; 0 for all.
+        distil_on: "all" samples, "positive" flips only, or all but negative ones ("not-negative").
+        label_smoothing: of the cross-entropy.
+        mcl_tau, mcl_every: τ of the slow weights, and the updates N between two of their steps; by
+            default 512 / batch_size.
+        bn: running statistics of batch normalisation: "train" updates them as the paper does,
+            "eval" keeps them, "recompute" estimates them anew at the end.
+        teachers: several teachers teach "sequential"ly, in "parallel" or for a "soup"; "single".
+        order: of sequential teachers, by accuracy: "asc", "desc", or as "given".
         augment: a name of `kt_cli.data.views.AUGMENTS`.
         crop: share of the shorter side that the canonical centre crop of a view keeps.
         side: side length in pixels at which canonical crops are kept.
+        amp: mixed precision of training and its targets, "float16" or "bfloat16"; "" for none.
+        target_topk: targets are kept as their K most probable classes and the mass of the rest;
+            0 for all classes.
+        reference_compat: as the authors' code does it where it departs from the paper.
         eval_size, eval_amp: size and precision of evaluation; see `EvalSpec`.
+        keep_targets: where targets are kept between uses: "memory", "disk", or "online" for
+            nowhere; "auto" as it pays.
+        retry_oom: halve the micro-batch where memory is exhausted; the row says what it was.
+        compile: compile the student with torch.compile.
+        by_class: also record gain and loss of each class.
+        force_guard: let the guard judge on images that the student may have been trained on.
     """
 
     method: str = "kl-dp"
     seed: int = 0
     epochs: int = 20
-    lr: float = 1e-4
+    lr: float | None = None
     batch_size: int = 256
     micro_batch: int = 64
     momentum: float = 0.9
     weight_decay: float = 1e-4
     temperature: float = 1.0
-    kd_lambda: float = 0.5
+    kd_lambda: float | None = None
+    kd_topk: int | None = None
+    distil_on: str | None = None
+    label_smoothing: float = 0.0
+    mcl_tau: float = 0.9999
+    mcl_every: int | None = None
+    bn: str = "train"
+    teachers: str = "single"
+    order: str = "asc"
     augment: str = "paper"
     crop: float = 0.875
     side: int = 256
+    amp: str = ""
+    target_topk: int = 0
+    reference_compat: bool = False
     eval_size: str = "test"
     eval_amp: str = ""
+    keep_targets: str = field(default="auto", metadata=EXCLUDED)
+    retry_oom: bool = field(default=False, metadata=EXCLUDED)
+    compile: bool = field(default=False, metadata=EXCLUDED)
+    by_class: bool = field(default=False, metadata=EXCLUDED)
+    force_guard: bool = field(default=False, metadata=EXCLUDED)
 
     @property
     def evaluation(self) -> EvalSpec:
@@ -150,9 +200,31 @@ class TransferSpec:
         return EvalSpec(self.eval_size, self.eval_amp)
 
     @property
+    def base_method(self) -> str:
+        """The method without its guard."""
+        return self.method.removesuffix(GUARDED)
+
+    @property
+    def guarded(self) -> bool:
+        return self.method.endswith(GUARDED)
+
+    @property
+    def settled(self) -> TransferSpec:
+        """With the published values of the method where none are given."""
+        every = max(1, round(2 * 256 / self.batch_size))
+        published = {
+            **PUBLISHED[""], "mcl_every": every, **PUBLISHED.get(self.base_method, {}),
+        }  # fmt: skip
+        if self.reference_compat and self.base_method.endswith("-mcl"):
+            published |= {"kd_topk": 100}
+        unset = {k: v for k, v in published.items() if getattr(self, k) is None}
+        return replace(self, **unset)
+
+    @property
     def settings(self) -> str:
         """Hash of everything but the method and the seed: rows with equal settings compare."""
-        return digest({k: v for k, v in asdict(self).items() if k not in ("method", "seed")})[:8]
+        said = signature(self)
+        return digest({k: v for k, v in said.items() if k not in ("method", "seed")})[:8]
 
 
 @dataclass(frozen=True)
@@ -162,9 +234,16 @@ class PretrainSpec:
     Attributes:
         name: what the trained model is called; its folder's name.
         arch: a timm architecture, or with `pretrained` any model reference to fine-tune.
-        fraction: share of the training images this model sees, stratified by class.
+        lr: peak learning rate.
+        batch_size: samples per update, by accumulation over micro-batches.
+        micro_batch: samples per forward pass; batch normalisation sees it.
+        optimizer, schedule: names of `kt_cli.transfer.schedules`.
+        warmup: share of the updates over which the learning rate rises to its peak.
+        freeze_epochs: epochs at the start that train the classifier alone.
+        crop: share of the shorter side that the centre crop keeps; also the model's `crop_pct`.
         img_size: input side length in pixels; None for the architecture's own.
-        lr: peak learning rate of AdamW; linear warm-up over the first tenth, then cosine to zero.
+        fraction: share of the training images this model sees, stratified by class.
+        amp: type of mixed precision, "float16" or "bfloat16"; "" for none.
     """
 
     name: str
@@ -173,13 +252,19 @@ class PretrainSpec:
     epochs: int = 20
     lr: float = 1e-3
     batch_size: int = 64
+    micro_batch: int = 64
     weight_decay: float = 0.05
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    warmup: float = 0.1
+    freeze_epochs: int = 0
     label_smoothing: float = 0.0
     augment: str = "none"
     crop: float = 1.0
     side: int = 256
     img_size: int | None = None
     fraction: float = 1.0
+    amp: str = ""
     seed: int = 0
 
 
@@ -216,7 +301,9 @@ class Run:
 
     @cached_property
     def id(self) -> str:
-        return digest(signature(self))[:16]
+        settings = self.settings
+        settled = settings.settled if isinstance(settings, TransferSpec) else settings
+        return digest(signature(replace(self, settings=settled)))[:16]
 
     def row_ids(self) -> list[str]:
         """The ids of the rows that the run writes when it succeeds."""

@@ -36,6 +36,8 @@ TYPES = {
     "double": pa.float64(),
     "bool": pa.bool_(),
     "list<int32>": pa.list_(pa.int32()),
+    "list<double>": pa.list_(pa.float64()),
+    "list<string>": pa.list_(pa.string()),
 }
 
 

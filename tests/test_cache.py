@@ -7,9 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from kt_cli import arrays, cache
 from kt_cli.errors import WriteError
+from kt_cli.transfer.answers import Answers
+from kt_cli.transfer.keeping import Disk
+from kt_cli.transfer.losses import TopK
+from kt_cli.transfer.partition import Said
 
 PREDICTED = ("id", "label", "pred", "confidence", "label_prob", "top5")
 
@@ -46,6 +52,18 @@ def canonical(number: int, images: int = 4, side: int = 8) -> Path:
     return path
 
 
+def targets(number: int, form: str = "logits", views: int = 4, without: str = "") -> Path:
+    path = cache.root() / "targets" / f"{number:024x}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logits = torch.from_numpy(np.random.default_rng(number).normal(size=(views, 7))).float()
+    said = Said.of(logits, torch.zeros(views, dtype=torch.long))
+    kept = TopK.of(logits, 3, 1.0) if form == "topk" else logits
+    features = torch.ones(views, 2) if form == "features" else None
+    tensors = Answers(kept, said, features).small().tensors()
+    save_file({k: v.contiguous() for k, v in tensors.items() if k != without}, path)
+    return path
+
+
 def unfinished(number: int, hours: float = 0) -> Path:
     path = cache.root() / "predictions" / f".{number:024x}.parquet.0123456789ab.tmp"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,24 +90,26 @@ def test_a_missing_cache_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_entries_say_what_they_are() -> None:
     paths = [predictions(2, "a", 6, logits=True), predictions(1, "b"), classes(3), canonical(4)]
-    paths.append(unfinished(5))
+    paths += [targets(6), targets(7, "topk"), unfinished(5)]
     found = cache.entries()
     assert [entry.path for entry in found] == paths
     assert [entry.kind for entry in found] == [
-        "predictions", "predictions", "classes", "canonical", "unfinished",
+        "predictions", "predictions", "classes", "canonical", "targets", "targets", "unfinished",
     ]  # fmt: skip
     assert [entry.bytes for entry in found] == [path.stat().st_size for path in paths]
     assert [entry.modified for entry in found] == [path.stat().st_mtime for path in paths]
-    assert [entry.rows for entry in found] == [6, 5, 3, 4, None]
+    assert [entry.rows for entry in found] == [6, 5, 3, 4, 4, 4, None]
     assert found[0].about == {"name": "a", "model": "a.a1_in1k", "data": "birds"}
     assert found[0].columns == (*PREDICTED, "logits") and found[1].columns == PREDICTED
     assert found[3].about == {"side": "8"}
+    assert found[4].about == {"classes": "7"} and found[5].about == {"topk": "3"}
+    assert found[4].columns == ("confidence", "label_prob", "logits", "right")
     assert not any(entry.fault for entry in found)
 
 
 @pytest.mark.parametrize("kind", cache.KINDS)
 def test_entries_of_one_kind(kind: str) -> None:
-    predictions(1, "a"), classes(2), canonical(3), unfinished(4)
+    predictions(1, "a"), classes(2), canonical(3), targets(5), unfinished(4)
     assert [entry.kind for entry in cache.entries(kind)] == [kind]
 
 
@@ -102,7 +122,7 @@ def test_files_of_others_are_no_entries() -> None:
 
 
 def test_an_unreadable_file_is_an_entry_that_says_so() -> None:
-    for path in (predictions(1, "a"), classes(2), canonical(3)):
+    for path in (predictions(1, "a"), classes(2), canonical(3), targets(4), targets(5, "topk")):
         path.write_bytes(path.read_bytes()[:20])
         found = entry_of(path)
         assert found.fault and found.about == {} and found.rows is None and found.bytes == 20
@@ -136,7 +156,8 @@ def test_patterns_fit_names_keys_data_and_files(pattern: str, matches: bool) -> 
 
 def test_whole_files_are_fine() -> None:
     predictions(1, "a", 3000, logits=True), predictions(2, "b"), classes(3), canonical(4)
-    assert [cache.verify(entry) for entry in cache.entries()] == [None] * 4
+    targets(5), targets(6, "topk"), targets(7, "features")
+    assert [cache.verify(entry) for entry in cache.entries()] == [None] * 7
 
 
 @pytest.mark.parametrize("make", [predictions, classes])
@@ -166,6 +187,49 @@ def test_a_canonical_file_of_another_size_than_its_header_says(change: int) -> N
     path.write_bytes(content[:change] if change < 0 else content + b"x")
     reason = cache.verify(entry_of(path)) or ""
     assert f"{len(content) + change:,} bytes" in reason and f"says {len(content):,}" in reason
+
+
+@pytest.mark.parametrize("change", [-1, +1])
+@pytest.mark.parametrize("form", ["logits", "topk"])
+def test_targets_of_another_size_than_their_header_says(form: str, change: int) -> None:
+    path = targets(1, form)
+    content = path.read_bytes()
+    path.write_bytes(content[:change] if change < 0 else content + b"x")
+    found = entry_of(path)
+    assert found.fault and cache.verify(found) == found.fault
+
+
+@pytest.mark.parametrize(
+    ("form", "without"),
+    [
+        ("logits", "logits"), ("logits", "right"), ("features", "label_prob"),
+        ("topk", "log_probs"), ("topk", "log_rest"), ("topk", "confidence"),
+    ],
+)  # fmt: skip
+def test_missing_tensors_are_named(form: str, without: str) -> None:
+    path = targets(1, form, without=without)
+    assert cache.verify(entry_of(path)) == f"no tensor {without}"
+    with pytest.raises(KeyError):
+        Answers.of(load_file(path))
+
+
+def test_targets_that_are_not_as_many_as_their_views() -> None:
+    path = targets(1)
+    save_file(load_file(path) | {"right": torch.ones(3, dtype=torch.bool)}, path)
+    assert cache.verify(entry_of(path)) == "tensors of 3, 4 rows"
+
+
+def test_what_transfers_keep_on_disk_is_found() -> None:
+    labels = torch.zeros(5, dtype=torch.long)
+    logits = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
+    keeping, said = Disk(), Said.of(logits, labels)
+    whole, top = Answers(logits, said), Answers(TopK.of(logits, 2, 1.0), said)
+    keeping.get("a" * 64, lambda: keeping.stored(whole))
+    keeping.get("b" * 64, lambda: keeping.stored(top))
+    found = cache.entries("targets")
+    assert [entry.path.stem for entry in found] == ["a" * 24, "b" * 24]
+    assert [entry.about for entry in found] == [{"classes": "9"}, {"topk": "2"}]
+    assert [cache.verify(entry) for entry in found] == [None, None]
 
 
 def test_what_is_gone_or_unfinished_is_not_broken() -> None:

@@ -15,6 +15,7 @@ from kt_cli.cli import cache, complementarity, models, pretrain, report, screen,
 from kt_cli.errors import KtError, first_line
 
 DEBUG = "KT_DEBUG"
+RESUMING = (["sweep"], ["pretrain"], ["transfer"])
 
 app = typer.Typer(
     name="kt",
@@ -83,7 +84,7 @@ def main() -> None:
         sys.exit(1)
     except Interrupted as interrupted:
         kept = " What is finished is kept; the same command goes on from there."
-        screen.note("Interrupted." + kept * (sys.argv[1:2] == ["sweep"]))
+        screen.note("Interrupted." + kept * (sys.argv[1:2] in RESUMING))
         sys.exit(128 + interrupted.number)
     finally:
         for number, handler in zip(signals, before, strict=True):

@@ -32,6 +32,7 @@ class Kind(str, Enum):
     predictions = "predictions"
     classes = "classes"
     canonical = "canonical"
+    targets = "targets"
     unfinished = "unfinished"
 
 
@@ -54,7 +55,9 @@ def cache() -> None:
 
     predictions: what models say about images; classes: class embeddings;
 
-    canonical: decoded training images; unfinished: being written, or left by a killed process.
+    canonical: decoded training images; targets: what models say about their views;
+
+    unfinished: being written, or left by a killed process.
     """
 
 
@@ -162,12 +165,24 @@ def _table(found: Sequence[Entry]) -> Table:
     for header in ("kind", "model", "data", "images", "size", "age", "logits"):
         right = header in NUMBERS
         table.add_column(header, justify="right" if right else "left", overflow="fold")
-    for entry in found:
-        table.add_row(*map(Text, _cells(entry)))
+    for alike in _grouped(found):
+        table.add_row(*map(Text, _cells(alike)))
     return table
 
 
-def _cells(entry: Entry) -> tuple[str, ...]:
+def _grouped(found: Sequence[Entry]) -> list[list[Entry]]:
+    """Each entry alone, but targets, one for each model and epoch, with all that are alike."""
+    groups: dict[Any, list[Entry]] = {}
+    for entry in found:
+        alike = entry.kind == Kind.targets and not entry.fault
+        key = (*sorted(entry.about.items()), entry.rows, entry.columns) if alike else entry.path
+        groups.setdefault(key, []).append(entry)
+    return list(groups.values())
+
+
+def _cells(alike: Sequence[Entry]) -> tuple[str, ...]:
+    """Of entries that are alike: what they all are, the sum of their sizes, the youngest's age."""
+    entry = alike[0]
     said, rows = entry.about, "" if entry.rows is None else f"{entry.rows:,}"
     model, images, logits = said.get("name", ""), rows, ""
     if entry.fault:
@@ -178,10 +193,20 @@ def _cells(entry: Entry) -> tuple[str, ...]:
         model, images = f"{model}, {rows} classes", ""
     elif entry.kind == Kind.canonical:
         model = f"{rows} × {said['side']} px"
+    elif entry.kind == Kind.targets:
+        model = _targets(alike)
     else:
         model = entry.path.name
-    age = _age(time.time() - entry.modified)
-    return entry.kind, model, said.get("data", ""), images, decimal(entry.bytes), age, logits
+    age = _age(time.time() - max(entry.modified for entry in alike))
+    return entry.kind, model, said.get("data", ""), images, _size(alike), age, logits
+
+
+def _targets(alike: Sequence[Entry]) -> str:
+    """How many models and epochs, and what is kept of each; targets do not know their models."""
+    ((form, number),) = alike[0].about.items()
+    kept = {"classes": "classes", "topk": "most probable classes"}[form]
+    features = " and features" if "features" in alike[0].columns else ""
+    return f"{len(alike):,} models × epochs, {int(number):,} {kept}{features}"
 
 
 def _as_json(entry: Entry) -> dict[str, Any]:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from kt_cli.data.images import ImageSet
 
 NAMED = 5
-FILES = ("class_map", "labels", "valid_labels", "real_labels")  # of DataSpec
+FILES = (
+    "class_map", "labels", "valid_labels", "real_labels", "unlabelled", "guard_data",
+)  # of DataSpec  # fmt: skip
 NO_DATA = "no data is named"
 
 
@@ -120,7 +122,7 @@ def data_spec(data: str | None, data_dir: Path | None, **more: Any) -> DataSpec:
     }
     root = str(data_dir.absolute()) if data and data_dir else None
     spec = DataSpec(source=absolute(source), root=root, **given)
-    from kt_cli.sweep.config import check_data
+    from kt_cli.sweep.checks import check_data
 
     check_data(spec)
     return spec
@@ -139,7 +141,7 @@ def precision(amp: bool, dtype: str | None, device: str) -> str:
     """
     if not amp:
         return ""
-    from kt_cli.sweep.config import AMP
+    from kt_cli.sweep.checks import AMP
 
     chosen = dtype or ("float16" if device == "cuda" else "bfloat16")
     if chosen not in AMP[1:]:

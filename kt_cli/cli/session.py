@@ -15,6 +15,7 @@ from kt_cli.progress import Progress
 from kt_cli.spec import HOW_TO_NAME_DATA
 
 if TYPE_CHECKING:
+    from kt_cli.data.sources import Data
     from kt_cli.spec import Model
     from kt_cli.sweep.config import SweepSpec
     from kt_cli.sweep.plan import Planner, Stage
@@ -54,10 +55,13 @@ class Session:
         spec, count = self.spec, len(self.models) + len(self.spec.zoo)
         stages = self.planner().stages() if spec.data else unmeasured(spec, len(self.models))
         seeds = f"{len(spec.seeds)} seed{'s' * (len(spec.seeds) > 1)}"
+        points = "".join(f" × {len(v)} {key}" for key, v in spec.grid.items())
+        teams = f"; teams of {spec.team}: {', '.join(spec.teachers)}" * bool(spec.teachers)
         where = spec.data.source if spec.data else f"not named yet. {HOW_TO_NAME_DATA}"
         for line in (
             f"[bold]{spec.name}[/]: {count:,} models, {count * (count - 1):,} ordered pairs; "
-            f"transfer for {spec.pair_count(count):,} pairs × {', '.join(spec.methods)} × {seeds}",
+            f"transfer for {spec.pair_count(count):,} pairs × {', '.join(spec.methods)} × {seeds}"
+            f"{points}{teams}",
             f"data: {where}{self._left_out()}",
             f"results: {self.folder}",
             f"at once: {self._at_once(asked_gpus)}",
@@ -70,6 +74,9 @@ class Session:
             if stage.total:
                 table.add_row(*_plan_row(stage, len(self.places)))
         console.print(table)
+        for stage in stages:
+            if stage.note:
+                console.print(f"targets: {stage.note}", soft_wrap=True)
         return stages
 
     def work(self, stages: Sequence[Stage]) -> None:
@@ -114,7 +121,7 @@ class Session:
         if self._planner is None:
             from kt_cli.data.guard import leave_out_guards
             from kt_cli.data.sources import open_data
-            from kt_cli.sweep.plan import Planner
+            from kt_cli.sweep.plan import Images, Planner
             from kt_cli.zoo import classes
 
             if self.spec.data is None:
@@ -126,18 +133,31 @@ class Session:
                 self.spec = replace(self.spec, data=images)
             data = open_data(images, training=transfers or bool(self.spec.zoo))
             classes.require_classes(self.models, data.classes, images.source, data.eval.select)
-            transfer_id = data.transfer_id if transfers else ""
+            if transfers:
+                self._require_possible(data)
             self._planner = Planner(
-                self.spec, self.folder, self.models, (data.eval.fingerprint, transfer_id),
-                self._zoo_ids(), self.retry_failed, screen.skipped_part,
+                self.spec, self.folder, self.models, Images.of(data), self._zoo_ids(),
+                self.retry_failed, screen.skipped_part,
             )  # fmt: skip
         return self._planner
 
+    def _require_possible(self, data: Data) -> None:
+        """Refuse methods that cannot work on this data, before any work."""
+        from kt_cli.data.guard import require_images
+        from kt_cli.transfer import methods
+
+        for settings in self.spec.transfers():
+            methods.require_possible(settings, 1, data.training().labelled)
+            if settings.guarded:
+                require_images(data.guard)
+
     def _zoo_ids(self) -> list[str]:
         from kt_cli.data.sources import training_id
+        from kt_cli.sweep.plan import labelled
 
         assert self.spec.data is not None
-        return [training_id(self.spec.data.part(entry.fraction)) for entry in self.spec.zoo]
+        images = labelled(self.spec.data)
+        return [training_id(images.part(entry.fraction)) for entry in self.spec.zoo]
 
     def _do(self, stage: Stage, progress: Progress) -> None:
         from kt_cli.sweep.execute import LocalStage

@@ -39,7 +39,9 @@ def sweep(
     methods: Annotated[
         list[str] | None,
         typer.Option(
-            "-m", "--methods", help="kl, xekl, kl-dp, kl-dp-u; comma list; by default kl-dp."
+            "-m",
+            "--methods",
+            help="Comma list, as of kt transfer, with +guard for the guard; by default kl-dp.",
         ),
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Comma list of seeds; by default 0.")] = None,
@@ -50,6 +52,39 @@ def sweep(
     ] = None,
     micro_batch: Annotated[int | None, typer.Option(help="Samples per forward pass.")] = None,
     augment: Annotated[str | None, typer.Option(help="none, flip, affine or paper.")] = None,
+    bn: Annotated[
+        str | None, typer.Option(help="Statistics of batch normalisation: train, eval, recompute.")
+    ] = None,
+    teachers: Annotated[
+        list[str] | None,
+        typer.Option(help="Also teams of teachers: sequential, parallel, soup; comma list."),
+    ] = None,
+    students: Annotated[
+        list[str] | None,
+        typer.Option(help="Models that are taught, by name or glob; comma list; by default all."),
+    ] = None,
+    team: Annotated[int | None, typer.Option(min=2, help="Teachers in a team.")] = None,
+    amp: Annotated[
+        str | None,
+        typer.Option(help="Mixed precision of training: float16 or bfloat16; by default none."),
+    ] = None,
+    target_budget: Annotated[
+        float | None,
+        typer.Option(
+            metavar="GB", help="Disk for what models say about training views; by default 100."
+        ),
+    ] = None,
+    retry_oom: Annotated[
+        bool | None,
+        typer.Option("--retry-oom/--no-retry-oom", help="Halve micro-batches that do not fit."),
+    ] = None,
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Images without labels to transfer on."),
+    ] = None,
+    guard_data: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Class folders for the guard to judge on.")
+    ] = None,
     fraction: options.Fraction = None,
     limit: options.Limit = None,
     class_map: options.ClassMap = None,
@@ -104,6 +139,9 @@ def sweep(
         "epochs": epochs, "lr": lr, "batch_size": batch_size, "micro_batch": micro_batch,
         "augment": augment, "pairs": _pairs(pairs), "methods": _comma(methods),
         "seeds": _numbers(seeds), "save_students": save_students, "eval_amp": eval_amp,
+        "bn": bn, "teachers": _comma(teachers), "team": team, "amp": amp,
+        "students": _comma(students),
+        "target_budget": target_budget, "retry_oom": retry_oom,
     }  # fmt: skip
     about_pairs = {
         "class_embedding": class_embedding, "flips_by_class": flips_by_class, "baseline": baseline,
@@ -111,7 +149,7 @@ def sweep(
     images = {
         "source": data, "root": data_dir, "fraction": fraction, "limit": limit,
         "class_map": class_map, "labels": labels, "valid_labels": valid_labels,
-        "real_labels": real_labels,
+        "real_labels": real_labels, "unlabelled": unlabelled, "guard_data": guard_data,
     }  # fmt: skip
     spec = _spec(file, {"name": name, "models": models, "complementarity": about_pairs,
                         "transfer": transfer, "data": images})  # fmt: skip

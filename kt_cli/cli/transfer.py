@@ -6,121 +6,218 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from kt_cli.cli import options, screen
+from kt_cli.cli import beforehand, options, outcome, screen
 from kt_cli.errors import UsageError
-from kt_cli.spec import DataSpec, Model, Run, TransferSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from kt_cli.spec import GUARDED, DataSpec, Model, Run, TransferSpec
 
 DEFAULT = TransferSpec()
-FEW_UPDATES = 1_000
 
 
 def transfer(
     models: Annotated[
-        list[str], typer.Argument(metavar="TEACHER STUDENT", help="The last model is the student.")
+        list[str],
+        typer.Argument(
+            metavar="TEACHER... STUDENT", help="One teacher or several; the last is the student."
+        ),
     ],
     data: options.DataOption = None,
     data_dir: options.DataDir = None,
     train_split: options.TrainSplit = "train",
     val_split: options.ValSplit = "validation",
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Images without labels to transfer on, in place of train/."
+        ),
+    ] = None,
     class_map: options.ClassMap = None,
     labels: options.Labels = None,
     valid_labels: options.ValidLabels = None,
     real_labels: options.RealLabels = None,
     method: Annotated[
-        str, typer.Option("-m", "--method", help="kl, xekl, kl-dp or kl-dp-u.")
+        str,
+        typer.Option(
+            "-m",
+            "--method",
+            help="kl, xekl, kl-mcl, xekl-mcl, kl-dp, kl-dp-u; self, flip-st, flip-t, flip-avg; "
+            "crd, cd.",
+        ),
     ] = DEFAULT.method,
+    teachers: Annotated[
+        str | None,
+        typer.Option(help="Several teachers teach sequential, parallel, or for a soup."),
+    ] = None,
+    order: Annotated[
+        str, typer.Option(help="Of sequential teachers, by accuracy: asc or desc; or as given.")
+    ] = DEFAULT.order,
     epochs: Annotated[int, typer.Option(min=1)] = DEFAULT.epochs,
-    lr: Annotated[float, typer.Option(help="Learning rate at batch 256.")] = DEFAULT.lr,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Learning rate at batch 256; by default 1e-4, of MCL 0.01."),
+    ] = None,
     batch_size: Annotated[
         int, typer.Option("-b", "--batch-size", min=1, help="Samples per update.")
     ] = DEFAULT.batch_size,
     micro_batch: Annotated[
         int, typer.Option(min=1, help="Samples per forward pass.")
     ] = DEFAULT.micro_batch,
-    temperature: Annotated[float, typer.Option()] = DEFAULT.temperature,
+    temperature: Annotated[float, typer.Option(help="T of distillation.")] = DEFAULT.temperature,
     kd_lambda: Annotated[
-        float, typer.Option(help="λ of xekl: weight of distillation.")
-    ] = DEFAULT.kd_lambda,
-    augment: options.Augment = DEFAULT.augment,
-    crop: Annotated[float, typer.Option(help="Canonical centre crop of a view.")] = DEFAULT.crop,
-    side: options.Side = DEFAULT.side,
-    fraction: options.Fraction = None,
+        float | None,
+        typer.Option(help="λ of xekl: weight of distillation; by default 0.5, of MCL 0.68."),
+    ] = None,
+    kd_topk: Annotated[
+        int | None, typer.Option(min=0, help="Distil the K most probable classes; 0 for all.")
+    ] = None,
+    distil_on: Annotated[
+        str | None,
+        typer.Option(help="kl, xekl: distil on all samples, positive flips, or not-negative ones."),
+    ] = None,
+    label_smoothing: Annotated[
+        float, typer.Option(help="Of the cross-entropy.")
+    ] = DEFAULT.label_smoothing,
+    mcl_tau: Annotated[float, typer.Option(help="τ of MCL's slow weights.")] = DEFAULT.mcl_tau,
+    mcl_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Updates between two steps of MCL's slow weights; 512 / batch size."
+        ),
+    ] = None,
+    bn: Annotated[
+        str,
+        typer.Option(
+            help="Statistics of batch normalisation: train (as the paper), eval, or recompute."
+        ),
+    ] = DEFAULT.bn,
     guard: Annotated[
+        bool,
+        typer.Option(
+            "--guard", help="Go only as far as images that the student never trained on bear out."
+        ),
+    ] = False,
+    guard_data: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Class folders for the guard to judge on.")
+    ] = None,
+    guard_share: Annotated[
         float | None,
         typer.Option(
             help="Training images left out; by default what the models' own training left out."
         ),
     ] = None,
+    force_guard: Annotated[
+        bool,
+        typer.Option("--force-guard", help="Guard on images that the student may have seen."),
+    ] = False,
+    augment: options.Augment = DEFAULT.augment,
+    crop: Annotated[float, typer.Option(help="Canonical centre crop of a view.")] = DEFAULT.crop,
+    side: options.Side = DEFAULT.side,
+    fraction: options.Fraction = None,
     data_seed: options.DataSeed = None,
     seed: options.Seed = DEFAULT.seed,
     limit: options.Limit = None,
     eval_size: options.EvalSizeOption = options.EvalSize.test,
+    amp: options.Amp = False,
+    amp_dtype: options.AmpType = None,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Compile the student with torch.compile.")
+    ] = False,
+    retry_oom: Annotated[
+        bool, typer.Option("--retry-oom", help="Halve the micro-batch where memory runs out.")
+    ] = False,
+    reference_compat: Annotated[
+        bool,
+        typer.Option("--reference-compat", help="As the authors' code: see docs/methods.md."),
+    ] = False,
+    by_class: Annotated[
+        bool, typer.Option("--by-class", help="Also gain and loss of each class (--json).")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for the student after transfer.")
     ] = None,
     overwrite: options.Overwrite = False,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="ORG/NAME", help="Also upload the student to the hub.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = (
+        False
+    ),
     as_json: options.Json = False,
 ) -> None:
     """Move what the teacher knows and the student does not into the student.
 
-    The student after transfer is saved as a model that timm loads.
+    The student after transfer is saved as a model that timm loads. A killed transfer goes on
+    where it stopped when the same command runs again.
     """
+    from kt_cli.device import pick_device
+
+    guard = guard or method.endswith(GUARDED)
+    beforehand.require_sense(guard, guard_data, force_guard, push_to_hub, private)
     spec = TransferSpec(
-        method=method, seed=seed, epochs=epochs, lr=lr, batch_size=batch_size,
-        micro_batch=micro_batch, temperature=temperature, kd_lambda=kd_lambda, augment=augment,
-        crop=crop, side=side, eval_size=eval_size.value,
+        method=method.removesuffix(GUARDED) + GUARDED * guard, seed=seed, epochs=epochs, lr=lr,
+        batch_size=batch_size, micro_batch=micro_batch, temperature=temperature,
+        kd_lambda=kd_lambda, kd_topk=kd_topk,
+        distil_on=distil_on, label_smoothing=label_smoothing, mcl_tau=mcl_tau,
+        mcl_every=mcl_every, bn=bn, teachers=teachers or DEFAULT.teachers, order=order,
+        augment=augment, crop=crop, side=side, eval_size=eval_size.value,
+        amp=options.precision(amp, amp_dtype, pick_device().type), compile=compile_,
+        retry_oom=retry_oom, reference_compat=reference_compat, by_class=by_class,
+        force_guard=force_guard,
     )  # fmt: skip
     images = options.data_spec(
         data, data_dir, train_split=train_split, val_split=val_split, limit=limit,
-        fraction=fraction, seed=data_seed, guard=guard, class_map=class_map, labels=labels,
-        valid_labels=valid_labels, real_labels=real_labels,
+        fraction=fraction, seed=data_seed, guard=guard_share, class_map=class_map, labels=labels,
+        valid_labels=valid_labels, real_labels=real_labels, unlabelled=unlabelled,
+        guard_data=guard_data,
     )  # fmt: skip
-    teacher, student = _two(models)
+    resolved = _resolve(models)
     _check(spec)
-    if guard is None:
+    if guard_share is None:
         from kt_cli.data.guard import leave_out_guards
 
-        images = leave_out_guards(images, (teacher, student))
+        images = leave_out_guards(images, resolved)
     if output is not None:
-        options.require_free(output, overwrite, (teacher, student))
-    row, target = _run(teacher, student, spec, images, output)
+        options.require_free(output, overwrite, resolved)
+    if push_to_hub is not None:
+        from kt_cli.zoo import hub
+
+        hub.require_pushable(push_to_hub)
+    row, target = _run(resolved, spec, images, output)
     if as_json:
         screen.out.print_json(json.dumps(row))
     else:
-        show(row)
+        outcome.show(row)
     screen.note(f"Saved the student to {target}")
+    if push_to_hub is not None:
+        message = f"{row['student']} taught by {row['teacher']} ({row['method']})"
+        screen.note(f"Uploaded to {hub.push(target, push_to_hub, private, message)}")
 
 
-def _two(references: list[str]) -> tuple[Model, Model]:
+def _resolve(references: list[str]) -> list[Model]:
+    """The teachers and, last, the student."""
     if len(references) < 2:
         raise UsageError("kt transfer needs a teacher and a student, not one model alone")
-    if len(references) > 2:
-        raise UsageError(
-            f"kt transfer takes one teacher and one student, not {len(references)} models",
-            "Several teachers for one student are not supported in this version.",
-        )
     from kt_cli.zoo import names
 
     resolved = names.resolve(references)
     names.refuse_predictions(resolved, "kt transfer")
-    if len(resolved) != 2:
+    if len(resolved) < len(references):
+        raise UsageError(f"teachers and student must be different models: {', '.join(references)}")
+    several = next((one for one in references if len(names.resolve([one])) > 1), None)
+    if several is not None:
         raise UsageError(
-            f"teacher and student must be two different models: {', '.join(references)}",
-            "A selection such as timm-top300 is for kt sweep.",
+            f"{several} names several models, kt transfer takes them one by one",
+            "Write each of them, the student last; selections are for kt sweep.",
         )
-    return resolved[0], resolved[1]
+    return resolved
 
 
 def _check(spec: TransferSpec) -> None:
     from kt_cli.data.views import find_augment
-    from kt_cli.sweep.config import check_transfer
+    from kt_cli.sweep.checks import check_transfer
     from kt_cli.transfer import methods
 
     methods.find(spec.method)
@@ -129,65 +226,34 @@ def _check(spec: TransferSpec) -> None:
 
 
 def _run(
-    teacher: Model, student: Model, spec: TransferSpec, images: DataSpec, output: Path | None
+    models: list[Model], spec: TransferSpec, images: DataSpec, output: Path | None
 ) -> tuple[dict[str, Any], Path]:
     """The row of the transfer, and where the student is."""
+    from kt_cli.data.guard import require_guard
     from kt_cli.data.sources import open_data
-    from kt_cli.sweep.experiment import transfer_run
+    from kt_cli.sweep.transfer import transfer_run
+    from kt_cli.transfer import methods
     from kt_cli.zoo import classes, load
 
     opened = open_data(images, training=True)
-    classes.require_classes((teacher, student), opened.classes, images.source, opened.eval.select)
+    methods.require_possible(spec, len(models) - 1, opened.training().labelled)
+    if spec.guarded:
+        require_guard(images, opened.guard, models[-1], spec.force_guard)
+    classes.require_classes(models, opened.classes, images.source, opened.eval.select)
     options.warn_of_empty_classes(opened.eval)
-    load.require_weights((teacher, student))
-    _warn_if_short(spec, len(opened.training()))
-    run = Run("transfer", (teacher, student), opened.transfer_id, spec, images)
-    target = output or Path("students") / _folder_name(teacher, student, spec.method, run.id)
+    load.require_weights(models)
+    beforehand.warn_if_short(spec.settled, len(opened.training()))
+    data_id = opened.transfer_id(spec.guarded)
+    run = Run("transfer", tuple(models), data_id, spec, images)
+    target = output or Path("students") / _folder_name(models, spec.method, run.id)
     run = replace(run, out=target.absolute().name)
+    beforehand.require_writable(target.absolute())
     with screen.progress() as progress:
         (row,) = transfer_run(run, target.absolute().parent, progress)
     return row, target
 
 
-def _warn_if_short(spec: TransferSpec, images: int) -> None:
-    from kt_cli.transfer.train import Order
-
-    order = Order(images, spec.epochs, spec.batch_size, spec.micro_batch, spec.seed)
-    if order.updates < FEW_UPDATES and spec.lr <= DEFAULT.lr:
-        screen.warn(
-            f"{order.updates} updates at learning rate {spec.lr:g} will hardly move the student; "
-            "the default is made for about 10,000. Raise --lr (say 0.01) or --epochs."
-        )
-
-
-def _folder_name(teacher: Model, student: Model, method: str, run_id: str) -> str:
-    name = f"{student.name}-from-{teacher.name}-{method}-{run_id[:8]}"
+def _folder_name(models: list[Model], method: str, run_id: str) -> str:
+    *teachers, student = (model.name for model in models)
+    name = f"{student}-from-{'-'.join(teachers)[:80]}-{method}-{run_id[:8]}"
     return re.sub(r"[^A-Za-z0-9._+-]", "_", name)
-
-
-def show(row: Mapping[str, Any]) -> None:
-    """Before and after, and what came of it."""
-    screen.out.print(
-        f"{row['teacher']} → {row['student']} by {row['method']}, on {row['n_train']:,} images; "
-        f"evaluated on {row['n']:,}\n"
-    )
-    table = screen.simple_table()
-    for header in ("%", "before", "after"):
-        table.add_column(header, justify="left" if header == "%" else "right")
-    known, unknown = "pos_flips", "neg_flips"
-    table.add_row("student's top-1", f"{row['student_acc']:.2f}", f"{row['after_acc']:.2f}")
-    table.add_row("teacher's top-1", f"{row['teacher_acc']:.2f}", "")
-    table.add_row(
-        "teacher right, student wrong (ρ⁺)", f"{row[known]:.2f}", f"{row[known + '_after']:.2f}"
-    )
-    table.add_row(
-        "student right, teacher wrong (ρ⁻)", f"{row[unknown]:.2f}", f"{row[unknown + '_after']:.2f}"
-    )
-    screen.out.print(table)
-    rate = "nothing to learn" if row["transfer_rate"] is None else f"{row['transfer_rate']:.1f}%"
-    style = "green" if row["delta"] > 0 else "red" if row["delta"] < 0 else "yellow"
-    screen.out.print(
-        f"\ntransfer delta Δ [bold {style}]{row['delta']:+.2f}[/] points = "
-        f"gain {row['gain']:.2f} − loss {row['loss']:.2f} (McNemar p = {row['transfer_p']:.2g})\n"
-        f"transfer rate {rate} of ρ⁺ · the teacher taught {row['share_taught']:.1f}% of the samples"
-    )

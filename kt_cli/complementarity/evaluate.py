@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
+from kt_cli.device import place
 from kt_cli.errors import KtError
 from kt_cli.zoo.preprocessing import Geometry, normaliser
 
@@ -44,10 +45,7 @@ class Evaluator:
         self.geometry = Geometry.of(data_config)
         self._normalise = normaliser(data_config, device)
         self._device, self._amp = device, getattr(torch, amp) if amp else None
-        # Convolutions in half precision run on tensor cores only with channels last.
-        if amp and device.type == "cuda":
-            module = module.to(memory_format=torch.channels_last)
-        self.module = module.to(device).eval()
+        self.module = place(module, device, amp).eval()
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:

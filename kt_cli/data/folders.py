@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kt_cli.data.images import ImageSet, Names, Split, as_rgb, sample
+from kt_cli.data.images import NO_LABEL, ImageSet, Names, Split, as_rgb, sample
 from kt_cli.data.labels import EXTENSIONS, class_map, ground_truth
 from kt_cli.data.subsets import Indices
 from kt_cli.errors import DataError
@@ -101,6 +101,20 @@ def flat_folder(
     ids = sorted(_image_files(root), key=natural)
     classes, labels = ground_truth(truth, ids, classes)
     return _images(root, name, classes, ids, labels)
+
+
+@lru_cache(maxsize=8)
+def unlabelled(root: Path, classes: tuple[str, ...]) -> ImageSet:
+    """All images below a folder, without labels: those are NO_LABEL.
+
+    Args:
+        classes: of the data that they are used with.
+    """
+    root = root.expanduser()
+    if not root.is_dir():
+        raise DataError(f"no folder {root}", "--unlabelled takes a folder of images.")
+    ids = sorted(_image_files(root), key=natural)
+    return _images(root, str(root), classes, ids, np.full(len(ids), NO_LABEL))
 
 
 def _images(

@@ -1,23 +1,81 @@
-"""The guard slice: images that `kt pretrain` set aside and that no later training touches."""
+"""Images for the guard: what `kt pretrain` set aside and no later training touches, or others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import training_id
+from kt_cli.errors import UsageError
 from kt_cli.spec import DataSpec, Model
 from kt_cli.zoo.own import card_extra
 
 
 def leave_out_guards(spec: DataSpec, models: Sequence[Model]) -> DataSpec:
     """`spec` without the guard slices that training `models` on the same images left out."""
-    cards = [card for model in models if (card := card_extra(model)) and card.get("guard")]
-    if not cards:
+    if not any(card_extra(model) for model in models):
         return spec
-    here = _base(training_id(spec))
-    shares = [float(c["guard"]) for c in cards if _base(str(c.get("train_data", ""))) == here]
-    return replace(spec, guard=max([spec.guard, *shares]))
+    cards = [card for m in models if (card := _card_on_same_images(m, spec))]
+    return replace(spec, guard=max([spec.guard, *(float(c.get("guard", 0)) for c in cards)]))
+
+
+def unseen_share(model: Model, spec: DataSpec) -> float:
+    """Share of the training images of `spec` that no training of `model` saw, by its card."""
+    card = _card_on_same_images(model, spec)
+    return float(card.get("unseen", 0)) if card else 0.0
+
+
+def unseen_after(spec: DataSpec, start: Sequence[Model]) -> float:
+    """The same of a model that is trained on `spec`, from scratch or from one of `start`.
+
+    A start that kt did not train on these images is taken for one that never saw them.
+    """
+    known = [unseen_share(m, spec) for m in start if _card_on_same_images(m, spec)]
+    return min([spec.guard, *known])
+
+
+def _card_on_same_images(model: Model, spec: DataSpec) -> dict[str, Any] | None:
+    card = card_extra(model)
+    same = card and _base(str(card.get("train_data", ""))) == _base(training_id(spec))
+    return card if same else None
+
+
+def require_guard(spec: DataSpec, guard: ImageSet | None, student: Model, force: bool) -> None:
+    """Refuse to let a guard judge on images that the student may have been trained on.
+
+    Such images flatter the student before transfer so much that the guard could never accept.
+
+    Args:
+        guard: the images that it would judge on.
+        force: take the slice of the training images all the same.
+
+    Raises:
+        UsageError: there are none, or they may have been seen.
+    """
+    if spec.guard_data:
+        return
+    require_images(guard)
+    if not force and unseen_share(student, spec) < spec.guard - 1e-9:
+        raise UsageError(
+            f"{student.name} may have been trained on the guard slice ({spec.guard:.0%} of the "
+            "training images)",
+            "Name other images with --guard-data, or say --force-guard.",
+        )
+
+
+def require_images(guard: ImageSet | None) -> None:
+    """Refuse to guard without images.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if guard is None or not len(guard):
+        raise UsageError(
+            "the guard needs images that the student never trained on",
+            "Name them with --guard-data; or train the student with kt pretrain --guard-share 0.1.",
+        )
 
 
 def _base(fingerprint: str) -> str:

@@ -16,6 +16,7 @@ from kt_cli.data.subsets import Indices
 
 Split = Literal["train", "val"]
 SAMPLED = 256
+NO_LABEL = -1
 
 
 class Names(Sequence[str]):
@@ -69,7 +70,7 @@ class ImageSet:
         name: the source, for messages.
         classes: names of the C classes, in label order.
         ids: n identifiers, unique: file names relative to the split, or numbers.
-        labels: (n,) int64 in [0, C).
+        labels: (n,) int64 in [0, C), or all NO_LABEL.
         read: gives the i-th image in RGB; raises DataError where it cannot be decoded.
         fingerprint: hash over classes, ids, labels and what tells changed images.
         valid: (n, k) int32 labels that count as right, padded with −1, where there are several
@@ -95,6 +96,10 @@ class ImageSet:
         if self.valid is None:
             return np.asarray(pred == self.labels)
         return np.asarray((pred[..., None] == self.valid).any(axis=-1))
+
+    @property
+    def labelled(self) -> bool:
+        return bool((self.labels != NO_LABEL).all())
 
     @property
     def class_sizes(self) -> Indices:

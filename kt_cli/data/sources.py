@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from kt_cli.data.digits import digits
-from kt_cli.data.folders import folder
+from kt_cli.data.folders import folder, unlabelled
 from kt_cli.data.images import ImageSet, Split
 from kt_cli.data.labels import relabelled
 from kt_cli.data.subsets import stratified
@@ -35,10 +35,10 @@ class Data:
     def classes(self) -> tuple[str, ...]:
         return self.eval.classes
 
-    @property
-    def transfer_id(self) -> str:
+    def transfer_id(self, guarded: bool = False) -> str:
         """Fingerprint of all images that a transfer reads."""
-        return f"{self.training().fingerprint}+{self.eval.fingerprint}"
+        guard = f"+{self.guard.fingerprint}" if guarded and self.guard is not None else ""
+        return f"{self.training().fingerprint}+{self.eval.fingerprint}{guard}"
 
     def training(self) -> ImageSet:
         if self.train is None:
@@ -67,11 +67,11 @@ def open_data(spec: DataSpec, training: bool = False) -> Data:
     images = relabelled(images, spec)
     if spec.limit is not None and spec.limit < len(images):
         images = images.subset(stratified(images.labels, spec.limit, spec.seed))
-    everything = source(spec, "train") if training else None
+    guard = _guard_images(spec, images) if training and spec.guard_data else None
+    everything = _training_images(spec, source, images) if training else None
     if everything is None:
-        return Data(images)
-    _same_classes(everything, images)
-    train, guard = _without_guard(everything, spec.guard)
+        return Data(images, guard=guard)
+    train, left_out = _without_guard(everything, spec.guard)
     if spec.fraction < 1:
         train = train.subset(stratified(train.labels, float(spec.fraction), spec.seed))
     if not len(train):
@@ -79,12 +79,33 @@ def open_data(spec: DataSpec, training: bool = False) -> Data:
             f"no training images of {spec.source} are left",
             f"{spec.fraction:g} of {len(everything)} images is none: raise the fraction.",
         )
-    return Data(images, train, guard)
+    return Data(images, train, guard or left_out)
 
 
 def training_id(spec: DataSpec) -> str:
     """Fingerprint of the training images of `spec`."""
     return open_data(spec, training=True).training().fingerprint
+
+
+def _training_images(
+    spec: DataSpec, source: Callable[[DataSpec, Split], ImageSet | None], images: ImageSet
+) -> ImageSet | None:
+    if spec.unlabelled:
+        return unlabelled(Path(spec.unlabelled), images.classes)
+    found = source(spec, "train")
+    if found is not None:
+        _same_classes(found, images)
+    return found
+
+
+def _guard_images(spec: DataSpec, images: ImageSet) -> ImageSet:
+    assert spec.guard_data is not None
+    if not Path(spec.guard_data).expanduser().is_dir():
+        raise DataError(f"no folder {spec.guard_data}", "--guard-data takes class folders.")
+    found = folder(replace(spec, source=spec.guard_data, root=None, labels=None), "val")
+    assert found is not None
+    _same_classes(found, images)
+    return found
 
 
 def _without_guard(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet | None]:

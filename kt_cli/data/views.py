@@ -9,7 +9,8 @@ at their own resolution, and a model's logits on a view can be computed once and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from kt_cli.spec import digest
 STATISTICS = ("mean", "std")
 GREY = (0.299, 0.587, 0.114)
 FORMAT = 1  # of canonical crops; raise it when what `centre_square` gives changes
+AHEAD = 2  # batches
 DRAWS = 16  # random numbers per view; more than any augmentation uses, so that adding one is free
 
 
@@ -109,21 +111,46 @@ class Views:
 
     def batch(self, epoch: int, indices: Tensor) -> Tensor:
         """Views `indices` (b,), on the CPU, of an epoch: (b, 3, S, S) in [0, 1] on the device."""
+        return self._augmented(epoch, indices, self._picked(indices))
+
+    def stream(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """`batch` of one batch after the other; for a GPU the next is read from disk meanwhile."""
+        if self.device.type != "cuda":
+            yield from (self.batch(epoch, indices) for indices in batches)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            ahead = [reader.submit(self._picked, indices) for indices in batches[:AHEAD]]
+            for i, indices in enumerate(batches):
+                picked = ahead.pop(0).result()
+                if i + AHEAD < len(batches):
+                    ahead.append(reader.submit(self._picked, batches[i + AHEAD]))
+                yield self._augmented(epoch, indices, picked)
+
+    def plain(self, indices: Tensor) -> Tensor:
+        """As `batch`, with nothing random done to the images."""
+        return self._unit(self._picked(indices))
+
+    def here(self, indices: Tensor) -> Tensor:
+        """Indices on the device."""
+        return indices.to(self.device, non_blocking=True)
+
+    def _picked(self, indices: Tensor) -> Tensor:
         picked = torch.from_numpy(self._pixels[indices.numpy()])
-        if self.device.type == "cuda":
-            picked = picked.pin_memory()
-        images = picked.to(self.device, non_blocking=True).float().div_(255)
+        return picked.pin_memory() if self.device.type == "cuda" else picked
+
+    def _unit(self, picked: Tensor) -> Tensor:
+        return picked.to(self.device, non_blocking=True).float().div_(255)
+
+    def _augmented(self, epoch: int, indices: Tensor, picked: Tensor) -> Tensor:
         if self.deterministic:
-            return images
-        here = indices.to(self.device, non_blocking=True)
-        return self._augment(images, self._epoch_draws(epoch)[here])
+            return self._unit(picked)
+        return self._augment(self._unit(picked), self._epoch_draws(epoch)[indices])
 
     def _epoch_draws(self, epoch: int) -> Tensor:
         """(n, DRAWS) uniform numbers; row i belongs to sample i, whatever batch it comes in."""
         if self._draws is None or self._draws[0] != epoch:
             generator = torch.Generator().manual_seed(seed_of("views", self._seed, epoch))
-            draws = torch.rand(len(self), DRAWS, generator=generator)
-            self._draws = epoch, draws.to(self.device)
+            self._draws = epoch, torch.rand(len(self), DRAWS, generator=generator)
         return self._draws[1]
 
 
@@ -148,6 +175,9 @@ def preprocess(data_config: Mapping[str, Any], device: torch.device) -> Callable
 
 
 # --- augmentations: (b, 3, S, S) images and (b, DRAWS) uniform draws -> (b, 3, S, S) ----------
+#
+# They write to `images`. Draws stay on the CPU: which images an operation is for is known without
+# asking the device.
 
 
 def _none(images: Tensor, draws: Tensor) -> Tensor:
@@ -155,14 +185,14 @@ def _none(images: Tensor, draws: Tensor) -> Tensor:
 
 
 def _flip(images: Tensor, draws: Tensor) -> Tensor:
-    return torch.where(_each(draws[:, 0] < 0.5), images.flip(-1), images)
+    return _change(images, draws[:, 0] < 0.5, lambda some, _: some.flip(-1), draws)
 
 
 def _paper(images: Tensor, draws: Tensor) -> Tensor:
     """The paper's views: flip (p 0.5), colour distortion (p 0.8, strength 1), grey (p 0.2)."""
     images = _flip(images, draws)
-    images = torch.where(_each(draws[:, 1] < 0.8), _colour(images, draws[:, 2:10]), images)
-    return torch.where(_each(draws[:, 10] < 0.2), _grey(images).expand_as(images), images)
+    images = _change(images, draws[:, 1] < 0.8, _colour, draws[:, 2:10])
+    return _change(images, draws[:, 10] < 0.2, lambda some, _: _grey(some), draws)
 
 
 def _affine(images: Tensor, draws: Tensor) -> Tensor:
@@ -171,7 +201,7 @@ def _affine(images: Tensor, draws: Tensor) -> Tensor:
     scale = 1 + (draws[:, 12] * 2 - 1) * 0.1
     shift = (draws[:, 13:15] * 2 - 1) * 0.2  # in units of half the side
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    rows = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], dim=1)
+    rows = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], dim=1).to(images.device)
     grid = F.affine_grid(rows.view(-1, 2, 3), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
@@ -185,25 +215,33 @@ def _colour(images: Tensor, draws: Tensor) -> Tensor:
     amounts = [*factor.unbind(1), (draws[:, 3] * 2 - 1) * 0.2]
     order = draws[:, 4:8].argsort(dim=1)
     for turn in range(4):
-        changed = images
         for operation, (adjust, amount) in enumerate(zip(ADJUSTMENTS, amounts, strict=True)):
-            mine = _each(order[:, turn] == operation)
-            changed = torch.where(mine, adjust(images, amount), changed)
-        images = changed
+            images = _change(images, order[:, turn] == operation, adjust, amount)
+    return images
+
+
+def _change(
+    images: Tensor, which: Tensor, adjust: Callable[[Tensor, Tensor], Tensor], draws: Tensor
+) -> Tensor:
+    """`adjust` those images that `which` (b,) tells, with their draws (b, …); in place."""
+    chosen = which.nonzero()[:, 0]
+    if len(chosen):
+        here = chosen.to(images.device, non_blocking=True)
+        images[here] = adjust(images[here], draws[chosen]).expand(-1, 3, -1, -1)
     return images
 
 
 def _brightness(images: Tensor, factor: Tensor) -> Tensor:
-    return (images * _each(factor)).clamp(0, 1)
+    return (images * _each(factor, images)).clamp(0, 1)
 
 
 def _contrast(images: Tensor, factor: Tensor) -> Tensor:
     mean = _grey(images).mean(dim=(1, 2, 3), keepdim=True)
-    return torch.lerp(mean.expand_as(images), images, _each(factor)).clamp(0, 1)
+    return torch.lerp(mean.expand_as(images), images, _each(factor, images)).clamp(0, 1)
 
 
 def _saturation(images: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(_grey(images).expand_as(images), images, _each(factor)).clamp(0, 1)
+    return torch.lerp(_grey(images).expand_as(images), images, _each(factor, images)).clamp(0, 1)
 
 
 def _hue(images: Tensor, turn: Tensor) -> Tensor:
@@ -214,7 +252,7 @@ def _hue(images: Tensor, turn: Tensor) -> Tensor:
     red, green, blue = images.unbind(1)
     sector = torch.stack([(green - blue) / safe, (blue - red) / safe + 2, (red - green) / safe + 4])
     hue = torch.where(chroma > 0, sector.gather(0, largest[None])[0], 0.0)
-    hue = hue + 6 * turn.view(-1, 1, 1)
+    hue = hue + 6 * turn.to(images.device, non_blocking=True).view(-1, 1, 1)
     k = torch.stack([hue + 5, hue + 3, hue + 1], dim=1) % 6
     return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
 
@@ -224,8 +262,8 @@ def _grey(images: Tensor) -> Tensor:
     return (GREY[0] * red + GREY[1] * green + GREY[2] * blue)[:, None]
 
 
-def _each(values: Tensor) -> Tensor:
-    return values.view(-1, 1, 1, 1)
+def _each(values: Tensor, images: Tensor) -> Tensor:
+    return values.to(images.device, non_blocking=True).view(-1, 1, 1, 1)
 
 
 ADJUSTMENTS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (

@@ -16,10 +16,11 @@ from kt_cli.report.table import Cell
 OUTCOME = ["status", "error", "created"]
 DATA = ["data", "eval_data", "eval_size", "eval_amp", "limit", "n", "num_classes"]
 PAIR = ["teacher", "student", "teacher_key", "student_key"]
-TRAINING = ["n_train", "train_data", "fraction", "subset_seed", "guard"]
+TRAINING = ["n_train", "train_data", "fraction", "subset_seed", "guard_share"]
 SETTINGS = [
-    "epochs", "lr", "batch_size", "micro_batch", "momentum", "weight_decay", "temperature",
-    "kd_lambda", "augment", "crop", "side",
+    "teachers", "order", "epochs", "lr", "batch_size", "micro_batch", "momentum", "weight_decay",
+    "temperature", "kd_lambda", "kd_topk", "distil_on", "label_smoothing", "mcl_tau", "mcl_every",
+    "bn", "augment", "crop", "side", "amp", "target_topk", "reference_compat",
 ]  # fmt: skip
 COLUMNS = {
     "pretrain": ["model", *OUTCOME],

@@ -12,13 +12,17 @@ from kt_cli.report.captions import counted, left_out, limit_note, transfer_capti
 from kt_cli.report.groups import SAME_TRANSFER, Group, Results, split
 from kt_cli.report.table import Cell, Column, MeanStd, Row, Table
 
-METHOD_ORDER = ("kl", "xekl", "kl-dp", "kl-dp-u")
+METHOD_ORDER = (
+    "kl", "xekl", "kl-mcl", "xekl-mcl", "kl-dp", "kl-dp-u", "self", "flip-st", "flip-t",
+    "flip-avg", "crd", "cd",
+)  # fmt: skip
 
 
 def method_rank(method: str) -> tuple[int, str]:
-    """Sorts methods: the paper's four first, then by name."""
-    known = method in METHOD_ORDER
-    return (METHOD_ORDER.index(method) if known else len(METHOD_ORDER), method)
+    """Sorts methods in the paper's order, each before its guarded one, then by name."""
+    base = method.partition("+")[0]
+    known = base in METHOD_ORDER
+    return (METHOD_ORDER.index(base) if known else len(METHOD_ORDER), method)
 
 
 SUMMARY = (

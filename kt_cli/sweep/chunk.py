@@ -20,14 +20,11 @@ from kt_cli.device import Meter
 from kt_cli.errors import KtError, WriteError
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import Run, TransferSpec
-from kt_cli.sweep.experiment import (
-    check_data,
-    pair_columns,
-    pretrain_run,
-    transfer_run,
-)
-from kt_cli.sweep.measure import Row, pairs_run, predict_runs
+from kt_cli.sweep.columns import Row, pair_columns
+from kt_cli.sweep.experiment import check_data, pretrain_run
+from kt_cli.sweep.measure import pairs_run, predict_runs
 from kt_cli.sweep.slots import Slot
+from kt_cli.sweep.transfer import transfer_run
 
 EXPERIMENTS: dict[str, Callable[[Run, Path, Progress], list[Row]]] = {
     "pretrain": pretrain_run,
@@ -76,7 +73,7 @@ def failed_row(run: Run, error: str) -> Row:
     elif run.kind == "predict":
         row |= {"model": run.models[0].name, "model_key": run.models[0].key}
     elif isinstance(run.settings, TransferSpec):
-        row |= {**pair_columns(*run.models), "settings": run.settings.settings}
+        row |= {**pair_columns(run.models), "settings": run.settings.settings}
     return row
 
 

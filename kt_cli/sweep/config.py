@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import tomli_w
 
 from kt_cli.errors import DataError, UsageError, unknown
 from kt_cli.spec import DataSpec, PretrainSpec, TransferSpec
+from kt_cli.sweep.checks import (
+    TEACHERS,
+    check_data,
+    check_name,
+    check_positive,
+    check_pretrain,
+    check_transfer,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-AMP = ("", "float16", "bfloat16")
 AUTO_PAIRS = 400  # as many as the paper draws
 
 
@@ -35,7 +43,12 @@ class SweepSpec:
         methods, seeds: each drawn pair is transferred once for each method and seed.
         pairs: how many ordered pairs to transfer; "all", or "auto": all up to 400, else 400.
         pair_seed: draws them.
+        students: names (or globs) of the models that are taught; empty for all.
         transfer: settings shared by all transfers (its method and seed are replaced).
+        grid: settings with several values: each drawn pair is transferred with all combinations.
+        teachers: ways in which teams of several teachers teach, beside single ones.
+        team: teachers in a team; there is one for each student of the drawn pairs.
+        target_budget: GB of disk for what models say about training views.
         save_students: keep every student after transfer as a model.
         class_embedding: what classes are compared by: "head", "clip" or "none".
         flips_by_class: keep the flips of each class, for each pair.
@@ -50,15 +63,52 @@ class SweepSpec:
     seeds: tuple[int, ...] = (0,)
     pairs: int | str = "auto"
     pair_seed: int = 0
+    students: tuple[str, ...] = ()
     transfer: TransferSpec = field(default_factory=TransferSpec)
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    teachers: tuple[str, ...] = ()
+    team: int = 3
+    target_budget: float = 100.0
     save_students: bool = False
     class_embedding: str = "head"
     flips_by_class: bool = False
     baseline: str = "none"
 
-    def pair_count(self, models: int) -> int:
-        """Ordered pairs to transfer among so many models."""
-        every = models * (models - 1)
+    def transfers(self) -> list[TransferSpec]:
+        """The settings of all transfers of a pair: methods × seeds × the grid."""
+        points = [dict(zip(self.grid, values, strict=True))
+                  for values in itertools.product(*self.grid.values())]  # fmt: skip
+        return [
+            replace(self.transfer, method=method, seed=seed, **point)
+            for method in self.methods
+            for seed in self.seeds
+            for point in points
+        ]
+
+    def team_transfers(self) -> list[TransferSpec]:
+        """The settings of all transfers of a team; methods that cannot choose are left out."""
+        from kt_cli.transfer import methods
+
+        return [
+            replace(settings, teachers=way)
+            for settings in self.transfers()
+            for way in self.teachers
+            if way != "parallel" or methods.find(settings.method).many
+        ]
+
+    def transfer_count(self, models: int) -> int:
+        """Transfers among so many models, of pairs and at most of teams."""
+        pairs = self.pair_count(models)
+        teams = min(pairs, models) if models > self.team else 0
+        return pairs * len(self.transfers()) + teams * len(self.team_transfers())
+
+    def is_student(self, name: str) -> bool:
+        """Whether a model is taught."""
+        return not self.students or any(fnmatchcase(name, glob) for glob in self.students)
+
+    def pair_count(self, models: int, students: int | None = None) -> int:
+        """Ordered pairs to transfer among so many models, so many of them taught; None for all."""
+        every = (models if students is None else students) * (models - 1)
         if self.pairs == "all":
             return every
         return min(every, AUTO_PAIRS if self.pairs == "auto" else int(self.pairs))
@@ -83,9 +133,12 @@ SWEEP_KEYS = {
     "pretrain": dict, "zoo": list,
 }  # fmt: skip
 COMPLEMENTARITY_KEYS = {"class_embedding": str, "flips_by_class": bool, "baseline": str}
+REPLACED = ("method", "seed", "teachers")  # of TransferSpec, for each run of a sweep
 BASELINES = ("none", "random")
+GRID = ("lr", "temperature", "kd_lambda", "mcl_tau", "mcl_every", "kd_topk", "micro_batch", "bn")
 TRANSFER_KEYS = {
     "methods": list, "seeds": list, "pairs": (int, str), "pair_seed": int, "save_students": bool,
+    "teachers": list, "team": int, "students": list, "target_budget": (int, float),
 }  # fmt: skip
 
 
@@ -101,9 +154,11 @@ def build(tables: Mapping[str, Any], name: str) -> SweepSpec:
     _check(tables, SWEEP_KEYS, "the sweep file")
     transfer = dict(tables.get("transfer", {}))
     own = {key: transfer.pop(key) for key in TRANSFER_KEYS if key in transfer}
-    if isinstance(own.get("methods"), str):
-        own["methods"] = [own["methods"]]
+    for key in ("methods", "teachers", "students"):
+        if isinstance(own.get(key), str):
+            own[key] = [own[key]]
     _check(own, TRANSFER_KEYS, "[transfer]")
+    grid = {key: transfer.pop(key) for key in GRID if isinstance(transfer.get(key), list)}
     about_pairs = dict(tables.get("complementarity", {}))
     _check(about_pairs, COMPLEMENTARITY_KEYS, "[complementarity]")
     common = tables.get("pretrain", {})
@@ -118,11 +173,23 @@ def build(tables: Mapping[str, Any], name: str) -> SweepSpec:
             _filled(PretrainSpec, {**common, **entry}, "[[zoo]]") for entry in tables.get("zoo", [])
         ),
         transfer=_filled(TransferSpec, transfer, "[transfer]"),
+        grid=_grid(grid),
     )
     settled: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in {**about_pairs, **own}.items()
     }
     return checked(replace(spec, **settled))
+
+
+def _grid(lists: Mapping[str, list[Any]]) -> dict[str, tuple[Any, ...]]:
+    """Values of the settings that have several, each of the right type."""
+    found = {}
+    for key, values in lists.items():
+        points = [_filled(TransferSpec, {key: value}, "[transfer]") for value in values]
+        found[key] = tuple(getattr(point, key) for point in points)
+        if not values or len(set(found[key])) < len(values):
+            raise UsageError(f"{key} must list values that differ, not {values}")
+    return found
 
 
 def checked(spec: SweepSpec) -> SweepSpec:
@@ -147,7 +214,14 @@ def checked(spec: SweepSpec) -> SweepSpec:
         raise UsageError(f"two models of the zoo are called {twice!r}")
     if spec.baseline not in BASELINES:
         raise unknown("baseline", spec.baseline, BASELINES)
-    check_transfer(spec.transfer)
+    check_positive(spec, ("target_budget",))
+    if spec.team < 2:
+        raise UsageError(f"a team has at least 2 teachers, not {spec.team}")
+    for way in spec.teachers:
+        if way not in TEACHERS[1:]:
+            raise unknown("way to teach together", way, TEACHERS[1:])
+    for transfer in spec.transfers() or [spec.transfer]:
+        check_transfer(transfer)
     for entry in spec.zoo:
         check_pretrain(entry)
     if spec.data is not None:
@@ -155,53 +229,11 @@ def checked(spec: SweepSpec) -> SweepSpec:
     return spec
 
 
-def check_name(name: str) -> None:
-    """Errors for what cannot be the name of a folder."""
-    if not name or "/" in name or name.startswith("."):
-        raise UsageError(f"{name!r} cannot name a folder", "Use letters, digits, - and _.")
-
-
-def check_transfer(spec: TransferSpec) -> None:
-    """Errors for settings that no transfer can have."""
-    if spec.eval_amp not in AMP:
-        raise unknown("precision", spec.eval_amp, AMP)
-    check_positive(
-        spec, ("epochs", "lr", "batch_size", "micro_batch", "temperature", "crop", "side")
-    )
-    if spec.crop > 1:
-        raise UsageError(f"crop must be at most 1, not {spec.crop}")
-    if not 0 <= spec.kd_lambda <= 1:
-        raise UsageError(f"kd_lambda must be in [0, 1], not {spec.kd_lambda}")
-
-
-def check_pretrain(spec: PretrainSpec) -> None:
-    """Errors for settings that no training can have."""
-    check_positive(spec, ("epochs", "lr", "batch_size", "crop", "side", "fraction"))
-    for name in ("crop", "fraction"):
-        if getattr(spec, name) > 1:
-            raise UsageError(f"{name} must be at most 1, not {getattr(spec, name)}")
-
-
-def check_data(data: DataSpec) -> None:
-    check_positive(data, ("fraction",))
-    if data.fraction > 1:
-        raise UsageError(f"fraction must be at most 1, not {data.fraction}")
-    if not 0 <= data.guard < 1:
-        raise UsageError(f"guard must be in [0, 1), not {data.guard}")
-    if data.limit is not None and data.limit < 1:
-        raise UsageError(f"limit must be at least 1, not {data.limit}")
-
-
-def check_positive(spec: Any, names: tuple[str, ...]) -> None:
-    for name in names:
-        if not 0 < getattr(spec, name) < math.inf:
-            raise UsageError(f"{name} must be positive, not {getattr(spec, name)}")
-
-
 def to_toml(spec: SweepSpec) -> str:
     """The resolved, complete sweep as a sweep file that builds it again."""
     plain = _without_none(asdict(spec))
-    transfer = {k: v for k, v in plain.pop("transfer").items() if k not in ("method", "seed")}
+    transfer = {k: v for k, v in plain.pop("transfer").items() if k not in REPLACED}
+    transfer |= plain.pop("grid")
     own = {key: plain.pop(key) for key in TRANSFER_KEYS}
     plain["complementarity"] = {key: plain.pop(key) for key in COMPLEMENTARITY_KEYS}
     ordered = {
@@ -224,10 +256,10 @@ def _filled(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     allowed = {
         f.name: hints[f.name]
         for f in fields(kind)
-        if not (kind is TransferSpec and f.name in ("method", "seed"))
+        if not (kind is TransferSpec and f.name in REPLACED)
     }
     _check(values, allowed, where, TRANSFER_KEYS if kind is TransferSpec else ())
-    given = {k: float(v) if hints[k] is float else v for k, v in values.items()}
+    given = {k: float(v) if float in _types(hints[k]) else v for k, v in values.items()}
     try:
         return kind(**given)
     except TypeError as error:
@@ -241,7 +273,13 @@ def _check(
     for key, value in values.items():
         if key not in allowed:
             raise unknown(f"key of {where}", key, [*allowed, *also])
-        wanted = (int, float) if allowed[key] is float else allowed[key]
-        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-            shown = getattr(allowed[key], "__name__", str(allowed[key]))
+        types = _types(allowed[key])
+        wanted = (*types, int) if float in types else types
+        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+            shown = " or ".join(kind.__name__ for kind in types if kind is not type(None))
             raise UsageError(f"{where}: {key} must be {shown}, not {value!r}")
+
+
+def _types(hint: Any) -> tuple[type[Any], ...]:
+    """The types of an annotation such as `float | None`, or of a tuple of them."""
+    return hint if isinstance(hint, tuple) else get_args(hint) or (hint,)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,9 +18,8 @@ from kt_cli.complementarity.suspicion import suspicion
 from kt_cli.data.sources import open_data
 from kt_cli.device import Meter, pick_device
 from kt_cli.progress import Progress, silent
-from kt_cli.spec import DataSpec, EvalSpec, PairsSpec, Run, pair_id
-
-Row = dict[str, Any]
+from kt_cli.spec import EvalSpec, PairsSpec, Run, pair_id
+from kt_cli.sweep.columns import Row, data_columns
 
 
 def predict_runs(
@@ -120,16 +118,3 @@ def write_pairs(
             "by_class": spec.by_class, **same, **meter.columns(),
             "status": store.OK, "attempt": run.attempt,
         })  # fmt: skip
-
-
-def data_columns(data: DataSpec, how: EvalSpec) -> Row:
-    images = open_data(data).eval
-    return {
-        "data": data.source,
-        "eval_data": images.fingerprint,
-        "eval_size": how.size,
-        "eval_amp": how.amp,
-        "limit": data.limit,
-        "n": len(images),
-        "num_classes": len(images.classes),
-    }

@@ -13,21 +13,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kt_cli.errors import DataError
-from kt_cli.spec import DataSpec, Model, PairsSpec, PretrainSpec, Run, digest
+from kt_cli.spec import (
+    DataSpec,
+    Model,
+    PairsSpec,
+    PretrainSpec,
+    Run,
+    TransferSpec,
+)
 from kt_cli.store import OK, OnSkip, Outcomes, read
 from kt_cli.sweep.config import SweepSpec
+from kt_cli.sweep.draw import draw_pairs, draw_teams
+from kt_cli.sweep.sharing import keep_targets
 from kt_cli.zoo import own
 from kt_cli.zoo.baseline import random_twins
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from kt_cli.data.sources import Data
+
 STAGES = ("pretrain", "predict", "pairs", "transfer")
 MAX_ATTEMPTS = 3
-BINS = 20
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class Stage:
     total, done: runs in all, and finished ones (ordered pairs for "pairs").
     todo: the runs to do now; None where they depend on an earlier stage.
     given_up: runs that failed MAX_ATTEMPTS times.
+    note: what was decided about the stage.
     """
 
     name: str
@@ -44,10 +54,35 @@ class Stage:
     done: int = 0
     todo: tuple[Run, ...] | None = None
     given_up: int = 0
+    note: str = ""
 
     @property
     def finished(self) -> bool:
         return self.todo is not None and not self.todo
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a planner knows of the images.
+
+    Attributes:
+        eval_id: fingerprint of the evaluation images.
+        transfer_id, guarded_id: of all that a transfer reads, and of a guarded one.
+        training, classes: how many training images and classes there are.
+    """
+
+    eval_id: str
+    transfer_id: str = ""
+    guarded_id: str = ""
+    training: int = 0
+    classes: int = 0
+
+    @classmethod
+    def of(cls, data: Data) -> Images:
+        if data.train is None:
+            return cls(data.eval.fingerprint, classes=len(data.classes))
+        return cls(data.eval.fingerprint, data.transfer_id(), data.transfer_id(guarded=True),
+                   len(data.train), len(data.classes))  # fmt: skip
 
 
 class Planner:
@@ -55,7 +90,7 @@ class Planner:
 
     Args:
         models: the resolved models that exist already (the zoo's are found in `folder`).
-        data_ids: fingerprints of the evaluation images, and of all that a transfer reads.
+        images: of the sweep's data.
         zoo_ids: fingerprints of the training images of each model of the zoo.
         retry_failed: try again what failed MAX_ATTEMPTS times.
     """
@@ -65,7 +100,7 @@ class Planner:
         spec: SweepSpec,
         folder: Path,
         models: Sequence[Model],
-        data_ids: tuple[str, str],
+        images: Images,
         zoo_ids: Sequence[str] = (),
         retry_failed: bool = False,
         on_skip: OnSkip | None = None,
@@ -73,7 +108,7 @@ class Planner:
         assert spec.data is not None
         self.spec, self.folder, self._models = spec, folder, tuple(models)
         self._data: DataSpec = spec.data
-        self._eval_id, self._transfer_id = data_ids
+        self._images = images
         self._zoo_ids, self._retry, self._on_skip = tuple(zoo_ids), retry_failed, on_skip
         self._how = spec.transfer.evaluation
         self._about_pairs = PairsSpec(
@@ -113,7 +148,7 @@ class Planner:
 
     def _zoo_runs(self) -> list[Run]:
         return [
-            Run("pretrain", starting_point(entry), data_id, entry, self._data,
+            Run("pretrain", starting_point(entry), data_id, entry, labelled(self._data),
                 out=f"zoo/{entry.name}")
             for entry, data_id in zip(self.spec.zoo, self._zoo_ids, strict=True)
         ]  # fmt: skip
@@ -136,14 +171,14 @@ class Planner:
         return self._open("predict", runs, {r.id for r in runs if outcomes.done(r.id)}, outcomes)
 
     def _predict_runs(self, models: Sequence[Model]) -> list[Run]:
-        return [Run("predict", (m,), self._eval_id, self._how, self._data) for m in models]
+        return [Run("predict", (m,), self._images.eval_id, self._how, self._data) for m in models]
 
     def _pairs(self) -> Stage:
         usable = self._usable()
         if usable is None:
             return Stage("pairs", self._pair_total())
         models = tuple(model for model, _ in usable)
-        run = Run("pairs", models, self._eval_id, self._about_pairs, self._data)
+        run = Run("pairs", models, self._images.eval_id, self._about_pairs, self._data)
         columns = ["run_id", "status", "attempt", "class_embedding", "by_class"]
         rows = read([self.folder], "complementarity", columns, self._on_skip)
         ids = run.row_ids()
@@ -166,24 +201,35 @@ class Planner:
 
     def _transfer(self) -> Stage:
         usable = self._usable()
-        total = self.spec.pair_count(len(self._models) + len(self.spec.zoo))
-        repeats = len(self.spec.methods) * len(self.spec.seeds)
         if usable is None:
-            return Stage("transfer", total * repeats)
+            total = self.spec.transfer_count(len(self._models) + len(self.spec.zoo))
+            return Stage("transfer", total)
         trained = [(m, a) for m, a in usable if not m.untrained]
         models, accuracies = [m for m, _ in trained], np.array([a for _, a in trained])
-        count = self.spec.pair_count(len(models))
-        drawn = draw_pairs(accuracies, [m.key for m in models], count, self.spec.pair_seed)
-        runs = [self._transfer_run(models[t], models[s], method, seed)
-                for t, s in drawn
-                for method in self.spec.methods
-                for seed in self.spec.seeds]  # fmt: skip
+        students = [i for i, m in enumerate(models) if self.spec.is_student(m.name)]
+        drawn = draw_pairs(
+            accuracies, [m.key for m in models], self.spec.pair_count(len(models), len(students)),
+            self.spec.pair_seed, students,
+        )  # fmt: skip
+        teams: list[tuple[list[int], int]] = []
+        if self.spec.teachers:
+            teams = draw_teams(drawn, [m.key for m in models], self.spec.team, self.spec.pair_seed)
+        groups = [*(([t], s, self.spec.transfers()) for t, s in drawn),
+                  *((team, s, self.spec.team_transfers()) for team, s in teams)]  # fmt: skip
+        asked = [self._transfer_run([*(models[t] for t in taught_by), models[s]], settings)
+                 for taught_by, s, transfers in sorted(groups, key=lambda group: group[1])
+                 for settings in transfers]  # fmt: skip
+        runs, note = keep_targets(
+            asked, self._images.training, self._images.classes, self.spec.target_budget
+        )
         outcomes = Outcomes(self.folder, "transfer", self._on_skip)
-        return self._open("transfer", runs, {r.id for r in runs if outcomes.done(r.id)}, outcomes)
+        done = {r.id for r in runs if outcomes.done(r.id)}
+        return replace(self._open("transfer", runs, done, outcomes), note=note)
 
-    def _transfer_run(self, teacher: Model, student: Model, method: str, seed: int) -> Run:
-        settings = replace(self.spec.transfer, method=method, seed=seed)
-        run = Run("transfer", (teacher, student), self._transfer_id, settings, self._data)
+    def _transfer_run(self, models: Sequence[Model], settings: TransferSpec) -> Run:
+        images = self._images
+        data_id = images.guarded_id if settings.guarded else images.transfer_id
+        run = Run("transfer", tuple(models), data_id, settings, self._data)
         return replace(run, out=f"students/{run.id}") if self.spec.save_students else run
 
     def _usable(self) -> list[tuple[Model, float]] | None:
@@ -219,9 +265,13 @@ class Planner:
 def unmeasured(spec: SweepSpec, models: int) -> list[Stage]:
     """The stages of a sweep over `models` and its zoo, where no data is named yet."""
     count = models + len(spec.zoo)
-    transfers = spec.pair_count(count) * len(spec.methods) * len(spec.seeds)
-    totals = (len(spec.zoo), count, count * (count - 1), transfers)
+    totals = (len(spec.zoo), count, count * (count - 1), spec.transfer_count(count))
     return [Stage(name, total) for name, total in zip(STAGES, totals, strict=True)]
+
+
+def labelled(data: DataSpec) -> DataSpec:
+    """The images of a sweep as its zoo is trained on them."""
+    return replace(data, unlabelled=None)
 
 
 def starting_point(spec: PretrainSpec) -> tuple[Model, ...]:
@@ -231,44 +281,6 @@ def starting_point(spec: PretrainSpec) -> tuple[Model, ...]:
     from kt_cli.zoo import names
 
     return (names.single(spec.arch),)
-
-
-def draw_pairs(
-    accuracies: NDArray[np.float64], keys: Sequence[str], count: int, seed: int
-) -> list[tuple[int, int]]:
-    """Ordered pairs (teacher, student), drawn evenly over the range of accuracy differences.
-
-    The differences teacher − student are cut into equal-width bins, and the bins are emptied in
-    turn, each in an order of its own, until `count` pairs are drawn. What is drawn depends on
-    the models and the seed, not on the order in which they are named. Pairs come sorted by
-    student, then teacher, so that what they share is computed once.
-
-    Args:
-        accuracies: (M,) in percent. keys: the M models' identities.
-        count: at most M (M − 1).
-    """
-    teacher, student = np.nonzero(~np.eye(len(keys), dtype=bool))
-    difference = accuracies[teacher] - accuracies[student]
-    low, high = difference.min(initial=0), difference.max(initial=0)
-    bins = np.minimum(BINS - 1, (BINS * (difference - low) / max(high - low, 1e-9)).astype(int))
-    order = np.lexsort((_lots(keys, seed)[teacher, student], bins))
-    turn = np.arange(len(bins)) - np.searchsorted(bins[order], bins[order])
-    bin_lots = np.random.default_rng(seed).random(BINS)
-    drawn = order[np.lexsort((bin_lots[bins[order]], turn))[:count]]
-    return sorted(zip(teacher[drawn].tolist(), student[drawn].tolist(), strict=True),
-                  key=lambda pair: (pair[1], pair[0]))  # fmt: skip
-
-
-def _lots(keys: Sequence[str], seed: int) -> NDArray[np.uint64]:
-    """A random number for each ordered pair [t, s], from the two models' keys and the seed."""
-    one, other = (
-        np.array([int(digest([role, seed, key])[:16], 16) for key in keys], np.uint64)
-        for role in ("teacher", "student")
-    )
-    mixed = one[:, None] + other[None]
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # SplitMix64
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return mixed ^ (mixed >> np.uint64(31))
 
 
 def trained_by(folder: Path) -> str | None:

@@ -1,21 +1,24 @@
-"""The loop: update a module towards a loss. Knows tensors; no names, paths or tables."""
+"""The loop: update a module towards a loss. Knows tensors; no names, models or tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kt_cli.data.views import Views, seed_of
 from kt_cli.errors import KtError
-from kt_cli.spec import TransferSpec
-from kt_cli.transfer.methods import Method
-from kt_cli.transfer.targets import EpochTargets
+from kt_cli.transfer.checkpoint import Checkpoint
+from kt_cli.transfer.normalisation import set_training
 
 Prepare = Callable[[Tensor], Tensor]
-BatchLoss = Callable[[Tensor], Tensor]
+# (epoch, indices (b,), their views (b, 3, S, S)) -> mean loss, and sums over samples (m,).
+LossOf = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 OnEpoch = Callable[[int, int], None]
 
 
@@ -37,6 +40,10 @@ class Order:
     def updates(self) -> int:
         return self.epochs * self.updates_per_epoch
 
+    @property
+    def samples_per_epoch(self) -> int:
+        return self.updates_per_epoch * min(self.n, self.batch_size)
+
     def batches(self, epoch: int) -> Iterator[Tensor]:
         """Index batches of an epoch, shuffled by (seed, epoch); an incomplete last one is dropped.
 
@@ -53,83 +60,227 @@ class Order:
         return batch.tensor_split(-(-len(batch) // self.micro_batch))
 
 
+@dataclass(frozen=True)
+class Loop:
+    """What may happen around an update.
+
+    Attributes:
+        amp: type of mixed precision, "float16" or "bfloat16"; "" for none.
+        bn: whether running statistics of batch normalisation are updated ("train") or not ("eval").
+        lr_factor: of the learning rates of the optimizer, for each update from 0.
+        begin_epoch: called before an epoch, also where training goes on within it.
+        after_update: called with the number of updates so far.
+        kept: states, by name, that change with training besides the module and the optimizer;
+            their tensors are written to in place when training goes on.
+        checkpoint: where the state is kept; None for nowhere.
+        on_epoch: called with the epochs done and all.
+    """
+
+    amp: str = ""
+    bn: str = "train"
+    lr_factor: Callable[[int], float] = lambda update: 1.0
+    begin_epoch: Callable[[int], object] = lambda epoch: None
+    after_update: Callable[[int], object] = lambda updates: None
+    kept: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
+    on_epoch: OnEpoch = lambda done, total: None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What training was like.
+
+    Attributes:
+        losses: mean loss of each epoch.
+        means: (epochs, m), for each epoch the means over its samples of what the loss counts.
+        waiting: share of the time that was spent waiting for views.
+    """
+
+    losses: tuple[float, ...]
+    means: Tensor
+    waiting: float
+
+
+class NotFinite(KtError):
+    """The loss is not a finite number; `update` counts from one."""
+
+    def __init__(self, loss: float, update: int, epoch: int) -> None:
+        super().__init__(
+            f"the loss is {loss} at update {update} (epoch {epoch})", "Try a smaller learning rate."
+        )
+
+
 def fit(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
-    epoch_loss: Callable[[int], BatchLoss],
+    views: Views,
+    loss_of: LossOf,
+    counted: int,
     order: Order,
-    device: torch.device,
-    after_update: Callable[[], object] = lambda: None,
-    on_epoch: OnEpoch = lambda done, total: None,
-) -> tuple[float, ...]:
-    """Train `module` in place; returns the mean loss of each epoch.
+    loop: Loop = Loop(),
+) -> Record:
+    """Train `module` in place, from its checkpoint where there is one.
 
     Args:
-        epoch_loss: gives for an epoch the function from indices (b,) to their mean loss.
-        after_update: called after each update (a learning rate schedule, say).
+        counted: m, the number of sums that `loss_of` gives.
 
     Raises:
-        KtError: the loss of an epoch is not finite.
+        NotFinite: the loss is not; the module is as it was at the last checkpoint.
     """
-    losses: list[float] = []
-    for epoch in range(order.epochs):
-        loss_of = epoch_loss(epoch)
-        # Dropout must not depend on what was computed on the way to the epoch's targets.
-        torch.manual_seed(seed_of("dropout", order.seed, epoch))
-        module.train()
-        total = torch.zeros((), device=device)
-        for batch in order.batches(epoch):
+    state = _State(module, optimizer, order, loop, counted, views.device)
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    for epoch in range(state.epoch, order.epochs):
+        loop.begin_epoch(epoch)
+        set_training(module, loop.bn)
+        batches = list(order.batches(epoch))[state.update :]
+        parts = [order.micro_batches(batch) for batch in batches]
+        stream = state.waiting(views.stream(epoch, [part for b in parts for part in b]))
+        for micro_batches, batch in zip(parts, batches, strict=True):
+            done = epoch * order.updates_per_epoch + state.update
+            # Dropout depends on the update alone: not on targets, nor on where training went on.
+            torch.manual_seed(seed_of("dropout", order.seed, done))
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * loop.lr_factor(done)
             optimizer.zero_grad(set_to_none=True)
-            for indices in order.micro_batches(batch):
-                loss = loss_of(indices) * (len(indices) / len(batch))
-                loss.backward()  # type: ignore[no-untyped-call]
-                total += loss.detach()
-            optimizer.step()
-            after_update()
-        # The only look at the device is here, once an epoch.
-        losses.append(float(total) / order.updates_per_epoch)
-        if not torch.isfinite(total):
-            raise KtError(
-                f"the loss is {losses[-1]} in epoch {epoch + 1}", "Try a smaller learning rate."
-            )
-        on_epoch(epoch + 1, order.epochs)
+            for indices in micro_batches:
+                with precision(loop.amp, views.device):
+                    loss, sums = loss_of(epoch, indices, next(stream))
+                loss = loss * (len(indices) / len(batch))
+                state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                state.add(epoch, loss, sums)
+            state.scaler.step(optimizer)
+            state.scaler.update()
+            state.update += 1
+            loop.after_update(done + 1)
+            if loop.checkpoint is not None and loop.checkpoint.due():
+                state.save(epoch)
+        state.end(epoch)
+        loop.on_epoch(epoch + 1, order.epochs)
     module.eval()
-    return tuple(losses)
+    return state.record()
 
 
-def distil(
-    student: nn.Module,
-    views: Views,
-    prepare: Prepare,
-    targets: Callable[[int], EpochTargets],
-    method: Method,
-    spec: TransferSpec,
-    on_epoch: OnEpoch = lambda done, total: None,
-) -> tuple[tuple[float, ...], float]:
-    """Train `student` in place towards its targets, with SGD as the paper does.
+def precision(amp: str, device: torch.device) -> AbstractContextManager[Any]:
+    """The context of mixed precision; of none for ""."""
+    return torch.autocast(device.type, getattr(torch, amp)) if amp else nullcontext()
 
-    Returns:
-        The mean loss of each epoch, and the share of samples taught by the teacher in percent.
-    """
-    optimizer = torch.optim.SGD(
-        student.parameters(),
-        lr=spec.lr * spec.batch_size / 256,
-        momentum=spec.momentum,
-        weight_decay=spec.weight_decay,
-    )
-    taught: list[Tensor] = []
 
-    def epoch_loss(epoch: int) -> BatchLoss:
-        target = targets(epoch)
-        taught.append(target.taught.float().mean())
+class _State:
+    """Where training stands, on the device and in its checkpoint."""
 
-        def loss_of(indices: Tensor) -> Tensor:
-            here = indices.to(views.device, non_blocking=True)
-            logits = student(prepare(views.batch(epoch, indices)))
-            return method.loss(logits, target.logits[here], views.labels[here], spec)
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        order: Order,
+        loop: Loop,
+        counted: int,
+        device: torch.device,
+    ) -> None:
+        self._module, self._optimizer, self._order, self._loop = module, optimizer, order, loop
+        self.scaler = torch.amp.GradScaler(device.type, enabled=loop.amp == "float16")
+        # Losses of this epoch's updates, and sums of each epoch: read once an epoch.
+        self._losses = torch.zeros(order.updates_per_epoch, device=device)
+        self._sums = torch.zeros(order.epochs, 1 + counted, device=device)
+        self.epoch = self.update = 0
+        self._seconds, self._waited = 0.0, 0.0
+        self._started = time.perf_counter()
+        if loop.checkpoint is not None:
+            self._restore(loop.checkpoint)
 
-        return loss_of
+    def add(self, epoch: int, loss: Tensor, sums: Tensor) -> None:
+        self._losses[self.update] += loss.detach()
+        self._sums[epoch, 1:] += sums
 
-    order = Order(len(views), spec.epochs, spec.batch_size, spec.micro_batch, spec.seed)
-    losses = fit(student, optimizer, epoch_loss, order, views.device, on_epoch=on_epoch)
-    return losses, float(100 * torch.stack(taught).mean())
+    def waiting(self, stream: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The stream, with the time that it takes."""
+        while True:
+            start = time.perf_counter()
+            try:
+                views = next(stream)
+            except StopIteration:
+                return
+            self._waited += time.perf_counter() - start
+            yield views
+
+    def end(self, epoch: int) -> None:
+        """The only look at the device is here and at checkpoints."""
+        self._require_finite(epoch)
+        self._sums[epoch, 0] = self._losses.mean()
+        self._losses.zero_()
+        self.epoch, self.update = epoch + 1, 0
+        checkpoint = self._loop.checkpoint
+        if checkpoint is not None and checkpoint.due(epoch_ended=True):
+            self._write(checkpoint)
+
+    def save(self, epoch: int) -> None:
+        assert self._loop.checkpoint is not None
+        self._require_finite(epoch)
+        self.epoch = epoch
+        self._write(self._loop.checkpoint)
+
+    def record(self) -> Record:
+        found = self._sums.cpu()
+        seconds = self._seconds + time.perf_counter() - self._started
+        return Record(
+            tuple(found[:, 0].tolist()),
+            found[:, 1:] / self._order.samples_per_epoch,
+            self._waited / max(seconds, 1e-9),
+        )
+
+    def _require_finite(self, epoch: int) -> None:
+        bad = (~torch.isfinite(self._losses)).nonzero()
+        if not len(bad):
+            return
+        first = int(bad[0, 0])
+        loss = float(self._losses[first])
+        if self._loop.checkpoint is not None:
+            self._restore(self._loop.checkpoint)
+        raise NotFinite(loss, epoch * self._order.updates_per_epoch + first + 1, epoch + 1)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Everything that training changes, by name; all but the optimizer's in place."""
+        states = {"module": self._module.state_dict(), **self._loop.kept}
+        found = {f"{kind}.{name}": v for kind, state in states.items() for name, v in state.items()}
+        return {**found, "losses": self._losses, "sums": self._sums}
+
+    def _write(self, checkpoint: Checkpoint) -> None:
+        optimizer = self._optimizer.state_dict()["state"]
+        moments = {
+            f"optimizer.{i}.{name}": value
+            for i, values in optimizer.items()
+            for name, value in values.items()
+            if isinstance(value, Tensor)
+        }
+        about = {
+            "order": repr(self._order), "epoch": self.epoch, "update": self.update,
+            "scaler": self.scaler.state_dict(), "waited": self._waited,
+            "seconds": self._seconds + time.perf_counter() - self._started,
+        }  # fmt: skip
+        checkpoint.save({**self._tensors(), **moments}, about)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        found = checkpoint.load()
+        if found is None:
+            return
+        tensors, about = found
+        mine = self._tensors()
+        theirs = {n: v.shape for n, v in tensors.items() if not n.startswith("optimizer.")}
+        same = theirs == {n: v.shape for n, v in mine.items()}
+        if not same or about.get("order") != repr(self._order):
+            return  # of another training
+        with torch.no_grad():
+            for name, value in mine.items():
+                value.copy_(tensors[name])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "optimizer":
+                i, _, what = rest.partition(".")
+                moments.setdefault(int(i), {})[what] = value
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
+        if about["scaler"]:
+            self.scaler.load_state_dict(about["scaler"])
+        self.epoch, self.update = about["epoch"], about["update"]
+        self._seconds, self._waited = about["seconds"], about["waited"]
+        self._started = time.perf_counter()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.filesize import decimal
+from safetensors.numpy import save_file
 
 from kt_cli import arrays, cache
 from kt_cli.cli.cache import Kind
@@ -42,6 +43,28 @@ def kept() -> dict[str, Path]:
         np.lib.format.write_array(file, np.zeros((5, 3, 16, 16), np.uint8), version=(2, 0))
     paths["half"] = folder / "predictions" / f".{9:024x}.parquet.0123456789ab.tmp"
     paths["half"].write_bytes(b"half")
+    return paths
+
+
+@pytest.fixture
+def targets() -> list[Path]:
+    """Of 300 models and epochs; 30 more as their most probable classes, and a damaged file."""
+    folder = cache.root() / "targets"
+    folder.mkdir(parents=True)
+    said: dict[str, np.ndarray] = {
+        "label_prob": np.ones(6, np.float32),
+        "confidence": np.ones(6, np.float32),
+        "right": np.ones(6, bool),
+    }
+    logits = {**said, "logits": np.zeros((6, 1000), np.float16)}
+    top = {
+        **said, "classes": np.zeros((6, 50), np.int32),
+        "log_probs": np.zeros((6, 50), np.float16), "log_rest": np.zeros(6, np.float32),
+    }  # fmt: skip
+    paths = [folder / f"{i:024x}.safetensors" for i in range(331)]
+    for i, path in enumerate(paths):
+        save_file(logits if i < 300 else top, path)
+    paths[-1].write_bytes(b"half")
     return paths
 
 
@@ -100,6 +123,31 @@ def test_ls_names_what_it_cannot_read(kt: Kt, kept: dict[str, Path]) -> None:
     kept["resnet"].write_bytes(b"PAR1")
     code, out, _ = kt("cache", "ls")
     assert code == 0 and f"unreadable: {kept['resnet'].name}" in out and "6 entries" in out
+
+
+def test_ls_puts_targets_that_are_alike_together(kt: Kt, targets: list[Path]) -> None:
+    for path in targets[:300]:
+        made_older(path, 50)
+    made_older(targets[7], 30)
+    code, out, err = kt("cache", "ls", "--kind", "targets")
+    assert code == 0 and not err and len(out.splitlines()) == 2 + 3 + 1
+    size = decimal(sum(path.stat().st_size for path in targets[:300]))
+    whole, top = line(out, " 1,000 classes "), line(out, " 50 most probable classes ")
+    assert whole[:4] == ["targets", "300", "models", "×"]
+    assert whole[-5:] == ["6", *size.split(), "1", "d"]
+    assert top[:3] == ["targets", "30", "models"] and top[-1] == "now"
+    assert f"unreadable: {targets[-1].name}" in out
+    assert out.splitlines()[-1].startswith("331 entries, ")
+
+
+def test_rm_and_verify_of_targets(kt: Kt, kept: dict[str, Path], targets: list[Path]) -> None:
+    code, out, err = kt("cache", "verify", "--kind", "targets")
+    assert code == 1 and "broken: 1 of 331 entries" in err and str(targets[-1]) in out
+    assert kt("cache", "verify", "--kind", "targets", "--remove")[0] == 0
+    assert [path.exists() for path in targets] == [True] * 330 + [False]
+    _, out, _ = kt("cache", "rm", "--kind", "targets")
+    assert "Removed 330 entries" in out and len(out.splitlines()) < 6
+    assert not any(path.exists() for path in targets) and left(kept) == set(kept)
 
 
 @pytest.mark.parametrize("command", [["ls"], ["rm", "--all"], ["verify"], ["ls", "--json"]])

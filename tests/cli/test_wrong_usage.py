@@ -9,26 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from kt_cli.cli import options
 
 Kt = Callable[..., tuple[int, str, str]]
+SaveTiny = Callable[..., str]
 MODELS = ("resnet50", "deit_s")
-
-
-def saved_model(folder: Path, classes: int, seed: int = 0) -> str:
-    from kt_cli.zoo import load
-
-    torch.manual_seed(seed)
-    module, config = load.build("test_vit", classes, 32)
-    load.save(
-        module, folder, data_config=config, num_classes=classes,
-        label_names=[str(i) for i in range(classes)],
-        card="", extra={"run_id": "x"},
-    )  # fmt: skip
-    return f"local-dir:{folder}"
 
 
 @pytest.mark.parametrize(
@@ -42,8 +29,35 @@ def saved_model(folder: Path, classes: int, seed: int = 0) -> str:
         (("complementarity", "resnet50", "resnet50", "--data", "digits"), "one model", "two"),
         (("complementarity", "local-dir:/no/such", "resnet50", "--data", "digits"), "/no/such", ""),
         (("transfer", "resnet50", "--data", "digits"), "a teacher and a student", ""),
-        (("transfer", "resnet50", "resnet50", "--data", "digits"), "two different", ""),
-        (("transfer", *MODELS, "vit_b", "--data", "digits"), "3 models", "Several teachers"),
+        (("transfer", "resnet50", "resnet50", "--data", "digits"), "different models", ""),
+        (("transfer", "timm-top300", "--data", "digits"), "one model alone", ""),
+        (("transfer", "timm-top300", "deit_s", "--data", "digits"), "timm-top300", "kt sweep"),
+        (("transfer", *MODELS, "vit_b", "--data", "digits"), "2 teachers", "--teachers sequential"),
+        (("transfer", *MODELS, "vit_b", "--data", "digits", "--teachers", "parallel", "-m", "kl"),
+         "parallel", "kl-dp"),
+        (("transfer", *MODELS, "--data", "digits", "--teachers", "soup"), "soup", "Leave out"),
+        (("transfer", *MODELS, "vit_b", "--data", "digits", "--teachers", "seq"), "seq",
+         "sequential"),
+        (("transfer", *MODELS, "--data", "digits", "--order", "dsc"), "dsc", "desc"),
+        (("transfer", *MODELS, "--data", "digits", "--bn", "evl"), "evl", "eval"),
+        (("transfer", *MODELS, "--data", "digits", "--distil-on", "positive"), "--distil-on", ""),
+        (("transfer", *MODELS, "--data", "digits", "--reference-compat"), "--reference-compat",
+         "xekl"),
+        (("transfer", *MODELS, "--data", "digits", "--amp", "--amp-dtype", "half"), "half",
+         "float16"),
+        (("transfer", *MODELS, "--data", "digits", "--kd-lambda", "2"), "kd_lambda", ""),
+        (("transfer", *MODELS, "--data", "digits", "--mcl-tau", "nan"), "mcl_tau", ""),
+        (("transfer", *MODELS, "--data", "digits", "--guard"), "the guard needs images",
+         "--guard-data"),
+        (("transfer", *MODELS, "--data", "digits", "--guard", "--guard-share", "0.1"),
+         "may have been trained on the guard slice", "--force-guard"),
+        (("transfer", *MODELS, "--data", "digits", "--guard-data", "x"), "without --guard",
+         "--guard"),
+        (("transfer", *MODELS, "--data", "digits", "--force-guard"), "without --guard", "--guard"),
+        (("transfer", *MODELS, "--data", "digits", "--private"), "without --push-to-hub", ""),
+        (("transfer", *MODELS, "--data", "digits", "--push-to-hub", "a b"), "a b", "ORG/NAME"),
+        (("transfer", *MODELS, "--data", "digits", "--unlabelled", "/no/such"), "/no/such",
+         "--unlabelled"),
         (("transfer", *MODELS, "--data", "digits", "-m", "kl-pd"), "kl-pd", "kl-dp"),
         (("transfer", *MODELS, "--data", "digits", "--augment", "papr"), "papr", "paper"),
         (("transfer", *MODELS, "--data", "digits", "--lr", "-1"), "lr must be positive", ""),
@@ -85,9 +99,9 @@ def test_what_the_command_line_itself_refuses(kt: Kt, arguments: tuple[str, ...]
     assert code == 2 and "Error" in err
 
 
-def test_numbers_of_classes_that_disagree(kt: Kt, tmp_path: Path) -> None:
-    nine, ten = (saved_model(tmp_path / f"m{n}", n) for n in (9, 10))
-    other = saved_model(tmp_path / "other9", 9, seed=1)
+def test_numbers_of_classes_that_disagree(kt: Kt, save_tiny: SaveTiny, tmp_path: Path) -> None:
+    nine, ten = (save_tiny(tmp_path / f"m{n}", n) for n in (9, 10))
+    other = save_tiny(tmp_path / "other9", 9, seed=1)
     code, _, err = kt("complementarity", nine, ten, "--data", "digits")
     assert code == 2 and "m9 has 9 classes, digits has 10" in err
     for command in ("complementarity", "transfer"):
@@ -101,10 +115,10 @@ QUICK = ("--data", "digits", "--epochs", "1", "--crop", "1.0", "--side", "32", "
 
 
 def test_nothing_but_a_model_of_ours_is_replaced_and_that_on_request(
-    kt: Kt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kt: Kt, save_tiny: SaveTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    zoo = [saved_model(tmp_path / "zoo" / name, 10, seed) for seed, name in enumerate("ab")]
+    zoo = [save_tiny(tmp_path / "zoo" / name, seed=seed) for seed, name in enumerate("ab")]
     thesis = tmp_path / "mine" / "thesis.txt"
     thesis.parent.mkdir()
     thesis.write_text("years of work")
@@ -140,12 +154,12 @@ def test_a_fault_of_ours_is_said_in_two_lines(kt: Kt, monkeypatch: pytest.Monkey
         kt("complementarity", *MODELS)
 
 
-def test_a_corrupt_image_is_named(kt: Kt, tmp_path: Path) -> None:
+def test_a_corrupt_image_is_named(kt: Kt, save_tiny: SaveTiny, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "data" / name).mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(tmp_path / "data" / name / "fine.png")
     (tmp_path / "data" / "b" / "broken.png").write_bytes(b"no picture")
-    models = [saved_model(tmp_path / m, 2, s) for s, m in enumerate(("one", "two"))]
+    models = [save_tiny(tmp_path / m, 2, s) for s, m in enumerate(("one", "two"))]
     code, _, err = kt("complementarity", *models, "--data", str(tmp_path / "data"))
     assert code == 2 and "broken.png" in err and "Traceback" not in err
 

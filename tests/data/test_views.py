@@ -71,12 +71,12 @@ def test_colour_adjustments_equal_torchvision(images: torch.Tensor) -> None:
 
 def test_papers_probabilities() -> None:
     n = 4000
-    flat = torch.rand(1, 3, 4, 4).expand(n, 3, 4, 4)
+    flat = torch.rand(1, 3, 4, 4).repeat(n, 1, 1, 1)
     draws = torch.rand(n, views.DRAWS, generator=torch.Generator().manual_seed(1))
-    grey = AUGMENTS["paper"](flat, draws)
+    grey = AUGMENTS["paper"](flat.clone(), draws)
     is_grey = (grey.amax(1) - grey.amin(1)).amax((1, 2)) < 1e-6
     assert abs(float(is_grey.float().mean()) - 0.2) < 0.03
-    flipped = AUGMENTS["flip"](flat, draws)
+    flipped = AUGMENTS["flip"](flat.clone(), draws)
     changed = (flipped != flat).flatten(1).any(1)
     assert abs(float(changed.float().mean()) - 0.5) < 0.03
 
@@ -118,6 +118,109 @@ def test_teacher_and_student_see_the_same_geometry_at_their_own_size() -> None:
         )
     torch.testing.assert_close(centres[0], centres[1], atol=5e-3, rtol=0)
     assert len(centres[0][0].round(decimals=2).unique()) == 2  # some are flipped, some are not
+
+
+@pytest.mark.parametrize("augment", ["none", "flip", "affine", "paper"])
+def test_views_of_two_models_agree_when_brought_to_one_size(augment: str) -> None:
+    """Within interpolation; a view of another sample, or turned over, is far from it."""
+    n, side = 16, 96
+    y, x = np.mgrid[:side, :side] / side
+    pixels = np.zeros((n, 3, side, side), np.uint8)
+    for i in range(n):
+        pixels[i] = np.stack([100 * x, 60 + 40 * y, 80 + 0 * x])  # no view of it is symmetric
+        pixels[i, :, 12 + 3 * i : 24 + 3 * i, 6 + 2 * i : 30 + 2 * i] = 240
+    made = Views(pixels, np.zeros(n, np.int64), augment, 0, CPU)
+    seen = []
+    for size, mean in ((32, 0.4), (64, 0.5)):
+        config = {"input_size": (3, size, size), "mean": (mean,) * 3, "std": (0.2,) * 3}
+        # Each model asks for itself: the draws are the same.
+        shown = preprocess(config, CPU)(made.batch(4, torch.arange(n))) * 0.2 + mean
+        assert shown.shape == (n, 3, size, size)
+        seen.append(torch.nn.functional.interpolate(shown, size=(32, 32), mode="area"))
+    one, other = seen
+
+    def apart(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a - b).abs().mean((1, 2, 3))
+
+    agreeing = apart(one, other)
+    assert agreeing.max() < 0.012
+    assert (apart(one, other.flip(-1)) > 5 * agreeing).all()
+    assert (apart(one, other.roll(1, 0)) > 3 * agreeing).all()
+    back = torch.nn.functional.interpolate(made.plain(torch.arange(n)), size=(32, 32), mode="area")
+    as_it_was, turned = (apart(one, image) < 0.012 for image in (back, back.flip(-1)))
+    if augment == "flip":
+        assert torch.equal(turned, ~as_it_was) and 0 < int(turned.sum()) < n
+
+
+def test_papers_probabilities_in_many_views() -> None:
+    """Told from what is seen: one half is black, the other coloured."""
+    n = 6000
+    pixels = np.zeros((n, 3, 4, 4), np.uint8)
+    colour = torch.tensor([200.0, 120.0, 60.0])
+    pixels[..., 2:] = colour.numpy()[None, :, None, None]
+    made = Views(pixels, np.zeros(n, np.int64), "paper", 0, CPU)
+    weights = torch.tensor(views.GREY)
+    luma = float(weights @ colour / 255)
+    found = []
+    for epoch in range(2):
+        seen = made.batch(epoch, torch.arange(n))
+        left, right = seen[..., 0, 0], seen[..., 0, 3]
+        flip = left.sum(1) > right.sum(1)
+        bright, dark = (
+            torch.where(flip[:, None], *pair) for pair in ((left, right), (right, left))
+        )
+        grey = (bright.amax(1) - bright.amin(1)) < 1e-6
+        # Distorted colours have another luminance, grey or not, or black is black no more.
+        changed = ((bright @ weights - luma).abs() > 1e-4) | (dark.sum(1) > 1e-4)
+        found.append((flip.float(), changed.float(), grey.float()))
+    for flip, changed, grey in found:
+        wanted = {0.5: flip, 0.8: changed, 0.2: grey, 0.5 * 0.8: flip * changed,
+                  0.5 * 0.2: flip * grey, 0.8 * 0.2: changed * grey}  # fmt: skip
+        for share, told in wanted.items():
+            assert float(told.mean()) == pytest.approx(share, abs=0.025)
+    # Epochs are independent of each other.
+    for share, (one, other) in zip((0.25, 0.64, 0.04), zip(*found, strict=True), strict=True):
+        assert float((one * other).mean()) == pytest.approx(share, abs=0.025)
+
+
+@pytest.mark.parametrize("augment", AUGMENTS)
+def test_a_stream_is_batch_after_batch(augment: str) -> None:
+    made = make(augment)
+    batches = [torch.tensor(indices) for indices in ([3, 1], [7], [0, 19, 4], [5, 5], [2])]
+    found = list(made.stream(2, batches))
+    assert len(found) == len(batches)
+    for shown, indices in zip(found, batches, strict=True):
+        assert torch.equal(shown, make(augment).batch(2, indices))
+    assert list(made.stream(0, [])) == []
+
+
+class Ahead(Views):
+    """As for a GPU, but the pixels stay where they are."""
+
+    def _picked(self, indices: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(self._pixels[indices.numpy()])
+
+    def _augmented(self, epoch: int, indices: torch.Tensor, picked: torch.Tensor) -> torch.Tensor:
+        return picked / 255
+
+
+@pytest.mark.parametrize("count", range(6))
+def test_what_is_read_ahead_comes_in_order(count: int) -> None:
+    made = make("none")
+    made.__class__, made.device = Ahead, torch.device("cuda")
+    batches = [torch.tensor([3 * i, 3 * i + 1]) for i in range(count)]
+    found = list(made.stream(0, batches))
+    assert len(found) == count
+    for shown, indices in zip(found, batches, strict=True):
+        assert torch.equal(shown, make("none").batch(0, indices))
+
+
+@pytest.mark.parametrize("augment", AUGMENTS)
+def test_plain_views_are_the_images(augment: str) -> None:
+    made, indices = make(augment), torch.tensor([4, 0, 19])
+    wanted = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)[[4, 0, 19]]
+    np.testing.assert_array_equal(made.plain(indices), wanted.astype(np.float32) / 255)
+    assert torch.equal(made.plain(indices), make("none").batch(3, indices))
 
 
 def test_preprocess_normalises_and_resizes_as_pil_does() -> None:

@@ -18,7 +18,7 @@ class Sweep:
     """Writes rows of a made-up sweep into `folder`."""
 
     MODELS = ("vit_base_patch16_224", "resnet50", "mixer_50%_b16", "convnext_tiny")
-    METHODS = ("guarded", "kl-dp-u", "kl", "kl-dp", "xekl")
+    METHODS = ("kl-dp+guard", "kl-dp-u", "kl", "kl-dp", "xekl")
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
         self.folder, self._random, self._count = folder, np.random.default_rng(seed), 0
@@ -50,7 +50,7 @@ class Sweep:
             "teacher": teacher, "student": student,
             "teacher_key": f"key:{teacher}", "student_key": f"key:{student}",
             "method": "kl-dp", "seed": 0, "settings": "5e771465", "train_data": "t" * 16,
-            "n_train": 1000, "fraction": 1.0, "subset_seed": 0, "guard": 0.0, "epochs": 5,
+            "n_train": 1000, "fraction": 1.0, "subset_seed": 0, "guard_share": 0.0, "epochs": 5,
             "lr": 0.01, "student_acc": before, "after_acc": before + delta, "delta": delta,
             "gain": 100 * int(gained) / N, "loss": 100 * int(lost) / N,
             "transfer_p": float(self._random.random() ** 4),

@@ -41,7 +41,7 @@ def transfers(sweep: Sweep) -> list[dict[str, Any]]:
 
 def test_methods_come_in_the_papers_order(filled: Sweep) -> None:
     methods = [row["method"] for row in records(only(filled, "summary"))]
-    assert methods == ["kl", "xekl", "kl-dp", "kl-dp-u", "guarded"]
+    assert methods == ["kl", "xekl", "kl-dp", "kl-dp+guard", "kl-dp-u"]
     assert sorted(["b", "kl-dp", "a", "kl"], key=method_rank) == ["kl", "kl-dp", "a", "b"]
 
 

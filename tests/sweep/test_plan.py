@@ -10,8 +10,10 @@ import pytest
 from kt_cli import store
 from kt_cli.spec import DataSpec, Model, PretrainSpec, Run
 from kt_cli.sweep.config import SweepSpec
-from kt_cli.sweep.plan import MAX_ATTEMPTS, Planner, draw_pairs, unmeasured
+from kt_cli.sweep.draw import draw_pairs
+from kt_cli.sweep.plan import MAX_ATTEMPTS, Images, Planner, unmeasured
 
+IMAGES = Images("eval", "train", "train+guard", training=100, classes=10)
 KEYS = [f"model{i}" for i in range(300)]
 MODELS = [Model(f"key{i}", f"ref{i}", f"model{i}") for i in range(4)]
 SPEC = SweepSpec(
@@ -23,7 +25,7 @@ def planner(
     folder: Path, spec: SweepSpec = SPEC, models: list[Model] = MODELS, retry: bool = False
 ) -> Planner:
     zoo_ids = ["train"] * len(spec.zoo)
-    return Planner(spec, folder, models, ("eval", "train"), zoo_ids, retry_failed=retry)
+    return Planner(spec, folder, models, IMAGES, zoo_ids, retry_failed=retry)
 
 
 def finish(folder: Path, run: Run, status: str = store.OK, **columns: object) -> None:

@@ -1,0 +1,75 @@
+"""The screen of one transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.markup import escape
+
+from kt_cli.cli import screen
+
+
+def show(row: Mapping[str, Any]) -> None:
+    """Before and after, and what came of it."""
+    together = "" if row["teachers"] == "single" else f" ({row['teachers']})"
+    screen.out.print(
+        f"{escape(row['teacher'])} → {escape(row['student'])} by {row['method']}{together}, on "
+        f"{row['n_train']:,} images; evaluated on {row['n']:,}\n"
+    )
+    table = screen.simple_table()
+    for header in ("%", "before", "after"):
+        table.add_column(header, justify="left" if header == "%" else "right")
+    known, unknown = "pos_flips", "neg_flips"
+    table.add_row("student's top-1", f"{row['student_acc']:.2f}", f"{row['after_acc']:.2f}")
+    for name, accuracy in zip(row["teacher"].split(" + "), row["teacher_accs"], strict=True):
+        table.add_row(f"{escape(name)}'s top-1", f"{accuracy:.2f}", "")
+    teacher = "teacher" if row["teachers"] == "single" else "a teacher"
+    table.add_row(
+        f"{teacher} right, student wrong (ρ⁺)", f"{row[known]:.2f}", f"{row[known + '_after']:.2f}"
+    )
+    table.add_row(
+        f"student right, {teacher} wrong (ρ⁻)" if row["teachers"] == "single"
+        else "student right, all teachers wrong (ρ⁻)",
+        f"{row[unknown]:.2f}", f"{row[unknown + '_after']:.2f}",
+    )  # fmt: skip
+    screen.out.print(table)
+    style = "green" if row["delta"] > 0 else "red" if row["delta"] < 0 else "yellow"
+    screen.out.print(
+        f"\ntransfer delta Δ [bold {style}]{_signed(row['delta'])}[/] points = "
+        f"gain {row['gain']:.2f} − loss {row['loss']:.2f} (McNemar p = {row['transfer_p']:.2g})"
+    )
+    for line in _further(row):
+        screen.out.print(line)
+
+
+def _further(row: Mapping[str, Any]) -> list[str]:
+    """What else is worth a line: each is there only where it says something."""
+    rate = "no ρ⁺ to learn"
+    if row["transfer_rate"] is not None:
+        rate = f"transfer rate {row['transfer_rate']:.1f}% of ρ⁺"
+    taught = [f"the teacher taught {row['share_taught']:.1f}%"]
+    if row["teachers"] != "single":
+        names = zip(row["teacher"].split(" + "), row["teacher_shares"], strict=True)
+        taught = [f"{escape(name)} taught {share:.1f}%" for name, share in names]
+    lines = [f"{rate} · {', '.join(taught)} of the samples"]
+    if row["step_accs"]:
+        steps = ", ".join(f"{accuracy:.2f}" for accuracy in row["step_accs"])
+        what = "after each teacher" if row["teachers"] == "sequential" else "of each part"
+        lines.append(f"student's top-1 {what}: {steps}")
+    if row["delta_statistics"]:
+        lines.append(
+            f"running statistics alone, on the weights before: Δ {_signed(row['delta_statistics'])}"
+        )
+    if "guard_alpha" in row:
+        alpha = row["guard_alpha"]
+        went = f"{alpha:.0%} of the way" if alpha else "the student stays as it was"
+        lines.append(
+            f"guard: {went} (α = {alpha:g}), judged on {row['guard_n']:,} images; "
+            f"without it Δ {_signed(row['delta_unguarded'])}"
+        )
+    return lines
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.2f}".replace("-", "−")

@@ -1,0 +1,77 @@
+"""Which pairs are transferred: drawn evenly over the differences in accuracy; and teams."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kt_cli.spec import digest
+
+BINS = 20
+
+
+def draw_pairs(
+    accuracies: NDArray[np.float64],
+    keys: Sequence[str],
+    count: int,
+    seed: int,
+    students: Collection[int] | None = None,
+) -> list[tuple[int, int]]:
+    """Ordered pairs (teacher, student), drawn evenly over the range of accuracy differences.
+
+    The differences teacher − student are cut into equal-width bins, and the bins are emptied in
+    turn, each in an order of its own, until `count` pairs are drawn. What is drawn depends on
+    the models and the seed, not on the order in which they are named. Pairs come sorted by
+    student, then teacher, so that what they share is computed once.
+
+    Args:
+        accuracies: (M,) in percent. keys: the M models' identities.
+        count: how many, at most all.
+        students: indices of the models that are taught; None for all.
+    """
+    wanted = ~np.eye(len(keys), dtype=bool)
+    if students is not None:
+        wanted[:, [i for i in range(len(keys)) if i not in students]] = False
+    teacher, student = np.nonzero(wanted)
+    difference = accuracies[teacher] - accuracies[student]
+    low, high = difference.min(initial=0), difference.max(initial=0)
+    bins = np.minimum(BINS - 1, (BINS * (difference - low) / max(high - low, 1e-9)).astype(int))
+    order = np.lexsort((_lots(keys, seed)[teacher, student], bins))
+    turn = np.arange(len(bins)) - np.searchsorted(bins[order], bins[order])
+    bin_lots = np.random.default_rng(seed).random(BINS)
+    drawn = order[np.lexsort((bin_lots[bins[order]], turn))[:count]]
+    return sorted(zip(teacher[drawn].tolist(), student[drawn].tolist(), strict=True),
+                  key=lambda pair: (pair[1], pair[0]))  # fmt: skip
+
+
+def _lots(keys: Sequence[str], seed: int) -> NDArray[np.uint64]:
+    """A random number for each ordered pair [t, s], from the two models' keys and the seed."""
+    one, other = (
+        np.array([int(digest([role, seed, key])[:16], 16) for key in keys], np.uint64)
+        for role in ("teacher", "student")
+    )
+    mixed = one[:, None] + other[None]
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # SplitMix64
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def draw_teams(
+    pairs: Sequence[tuple[int, int]], keys: Sequence[str], size: int, seed: int
+) -> list[tuple[list[int], int]]:
+    """Teams (teachers, student) of `size` teachers, one for each student of the drawn pairs.
+
+    A student's drawn teachers come first, so that a team can be compared with its members alone;
+    others are drawn where these are too few, and no team is where there are too few models.
+    """
+    lots = _lots(keys, seed)
+    teams = []
+    for student in sorted({s for _, s in pairs}):
+        drawn = {t for t, s in pairs if s == student}
+        others = [t for t in range(len(keys)) if t != student]
+        ranked = sorted(others, key=lambda t: (t not in drawn, lots[t, student]))
+        if len(ranked) >= size:
+            teams.append((sorted(ranked[:size]), student))
+    return teams

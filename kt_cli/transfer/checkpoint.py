@@ -1,0 +1,80 @@
+"""The state of an interrupted training: one safetensors file, written atomically."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from kt_cli.files import atomic_file
+
+EVERY_SECONDS = 180.0
+# An epoch that took less is sooner done again than written down.
+WORTH_SECONDS = 5.0
+
+
+@dataclass
+class Checkpoint:
+    """Where a training keeps its state, and how often.
+
+    Attributes:
+        path: of the file. seconds: between two of them within an epoch.
+    """
+
+    path: Path
+    seconds: float = EVERY_SECONDS
+    _last: float = field(default_factory=time.monotonic, repr=False)
+
+    def due(self, epoch_ended: bool = False) -> bool:
+        """Whether it is time for another one."""
+        wait = min(WORTH_SECONDS, self.seconds) if epoch_ended else self.seconds
+        return time.monotonic() - self._last >= wait
+
+    def save(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        """Replace what is there.
+
+        Raises:
+            WriteError: it could not be written; the earlier one is left as it was.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        # Copies: safetensors takes neither shared nor non-contiguous memory.
+        values = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        with atomic_file(self.path) as temporary:
+            try:
+                save_file(values, temporary, metadata={"kt": json.dumps(dict(about))})
+            except SafetensorError as error:  # what it makes of a full disk
+                raise OSError(str(error)) from error
+        self._last = time.monotonic()
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and what was said about them; None where there is nothing to go on from."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, "pt") as file:
+                about = json.loads(file.metadata()["kt"])
+                return {name: file.get_tensor(name).clone() for name in file.keys()}, about  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return None
+
+
+def of_run(folder: Path, run_id: str, part: str = "0") -> Checkpoint:
+    """Where a run that saves its results in `folder` keeps the state of one of its trainings."""
+    return Checkpoint(folder / ".checkpoints" / f"{run_id}-{part}.safetensors", EVERY_SECONDS)
+
+
+def remove_all(folder: Path, run_id: str) -> None:
+    """Remove the checkpoints of a run, and their folder when it was the last one."""
+    home = folder / ".checkpoints"
+    for path in home.glob(f"*{run_id}-*.safetensors*"):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        home.rmdir()

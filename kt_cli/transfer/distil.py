@@ -1,0 +1,154 @@
+"""One training of a student towards its targets, as its method says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kt_cli.data.views import Views, preprocess, seed_of
+from kt_cli.device import place
+from kt_cli.spec import TransferSpec
+from kt_cli.transfer import methods, normalisation
+from kt_cli.transfer.checkpoint import Checkpoint
+from kt_cli.transfer.contrast import Contrast
+from kt_cli.transfer.interpolation import SlowWeights, copied
+from kt_cli.transfer.methods import Lesson
+from kt_cli.transfer.targets import Targets
+from kt_cli.transfer.train import Loop, OnEpoch, Order, Record, fit
+from kt_cli.zoo.features import FeatureTap, width
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How a training went, one value for each epoch.
+
+    Attributes:
+        losses: mean training loss.
+        accuracies: of the student on the views that it was trained on, in percent.
+        shares: for each teacher, the samples that it taught, in percent.
+        waiting: share of the time spent waiting for views, in percent.
+    """
+
+    losses: tuple[float, ...]
+    accuracies: tuple[float, ...]
+    shares: tuple[tuple[float, ...], ...]
+    waiting: float
+
+    @classmethod
+    def of(cls, record: Record) -> Curve:
+        percent = 100 * record.means
+        shares = tuple(tuple(column.tolist()) for column in percent[:, 1:].T)
+        return cls(record.losses, tuple(percent[:, 0].tolist()), shares, 100 * record.waiting)
+
+
+def order_of(spec: TransferSpec, n: int) -> Order:
+    """How a transfer goes through n images."""
+    return Order(n, spec.epochs, spec.batch_size, spec.micro_batch, spec.seed)
+
+
+def distil(
+    student: nn.Module,
+    data_config: Mapping[str, Any],
+    views: Views,
+    targets: Targets,
+    spec: TransferSpec,
+    *,
+    teacher_width: int = 0,
+    checkpoint: Checkpoint | None = None,
+    on_epoch: OnEpoch = lambda done, total: None,
+) -> Curve:
+    """Train `student` in place, with SGD as the paper does.
+
+    Args:
+        data_config: its preprocessing at training size.
+        teacher_width: pooled features of the teacher, where the method distils them.
+
+    Raises:
+        NotFinite: the loss is not finite.
+    """
+    spec = spec.settled
+    method = methods.find(spec.method)
+    place(student, views.device, spec.amp)
+    prepare = preprocess(data_config, views.device)
+    tap = FeatureTap(student, method.features)
+    contrast = _contrast(student, teacher_width, views, spec) if method.contrast else None
+    order = order_of(spec, len(views))
+    slow = _Slow(student, spec, order.updates_per_epoch) if method.slow else None
+    run = torch.compile(student) if spec.compile and not method.features else student
+
+    def loss_of(epoch: int, indices: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        taught = targets.taught(indices, images)
+        logits = run(prepare(images))
+        here = views.here(indices)
+        features = tap.take() if method.features else None
+        lesson = Lesson(logits.float(), taught.target, taught.weight, views.labels[here], here,
+                        features, taught.features, contrast)  # fmt: skip
+        right = (logits.detach().argmax(dim=1) == lesson.labels).sum()[None]
+        told = taught.weights[:, 1:]
+        if taught.weight is not None:
+            told = told * taught.weight[:, None]
+        return method.loss(lesson, spec), torch.cat([right, told.sum(dim=0)])
+
+    def after_update(updates: int) -> None:
+        if slow is not None:
+            slow.after_update(updates)
+
+    kept: dict[str, Mapping[str, Tensor]] = {}
+    if slow is not None:
+        kept["slow"] = slow.weights.state
+    if contrast is not None:
+        kept["contrast"] = contrast.state_dict()
+    loop = Loop(spec.amp, spec.bn, begin_epoch=targets.begin, after_update=after_update,
+                kept=kept, checkpoint=checkpoint, on_epoch=on_epoch)  # fmt: skip
+    optimizer = _optimizer([student, *([contrast] if contrast is not None else [])], spec)
+    try:
+        record = fit(student, optimizer, views, loss_of, targets.count, order, loop)
+    finally:
+        tap.close()
+    if slow is not None:
+        student.load_state_dict(slow.weights.state)
+    if spec.bn == "recompute":
+        normalisation.recompute(student, views, prepare)
+    return Curve.of(record)
+
+
+class _Slow:
+    """Slow weights of a student; with `reference_compat` as the authors' code has them.
+
+    There they start after the first update, and the student restarts from them every epoch.
+    """
+
+    def __init__(self, student: nn.Module, spec: TransferSpec, updates_per_epoch: int) -> None:
+        assert spec.mcl_every is not None
+        self.weights = SlowWeights(student, spec.mcl_tau, spec.mcl_every)
+        self._student, self._compat = student, spec.reference_compat
+        self._epoch = updates_per_epoch
+
+    def after_update(self, updates: int) -> None:
+        if self._compat and updates == 1:
+            for name, value in copied(self._student).items():
+                self.weights.state[name].copy_(value)
+        self.weights.after_update(self._student, updates)
+        if self._compat and updates % self._epoch == 0:
+            self._student.load_state_dict(self.weights.state)
+
+
+def _contrast(student: nn.Module, teacher_width: int, views: Views, spec: TransferSpec) -> Contrast:
+    seed = seed_of("contrast", spec.seed)
+    return Contrast(width(student), teacher_width, views.labels, seed).to(views.device)
+
+
+def _optimizer(modules: Sequence[nn.Module], spec: TransferSpec) -> torch.optim.SGD:
+    assert spec.lr is not None
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    return torch.optim.SGD(
+        parameters,
+        lr=spec.lr * spec.batch_size / 256,
+        momentum=spec.momentum,
+        weight_decay=spec.weight_decay,
+        fused=parameters[0].is_cuda,
+    )

@@ -1,0 +1,64 @@
+"""Weights between weights: slow weights, the mean of several, the line between two.
+
+A state is the `state_dict` of a module. Floating-point tensors are mixed; what counts (integer
+buffers such as `num_batches_tracked`) is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+State = Mapping[str, Tensor]
+
+
+def copied(module: nn.Module) -> dict[str, Tensor]:
+    """The module's state, in memory of its own."""
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+class SlowWeights:
+    """θ_slow ← τ θ_slow + (1 − τ) θ every N updates, from θ₀ (momentum-based continual learning).
+
+    Args:
+        tau, every: τ and N.
+        state: of θ_slow, where it goes on from there; the module's own otherwise.
+    """
+
+    def __init__(self, module: nn.Module, tau: float, every: int) -> None:
+        self.state, self._tau, self._every = copied(module), tau, every
+
+    @torch.no_grad()
+    def after_update(self, module: nn.Module, updates: int) -> None:
+        """Take a step after every N-th update. updates: how many there were, this one included."""
+        if updates % self._every:
+            return
+        for name, value in module.state_dict().items():
+            slow = self.state[name]
+            if slow.is_floating_point():
+                slow.lerp_(value.to(slow.dtype), 1 - self._tau)
+            else:
+                slow.copy_(value)
+
+
+def mean(states: Sequence[State]) -> dict[str, Tensor]:
+    """The mean of several states (model soup, Wortsman et al., 2022); counts of the first."""
+    first = states[0]
+    return {
+        name: torch.stack([s[name] for s in states]).mean(dim=0)
+        if value.is_floating_point()
+        else value.clone()
+        for name, value in first.items()
+    }
+
+
+def between(start: State, end: State, alpha: float) -> dict[str, Tensor]:
+    """(1 − α) θ₀ + α θ₁; exactly θ₀ or θ₁ at the ends, counts of θ₁ elsewhere."""
+    if alpha in (0, 1):
+        return dict(end if alpha else start)
+    return {
+        name: torch.lerp(start[name], value, alpha) if value.is_floating_point() else value
+        for name, value in end.items()
+    }

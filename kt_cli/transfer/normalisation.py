@@ -1,0 +1,64 @@
+"""Running statistics of batch normalisation: updated, kept, or estimated anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from kt_cli.data.views import Views, seed_of
+
+IMAGES = 4096  # at most, for an estimate
+BATCH = 64
+
+
+def layers(module: nn.Module) -> list[_BatchNorm]:
+    """The layers of a module that keep running statistics."""
+    return [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, _BatchNorm) and layer.track_running_stats
+    ]
+
+
+def statistics(module: nn.Module) -> set[str]:
+    """Names in the module's state of all running statistics."""
+    mine = {id(buffer) for layer in layers(module) for buffer in layer.buffers()}
+    return {name for name, buffer in module.named_buffers() if id(buffer) in mine}
+
+
+def set_training(module: nn.Module, bn: str) -> None:
+    """Training mode; with bn = "eval" the normalisation layers use and keep their statistics."""
+    module.train()
+    if bn == "eval":
+        for layer in layers(module):
+            layer.eval()
+
+
+@torch.no_grad()
+def recompute(module: nn.Module, views: Views, prepare: Callable[[Tensor], Tensor]) -> None:
+    """Estimate running statistics anew, as means over batches of views that nothing distorts.
+
+    Leaves the module in evaluation mode. Where it keeps no statistics, nothing happens.
+
+    Args:
+        views: of the training images; at most IMAGES of them are seen, a fixed random choice.
+    """
+    normalising = layers(module)
+    module.eval()
+    if not normalising:
+        return
+    before = [layer.momentum for layer in normalising]
+    for layer in normalising:
+        layer.reset_running_stats()
+        layer.momentum = None  # a cumulative mean
+        layer.train()
+    generator = torch.Generator().manual_seed(seed_of("statistics"))
+    chosen = torch.randperm(len(views), generator=generator)[:IMAGES]
+    for indices in chosen.tensor_split(max(1, round(len(chosen) / BATCH))):
+        module(prepare(views.plain(indices)))
+    for layer, momentum in zip(normalising, before, strict=True):
+        layer.momentum = momentum
+    module.eval()

@@ -1,0 +1,72 @@
+"""Pooled features of timm models: what goes into the classifier."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from kt_cli.errors import UsageError
+from kt_cli.zoo.load import whole
+
+
+class FeatureTap:
+    """A module whose pooled features can be taken after each forward pass.
+
+    Args:
+        wanted: whether features are taken at all; where not, nothing is hooked.
+
+    Raises:
+        UsageError: features are wanted, and the module has no classifier of a known kind.
+    """
+
+    def __init__(self, module: nn.Module, wanted: bool = True) -> None:
+        self.module = module
+        self._taken: Tensor | None = None
+        self._hooks = []
+        if wanted:
+            head = classifier(module)
+            if head is None:
+                raise UsageError("the model has no pooled features before a classifier")
+            self._hooks = [head.register_forward_pre_hook(self._take)]
+
+    def take(self) -> Tensor:
+        """(b, d) features of the last forward pass."""
+        assert self._taken is not None, "no forward pass went through the classifier"
+        taken, self._taken = self._taken, None
+        return taken.flatten(1)
+
+    def close(self) -> None:
+        """Take the hook off the module."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _take(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._taken = inputs[0]
+
+
+def classifier(module: nn.Module) -> nn.Module | None:
+    """A timm model's classifier: linear, or a convolution of one pixel; None where it has none.
+
+    Of distilled models, which have two, the one of the labels.
+    """
+    find = cast(Any, getattr(whole(module), "get_classifier", None))
+    head = find() if find is not None else None
+    if isinstance(head, (tuple, list)):
+        head = head[0]
+    weight = getattr(head, "weight", None)
+    if not isinstance(weight, Tensor) or weight[0].numel() != weight.shape[1]:
+        return None
+    return cast(nn.Module, head)
+
+
+def width(module: nn.Module) -> int:
+    """The number of pooled features.
+
+    Raises:
+        UsageError: as `FeatureTap`.
+    """
+    head = classifier(module)
+    if head is None:
+        raise UsageError("the model has no pooled features before a classifier")
+    return int(cast(Tensor, head.weight).shape[1])

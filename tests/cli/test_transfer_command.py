@@ -1,0 +1,370 @@
+"""`kt transfer` as its user meets it: screens, what stays after a failure, kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from kt_cli.cli import screen
+from kt_cli.data.sources import open_data
+from kt_cli.errors import KtError
+from kt_cli.spec import DataSpec
+from kt_cli.transfer import checkpoint
+from kt_cli.zoo import hub
+
+Kt = Callable[..., tuple[int, str, str]]
+SaveTiny = Callable[..., str]
+DATA = ("--data", "digits", "--fraction", "0.1", "--limit", "60")
+QUICK = (
+    *DATA, "--epochs", "2", "--lr", "0.5", "-b", "32", "--micro-batch", "16", "--augment", "none",
+    "--crop", "1", "--side", "32",
+)  # fmt: skip
+
+
+class Zoo(NamedTuple):
+    vit: str
+    resnet: str
+    mambaout: str
+
+
+@pytest.fixture
+def zoo(save_tiny: SaveTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zoo:
+    """Three models, beside the empty folder in which commands run."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    names = Zoo._fields
+    return Zoo(*(save_tiny(tmp_path / n, seed=i, arch=f"test_{n}") for i, n in enumerate(names)))
+
+
+def content() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*"))
+
+
+def predictions() -> list[Path]:
+    return [path for path in Path(os.environ["KT_CACHE"]).rglob("*") if path.is_file()]
+
+
+# --- screens ---------------------------------------------------------------------------------
+
+
+def numbers(out: str, name: str) -> Any:
+    """Those of a line of the table."""
+    (line,) = [line for line in out.splitlines() if line.startswith(name)]
+    return pytest.approx([float(part) for part in line.removeprefix(name).split()], abs=0.006)
+
+
+def test_the_screen_says_what_the_row_says(kt: Kt, zoo: Zoo) -> None:
+    code, out, err = kt("transfer", zoo.vit, zoo.resnet, *QUICK, "-m", "kl", "-o", "a")
+    assert code == 0 and "Saved the student to a" in err
+    code, text, _ = kt("transfer", zoo.vit, zoo.resnet, *QUICK, "-m", "kl", "-o", "b", "--json")
+    row = json.loads(text)
+    signed = f"{row['delta']:+.2f}".replace("-", "−")
+    assert f"vit → resnet by kl, on {row['n_train']} images; evaluated on 60" in out
+    assert f"transfer delta Δ {signed} points = gain {row['gain']:.2f} − loss" in out
+    assert f"transfer rate {row['transfer_rate']:.1f}% of ρ⁺ · the teacher taught 100.0%" in out
+    assert numbers(out, "student's top-1") == [row["student_acc"], row["after_acc"]]
+    assert numbers(out, "vit's top-1") == [row["teacher_acc"]]
+    assert numbers(out, "teacher right, student wrong (ρ⁺)") == [
+        row["pos_flips"], row["pos_flips_after"],
+    ]  # fmt: skip
+    assert numbers(out, "student right, teacher wrong (ρ⁻)") == [
+        row["neg_flips"], row["neg_flips_after"],
+    ]  # fmt: skip
+    assert ("running statistics alone" in out) == bool(row["delta_statistics"])
+    assert "guard" not in out and content()[0] == "a"
+
+
+def test_the_screen_of_several_teachers(kt: Kt, zoo: Zoo) -> None:
+    several = (zoo.vit, zoo.mambaout, zoo.resnet, *QUICK)
+    code, out, _ = kt("transfer", *several, "--teachers", "sequential", "-o", "s")
+    assert code == 0 and "vit + mambaout → resnet by kl-dp (sequential)" in out
+    assert "student's top-1 after each teacher: " in out and "all teachers wrong (ρ⁻)" in out
+    assert "vit's top-1" in out and "mambaout's top-1" in out and "mambaout taught" in out
+    code, out, _ = kt("transfer", *several, "--teachers", "soup", "-o", "p")
+    assert code == 0 and "(soup)" in out and "student's top-1 of each part: " in out
+    card = Path("p/README.md").read_text()
+    assert "Several teachers: soup" in card and "| mambaout |" in card
+
+
+def test_the_screen_of_a_guard(kt: Kt, zoo: Zoo) -> None:
+    guarded = ("--guard", "--guard-share", "0.2", "--force-guard")
+    code, out, _ = kt("transfer", zoo.vit, zoo.resnet, *QUICK, "-m", "self", *guarded, "-o", "s")
+    held = len(open_data(DataSpec("digits", guard=0.2), training=True).guard or ())
+    assert code == 0 and "by self+guard" in out
+    assert f"guard: the student stays as it was (α = 0), judged on {held} images" in out
+    # A guarded method may be named as such, too.
+    again = ("-m", "self+guard", *guarded, "-o", "t", "--json")
+    code, text, _ = kt("transfer", zoo.vit, zoo.resnet, *QUICK, *again)
+    row = json.loads(text)
+    assert code == 0 and row["method"] == "self+guard" and row["guard_n"] == held
+    assert Path("s/model.safetensors").read_bytes() == Path("t/model.safetensors").read_bytes()
+
+
+def test_names_are_no_markup(kt: Kt, save_tiny: SaveTiny, zoo: Zoo, tmp_path: Path) -> None:
+    odd = save_tiny(tmp_path / "vit[b]", seed=9)
+    code, out, _ = kt("transfer", odd, zoo.vit, *QUICK, "-o", "s")
+    assert code == 0 and "vit[b] → vit" in out and "vit[b]'s top-1" in out
+
+
+def test_without_a_name_the_student_has_its_own(kt: Kt, zoo: Zoo) -> None:
+    code, _, err = kt("transfer", zoo.vit, zoo.resnet, *QUICK, "-m", "kl")
+    (folder,) = Path("students").iterdir()
+    assert code == 0 and folder.name.startswith("resnet-from-vit-kl-") and str(folder) in err
+
+
+def test_settings_that_hardly_move_a_student_are_told(kt: Kt, zoo: Zoo) -> None:
+    code, _, err = kt("transfer", zoo.vit, zoo.resnet, *DATA, "--epochs", "1", "--side", "32",
+                      "-m", "kl", "-o", "s")  # fmt: skip
+    assert code == 0 and "1 updates at learning rate 0.0001 will hardly move" in err
+    slow = ("transfer", zoo.vit, zoo.resnet, *QUICK, "-m", "kl-mcl")
+    code, out, err = kt(*slow, "-o", "t")
+    assert code == 0 and "Lower --mcl-every" in err and "gain 0.00 − loss 0.00" in out
+    code, _, err = kt(*slow, "--mcl-every", "1", "-o", "u")
+    assert code == 0 and "Lower --mcl-tau" in err and "learning rate" not in err
+    suggested = float(err.split("(say ")[1].split(")")[0])
+    code, text, err = kt(*slow, "--mcl-every", "1", "--mcl-tau", str(suggested), "-o", "v",
+                         "--json")  # fmt: skip
+    assert code == 0 and "--mcl" not in err
+    # Of the weights before, as much is left as after 10,000 updates with one step in two.
+    updates = 2 * (json.loads(text)["n_train"] // 32)
+    assert suggested**updates == pytest.approx(0.9999**5_000, abs=0.05)
+
+
+def test_images_without_labels(kt: Kt, zoo: Zoo, tmp_path: Path) -> None:
+    images = open_data(DataSpec("digits"), training=True).training()
+    (tmp_path / "flat").mkdir()
+    for i in range(40):
+        images.read(i).save(tmp_path / "flat" / f"{i}.png")
+    flat = ("--unlabelled", str(tmp_path / "flat"))
+    for method in ("kl", "kl-dp-u", "self"):
+        code, out, err = kt("transfer", zoo.vit, zoo.resnet, *QUICK, *flat, "-m", method,
+                            "--fraction", "1", "-o", method)  # fmt: skip
+        assert code == 0 and "on 40 images; evaluated on 60" in out, err
+    before = content(), len(predictions())
+    code, _, err = kt("transfer", zoo.vit, zoo.resnet, *QUICK, *flat, "-m", "kl-dp", "-o", "x")
+    assert code == 2 and "kl-dp needs labels" in err and "kl-dp-u" in err
+    assert (content(), len(predictions())) == before
+
+
+# --- failures ----------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_is_one_line(kt: Kt, zoo: Zoo) -> None:
+    code, out, err = kt("transfer", zoo.vit, zoo.resnet, *QUICK, "--lr", "1e12", "-o", "s")
+    assert code == 1 and "Error: the loss is " in err and "smaller learning rate" in err
+    assert not out and "Traceback" not in err and not content()
+
+
+@pytest.mark.parametrize("target", ["file/student", "file/deep/student"])
+def test_a_place_that_takes_nothing_is_refused_before_any_work(
+    kt: Kt, zoo: Zoo, target: str
+) -> None:
+    Path("file").write_text("not a folder")
+    code, _, err = kt("transfer", zoo.vit, zoo.resnet, *QUICK, "-o", target)
+    assert code == 1 and "cannot write" in err and target in err and "another folder" in err
+    assert content() == ["file"]
+    assert not [path for path in predictions() if "predictions" in path.parts]
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    kt: Kt, zoo: Zoo, small_disk: Callable[..., Path]
+) -> None:
+    disk = small_disk("300k")
+    command = ("transfer", zoo.vit, zoo.resnet, *QUICK, "-o", str(disk / "s"))
+    code, _, err = kt(*command)
+    assert code == 1 and "No space left" in err and "Free some space" in err
+    assert "Traceback" not in err and not list(disk.iterdir())
+
+
+def test_a_full_cache_is_named(
+    kt: Kt, zoo: Zoo, small_disk: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = small_disk("4k", "cache")
+    monkeypatch.setenv("KT_CACHE", str(disk))
+    code, _, err = kt("transfer", zoo.vit, zoo.resnet, *QUICK, "-o", "s")
+    assert code == 1 and "No space left" in err and str(disk) in err
+    assert not content() and not list(disk.rglob("*.tmp"))
+
+
+# --- the hub -----------------------------------------------------------------------------------
+
+
+class Hub:
+    def __init__(self) -> None:
+        self.pushed: list[tuple[Path, str, bool, str]] = []
+
+    def push(self, folder: Path, repo: str, private: bool, message: str) -> str:
+        assert (folder / "model.safetensors").exists()
+        self.pushed.append((folder, repo, private, message))
+        return f"https://hub.example/{repo}"
+
+
+@pytest.fixture
+def remote(monkeypatch: pytest.MonkeyPatch) -> Hub:
+    found = Hub()
+    monkeypatch.setattr(hub, "require_pushable", lambda repo: None)
+    monkeypatch.setattr(hub, "push", found.push)
+    return found
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_the_student_is_pushed(kt: Kt, zoo: Zoo, remote: Hub, private: bool) -> None:
+    flags = ("--push-to-hub", "me/student", *["--private"] * private)
+    code, out, err = kt("transfer", zoo.vit, zoo.resnet, *QUICK, "-o", "s", *flags, "--json")
+    assert code == 0 and json.loads(out)["student"] == "resnet"
+    assert remote.pushed == [(Path("s"), "me/student", private, "resnet taught by vit (kl-dp)")]
+    assert "https://hub.example/me/student" in err
+
+
+def test_what_cannot_be_pushed_is_refused_before_any_work(
+    kt: Kt, zoo: Zoo, remote: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(repo: str) -> None:
+        raise KtError(f"cannot push to {repo}: no token", "Log in.")
+
+    monkeypatch.setattr(hub, "require_pushable", refuse)
+    code, _, err = kt("transfer", zoo.vit, zoo.resnet, *QUICK, "--push-to-hub", "me/student")
+    assert code == 1 and "cannot push to me/student" in err and "Log in." in err
+    assert not content() and not predictions() and not remote.pushed
+
+
+def test_a_push_that_fails_leaves_the_student(
+    kt: Kt, zoo: Zoo, remote: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> str:
+        raise KtError("pushing failed: 503", "Push it later.")
+
+    monkeypatch.setattr(hub, "push", fail)
+    flags = ("--push-to-hub", "me/student", "-o", "s")
+    code, out, err = kt("transfer", zoo.vit, zoo.resnet, *QUICK, *flags)
+    assert code == 1 and "pushing failed" in err and "transfer delta" in out
+    assert Path("s/model.safetensors").exists()
+
+
+# --- interrupts and kills ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def every_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_run = checkpoint.of_run
+    monkeypatch.setattr(checkpoint, "of_run", lambda *where: replace(of_run(*where), seconds=0.0))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_transfer_goes_on_with_the_same_command(
+    kt: Kt, zoo: Zoo, every_update: None, monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals, code: int,
+) -> None:  # fmt: skip
+    command = ("transfer", zoo.vit, zoo.resnet, *QUICK, "-m", "crd")
+    assert kt(*command, "-o", "whole")[0] == 0
+    done: list[int] = []
+
+    def interrupt(lines: object, at: int, total: int, what: str) -> None:
+        if what == "transfer":
+            done.append(at)
+            if at == 1:
+                os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(screen._Lines, "__call__", interrupt)
+    found, out, err = kt(*command, "-o", "cut")
+    assert found == code and "the same command goes on from there" in err
+    assert not out and "Traceback" not in err and not Path("cut").exists()
+    assert kt(*command, "-o", "cut")[0] == 0
+    assert done == [1, 2]
+    assert not list(Path().rglob("*.checkpoints*"))
+    whole, cut = (Path(name, "model.safetensors").read_bytes() for name in ("whole", "cut"))
+    assert whole == cut
+
+
+# Imports once; the command runs in a child, which is killed when its checkpoint has been written
+# a random number of times, a random moment later. Prints how many were killed.
+KILLER = """
+import os, random, signal, sys, time
+from dataclasses import replace
+from pathlib import Path
+import sklearn.datasets, timm, torch
+import kt_cli.sweep.transfer
+from kt_cli.cli.app import main
+from kt_cli.transfer import checkpoint
+
+target, kills = Path(sys.argv[1]), int(sys.argv[2])
+of_run = checkpoint.of_run
+checkpoint.of_run = lambda *where: replace(of_run(*where), seconds=0.0)
+rng = random.Random(0)
+
+def written():
+    try:
+        found = [p.stat() for p in target.parent.glob(".checkpoints/*.safetensors")]
+    except FileNotFoundError:
+        return None
+    return [(s.st_ino, s.st_mtime_ns) for s in found]
+
+def start():
+    pid = os.fork()
+    if pid:
+        return pid
+    torch.set_num_threads(1)
+    sys.argv = ["kt", "transfer", *sys.argv[3:], "-o", str(target)]
+    try:
+        main()
+    except SystemExit as done:
+        os._exit(done.code or 0)
+    os._exit(0)
+
+def killed(wanted):
+    pid, seen, before = start(), 0, written()
+    while seen < wanted:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            raise SystemExit(f"it ended too early: {os.waitstatus_to_exitcode(status)}")
+        now = written()
+        if now not in (None, before):
+            seen, before = seen + 1, now
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, 0.03))
+    os.kill(pid, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+
+print(sum(killed(rng.randint(1, 3)) for _ in range(kills)))
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(start(), 0)[1]))
+"""
+
+
+def killed(target: Path, kills: int, arguments: tuple[str, ...]) -> None:
+    target.parent.mkdir()
+    command = [sys.executable, "-c", KILLER, str(target), str(kills), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert f"{kills}\n" in done.stdout and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "teachers", "kills"),
+    [("crd", ("vit", "mambaout"), 10), ("xekl-mcl", ("vit",), 4)],
+)
+def test_killed_again_and_again_it_ends_in_the_same_student(
+    zoo: Zoo, tmp_path: Path, method: str, teachers: tuple[str, ...], kills: int
+) -> None:
+    models = [*(getattr(zoo, name) for name in teachers), zoo.resnet]
+    together = ("--teachers", "sequential") if len(teachers) > 1 else ()
+    # 5 updates an epoch, in 3 epochs of each teacher.
+    arguments = (*models, *QUICK, "--epochs", "3", "-b", "16", "--micro-batch", "8", "--lr", "0.2",
+                 "--mcl-tau", "0.5", "--mcl-every", "2", "--augment", "paper", "-m", method,
+                 *together)  # fmt: skip
+    killed(tmp_path / "whole" / "s", 0, arguments)
+    killed(tmp_path / "cut" / "s", kills, arguments)
+    for name in ("model.safetensors", "config.json", "README.md"):
+        whole, cut = (tmp_path / folder / "s" / name for folder in ("whole", "cut"))
+        assert whole.read_bytes() == cut.read_bytes(), name
+    assert [path.name for path in (tmp_path / "cut").iterdir()] == ["s"]
