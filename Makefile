@@ -19,13 +19,17 @@ demo: setup  ## train a small zoo on real digits, sweep it, show the tables
 test: setup  ## all tests, offline, on the CPU
 	$(BIN)/python -m pytest -n $(JOBS)
 
-bench: setup  ## time and memory of pairs and predictions, with their ratios (minutes)
+bench: setup  ## time and memory of pairs, predictions and transfers, with their ratios (minutes)
 	$(BIN)/python -m benchmarks.pairs
 	$(BIN)/python -m benchmarks.predict
+	$(BIN)/python -m benchmarks.train
+	$(BIN)/python -m benchmarks.reuse
 
 bench-all: setup  ## the same, and all pairs of 1,556 models
 	$(BIN)/python -m benchmarks.pairs --all
 	$(BIN)/python -m benchmarks.predict
+	$(BIN)/python -m benchmarks.train
+	$(BIN)/python -m benchmarks.reuse
 
 lint: setup  ## ruff and mypy strict
 	$(BIN)/ruff check .
