@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kt_cli.errors import DataError
+from kt_cli.errors import DataError, unknown
 from kt_cli.spec import (
     DataSpec,
     Model,
@@ -109,11 +110,18 @@ class Planner:
         self.spec, self.folder, self._models = spec, folder, tuple(models)
         self._data: DataSpec = spec.data
         self._images = images
+        self._require_students()
         self._zoo_ids, self._retry, self._on_skip = tuple(zoo_ids), retry_failed, on_skip
         self._how = spec.transfer.evaluation
         self._about_pairs = PairsSpec(
             self._how.size, self._how.amp, spec.class_embedding, spec.flips_by_class
         )
+
+    def _require_students(self) -> None:
+        named = [model.name for model in self._models] + [entry.name for entry in self.spec.zoo]
+        for glob in self.spec.students:
+            if not any(fnmatchcase(name, glob) for name in named):
+                raise unknown("student", glob, named)
 
     def stages(self) -> list[Stage]:
         return [self.stage(name) for name in STAGES]

@@ -191,6 +191,8 @@ def require_possible(spec: TransferSpec, teachers: int, labelled: bool) -> None:
     if spec.reference_compat and not method.compat:
         able = ", ".join(n for n, m in METHODS.items() if m.compat)
         raise UsageError(f"--reference-compat changes nothing in {name}", f"It is for {able}.")
+    if spec.compile and method.features:
+        raise UsageError(f"--compile cannot be had with {name}, which reads inside the student")
     chooses = method.partition is not partition.teacher_only or method.features
     if spec.settled.distil_on != "all" and chooses:
         raise UsageError(f"--distil-on {spec.distil_on} is for kl and xekl, not for {name}")

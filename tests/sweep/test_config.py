@@ -25,6 +25,37 @@ FULL: dict[str, Any] = {
 }
 
 
+GRID: dict[str, Any] = {
+    **FULL,
+    "transfer": {
+        "methods": ["kl", "kl-dp+guard"], "lr": [0.1, 1], "bn": ["train", "eval"], "kd_lambda": 0.4,
+        "teachers": "parallel", "team": 2, "students": "res*", "target_budget": 1,
+    },
+}  # fmt: skip
+
+
+def test_lists_of_settings_are_a_grid() -> None:
+    spec = build(GRID, "x")
+    points = {(t.method, t.seed, t.lr, t.bn, t.kd_lambda) for t in spec.transfers()}
+    assert points == {
+        (method, 0, lr, bn, 0.4)
+        for method in ("kl", "kl-dp+guard")
+        for lr in (0.1, 1.0)
+        for bn in ("train", "eval")
+    }
+    assert len({t.settings for t in spec.transfers()}) == 4  # methods share a table, points do not
+
+
+def test_teams_teach_by_methods_that_can_choose() -> None:
+    spec = build(GRID, "x")
+    assert {(t.method, t.teachers) for t in spec.team_transfers()} == {("kl-dp+guard", "parallel")}
+    both = build({**GRID, "transfer": {**GRID["transfer"], "teachers": ["soup", "parallel"]}}, "x")
+    ways = [(t.method, t.teachers) for t in both.team_transfers()]
+    assert ways.count(("kl", "soup")) == 4 and ("kl", "parallel") not in ways
+    assert both.transfer_count(3) == both.pair_count(3) * 8 + 3 * 12
+    assert both.transfer_count(2) == both.pair_count(2) * 8  # too few for a team
+
+
 def test_a_file_becomes_a_spec() -> None:
     spec = build(FULL, "other")
     assert spec == SweepSpec(
@@ -43,7 +74,7 @@ def test_a_file_becomes_a_spec() -> None:
 
 
 def test_the_resolved_file_builds_the_same_sweep() -> None:
-    for tables in (FULL, {"models": ["a"]}, {**FULL, "transfer": {"pairs": "all"}}):
+    for tables in (FULL, {"models": ["a"]}, {**FULL, "transfer": {"pairs": "all"}}, GRID):
         spec = build(tables, "name")
         assert build(tomllib.loads(to_toml(spec)), "other") == spec
 
@@ -64,6 +95,16 @@ def test_the_projects_own_sweeps_are_valid(repository: Path) -> None:
         ({"transfer": {"lr": "high"}}, "lr must be float"),
         ({"transfer": {"epochs": 1.5}}, "epochs must be int"),
         ({"transfer": {"epochs": 0}}, "epochs must be positive"),
+        ({"transfer": {"lr": []}}, "lr must list values"),
+        ({"transfer": {"lr": [0.1, 0.1]}}, "lr must list values"),
+        ({"transfer": {"lr": [0.1, "high"]}}, "lr must be float"),
+        ({"transfer": {"lr": [0.1, -1]}}, "lr must be positive"),
+        ({"transfer": {"bn": ["train", "evil"]}}, "evil.*eval"),
+        ({"transfer": {"epochs": [1, 2]}}, "epochs must be int"),
+        ({"transfer": {"teachers": ["paralel"]}}, "paralel.*parallel"),
+        ({"transfer": {"team": 1}}, "team"),
+        ({"transfer": {"target_budget": 0}}, "target_budget"),
+        ({"transfer": {"distil_on": "flips"}}, "flips"),
         ({"transfer": {"pairs": -3}}, "-3"),
         ({"transfer": {"pairs": "some"}}, "some"),
         ({"transfer": {"crop": 1.5}}, "crop"),

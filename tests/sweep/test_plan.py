@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kt_cli import store
+from kt_cli.errors import UnknownName
 from kt_cli.spec import DataSpec, Model, PretrainSpec, Run
 from kt_cli.sweep.config import SweepSpec
 from kt_cli.sweep.draw import draw_pairs
@@ -147,6 +148,85 @@ def test_students_are_kept_on_request(tmp_path: Path) -> None:
     runs = planner(tmp_path, replace(SPEC, save_students=True)).stage("transfer").todo or ()
     assert {run.out for run in runs} == {f"students/{run.id}" for run in runs}
     assert not any(run.out for run in planner(tmp_path).stage("transfer").todo or ())
+
+
+def test_only_named_students_are_taught(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    spec = replace(SPEC, pairs="all", students=("model[12]",))
+    stage = planner(tmp_path, spec).stage("transfer")
+    pairs = {(run.models[0].name, run.models[-1].name) for run in stage.todo or ()}
+    names = [m.name for m in MODELS]
+    assert pairs == {(t, s) for s in ("model1", "model2") for t in names if t != s}
+    with pytest.raises(UnknownName, match="modle1"):
+        planner(tmp_path, replace(SPEC, students=("modle1",)))
+
+
+def test_each_student_has_a_team_of_its_drawn_teachers(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    spec = replace(SPEC, pairs=6, methods=("kl", "kl-dp"), teachers=("parallel", "soup"), team=2)
+    runs = planner(tmp_path, spec).stage("transfer").todo or ()
+    alone = [run for run in runs if len(run.models) == 2]
+    teams = [run for run in runs if len(run.models) == 3]
+    assert len(alone) == 6 * 2 * 2 and {run.settings.teachers for run in alone} == {"single"}
+    for team in teams:
+        *teachers, student = team.models
+        drawn = {run.models[0] for run in alone if run.models[-1] is student}
+        assert student not in teachers and len(set(teachers)) == 2
+        assert len(drawn & set(teachers)) == min(2, len(drawn))
+    ways = {(run.settings.method, run.settings.teachers) for run in teams}
+    assert ways == {("kl", "soup"), ("kl-dp", "soup"), ("kl-dp", "parallel")}
+    students = [run.models[-1].name for run in runs]
+    assert sum(a != b for a, b in itertools.pairwise(students)) == len(set(students)) - 1
+    assert len(teams) == len(set(students)) * 3 * 2
+    with_four = replace(spec, team=4)  # there are only three others
+    assert all(
+        len(r.models) == 2 for r in planner(tmp_path, with_four).stage("transfer").todo or ()
+    )
+
+
+def test_guarded_runs_are_of_other_data(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    runs = planner(tmp_path, replace(SPEC, methods=("kl", "kl+guard"))).stage("transfer").todo or ()
+    assert {(run.settings.method, run.data_id) for run in runs} == {
+        ("kl", "train"), ("kl+guard", "train+guard"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("images", "augment", "budget", "kind", "why"),
+    [
+        (100, "none", 1, "memory", "fit in memory"),
+        (100, "paper", 1, "memory", "fit in memory"),
+        (10**6, "none", 100, "disk", "half precision"),
+        (10**6, "none", 1, "topk", "exceed the budget"),
+        (10**8, "none", 1, "online", "exceed the budget"),
+    ],
+)
+def test_where_targets_are_kept(
+    tmp_path: Path, images: int, augment: str, budget: int, kind: str, why: str
+) -> None:
+    predict_all(tmp_path)
+    spec = replace(
+        SPEC, methods=("kl-dp", "flip-avg"), target_budget=budget,
+        transfer=replace(SPEC.transfer, augment=augment),
+    )  # fmt: skip
+    about = replace(IMAGES, training=images, classes=1000)
+    stage = Planner(spec, tmp_path, MODELS, about).stage("transfer")
+    assert why in stage.note
+    for run in stage.todo or ():
+        settings = run.settings
+        if kind != "topk":
+            assert (settings.keep_targets, settings.target_topk) == (kind, 0)
+        elif settings.method == "flip-avg":  # a mean of logits needs all of them
+            assert (settings.keep_targets, settings.target_topk) == ("online", 0)
+        else:
+            assert settings.keep_targets == "disk" and 10 <= settings.target_topk < 1000
+
+
+def test_one_use_is_not_worth_keeping(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    spec = replace(SPEC, methods=("kl",), seeds=(0,), pairs=1)
+    assert "computed as they are needed" in planner(tmp_path, spec).stage("transfer").note
 
 
 @pytest.mark.parametrize("count", [0, 1, 40, 400, 89_700])

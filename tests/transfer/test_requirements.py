@@ -141,3 +141,9 @@ def test_given_values_stay() -> None:
     assert values("xekl-mcl", **given, reference_compat=True) == tuple(given.values())
     settled = spec_of("xekl-mcl").settled
     assert settled.settled == settled and replace(settled, lr=None).settled == settled
+
+
+@pytest.mark.parametrize("name", ["crd", "cd"])
+def test_what_reads_features_is_not_compiled(name: str) -> None:
+    assert "--compile" in refused(name, compile=True).message
+    methods.require_possible(spec_of("kl-dp", compile=True), 1, labelled=True)
