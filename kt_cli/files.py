@@ -10,11 +10,15 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kt_cli.errors import WriteError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RENAME_TRIES = 10
 
@@ -85,6 +89,25 @@ def write_text(target: Path, text: str) -> None:
     """Write `text` to `target` atomically (UTF-8)."""
     with atomic_file(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors as one safetensors file; not atomic by itself.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    # Copies: safetensors takes neither shared nor non-contiguous memory.
+    values = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    try:
+        save_file(values, path, metadata=dict(metadata) if metadata else None)
+    except SafetensorError as error:  # what it makes of a full disk
+        raise OSError(str(error)) from error
 
 
 def _fsync(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kt_cli.files import atomic_file
+from kt_cli.files import atomic_file, save_tensors
 
 EVERY_SECONDS = 180.0
 # An epoch that took less is sooner done again than written down.
@@ -42,16 +42,8 @@ class Checkpoint:
         Raises:
             WriteError: it could not be written; the earlier one is left as it was.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
-        # Copies: safetensors takes neither shared nor non-contiguous memory.
-        values = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
         with atomic_file(self.path) as temporary:
-            try:
-                save_file(values, temporary, metadata={"kt": json.dumps(dict(about))})
-            except SafetensorError as error:  # what it makes of a full disk
-                raise OSError(str(error)) from error
+            save_tensors(temporary, tensors, {"kt": json.dumps(dict(about))})
         self._last = time.monotonic()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kt_cli.files import atomic_file, cache_folder
+from kt_cli.files import atomic_file, cache_folder, save_tensors
 from kt_cli.transfer.answers import Answers
 
 MEMORY, DISK, ONLINE = "memory", "disk", "online"
@@ -59,20 +59,13 @@ class Disk:
         Raises:
             WriteError: the file cannot be written.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
         path = cache_folder("targets") / f"{key[:24]}.safetensors"
         found = self._read(str(path))
         if found is not None:
             return found
         answers = compute()
         with atomic_file(path) as temporary:
-            try:
-                tensors = {k: v.contiguous() for k, v in answers.tensors().items()}
-                save_file(tensors, temporary)
-            except SafetensorError as error:  # what it makes of a full disk
-                raise OSError(str(error)) from error
+            save_tensors(temporary, answers.tensors())
         return self._read(str(path)) or answers
 
     def _read(self, path: str) -> Answers | None:
@@ -129,7 +122,7 @@ def decide(
     # Four bytes for a class and two for its probability.
     fixed = SAID_BYTES + 4
     fitting = min(MOST_TOPK, int((disk / max(1, images * answers) - fixed) // 6))
-    if fitting >= LEAST_TOPK and fitting < classes:
+    if fitting >= LEAST_TOPK:
         size = images * answers * (6 * fitting + fixed)
         return Decision(DISK, fitting, size, f"{_gb(half)} of all classes exceed the budget")
     return Decision(ONLINE, 0, 0, f"{_gb(half)} exceed the budget, so do the {LEAST_TOPK} "

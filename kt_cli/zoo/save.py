@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from kt_cli.files import atomic_folder
+from kt_cli.files import atomic_folder, save_tensors
 from kt_cli.zoo.own import CONFIG, PREFERRED
 
 PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
@@ -40,9 +40,6 @@ def save(
     Raises:
         WriteError: the folder could not be written; an earlier one is left as it was.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     with atomic_folder(folder) as temporary:
         config = _timm_config(module, temporary / CONFIG) | {"num_classes": num_classes}
         _set_preprocessing(config["pretrained_cfg"], data_config)
@@ -50,10 +47,7 @@ def save(
         config["kt"] = dict(extra)
         text = json.dumps(config, indent=2, ensure_ascii=False)
         (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
-        try:
-            save_file(_tensors(module), temporary / PREFERRED[0], metadata={"format": "pt"})
-        except SafetensorError as error:  # what it makes of a full disk
-            raise OSError(str(error)) from error
+        save_tensors(temporary / PREFERRED[0], module.state_dict(), {"format": "pt"})
         # safetensors makes it private; a model is as readable as the files beside it.
         (temporary / PREFERRED[0]).chmod((temporary / CONFIG).stat().st_mode)
         (temporary / "README.md").write_text(card, encoding="utf-8")
@@ -89,11 +83,3 @@ def _set_preprocessing(pretrained_cfg: dict[str, Any], data_config: Mapping[str,
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    # Copies: safetensors takes neither shared nor non-contiguous memory.
-    return {
-        name: value.detach().cpu().contiguous().clone()
-        for name, value in module.state_dict().items()
-    }
