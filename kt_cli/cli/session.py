@@ -47,6 +47,7 @@ class Session:
     retry_failed: bool = False
     failures: int = 0
     _planner: Planner | None = field(default=None, repr=False)
+    _told: set[str] = field(default_factory=set, repr=False)  # stages whose note was shown
 
     def show_plan(self, console: Console, asked_gpus: int | None) -> list[Stage]:
         """Print the plan; the stages as they stand."""
@@ -76,6 +77,7 @@ class Session:
         console.print(table)
         for stage in stages:
             if stage.note:
+                self._told.add(stage.name)
                 console.print(f"targets: {stage.note}", soft_wrap=True)
         return stages
 
@@ -167,6 +169,8 @@ class Session:
             raise KtError(f"stage {stage.name} cannot start: the stage before it is incomplete")
         self.failures += stage.given_up
         if stage.todo:
+            if stage.note and stage.name not in self._told:
+                screen.note(f"targets: {stage.note}")
             # Here, once, and not in every worker at the same time.
             decode_training_images(stage.todo, progress)
             work = LocalStage(self.folder, stage.todo, self.places)
