@@ -21,6 +21,7 @@ FILES = (
     "class_map", "labels", "valid_labels", "real_labels", "unlabelled", "guard_data",
 )  # of DataSpec  # fmt: skip
 NO_DATA = "no data is named"
+IMAGES, TRAINING = "Images", "Training"  # panels of a command's help
 
 
 class EvalSize(str, Enum):
@@ -31,7 +32,7 @@ class EvalSize(str, Enum):
 DataOption = Annotated[
     str | None,
     typer.Option(
-        "--data", envvar="KT_DATA", metavar="DATA",
+        "--data", rich_help_panel=IMAGES, envvar="KT_DATA", metavar="DATA",
         help="A folder with train/ and val/, a folder of class folders, hfds/NAME, torch/NAME, "
         "or digits.",
     ),
@@ -39,40 +40,70 @@ DataOption = Annotated[
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        "--data-dir", help="Where a timm source keeps its files; or the image folder itself."
+        "--data-dir",
+        rich_help_panel=IMAGES,
+        help="Where a timm source keeps its files; or the image folder itself.",
     ),
 ]
-TrainSplit = Annotated[str, typer.Option(help="Training split of a timm source.")]
-ValSplit = Annotated[str, typer.Option(help="Evaluation split of a timm source.")]
+TrainSplit = Annotated[
+    str, typer.Option(rich_help_panel=IMAGES, help="Training split of a timm source.")
+]
+ValSplit = Annotated[
+    str, typer.Option(rich_help_panel=IMAGES, help="Evaluation split of a timm source.")
+]
 Limit = Annotated[
-    int | None, typer.Option(min=1, help="Evaluate on at most so many images (stratified).")
+    int | None,
+    typer.Option(
+        rich_help_panel=IMAGES, min=1, help="Evaluate on at most so many images (stratified)."
+    ),
 ]
 Fraction = Annotated[
     float | None,
-    typer.Option(help="Share of the training images to use, stratified by class (0–1]."),
+    typer.Option(
+        rich_help_panel=IMAGES,
+        help="Share of the training images to use, stratified by class (0–1].",
+    ),
 ]
-DataSeed = Annotated[int | None, typer.Option(min=0, help="Seed that draws subsets of the images.")]
+DataSeed = Annotated[
+    int | None,
+    typer.Option(rich_help_panel=IMAGES, min=0, help="Seed that draws subsets of the images."),
+]
 Workers = Annotated[
     int | None,
     typer.Option("-j", "--workers", min=0, help="Decoding processes; by default as they pay."),
 ]
 EvalSizeOption = Annotated[
     EvalSize,
-    typer.Option(help="Input size: test_input_size as timm's validate.py, or that of training."),
+    typer.Option(
+        rich_help_panel=IMAGES,
+        help="Input size: test_input_size as timm's validate.py, or that of training.",
+    ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
-Augment = Annotated[str, typer.Option(help="none, flip, affine or paper.")]
-Side = Annotated[int, typer.Option(min=1, help="Side in pixels at which crops are kept.")]
+Seed = Annotated[
+    int, typer.Option(rich_help_panel=TRAINING, min=0, help="Seed of everything random.")
+]
+Augment = Annotated[
+    str, typer.Option(rich_help_panel=TRAINING, help="none, flip, affine or paper.")
+]
+Side = Annotated[
+    int,
+    typer.Option(rich_help_panel=TRAINING, min=1, help="Side in pixels at which crops are kept."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
 ClassMap = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Class names (of folders) in label order, one a line."),
+    typer.Option(
+        rich_help_panel=IMAGES,
+        metavar="FILE",
+        help="Class names (of folders) in label order, one a line.",
+    ),
 ]
 Labels = Annotated[
     Path | None,
     typer.Option(
+        rich_help_panel=IMAGES,
         metavar="FILE",
         help="Ground truth of evaluation images in a flat folder: file name and class, or one "
         "class a line in the order of the files.",
@@ -81,23 +112,30 @@ Labels = Annotated[
 ValidLabels = Annotated[
     Path | None,
     typer.Option(
+        rich_help_panel=IMAGES,
         metavar="FILE",
         help="Line i: number of class i among the outputs of models with more classes.",
     ),
 ]
 RealLabels = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="ReaL labels (JSON), or timm for its copy of ImageNet's."),
+    typer.Option(
+        rich_help_panel=IMAGES,
+        metavar="FILE",
+        help="ReaL labels (JSON), or timm for its copy of ImageNet's.",
+    ),
 ]
 EvalBatch = Annotated[
     int | None,
     typer.Option("-b", "--batch-size", min=1, help="Images per forward pass; by default 128."),
 ]
-Amp = Annotated[bool, typer.Option("--amp", help="Mixed precision.")]
+Amp = Annotated[bool, typer.Option("--amp", rich_help_panel=TRAINING, help="Mixed precision.")]
 AmpType = Annotated[
     str | None,
     typer.Option(
-        "--amp-dtype", help="float16 (default on a GPU) or bfloat16 (default on the CPU)."
+        "--amp-dtype",
+        rich_help_panel=TRAINING,
+        help="float16 (default on a GPU) or bfloat16 (default on the CPU).",
     ),
 ]
 ClassEmbedding = Annotated[
@@ -137,8 +175,10 @@ def precision(amp: bool, dtype: str | None, device: str) -> str:
     """EvalSpec.amp as --amp and --amp-dtype say.
 
     Raises:
-        UnknownName: no such type.
+        UsageError: --amp-dtype alone; UnknownName: no such type.
     """
+    if not amp and dtype is not None:
+        raise UsageError("--amp-dtype changes nothing without --amp", "Add --amp.")
     if not amp:
         return ""
     from kt_cli.sweep.checks import AMP

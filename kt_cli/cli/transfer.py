@@ -15,6 +15,8 @@ from kt_cli.errors import UsageError
 from kt_cli.spec import GUARDED, DataSpec, Model, Run, TransferSpec
 
 DEFAULT = TransferSpec()
+METHOD, NO_HARM, STUDENT = "Method", "To do no harm", "Student"
+TRAINING = options.TRAINING
 
 
 def transfer(
@@ -31,7 +33,9 @@ def transfer(
     unlabelled: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Images without labels to transfer on, in place of train/."
+            rich_help_panel=options.IMAGES,
+            metavar="FOLDER",
+            help="Images without labels to transfer on, in place of train/.",
         ),
     ] = None,
     class_map: options.ClassMap = None,
@@ -43,77 +47,121 @@ def transfer(
         typer.Option(
             "-m",
             "--method",
+            rich_help_panel=METHOD,
             help="kl, xekl, kl-mcl, xekl-mcl, kl-dp, kl-dp-u; self, flip-st, flip-t, flip-avg; "
             "crd, cd.",
         ),
     ] = DEFAULT.method,
     teachers: Annotated[
         str | None,
-        typer.Option(help="Several teachers teach sequential, parallel, or for a soup."),
+        typer.Option(
+            rich_help_panel=METHOD,
+            help="Several teachers teach sequential, parallel, or for a soup.",
+        ),
     ] = None,
     order: Annotated[
-        str, typer.Option(help="Of sequential teachers, by accuracy: asc or desc; or as given.")
+        str,
+        typer.Option(
+            rich_help_panel=METHOD,
+            help="Of sequential teachers, by accuracy: asc or desc; or as given.",
+        ),
     ] = DEFAULT.order,
-    epochs: Annotated[int, typer.Option(min=1)] = DEFAULT.epochs,
+    epochs: Annotated[int, typer.Option(rich_help_panel=TRAINING, min=1)] = DEFAULT.epochs,
     lr: Annotated[
         float | None,
-        typer.Option(help="Learning rate at batch 256; by default 1e-4, of MCL 0.01."),
+        typer.Option(
+            rich_help_panel=TRAINING,
+            help="Learning rate at batch 256; by default 1e-4, of MCL 0.01.",
+        ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option("-b", "--batch-size", min=1, help="Samples per update.")
+        int,
+        typer.Option(
+            "-b", "--batch-size", rich_help_panel=TRAINING, min=1, help="Samples per update."
+        ),
     ] = DEFAULT.batch_size,
     micro_batch: Annotated[
-        int, typer.Option(min=1, help="Samples per forward pass.")
+        int, typer.Option(rich_help_panel=TRAINING, min=1, help="Samples per forward pass.")
     ] = DEFAULT.micro_batch,
-    temperature: Annotated[float, typer.Option(help="T of distillation.")] = DEFAULT.temperature,
+    temperature: Annotated[
+        float, typer.Option(rich_help_panel=METHOD, help="T of distillation.")
+    ] = DEFAULT.temperature,
     kd_lambda: Annotated[
         float | None,
-        typer.Option(help="λ of xekl: weight of distillation; by default 0.5, of MCL 0.68."),
+        typer.Option(
+            rich_help_panel=METHOD,
+            help="λ of xekl: weight of distillation; by default 0.5, of MCL 0.68.",
+        ),
     ] = None,
     kd_topk: Annotated[
-        int | None, typer.Option(min=0, help="Distil the K most probable classes; 0 for all.")
+        int | None,
+        typer.Option(
+            rich_help_panel=METHOD, min=0, help="Distil the K most probable classes; 0 for all."
+        ),
     ] = None,
     distil_on: Annotated[
         str | None,
-        typer.Option(help="kl, xekl: distil on all samples, positive flips, or not-negative ones."),
+        typer.Option(
+            rich_help_panel=METHOD,
+            help="kl, xekl: distil on all samples, positive flips, or not-negative ones.",
+        ),
     ] = None,
     label_smoothing: Annotated[
-        float, typer.Option(help="Of the cross-entropy.")
+        float, typer.Option(rich_help_panel=METHOD, help="Of the cross-entropy.")
     ] = DEFAULT.label_smoothing,
-    mcl_tau: Annotated[float, typer.Option(help="τ of MCL's slow weights.")] = DEFAULT.mcl_tau,
+    mcl_tau: Annotated[
+        float, typer.Option(rich_help_panel=METHOD, help="τ of MCL's slow weights.")
+    ] = DEFAULT.mcl_tau,
     mcl_every: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Updates between two steps of MCL's slow weights; 512 / batch size."
+            rich_help_panel=METHOD,
+            min=1,
+            help="Updates between two steps of MCL's slow weights; 512 / batch size.",
         ),
     ] = None,
     bn: Annotated[
         str,
         typer.Option(
-            help="Statistics of batch normalisation: train (as the paper), eval, or recompute."
+            rich_help_panel=NO_HARM,
+            help="Statistics of batch normalisation: train (as the paper), eval, or recompute.",
         ),
     ] = DEFAULT.bn,
     guard: Annotated[
         bool,
         typer.Option(
-            "--guard", help="Go only as far as images that the student never trained on bear out."
+            "--guard",
+            rich_help_panel=NO_HARM,
+            help="Go only as far as images that the student never trained on bear out.",
         ),
     ] = False,
     guard_data: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Class folders for the guard to judge on.")
+        Path | None,
+        typer.Option(
+            rich_help_panel=NO_HARM,
+            metavar="FOLDER",
+            help="Class folders for the guard to judge on.",
+        ),
     ] = None,
     guard_share: Annotated[
         float | None,
         typer.Option(
-            help="Training images left out; by default what the models' own training left out."
+            rich_help_panel=NO_HARM,
+            help="Training images left out; by default what the models' own training left out.",
         ),
     ] = None,
     force_guard: Annotated[
         bool,
-        typer.Option("--force-guard", help="Guard on images that the student may have seen."),
+        typer.Option(
+            "--force-guard",
+            rich_help_panel=NO_HARM,
+            help="Guard on images that the student may have seen.",
+        ),
     ] = False,
     augment: options.Augment = DEFAULT.augment,
-    crop: Annotated[float, typer.Option(help="Canonical centre crop of a view.")] = DEFAULT.crop,
+    crop: Annotated[
+        float, typer.Option(rich_help_panel=TRAINING, help="Canonical centre crop of a view.")
+    ] = DEFAULT.crop,
     side: options.Side = DEFAULT.side,
     fraction: options.Fraction = None,
     data_seed: options.DataSeed = None,
@@ -123,28 +171,50 @@ def transfer(
     amp: options.Amp = False,
     amp_dtype: options.AmpType = None,
     compile_: Annotated[
-        bool, typer.Option("--compile", help="Compile the student with torch.compile.")
+        bool,
+        typer.Option(
+            "--compile", rich_help_panel=TRAINING, help="Compile the student with torch.compile."
+        ),
     ] = False,
     retry_oom: Annotated[
-        bool, typer.Option("--retry-oom", help="Halve the micro-batch where memory runs out.")
+        bool,
+        typer.Option(
+            "--retry-oom",
+            rich_help_panel=TRAINING,
+            help="Halve the micro-batch where memory runs out.",
+        ),
     ] = False,
     reference_compat: Annotated[
         bool,
-        typer.Option("--reference-compat", help="As the authors' code: see docs/methods.md."),
+        typer.Option(
+            "--reference-compat",
+            rich_help_panel=METHOD,
+            help="As the authors' code: see docs/methods.md.",
+        ),
     ] = False,
     by_class: Annotated[
-        bool, typer.Option("--by-class", help="Also gain and loss of each class (--json).")
+        bool,
+        typer.Option(
+            "--by-class", rich_help_panel=STUDENT, help="Also gain and loss of each class (--json)."
+        ),
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for the student after transfer.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", rich_help_panel=STUDENT, help="Folder for the student after transfer."
+        ),
     ] = None,
     overwrite: options.Overwrite = False,
     push_to_hub: Annotated[
-        str | None, typer.Option(metavar="ORG/NAME", help="Also upload the student to the hub.")
+        str | None,
+        typer.Option(
+            rich_help_panel=STUDENT, metavar="ORG/NAME", help="Also upload the student to the hub."
+        ),
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = (
-        False
-    ),
+    private: Annotated[
+        bool,
+        typer.Option("--private", rich_help_panel=STUDENT, help="Make a new repository private."),
+    ] = (False),
     as_json: options.Json = False,
 ) -> None:
     """Move what the teacher knows and the student does not into the student.
