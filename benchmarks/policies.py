@@ -1,6 +1,6 @@
-"""What hurts a student and what helps, from the rows of two sweeps.
+"""What hurts a student and what helps, from the rows of three sweeps.
 
-    python -m benchmarks.policies results/policies results/statistics
+    python -m benchmarks.policies results/policies results/statistics results/guard
 
 Prints the tables of docs/policies.md. A pair's Δ is the mean over its seeds; intervals are 95%
 bootstrap intervals of the mean over pairs.
@@ -28,18 +28,17 @@ COLUMNS = [
 
 
 def outcomes(folder: Path) -> pd.DataFrame:
-    """One row for each run and both answers to "guarded?"."""
+    """One row for each run; of a guarded one another for what it would have been without."""
     rows = store.read([folder], "transfer", COLUMNS)
     rows = rows[rows["status"] == store.OK]
+    rows["guarded"] = rows["method"].str.endswith("+guard")
     rows["method"] = rows["method"].str.removesuffix("+guard")
     plain = {f"{name}_unguarded": name for name in ("delta", "gain", "loss")}
-    without = rows.drop(columns=list(plain.values())).rename(columns=plain)
-    both = pd.concat([without.assign(guarded=False), rows.assign(guarded=True)])
-    counts = {k: (both[k] * both["n"] / 100).round().astype(int) for k in ("gain", "loss")}
-    both["significant"] = (
-        mcnemar(counts["gain"].to_numpy(), counts["loss"].to_numpy()) < SIGNIFICANT
-    )
-    return both
+    without = rows[rows["guarded"]].drop(columns=list(plain.values())).rename(columns=plain)
+    found = pd.concat([without.assign(guarded=False), rows.drop(columns=list(plain))])
+    counts = [(found[k] * found["n"] / 100).round().astype(int) for k in ("gain", "loss")]
+    found["significant"] = mcnemar(*(c.to_numpy() for c in counts)) < SIGNIFICANT
+    return found
 
 
 def summary(rows: pd.DataFrame) -> list[str]:
@@ -82,10 +81,10 @@ HEAD = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("policies", type=Path, help="results of sweeps/policies.toml")
-    parser.add_argument("statistics", type=Path, help="results of sweeps/statistics.toml")
+    for name in ("policies", "statistics", "guard"):
+        parser.add_argument(name, type=Path, help=f"results of sweeps/{name}.toml")
     chosen = parser.parse_args()
-    print("### All students, running statistics updated as in the paper\n")
+    print("### All methods, running statistics updated as in the paper\n")
     rows = outcomes(chosen.policies)
     print(f"{said(rows)}\n")
     print(markdown(["method", "guard", *HEAD], (
@@ -94,24 +93,35 @@ def main() -> None:
     print("\n### Students with batch normalisation, by policy\n")
     rows = outcomes(chosen.statistics)
     print(f"{said(rows)}\n")
-    print(markdown(["method", "guard", "--bn", *HEAD, "Δ of statistics alone"], (
-        [f"`{method}`", guard, bn, *summary(some), f"{some['delta_statistics'].mean():+.2f}"]
-        for method, guard, both in cells(rows)
+    print(markdown(["method", "--bn", *HEAD, "Δ of statistics alone"], (
+        [f"`{method}`", bn, *summary(some), f"{some['delta_statistics'].mean():+.2f}"]
+        for method, _, both in cells(rows)
         for bn in ("train", "eval", "recompute")
         if len(some := both[both["bn"] == bn])
+    )))  # fmt: skip
+    print("\n### Much to gain and to lose\n")
+    rows = outcomes(chosen.guard)
+    print(f"{said(rows)}\n")
+    print(markdown(["method", "guard", *HEAD, "mean α"], (
+        [f"`{method}`", guard, *summary(some), f"{some['guard_alpha'].mean():.2f}"]
+        for method, guard, some in cells(rows)
     )))  # fmt: skip
 
 
 def said(rows: pd.DataFrame) -> str:
-    return (f"{len(rows) // 2:,} transfers of {rows.groupby(PAIR).ngroups} pairs, "
-            f"{rows['seed'].nunique()} seeds.")  # fmt: skip
+    runs = len(rows) - int(rows["guarded"].sum())
+    return (
+        f"{runs:,} transfers of {rows.groupby(PAIR).ngroups} pairs, {rows['seed'].nunique()} seeds."
+    )
 
 
 def cells(rows: pd.DataFrame) -> Iterable[tuple[str, str, pd.DataFrame]]:
     """The rows of each method, without the guard and with it."""
     for method in sorted(rows["method"].unique(), key=method_rank):
         for guarded, word in ((False, "no"), (True, "yes")):
-            yield method, word, rows[(rows["method"] == method) & (rows["guarded"] == guarded)]
+            some = rows[(rows["method"] == method) & (rows["guarded"] == guarded)]
+            if len(some):
+                yield method, word, some
 
 
 if __name__ == "__main__":

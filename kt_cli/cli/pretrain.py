@@ -140,8 +140,6 @@ def pretrain(
 
 
 def _precision(amp: bool, dtype: str | None) -> str:
-    if not amp:
-        return ""
     from kt_cli.device import pick_device
 
     return options.precision(amp, dtype, pick_device().type)
