@@ -84,35 +84,31 @@ def main() -> None:
     for name in ("policies", "statistics", "guard"):
         parser.add_argument(name, type=Path, help=f"results of sweeps/{name}.toml")
     chosen = parser.parse_args()
-    print("### All methods, running statistics updated as in the paper\n")
-    rows = outcomes(chosen.policies)
-    print(f"{said(rows)}\n")
+    rows = section("All methods, running statistics updated as in the paper", chosen.policies)
     print(markdown(["method", "guard", *HEAD], (
         [f"`{method}`", guard, *summary(some)] for method, guard, some in cells(rows)
     )))  # fmt: skip
-    print("\n### Students with batch normalisation, by policy\n")
-    rows = outcomes(chosen.statistics)
-    print(f"{said(rows)}\n")
+    rows = section("Students with batch normalisation, by policy", chosen.statistics)
     print(markdown(["method", "--bn", *HEAD, "Δ of statistics alone"], (
         [f"`{method}`", bn, *summary(some), f"{some['delta_statistics'].mean():+.2f}"]
         for method, _, both in cells(rows)
         for bn in ("train", "eval", "recompute")
         if len(some := both[both["bn"] == bn])
     )))  # fmt: skip
-    print("\n### Much to gain and to lose\n")
-    rows = outcomes(chosen.guard)
-    print(f"{said(rows)}\n")
+    rows = section("Much to gain and to lose", chosen.guard)
     print(markdown(["method", "guard", *HEAD, "mean α"], (
         [f"`{method}`", guard, *summary(some), f"{some['guard_alpha'].mean():.2f}"]
         for method, guard, some in cells(rows)
     )))  # fmt: skip
 
 
-def said(rows: pd.DataFrame) -> str:
+def section(title: str, folder: Path) -> pd.DataFrame:
+    """Head a table of a sweep, and give its rows."""
+    rows = outcomes(folder)
     runs = len(rows) - int(rows["guarded"].sum())
-    return (
-        f"{runs:,} transfers of {rows.groupby(PAIR).ngroups} pairs, {rows['seed'].nunique()} seeds."
-    )
+    pairs, seeds = rows.groupby(PAIR).ngroups, rows["seed"].nunique()
+    print(f"\n### {title}\n\n{runs:,} transfers of {pairs} pairs, {seeds} seeds.\n")
+    return rows
 
 
 def cells(rows: pd.DataFrame) -> Iterable[tuple[str, str, pd.DataFrame]]:

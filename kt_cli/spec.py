@@ -81,6 +81,7 @@ class DataSpec:
 
 NO_DATA = DataSpec("")
 GUARDED = "+guard"
+TOGETHER = " + "  # between the names of several teachers in a row
 _MCL = {"lr": 0.01, "distil_on": "not-negative"}
 # Settings that the authors chose for each method; those of all others under "".
 PUBLISHED: dict[str, dict[str, Any]] = {

@@ -101,7 +101,7 @@ def complementarity(
         images = _images(resolved, spec, cached_only)
     device = pick_device()
     how = predict.How(
-        EvalSpec(eval_size.value, options.precision(amp, amp_dtype, device.type)),
+        EvalSpec(eval_size.value, options.precision(amp, amp_dtype)),
         device,
         logits=logits,
         mode=predict.REFRESH if refresh else predict.CACHED_ONLY if cached_only else predict.REUSE,

@@ -171,8 +171,8 @@ def file_path(path: Path | str) -> str:
     return str(path) if str(path) == "timm" else str(Path(path).expanduser().absolute())
 
 
-def precision(amp: bool, dtype: str | None, device: str) -> str:
-    """EvalSpec.amp as --amp and --amp-dtype say.
+def precision(amp: bool, dtype: str | None) -> str:
+    """The type of mixed precision that --amp and --amp-dtype say; "" for none.
 
     Raises:
         UsageError: --amp-dtype alone; UnknownName: no such type.
@@ -181,9 +181,10 @@ def precision(amp: bool, dtype: str | None, device: str) -> str:
         raise UsageError("--amp-dtype changes nothing without --amp", "Add --amp.")
     if not amp:
         return ""
+    from kt_cli.device import pick_device
     from kt_cli.sweep.checks import AMP
 
-    chosen = dtype or ("float16" if device == "cuda" else "bfloat16")
+    chosen = dtype or ("float16" if pick_device().type == "cuda" else "bfloat16")
     if chosen not in AMP[1:]:
         raise unknown("type of mixed precision", chosen, AMP[1:])
     return chosen

@@ -8,6 +8,7 @@ from typing import Any
 from rich.markup import escape
 
 from kt_cli.cli import screen
+from kt_cli.spec import TOGETHER
 
 
 def show(row: Mapping[str, Any]) -> None:
@@ -22,7 +23,7 @@ def show(row: Mapping[str, Any]) -> None:
         table.add_column(header, justify="left" if header == "%" else "right")
     known, unknown = "pos_flips", "neg_flips"
     table.add_row("student's top-1", f"{row['student_acc']:.2f}", f"{row['after_acc']:.2f}")
-    for name, accuracy in zip(row["teacher"].split(" + "), row["teacher_accs"], strict=True):
+    for name, accuracy in zip(row["teacher"].split(TOGETHER), row["teacher_accs"], strict=True):
         table.add_row(f"{escape(name)}'s top-1", f"{accuracy:.2f}", "")
     teacher = "teacher" if row["teachers"] == "single" else "a teacher"
     table.add_row(
@@ -50,7 +51,7 @@ def _further(row: Mapping[str, Any]) -> list[str]:
         rate = f"transfer rate {row['transfer_rate']:.1f}% of ρ⁺"
     taught = [f"the teacher taught {row['share_taught']:.1f}%"]
     if row["teachers"] != "single":
-        names = zip(row["teacher"].split(" + "), row["teacher_shares"], strict=True)
+        names = zip(row["teacher"].split(TOGETHER), row["teacher_shares"], strict=True)
         taught = [f"{escape(name)} taught {share:.1f}%" for name, share in names]
     lines = [f"{rate} · {', '.join(taught)} of the samples"]
     if row["step_accs"]:

@@ -129,7 +129,7 @@ def pretrain(
             optimizer=optimizer, schedule=schedule, warmup=warmup, freeze_epochs=freeze,
             label_smoothing=label_smoothing, augment=augment, crop=crop, side=side,
             img_size=img_size, fraction=1.0 if fraction is None else fraction,
-            amp=_precision(amp, amp_dtype), seed=seed,
+            amp=options.precision(amp, amp_dtype), seed=seed,
         )
         for one in arch
     ]  # fmt: skip
@@ -137,12 +137,6 @@ def pretrain(
     if freeze >= epochs:
         screen.warn(f"--freeze {freeze} of {_epochs(epochs)}: only the classifier is trained.")
     _train(_runs(specs, images), output, overwrite)
-
-
-def _precision(amp: bool, dtype: str | None) -> str:
-    from kt_cli.device import pick_device
-
-    return options.precision(amp, dtype, pick_device().type)
 
 
 def _check(specs: Sequence[PretrainSpec]) -> None:

@@ -214,7 +214,7 @@ def transfer(
     private: Annotated[
         bool,
         typer.Option("--private", rich_help_panel=STUDENT, help="Make a new repository private."),
-    ] = (False),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Move what the teacher knows and the student does not into the student.
@@ -222,8 +222,6 @@ def transfer(
     The student after transfer is saved as a model that timm loads. A killed transfer goes on
     where it stopped when the same command runs again.
     """
-    from kt_cli.device import pick_device
-
     guard = guard or method.endswith(GUARDED)
     beforehand.require_sense(guard, guard_data, force_guard, push_to_hub, private)
     spec = TransferSpec(
@@ -233,7 +231,7 @@ def transfer(
         distil_on=distil_on, label_smoothing=label_smoothing, mcl_tau=mcl_tau,
         mcl_every=mcl_every, bn=bn, teachers=teachers or DEFAULT.teachers, order=order,
         augment=augment, crop=crop, side=side, eval_size=eval_size.value,
-        amp=options.precision(amp, amp_dtype, pick_device().type), compile=compile_,
+        amp=options.precision(amp, amp_dtype), compile=compile_,
         retry_oom=retry_oom, reference_compat=reference_compat, by_class=by_class,
         force_guard=force_guard,
     )  # fmt: skip

@@ -98,7 +98,7 @@ class Views:
         self.labels = torch.from_numpy(labels).to(device)
         self.device = device
         self._pixels, self._seed, self._augment = pixels, seed, find_augment(augment)
-        self.deterministic = augment == "none"
+        self.deterministic = not is_random(augment)
         self.key = digest([key, augment, None if self.deterministic else seed])
         self._draws: tuple[int, Tensor] | None = None
 
@@ -152,6 +152,11 @@ class Views:
             generator = torch.Generator().manual_seed(seed_of("views", self._seed, epoch))
             self._draws = epoch, torch.rand(len(self), DRAWS, generator=generator)
         return self._draws[1]
+
+
+def is_random(augment: str) -> bool:
+    """Whether each epoch has views of its own."""
+    return augment != "none"
 
 
 def seed_of(*parts: str | int) -> int:

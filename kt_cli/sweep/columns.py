@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kt_cli.data.sources import open_data
-from kt_cli.spec import DataSpec, EvalSpec, Model
+from kt_cli.spec import TOGETHER, DataSpec, EvalSpec, Model
 from kt_cli.transfer.distil import Curve
 from kt_cli.transfer.guard import Choice, Right
 
@@ -32,9 +32,9 @@ def pair_columns(models: Sequence[Model]) -> Row:
     """Names and identities of the teachers and, last, the student."""
     *taught_by, student = models
     return {
-        "teacher": " + ".join(model.name for model in taught_by),
+        "teacher": TOGETHER.join(model.name for model in taught_by),
         "student": student.name,
-        "teacher_key": " + ".join(model.key for model in taught_by),
+        "teacher_key": TOGETHER.join(model.key for model in taught_by),
         "student_key": student.key,
     }
 

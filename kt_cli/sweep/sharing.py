@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from kt_cli.data.views import is_random
 from kt_cli.spec import Run, Settings, TransferSpec
 from kt_cli.transfer import keeping, methods
 from kt_cli.transfer.keeping import Decision
@@ -27,7 +28,7 @@ def keep_targets(
         assert isinstance(spec, TransferSpec)
         method = methods.find(spec.method)
         asked = [*run.models[:-1]] * method.teacher + [run.models[-1]] * methods.needs_frozen(spec)
-        views = range(1 if spec.augment == "none" else spec.epochs)
+        views = range(spec.epochs if is_random(spec.augment) else 1)
         uses += len(asked) * spec.epochs
         distinct |= {(model.key, spec.seed, method.features, e) for model in asked for e in views}
     if not distinct or any(run.settings.keep_targets != "auto" for run in runs):  # type: ignore[union-attr]

@@ -25,13 +25,14 @@ from kt_cli.errors import KtError
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import DataSpec, Model, Run, TransferSpec, digest
 from kt_cli.sweep.columns import Row, course_columns, data_columns, guard_columns, pair_columns
+from kt_cli.sweep.sharing import keep_targets
 from kt_cli.transfer import checkpoint, guard, keeping, methods, normalisation, teachers
 from kt_cli.transfer.cards import transfer_card
 from kt_cli.transfer.distil import Curve
 from kt_cli.transfer.interpolation import copied
 from kt_cli.transfer.outcome import flips_by_class, transfer_outcome
 from kt_cli.transfer.targets import Opened
-from kt_cli.transfer.train import NotFinite
+from kt_cli.transfer.train import NotFinite, memory_exhausted
 from kt_cli.zoo import features
 from kt_cli.zoo import load as zoo
 
@@ -62,21 +63,12 @@ def transfer_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
             raise
         except torch.cuda.OutOfMemoryError:
             if not spec.retry_oom or spec.micro_batch == 1:
-                raise _too_large(spec.micro_batch) from None
+                raise memory_exhausted(spec.micro_batch, "--retry-oom") from None
         spec = replace(spec, micro_batch=spec.micro_batch // 2)
         checkpoint.remove_all(folder, run.id)
         torch.cuda.empty_cache()
     checkpoint.remove_all(folder, run.id)
     return [row]
-
-
-def _too_large(micro_batch: int) -> KtError:
-    if micro_batch == 1:
-        return KtError("one image alone exhausts the device's memory")
-    return KtError(
-        f"micro-batches of {micro_batch} exhaust the device's memory",
-        f"Try --micro-batch {micro_batch // 2}, or --retry-oom.",
-    )
 
 
 class _Transfer:
@@ -93,13 +85,14 @@ class _Transfer:
         if spec.guarded:
             require_guard(run.data, self.data.guard, self.student, spec.force_guard)
             _require_judge(spec, self.data)
-        if methods.find(spec.method).features:
-            for model in run.models:
-                _require_features(model, self._open(model).module)
+        distils_features = methods.find(spec.method).features
+        self.widths = {m.key: self._width(m) if distils_features else 0 for m in run.models}
         self.how = How(spec.evaluation, self.device)
         if spec.keep_targets == "auto":
-            kind = lone_decision(spec, len(self.images), len(self.data.classes)).kind
-            self.spec = replace(spec, keep_targets=kind)
+            alone = replace(run, settings=spec)
+            (kept,), _ = keep_targets([alone], len(self.images), len(self.data.classes), budget=0)
+            assert isinstance(kept.settings, TransferSpec)
+            self.spec = kept.settings
 
     def row(self) -> Row:
         *told, before = self._predictions(self.run.models, self.data.eval)
@@ -137,6 +130,12 @@ class _Transfer:
     def _open(self, model: Model) -> zoo.Loaded:
         return zoo.load(model, classes=self.data.classes, select=self.data.eval.select)
 
+    def _width(self, model: Model) -> int:
+        module = self._open(model).module
+        if features.classifier(module) is None:
+            raise KtError(f"{model.name} has no pooled features before a classifier to distil")
+        return features.width(module)
+
     @cached_property
     def loaded(self) -> zoo.Loaded:
         """The student, which changes."""
@@ -154,14 +153,9 @@ class _Transfer:
     def _teach(
         self, module: nn.Module, ordered: Sequence[Model], steps: list[float]
     ) -> list[Curve]:
-        asks_features = methods.find(self.spec.method).features
         student, *others = (
-            teachers.Asked(
-                model.key,
-                partial(_opened, self._open, model),
-                features.width(self._open(model).module) if asks_features else 0,
-            )
-            for model in (self.student, *ordered)
+            teachers.Asked(m.key, partial(_opened, self._open, m), self.widths[m.key])
+            for m in (self.student, *ordered)
         )
         course = teachers.Course(
             module, self.loaded.config("train"), self.views, student, others, self.spec,
@@ -241,15 +235,6 @@ def judged_without_labels(spec: TransferSpec) -> bool:
     return method.many and not method.labels
 
 
-def lone_decision(spec: TransferSpec, images: int, classes: int) -> keeping.Decision:
-    """Whether answers are kept in a transfer that stands alone: within a run, views may recur."""
-    views = 1 if spec.augment == "none" else spec.epochs
-    return keeping.decide(
-        images=images, classes=classes, answers=2 * views, uses=spec.epochs / views,
-        memory=keeping.MEMORY_BUDGET, disk=0,
-    )  # fmt: skip
-
-
 def _order(accuracies: Sequence[float], spec: TransferSpec) -> list[int]:
     """The teachers in the order in which they teach, as indices."""
     given = list(range(len(accuracies)))
@@ -262,11 +247,6 @@ def _require_judge(spec: TransferSpec, data: Data) -> None:
     assert data.guard is not None
     if not data.guard.labelled and not judged_without_labels(spec):
         raise KtError(f"the guard of {spec.method} needs labels, and its images have none")
-
-
-def _require_features(model: Model, module: nn.Module) -> None:
-    if features.classifier(module) is None:
-        raise KtError(f"{model.name} has no pooled features before a classifier to distil")
 
 
 def _opened(load: Any, model: Model) -> Opened:

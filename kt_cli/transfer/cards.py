@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kt_cli import __version__
+from kt_cli.spec import TOGETHER
 
 HOW_TO_LOAD = """
 ```python
@@ -75,7 +76,7 @@ def _teachers(row: Mapping[str, Any]) -> str:
     """What each of several teachers contributed."""
     if row["teachers"] == "single":
         return ""
-    names = row["teacher"].split(" + ")
+    names = row["teacher"].split(TOGETHER)
     lines = [
         f"| {name} | {accuracy:.2f} | {taught:.1f} | {'–' if rate is None else f'{rate:.1f}'} |\n"
         for name, accuracy, taught, rate in zip(

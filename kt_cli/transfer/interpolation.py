@@ -24,7 +24,6 @@ class SlowWeights:
 
     Args:
         tau, every: τ and N.
-        state: of θ_slow, where it goes on from there; the module's own otherwise.
     """
 
     def __init__(self, module: nn.Module, tau: float, every: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from kt_cli.errors import UsageError, unknown
-from kt_cli.spec import TransferSpec
+from kt_cli.spec import GUARDED, TransferSpec
 from kt_cli.transfer import losses, partition
 from kt_cli.transfer.partition import Partition, Sources
 
@@ -162,7 +162,7 @@ METHODS: dict[str, Method] = {
 
 def find(name: str) -> Method:
     """The method called `name`, without its guard, or UnknownName with the nearest ones."""
-    base = replace(TransferSpec(), method=name).base_method
+    base = name.removesuffix(GUARDED)
     if base not in METHODS:
         raise unknown("transfer method", base, METHODS)
     return METHODS[base]

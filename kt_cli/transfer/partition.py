@@ -31,8 +31,9 @@ class Said:
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor) -> Said:
         """From logits (n, C) and labels (n,); a label below 0 is none, and never right."""
-        confidence, predicted = logits.softmax(dim=1).max(dim=1)
-        label_prob = logits.softmax(dim=1).gather(1, labels.clamp_min(0)[:, None])[:, 0]
+        probabilities = logits.softmax(dim=1)
+        confidence, predicted = probabilities.max(dim=1)
+        label_prob = probabilities.gather(1, labels.clamp_min(0)[:, None])[:, 0]
         return cls(label_prob, confidence, predicted == labels)
 
 

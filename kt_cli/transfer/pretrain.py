@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kt_cli.data.views import Views, seed_of
-from kt_cli.errors import KtError, UsageError
+from kt_cli.errors import UsageError
 from kt_cli.spec import PretrainSpec
 from kt_cli.transfer import normalisation
 from kt_cli.transfer.checkpoint import Checkpoint
 from kt_cli.transfer.distil import Curve
 from kt_cli.transfer.schedules import lr_factor
-from kt_cli.transfer.train import Loop, OnEpoch, Order, Prepare, fit
+from kt_cli.transfer.train import Loop, OnEpoch, Order, Prepare, fit, memory_exhausted
 from kt_cli.zoo.features import classifier
 
 MOMENTUM = 0.9  # of SGD
@@ -69,18 +69,9 @@ def pretrain(
     try:
         record = fit(trained, optimizer, views, loss_of, 1, order, loop)
     except torch.cuda.OutOfMemoryError as error:
-        raise _too_large(spec.micro_batch) from error
+        raise memory_exhausted(spec.micro_batch, "--amp", alone="Try --amp.") from error
     trained.release()
     return Curve.of(record)
-
-
-def _too_large(micro_batch: int) -> KtError:
-    if micro_batch == 1:
-        return KtError("one image alone exhausts the device's memory", "Try --amp.")
-    return KtError(
-        f"micro-batches of {micro_batch} exhaust the device's memory",
-        f"Try --micro-batch {micro_batch // 2}, or --amp.",
-    )
 
 
 class _HeadFirst(nn.Module):

@@ -110,6 +110,20 @@ class NotFinite(KtError):
         )
 
 
+def memory_exhausted(micro_batch: int, otherwise: str, alone: str = "") -> KtError:
+    """The error for a micro-batch that does not fit; it names the one to try.
+
+    Args:
+        otherwise: the option to try instead. alone: the tip where one image is too much.
+    """
+    if micro_batch == 1:
+        return KtError("one image alone exhausts the device's memory", alone)
+    return KtError(
+        f"micro-batches of {micro_batch} exhaust the device's memory",
+        f"Try --micro-batch {micro_batch // 2}, or {otherwise}.",
+    )
+
+
 def fit(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,

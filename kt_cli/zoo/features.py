@@ -25,10 +25,7 @@ class FeatureTap:
         self._taken: Tensor | None = None
         self._hooks = []
         if wanted:
-            head = classifier(module)
-            if head is None:
-                raise UsageError("the model has no pooled features before a classifier")
-            self._hooks = [head.register_forward_pre_hook(self._take)]
+            self._hooks = [_required(module).register_forward_pre_hook(self._take)]
 
     def take(self) -> Tensor:
         """(b, d) features of the last forward pass."""
@@ -66,7 +63,11 @@ def width(module: nn.Module) -> int:
     Raises:
         UsageError: as `FeatureTap`.
     """
+    return int(cast(Tensor, _required(module).weight).shape[1])
+
+
+def _required(module: nn.Module) -> nn.Module:
     head = classifier(module)
     if head is None:
         raise UsageError("the model has no pooled features before a classifier")
-    return int(cast(Tensor, head.weight).shape[1])
+    return head
