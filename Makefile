@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: setup demo test bench bench-all lint format clean
+.PHONY: setup demo test test-slurm bench bench-all lint format clean
 
 setup: $(VENV)/.installed  ## make .venv and install kt with what its tests need
 
@@ -17,19 +17,25 @@ demo: setup  ## train a small zoo on real digits, sweep it, show the tables
 	@$(BIN)/kt sweep sweeps/demo.toml
 
 test: setup  ## all tests, offline, on the CPU
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slurm"
+
+test-slurm: setup  ## sweeps on a real Slurm of one node, which it starts (root, Debian; minutes)
+	tests/slurm/start.sh
+	KT_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm tests/slurm
 
 bench: setup  ## time and memory of pairs, predictions and transfers, with their ratios (minutes)
 	$(BIN)/python -m benchmarks.pairs
 	$(BIN)/python -m benchmarks.predict
 	$(BIN)/python -m benchmarks.train
 	$(BIN)/python -m benchmarks.reuse
+	$(BIN)/python -m benchmarks.overhead
 
 bench-all: setup  ## the same, and all pairs of 1,556 models
 	$(BIN)/python -m benchmarks.pairs --all
 	$(BIN)/python -m benchmarks.predict
 	$(BIN)/python -m benchmarks.train
 	$(BIN)/python -m benchmarks.reuse
+	$(BIN)/python -m benchmarks.overhead
 
 lint: setup  ## ruff and mypy strict
 	$(BIN)/ruff check .

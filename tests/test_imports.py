@@ -11,11 +11,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "kt_cli"
 # From top to bottom; a room imports only from rooms below it.
-ROOMS = ["cli", "report", "sweep", "transfer", "complementarity", "data", "zoo"]
+ROOMS = ["cli", "diagnosis", "report", "sweep", "transfer", "complementarity", "data", "zoo"]
 ONLY = {
     "typer": {"cli"},
     "rich": {"cli"},
-    "submitit": {"sweep/execute.py"},
+    "submitit": {"sweep/execute.py", "sweep/slurm.py", "diagnosis/slurm_job.py"},
     "pyarrow": {"store.py", "arrays.py"},
     "timm": {"zoo", "data"},
 }
@@ -68,7 +68,22 @@ def test_plan_and_execute_never_meet() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [[], *([c] for c in ("complementarity", "transfer", "sweep", "report", "models", "pretrain"))],
+    [
+        [],
+        *(
+            [c]
+            for c in (
+                "complementarity",
+                "transfer",
+                "sweep",
+                "report",
+                "models",
+                "pretrain",
+                "status",
+                "doctor",
+            )
+        ),
+    ],
 )
 def test_help_is_quick(command: list[str]) -> None:
     code = (

@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 
 from kt_cli import __version__
-from kt_cli.cli import cache, complementarity, models, pretrain, report, screen, sweep, transfer
+from kt_cli.cli import (
+    cache,
+    cancel,
+    complementarity,
+    doctor,
+    models,
+    pretrain,
+    report,
+    screen,
+    status,
+    sweep,
+    transfer,
+)
 from kt_cli.errors import KtError, first_line
 
 DEBUG = "KT_DEBUG"
@@ -27,10 +39,13 @@ app = typer.Typer(
 app.command()(complementarity.complementarity)
 app.command()(transfer.transfer)
 app.command()(sweep.sweep)
+app.command()(status.status)
+app.command()(cancel.cancel)
 app.command()(report.report)
-app.command()(models.models)
+app.add_typer(models.app, name="models")
 app.command()(pretrain.pretrain)
 app.add_typer(cache.app, name="cache")
+app.command()(doctor.doctor)
 
 
 def _version(wanted: bool) -> None:

@@ -9,24 +9,20 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from kt_cli.cli import options, screen
+from kt_cli.cli import options, planned, screen
+from kt_cli.cli.leading import Executor, Place, close, lead
+from kt_cli.cli.live import WHAT
 from kt_cli.errors import KtError, UsageError
 from kt_cli.progress import Progress
 from kt_cli.spec import HOW_TO_NAME_DATA
 
 if TYPE_CHECKING:
     from kt_cli.data.sources import Data
-    from kt_cli.spec import Model
+    from kt_cli.spec import Model, Run
+    from kt_cli.sweep.balance import Costs
     from kt_cli.sweep.config import SweepSpec
     from kt_cli.sweep.plan import Planner, Stage
     from kt_cli.sweep.slots import Slot
-
-WHAT = {
-    "pretrain": "train the zoo",
-    "predict": "predict",
-    "pairs": "pairs",
-    "transfer": "transfer",
-}
 
 
 def places(gpus: int | None, processes: int | None) -> list[Slot]:
@@ -38,47 +34,31 @@ def places(gpus: int | None, processes: int | None) -> list[Slot]:
 
 @dataclass
 class Session:
-    """A sweep on this machine. failures: runs without a result, in this call or given up before."""
+    """A sweep, on this machine or on a cluster.
+
+    Attributes:
+        places: where chunks run on this machine.
+        failures: runs without a result, in this call or given up before.
+        finished: nothing is left to do but what was given up.
+    """
 
     spec: SweepSpec
     folder: Path
     models: list[Model]
     places: list[Slot]
     retry_failed: bool = False
+    place: Place = field(default_factory=lambda: Place(Executor.local))
     failures: int = 0
+    finished: bool = True
     _planner: Planner | None = field(default=None, repr=False)
-    _told: set[str] = field(default_factory=set, repr=False)  # stages whose note was shown
+    _data: Data | None = field(default=None, repr=False)
 
     def show_plan(self, console: Console, asked_gpus: int | None) -> list[Stage]:
         """Print the plan; the stages as they stand."""
         from kt_cli.sweep.plan import unmeasured
 
-        spec, count = self.spec, len(self.models) + len(self.spec.zoo)
-        stages = self.planner().stages() if spec.data else unmeasured(spec, len(self.models))
-        seeds = f"{len(spec.seeds)} seed{'s' * (len(spec.seeds) > 1)}"
-        points = "".join(f" × {len(v)} {key}" for key, v in spec.grid.items())
-        teams = f"; teams of {spec.team}: {', '.join(spec.teachers)}" * bool(spec.teachers)
-        where = spec.data.source if spec.data else f"not named yet. {HOW_TO_NAME_DATA}"
-        for line in (
-            f"[bold]{spec.name}[/]: {count:,} models, {count * (count - 1):,} ordered pairs; "
-            f"transfer for {spec.pair_count(count):,} pairs × {', '.join(spec.methods)} × {seeds}"
-            f"{points}{teams}",
-            f"data: {where}{self._left_out()}",
-            f"results: {self.folder}",
-            f"at once: {self._at_once(asked_gpus)}",
-        ):
-            console.print(line, soft_wrap=True)
-        table = screen.simple_table()
-        for header in ("stage", "runs", "done", "to do", "chunks"):
-            table.add_column(header, justify="left" if header == "stage" else "right")
-        for stage in stages:
-            if stage.total:
-                table.add_row(*_plan_row(stage, len(self.places)))
-        console.print(table)
-        for stage in stages:
-            if stage.note:
-                self._told.add(stage.name)
-                console.print(f"targets: {stage.note}", soft_wrap=True)
+        stages = self._stages() if self.spec.data else unmeasured(self.spec, len(self.models))
+        planned.show(self, stages, console, asked_gpus)
         return stages
 
     def work(self, stages: Sequence[Stage]) -> None:
@@ -87,23 +67,78 @@ class Session:
         Raises:
             UsageError: no data is named. WeightsUnavailable, WriteError: nothing can be done.
         """
-        planner = self.planner()
+        self.planner()
         if all(stage.finished for stage in stages):
-            self.failures = sum(stage.given_up for stage in stages)
+            self._given_up()
+            if self.place.facts:
+                close(self)
             screen.note("Nothing to do: everything is done already.")
             return
         from kt_cli import schema, store
         from kt_cli.files import write_text
         from kt_cli.sweep.config import to_toml
+        from kt_cli.sweep.tidy import remove_stale
         from kt_cli.zoo import load
 
         load.require_weights(self.models)
-        write_text(self.folder / "sweep.toml", to_toml(self.spec))
+        if not self.place.following:
+            write_text(self.folder / "sweep.toml", to_toml(self.spec))
+        remove_stale(self.folder)
+        if self.place.facts:
+            self.finished = lead(self)
+            if self.finished:
+                self._given_up()
+            return
         with screen.progress() as progress:
             for stage in stages:
-                self._do(planner.stage(stage.name), progress)
+                self._do(self._stage(stage.name), progress)
         for table in schema.TABLES:
             store.settle(self.folder, table)
+
+    def _given_up(self) -> None:
+        stages = self._stages()
+        self.failures = sum(stage.given_up for stage in stages)
+        self.finished = all(stage.finished for stage in stages)
+
+    def _stages(self) -> list[Stage]:
+        return [self._stage(name) for name in WHAT]
+
+    def _stage(self, name: str) -> Stage:
+        """A stage as it stands now; transfers cut to the GPU-hours there are."""
+        stage, hours = self.planner().stage(name), self.spec.slurm.max_gpu_hours
+        if name != "transfer" or hours is None or not stage.todo:
+            return stage
+        from kt_cli.sweep.budget import fitting, spent
+
+        left = 3600 * hours - spent(self.folder)
+        todo = fitting(stage.todo, self.costs().seconds, self.planner().ranks(), left)
+        return replace(stage, todo=tuple(todo), left_out=len(stage.todo) - len(todo))
+
+    def next_runs(self) -> tuple[str, Sequence[Run]] | None:
+        """The first stage that is not finished, and its runs; None at the end."""
+        for name in WHAT:
+            stage = self._stage(name)
+            if stage.todo is None:
+                raise KtError(f"stage {name} cannot start: the stage before it is incomplete")
+            if stage.todo:
+                return name, stage.todo
+        return None
+
+    def costs(self) -> Costs:
+        """Estimates of what runs take."""
+        from kt_cli.sweep.balance import Costs
+
+        return Costs(self.folder, self.training_images(), self.evaluation_images())
+
+    def training_images(self) -> int:
+        self.planner()
+        assert self._data is not None
+        return 0 if self._data.train is None else len(self._data.train)
+
+    def evaluation_images(self) -> int:
+        self.planner()
+        assert self._data is not None
+        return len(self._data.eval)
 
     def show_results(self) -> None:
         from kt_cli.cli.report import show_tables
@@ -133,7 +168,7 @@ class Session:
             if transfers:
                 images = leave_out_guards(images, self.models)
                 self.spec = replace(self.spec, data=images)
-            data = open_data(images, training=transfers or bool(self.spec.zoo))
+            data = self._data = open_data(images, training=transfers or bool(self.spec.zoo))
             classes.require_classes(self.models, data.classes, images.source, data.eval.select)
             if transfers:
                 self._require_possible(data)
@@ -162,39 +197,20 @@ class Session:
         return [training_id(images.part(entry.fraction)) for entry in self.spec.zoo]
 
     def _do(self, stage: Stage, progress: Progress) -> None:
-        from kt_cli.sweep.execute import LocalStage
+        from kt_cli.sweep.execute import LocalStage, run_inline
         from kt_cli.sweep.experiment import decode_training_images
 
         if stage.todo is None:
             raise KtError(f"stage {stage.name} cannot start: the stage before it is incomplete")
         self.failures += stage.given_up
         if stage.todo:
-            if stage.note and stage.name not in self._told:
+            if stage.note:
                 screen.note(f"targets: {stage.note}")
             # Here, once, and not in every worker at the same time.
             decode_training_images(stage.todo, progress)
+            if self.place.executor is Executor.inline:
+                self.failures += run_inline(self.folder, stage.todo, self.places[0])
+                return
             work = LocalStage(self.folder, stage.todo, self.places)
             work.run(progress, WHAT[stage.name])
             self.failures += work.failures
-
-    def _left_out(self) -> str:
-        guard = self.spec.data.guard if self.spec.data else 0
-        return f" ({guard:.0%} of the training images are left out: the guard slice)" * bool(guard)
-
-    def _at_once(self, asked_gpus: int | None) -> str:
-        count, first = len(self.places), self.places[0]
-        if first.gpu is not None:
-            return f"{count} GPU{'s' * (count > 1)}"
-        asked = f" (--gpus {asked_gpus}: there is no GPU here)" if asked_gpus else ""
-        threads = f"{first.threads} thread{'s' * (first.threads > 1)}"
-        return f"{count} process{'es' * (count > 1)} on the CPU, {threads} each{asked}"
-
-
-def _plan_row(stage: Stage, parallel: int) -> list[str]:
-    from kt_cli.sweep.slots import chunk_count
-
-    todo = stage.total - stage.done - stage.given_up
-    runs = 1 if stage.name == "pairs" else todo
-    label = WHAT[stage.name] + (f" ({stage.given_up} given up)" if stage.given_up else "")
-    chunks = chunk_count(runs, parallel) if todo else 0
-    return [label, f"{stage.total:,}", f"{stage.done:,}", f"{todo:,}", f"{chunks:,}"]

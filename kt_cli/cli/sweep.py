@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kt_cli.cli import cluster_options as on_cluster
 from kt_cli.cli import options, screen
+from kt_cli.cli.leading import Executor, choose
 from kt_cli.cli.session import Session, places
 from kt_cli.errors import UsageError
 
@@ -130,6 +132,20 @@ def sweep(
         bool, typer.Option("--retry-failed", help="Also try again what failed three times.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    executor: on_cluster.ExecutorOption = Executor.auto,
+    detach: on_cluster.Detach = False,
+    follow: on_cluster.Follow = False,
+    partition: on_cluster.Partition = None,
+    account: on_cluster.Account = None,
+    qos: on_cluster.Qos = None,
+    constraint: on_cluster.Constraint = None,
+    time: on_cluster.Time = None,
+    mem: on_cluster.Mem = None,
+    cpus_per_gpu: on_cluster.CpusPerGpu = None,
+    setup: on_cluster.Setup = None,
+    srun_arg: on_cluster.SrunArg = None,
+    wckey: on_cluster.Wckey = None,
+    max_gpu_hours: on_cluster.MaxGpuHours = None,
 ) -> None:
     """Measure all ordered pairs of many models, and transfer between some of them.
 
@@ -151,15 +167,25 @@ def sweep(
         "class_map": class_map, "labels": labels, "valid_labels": valid_labels,
         "real_labels": real_labels, "unlabelled": unlabelled, "guard_data": guard_data,
     }  # fmt: skip
+    slurm = {
+        "gpus": gpus, "max_gpu_hours": max_gpu_hours, "partition": partition, "account": account,
+        "qos": qos, "constraint": constraint, "time": time, "mem": mem,
+        "cpus_per_gpu": cpus_per_gpu, "setup": setup, "srun_args": srun_arg, "wckey": wckey,
+    }  # fmt: skip
     spec = _spec(file, {"name": name, "models": models, "complementarity": about_pairs,
-                        "transfer": transfer, "data": images})  # fmt: skip
+                        "transfer": transfer, "data": images, "slurm": slurm})  # fmt: skip
     _check_names(spec)
     resolved = _resolve(spec)
-    session = Session(spec, output / spec.name, resolved, places(gpus, processes), retry_failed)
+    place = choose(executor, spec.slurm.partition, processes, detach, follow)
+    session = Session(
+        spec, (output / spec.name).absolute() if place.facts else output / spec.name, resolved,
+        places(gpus, processes), retry_failed, place,
+    )  # fmt: skip
     plan = session.show_plan(screen.out if dry_run else screen.err, asked_gpus=gpus)
     if not dry_run:
         session.work(plan)
-        session.show_results()
+        if session.finished:
+            session.show_results()
         if session.failures:
             raise typer.Exit(1)
 

@@ -22,6 +22,7 @@ from kt_cli.progress import Progress, silent
 from kt_cli.spec import Run, TransferSpec
 from kt_cli.sweep.columns import Row, pair_columns
 from kt_cli.sweep.experiment import check_data, pretrain_run
+from kt_cli.sweep.manifest import read_manifest
 from kt_cli.sweep.measure import pairs_run, predict_runs
 from kt_cli.sweep.slots import Slot
 from kt_cli.sweep.transfer import transfer_run
@@ -111,11 +112,15 @@ def run_chunk(
         torch.set_num_threads(slot.threads)
     _say(f"{WORKER}{os.getpid()}")
     folder = Path(manifest).parent.parent
-    with Path(manifest).open(encoding="utf-8") as lines:
-        runs = [Run.from_json(line) for line in itertools.islice(lines, start, stop)]
+    runs = read_manifest(Path(manifest), start, stop)
+    outcomes = {table: store.Outcomes(folder, table) for table in {run.table for run in runs}}
     parts: dict[str, list[Path]] = {}
-    for first, together in _groups(runs, start, alone):
-        _say(f"{STARTED}{first} {first + len(together)}")
+    for first, group in _groups(runs, start, alone):
+        # A job that was requeued finds what it did before; so does one of two sweeps at once.
+        together = [run for run in group if not tried(run, outcomes[run.table])]
+        if not together:
+            continue
+        _say(f"{STARTED}{first} {first + len(group)}")
         for run, rows in zip(together, finish(together, folder), strict=True):
             if rows:
                 parts.setdefault(run.table, []).append(store.write(folder, run.table, rows))
@@ -124,6 +129,11 @@ def run_chunk(
                 sys.exit(1)
     for table, written in parts.items():
         store.merge(folder, table, written)
+
+
+def tried(run: Run, outcomes: store.Outcomes) -> bool:
+    """Whether this attempt of a run has a row. That of all pairs is never known to be complete."""
+    return run.kind != "pairs" and outcomes.attempts(run.id) >= run.attempt
 
 
 def _groups(runs: Sequence[Run], start: int, alone: bool) -> Iterator[tuple[int, list[Run]]]:

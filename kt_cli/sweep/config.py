@@ -22,6 +22,7 @@ from kt_cli.sweep.checks import (
     check_pretrain,
     check_transfer,
 )
+from kt_cli.sweep.resources import SLURM_KEYS, SlurmSpec, build_slurm
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -53,6 +54,7 @@ class SweepSpec:
         class_embedding: what classes are compared by: "head", "clip" or "none".
         flips_by_class: keep the flips of each class, for each pair.
         baseline: "random" adds randomly initialised teachers to the pairs.
+        slurm: resources of its jobs on a cluster; no part of any run's identity.
     """
 
     name: str
@@ -73,6 +75,7 @@ class SweepSpec:
     class_embedding: str = "head"
     flips_by_class: bool = False
     baseline: str = "none"
+    slurm: SlurmSpec = field(default_factory=SlurmSpec)
 
     def transfers(self) -> list[TransferSpec]:
         """The settings of all transfers of a pair: methods × seeds × the grid."""
@@ -130,7 +133,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 SWEEP_KEYS = {
     "name": str, "models": list, "data": dict, "complementarity": dict, "transfer": dict,
-    "pretrain": dict, "zoo": list,
+    "pretrain": dict, "zoo": list, "slurm": dict,
 }  # fmt: skip
 COMPLEMENTARITY_KEYS = {"class_embedding": str, "flips_by_class": bool, "baseline": str}
 REPLACED = ("method", "seed", "teachers")  # of TransferSpec, for each run of a sweep
@@ -161,6 +164,7 @@ def build(tables: Mapping[str, Any], name: str) -> SweepSpec:
     grid = {key: transfer.pop(key) for key in GRID if isinstance(transfer.get(key), list)}
     about_pairs = dict(tables.get("complementarity", {}))
     _check(about_pairs, COMPLEMENTARITY_KEYS, "[complementarity]")
+    _check(tables.get("slurm", {}), SLURM_KEYS, "[slurm]")
     common = tables.get("pretrain", {})
     if not all(isinstance(entry, dict) for entry in tables.get("zoo", [])):
         raise UsageError("zoo must be a list of tables: [[zoo]]")
@@ -174,6 +178,7 @@ def build(tables: Mapping[str, Any], name: str) -> SweepSpec:
         ),
         transfer=_filled(TransferSpec, transfer, "[transfer]"),
         grid=_grid(grid),
+        slurm=build_slurm(tables.get("slurm", {})),
     )
     settled: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in {**about_pairs, **own}.items()
@@ -235,11 +240,13 @@ def to_toml(spec: SweepSpec) -> str:
     transfer = {k: v for k, v in plain.pop("transfer").items() if k not in REPLACED}
     transfer |= plain.pop("grid")
     own = {key: plain.pop(key) for key in TRANSFER_KEYS}
+    plain["slurm"] = spec.slurm.to_table()
     plain["complementarity"] = {key: plain.pop(key) for key in COMPLEMENTARITY_KEYS}
     ordered = {
         k: plain[k] for k in ("name", "models", "data", "complementarity", "zoo") if k in plain
     }
-    return tomli_w.dumps({**ordered, "transfer": {**own, **transfer}})
+    slurm = {"slurm": plain["slurm"]} if plain["slurm"] else {}
+    return tomli_w.dumps({**ordered, "transfer": {**own, **transfer}, **slurm})
 
 
 def _without_none(value: Any) -> Any:

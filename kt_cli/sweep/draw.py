@@ -19,16 +19,28 @@ def draw_pairs(
     seed: int,
     students: Collection[int] | None = None,
 ) -> list[tuple[int, int]]:
-    """Ordered pairs (teacher, student), drawn evenly over the range of accuracy differences.
+    """The `count` pairs (at most all) that `ranked_pairs` draws first.
+
+    They come sorted by student, then teacher, so that what they share is computed once.
+    """
+    drawn = ranked_pairs(accuracies, keys, seed, students)[:count]
+    return sorted(drawn, key=lambda pair: (pair[1], pair[0]))
+
+
+def ranked_pairs(
+    accuracies: NDArray[np.float64],
+    keys: Sequence[str],
+    seed: int,
+    students: Collection[int] | None = None,
+) -> list[tuple[int, int]]:
+    """Ordered pairs (teacher, student) as they are drawn: evenly over accuracy differences.
 
     The differences teacher − student are cut into equal-width bins, and the bins are emptied in
-    turn, each in an order of its own, until `count` pairs are drawn. What is drawn depends on
-    the models and the seed, not on the order in which they are named. Pairs come sorted by
-    student, then teacher, so that what they share is computed once.
+    turn, each in an order of its own. What is drawn depends on the models and the seed, not on
+    the order in which they are named.
 
     Args:
         accuracies: (M,) in percent. keys: the M models' identities.
-        count: how many, at most all.
         students: indices of the models that are taught; None for all.
     """
     wanted = ~np.eye(len(keys), dtype=bool)
@@ -41,9 +53,8 @@ def draw_pairs(
     order = np.lexsort((_lots(keys, seed)[teacher, student], bins))
     turn = np.arange(len(bins)) - np.searchsorted(bins[order], bins[order])
     bin_lots = np.random.default_rng(seed).random(BINS)
-    drawn = order[np.lexsort((bin_lots[bins[order]], turn))[:count]]
-    return sorted(zip(teacher[drawn].tolist(), student[drawn].tolist(), strict=True),
-                  key=lambda pair: (pair[1], pair[0]))  # fmt: skip
+    drawn = order[np.lexsort((bin_lots[bins[order]], turn))]
+    return list(zip(teacher[drawn].tolist(), student[drawn].tolist(), strict=True))
 
 
 def _lots(keys: Sequence[str], seed: int) -> NDArray[np.uint64]:

@@ -24,10 +24,11 @@ import submitit
 
 from kt_cli import store
 from kt_cli.errors import KtError, WriteError
-from kt_cli.files import write_text
 from kt_cli.progress import Progress
-from kt_cli.spec import Run, digest
+from kt_cli.spec import Run
 from kt_cli.sweep.chunk import STARTED, WORKER, failed_row, run_chunk
+from kt_cli.sweep.logs import last_line, last_numbers
+from kt_cli.sweep.manifest import write_manifest
 from kt_cli.sweep.slots import Slot, chunk_count
 
 POLL_SECONDS = 0.2
@@ -56,9 +57,7 @@ class LocalStage:
         (table,) = {run.table for run in runs}
         self._outcomes = store.Outcomes(folder, table, only_new=True)
         self._table = table
-        lines = [run.to_json() for run in runs]
-        self._manifest = folder / "manifests" / f"{runs[0].kind}-{digest(lines)[:12]}.jsonl"
-        write_text(self._manifest, "\n".join(lines) + "\n")
+        self._manifest = write_manifest(folder, runs)
         count = chunk_count(len(runs), len(places))
         edges = [len(runs) * i // count for i in range(count + 1)]
         self._waiting = [_Chunk(a, b) for a, b in itertools.pairwise(edges)]
@@ -126,8 +125,8 @@ class LocalStage:
             KtError: the worker did not even start, so that another would not either.
         """
         log = working.job.paths.stderr
-        reason = _last_line(log)
-        started = _last_numbers(working.job.paths.stdout, STARTED)
+        reason = last_line(log)
+        started = last_numbers(working.job.paths.stdout, STARTED)
         if started is None:
             raise KtError(f"a worker could not start: {reason or 'see its log'}", f"Log: {log}")
         if reason.startswith("kt_cli.errors.WriteError"):
@@ -145,11 +144,19 @@ class LocalStage:
             self._waiting.append(_Chunk(rest, working.chunk.stop, working.chunk.alone))
 
 
+def run_inline(folder: Path, runs: Sequence[Run], slot: Slot) -> int:
+    """Do the runs of one stage in this process, where a debugger sees them; how many failed."""
+    manifest = write_manifest(folder, runs)
+    run_chunk(str(manifest), 0, len(runs), slot, alone=False)
+    outcomes = store.Outcomes(folder, runs[0].table)
+    return sum(outcomes.failed(run.id) for run in runs)
+
+
 def _kill(job: Any) -> None:
     """End submitit's controller and the worker. One that is only starting ends by itself."""
     job._process.kill()
     job._process.wait()
-    worker = _last_numbers(job.paths.stdout, WORKER)
+    worker = last_numbers(job.paths.stdout, WORKER)
     if worker is not None:
         with suppress(ProcessLookupError):
             os.kill(worker[0], signal.SIGKILL)
@@ -166,21 +173,3 @@ def _deaf_to_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _last_line(log: Path) -> str:
-    lines = _lines(log)
-    return lines[-1].strip()[:200] if lines else ""
-
-
-def _last_numbers(log: Path, prefix: str) -> list[int] | None:
-    """The numbers behind `prefix` in the last line that has it: what a worker said of itself."""
-    said = [line for line in _lines(log) if line.startswith(prefix)]
-    return [int(number) for number in said[-1].split()[1:]] if said else None
-
-
-def _lines(log: Path) -> list[str]:
-    try:
-        return log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        return []

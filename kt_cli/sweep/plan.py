@@ -16,17 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kt_cli.errors import DataError, unknown
-from kt_cli.spec import (
-    DataSpec,
-    Model,
-    PairsSpec,
-    PretrainSpec,
-    Run,
-    TransferSpec,
-)
+from kt_cli.spec import DataSpec, Model, PairsSpec, PretrainSpec, Run, TransferSpec
 from kt_cli.store import OK, OnSkip, Outcomes, read
 from kt_cli.sweep.config import SweepSpec
-from kt_cli.sweep.draw import draw_pairs, draw_teams
+from kt_cli.sweep.draw import draw_pairs, draw_teams, ranked_pairs
 from kt_cli.sweep.sharing import keep_targets
 from kt_cli.zoo import own
 from kt_cli.zoo.baseline import random_twins
@@ -47,6 +40,7 @@ class Stage:
     total, done: runs in all, and finished ones (ordered pairs for "pairs").
     todo: the runs to do now; None where they depend on an earlier stage.
     given_up: runs that failed MAX_ATTEMPTS times.
+    left_out: runs that do not fit into the GPU-hours there are.
     note: what was decided about the stage.
     """
 
@@ -55,6 +49,7 @@ class Stage:
     done: int = 0
     todo: tuple[Run, ...] | None = None
     given_up: int = 0
+    left_out: int = 0
     note: str = ""
 
     @property
@@ -111,7 +106,7 @@ class Planner:
         self._data: DataSpec = spec.data
         self._images = images
         self._require_students()
-        self._zoo_ids, self._retry, self._on_skip = tuple(zoo_ids), retry_failed, on_skip
+        self._zoo_ids, self.retry_failed, self._on_skip = tuple(zoo_ids), retry_failed, on_skip
         self._how = spec.transfer.evaluation
         self._about_pairs = PairsSpec(
             self._how.size, self._how.amp, spec.class_embedding, spec.flips_by_class
@@ -194,7 +189,7 @@ class Planner:
         attempts = max([0, *rows["attempt"][rows["run_id"] == run.id].astype(int)])
         if done == len(ids):
             return Stage("pairs", len(ids), done, ())
-        if attempts >= MAX_ATTEMPTS and not self._retry:
+        if attempts >= MAX_ATTEMPTS and not self.retry_failed:
             return Stage("pairs", len(ids), done, (), given_up=1)
         return Stage("pairs", len(ids), done, (replace(run, attempt=attempts + 1),))
 
@@ -234,6 +229,15 @@ class Planner:
         done = {r.id for r in runs if outcomes.done(r.id)}
         return replace(self._open("transfer", runs, done, outcomes), note=note)
 
+    def ranks(self) -> dict[tuple[str, str], int]:
+        """How early each pair (keys of teacher and student) is drawn; empty before predictions."""
+        trained = [(m, a) for m, a in self._usable() or () if not m.untrained]
+        keys = [m.key for m, _ in trained]
+        students = [i for i, (m, _) in enumerate(trained) if self.spec.is_student(m.name)]
+        accuracies = np.array([a for _, a in trained])
+        ranked = ranked_pairs(accuracies, keys, self.spec.pair_seed, students)
+        return {(keys[t], keys[s]): rank for rank, (t, s) in enumerate(ranked)}
+
     def _transfer_run(self, models: Sequence[Model], settings: TransferSpec) -> Run:
         images = self._images
         data_id = images.guarded_id if settings.guarded else images.transfer_id
@@ -263,7 +267,7 @@ class Planner:
             if run.id in done:
                 continue
             attempts = outcomes.attempts(run.id)
-            if attempts >= MAX_ATTEMPTS and not self._retry:
+            if attempts >= MAX_ATTEMPTS and not self.retry_failed:
                 given_up += 1
             else:
                 todo.append(replace(run, attempt=attempts + 1))

@@ -19,8 +19,8 @@ NAMES_IN_MESSAGE = 10
 SEE = "List them: kt models."
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 HOW_TO_GET_WEIGHTS = (
-    "Fetch them on a machine with network (timm.create_model(NAME, pretrained=True)) into a folder "
-    "that HF_HOME names here as well; or use weights of your own: local-dir:FOLDER, ARCH@FILE."
+    "Fetch them on a machine with network (kt models prefetch NAME) into a folder that HF_HOME "
+    "names here as well; or use weights of your own: local-dir:FOLDER, ARCH@FILE."
 )
 
 ALIASES = {

@@ -1,0 +1,85 @@
+"""`kt doctor`: looks at everything that kt needs, and says what to do about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from kt_cli.cli import options, screen
+from kt_cli.errors import KtError
+
+if TYPE_CHECKING:
+    from kt_cli.diagnosis.finding import Finding
+
+
+def doctor(
+    data: options.DataOption = None,
+    data_dir: options.DataDir = None,
+    class_map: options.ClassMap = None,
+    labels: options.Labels = None,
+    limit: Annotated[
+        int,
+        typer.Option(min=1, help="Images on which top-1 is compared with timm's figure, at most."),
+    ] = 1000,
+    slurm_test: Annotated[
+        bool, typer.Option("--slurm-test", help="Submit a job of a minute, and wait for it.")
+    ] = False,
+    partition: Annotated[str | None, typer.Option(help="Of the test job.")] = None,
+    account: Annotated[str | None, typer.Option(help="Of the test job.")] = None,
+    qos: Annotated[str | None, typer.Option(help="Of the test job.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Check installation, GPUs, memory, cache, disks, hub, Slurm and data.
+
+    Each finding is green (as it should be), yellow (works, with less) or red (will fail), with
+    what to do about it. Exit code 1 if one is red. With ImageNet's validation images and a
+    pretrained model in the cache, its top-1 is compared with timm's published figure.
+    """
+    from kt_cli.diagnosis.checks import CHECKS
+    from kt_cli.diagnosis.finding import Asked, diagnose
+
+    wishes = {"partition": partition, "account": account, "qos": qos}
+    named = data or data_dir
+    spec = options.data_spec(data, data_dir, class_map=class_map, labels=labels) if named else None
+    with screen.progress() as progress:
+        asked = Asked(
+            data=spec,
+            limit=limit,
+            slurm_test=slurm_test,
+            sbatch={name: value for name, value in wishes.items() if value is not None},
+            progress=progress,
+        )
+        findings = list(diagnose(CHECKS, asked))
+    if as_json:
+        screen.out.print_json(json.dumps([_as_json(finding) for finding in findings]))
+    else:
+        _show(findings)
+    red = sum(finding.level.value == "red" for finding in findings)
+    if red:
+        raise KtError(
+            f"{red} of {len(findings)} findings {'is' if red == 1 else 'are'} red",
+            "What to do stands below each.",
+        )
+
+
+def _as_json(finding: Finding) -> dict[str, str]:
+    return asdict(finding) | {"level": finding.level.value}
+
+
+def _show(findings: Sequence[Finding]) -> None:
+    """One line each, with what to do below; a check's name stands once."""
+    width = max(len(finding.check) for finding in findings)
+    before = ""
+    for finding in findings:
+        colour = finding.level.value
+        name = finding.check if finding.check != before else ""
+        before = finding.check
+        line = Text.assemble((f"{colour:<6}", f"bold {colour}"), f"  {name:<{width}}  ")
+        screen.out.print(line + Text(finding.message), soft_wrap=True)
+        if finding.advice:
+            screen.out.print(Text(f"{'':{width + 10}}→ {finding.advice}"), soft_wrap=True)

@@ -1,0 +1,116 @@
+"""`kt sweep`: its plan on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from kt_cli.cli import screen
+from kt_cli.cli.leading import Executor
+from kt_cli.cli.live import WHAT
+from kt_cli.spec import HOW_TO_NAME_DATA
+
+if TYPE_CHECKING:
+    from kt_cli.cli.session import Session
+    from kt_cli.sweep.plan import Stage
+
+
+def show(
+    session: Session, stages: Sequence[Stage], console: Console, asked_gpus: int | None
+) -> None:
+    """Print what there is to do, where and at what price."""
+    spec, count = session.spec, len(session.models) + len(session.spec.zoo)
+    seeds = f"{len(spec.seeds)} seed{'s' * (len(spec.seeds) > 1)}"
+    points = "".join(f" × {len(v)} {key}" for key, v in spec.grid.items())
+    teams = f"; teams of {spec.team}: {', '.join(spec.teachers)}" * bool(spec.teachers)
+    where = spec.data.source if spec.data else f"not named yet. {HOW_TO_NAME_DATA}"
+    for line in (
+        f"[bold]{spec.name}[/]: {count:,} models, {count * (count - 1):,} ordered pairs; "
+        f"transfer for {spec.pair_count(count):,} pairs × {', '.join(spec.methods)} × {seeds}"
+        f"{points}{teams}",
+        f"data: {where}{_left_out(session)}",
+        f"results: {session.folder}",
+        f"at once: {_at_once(session, asked_gpus)}",
+    ):
+        console.print(line, soft_wrap=True)
+    table = screen.simple_table()
+    parts = ("jobs", "GPU-hours") if session.place.facts else ("chunks",)
+    for header in ("stage", "runs", "done", "to do", *parts):
+        table.add_column(header, justify="left" if header == "stage" else "right")
+    for stage in stages:
+        if stage.total:
+            table.add_row(*_plan_row(session, stage))
+    console.print(table)
+    if session.place.facts and spec.data:
+        console.print(_disk(session), soft_wrap=True)
+    for stage in stages:
+        if stage.note:
+            console.print(f"targets: {stage.note}", soft_wrap=True)
+        if stage.left_out:
+            console.print(
+                f"left out: {stage.left_out:,} transfers that do not fit into "
+                f"{spec.slurm.max_gpu_hours:g} GPU-hours", soft_wrap=True,
+            )  # fmt: skip
+
+
+def _disk(session: Session) -> str:
+    from kt_cli.sweep.disk import bytes_needed
+
+    parts = bytes_needed(
+        session.spec, session.models, session.training_images(), session.evaluation_images()
+    )
+    said = (f"{what} {max(size / 1e9, 0.01):,.2f} GB" for what, size in parts.items() if size)
+    return f"disk, about: {', '.join(said)}"
+
+
+def _left_out(session: Session) -> str:
+    guard = session.spec.data.guard if session.spec.data else 0
+    return f" ({guard:.0%} of the training images are left out: the guard slice)" * bool(guard)
+
+
+def _at_once(session: Session, asked_gpus: int | None) -> str:
+    if session.place.facts:
+        slurm = session.spec.slurm
+        cpus = slurm.cpus_per_gpu or session.place.facts.cpus_per_gpu
+        gpu = "one GPU and " if session.place.facts.gpus else ""
+        return f"{slurm.gpus} jobs of {slurm.minutes} min, {gpu}{cpus} CPUs each"
+    if session.place.executor is Executor.inline:
+        return "one run, in this process"
+    count, first = len(session.places), session.places[0]
+    if first.gpu is not None:
+        return f"{count} GPU{'s' * (count > 1)}"
+    asked = f" (--gpus {asked_gpus}: there is no GPU here)" if asked_gpus else ""
+    threads = f"{first.threads} thread{'s' * (first.threads > 1)}"
+    return f"{count} process{'es' * (count > 1)} on the CPU, {threads} each{asked}"
+
+
+def _plan_row(session: Session, stage: Stage) -> list[str]:
+    todo = stage.total - stage.done - stage.given_up - stage.left_out
+    runs = 1 if stage.name == "pairs" else todo
+    label = WHAT[stage.name] + (f" ({stage.given_up} given up)" if stage.given_up else "")
+    chunks = _chunks(session, runs) if todo else 0
+    counts = [stage.total, stage.done, todo, chunks]
+    hours = [f"{_seconds(session, stage, todo) / 3600:,.1f}"] if session.place.facts else []
+    return [label, *(f"{count:,}" for count in counts), *hours]
+
+
+def _chunks(session: Session, runs: int) -> int:
+    from kt_cli.sweep.slots import chunk_count
+
+    if session.place.facts is None:
+        return chunk_count(runs, len(session.places))
+    from kt_cli.sweep.slurm import tasks
+
+    return tasks(runs, session.spec.slurm, session.place.facts)
+
+
+def _seconds(session: Session, stage: Stage, todo: int) -> float:
+    """Estimated, on one GPU."""
+    if session.spec.data is None or not todo:
+        return 0.0
+    costs = session.costs()
+    if stage.todo is not None:
+        return sum(map(costs.seconds, stage.todo))
+    return todo * costs.typical(stage.name, session.models, session.spec.transfer.epochs)

@@ -1,0 +1,89 @@
+"""`kt status [SWEEP]`: how far a sweep is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kt_cli.cli import live, screen
+from kt_cli.errors import UsageError, unknown
+
+Output = Annotated[Path, typer.Option("-o", "--output", help="Where sweeps keep their results.")]
+
+
+def status(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP]", help="Its name; by default all.")
+    ] = None,
+    output: Output = Path("results"),
+) -> None:
+    """Show how far sweeps are: rows on disk, and the jobs of a cluster."""
+    for folder in [find(name, output)] if name else _all(output):
+        _show(folder)
+
+
+def find(name: str, output: Path) -> Path:
+    """The folder of a sweep, by its name or path.
+
+    Raises:
+        UnknownName: there is none.
+    """
+    for folder in (output / name, Path(name)):
+        if (folder / "sweep.toml").exists():
+            return folder.absolute()
+    raise unknown(
+        "sweep", name, [folder.name for folder in _sweeps(output)], f"Looked in {output}."
+    )
+
+
+def _all(output: Path) -> list[Path]:
+    found = _sweeps(output)
+    if not found:
+        raise UsageError(f"no sweep has results in {output}", "-o names another folder.")
+    return found
+
+
+def _sweeps(output: Path) -> list[Path]:
+    return sorted(file.parent.absolute() for file in output.glob("*/sweep.toml"))
+
+
+def _show(folder: Path) -> None:
+    from kt_cli.sweep.watch import Watch
+
+    view = Watch(folder).look()
+    screen.out.print(f"[bold]{folder.name}[/]: {folder}", soft_wrap=True)
+    if not view.stages:
+        _show_rows(folder)
+        return
+    screen.out.print(live.render(view), soft_wrap=True)
+    if view.active is False:
+        again = f"kt sweep {folder / 'sweep.toml'} -o {folder.parent}"
+        left = sum(stage.total - stage.done for stage in view.stages)
+        why = "were cancelled" if view.cancelled else f"have ended, {left:,} runs are left"
+        screen.out.print(
+            f"the jobs {why}; {again} goes on"
+            if left
+            else f"all is done that was submitted; {again} shows the tables, or goes on",
+            soft_wrap=True,
+        )
+    elif view.active and not view.going_on:
+        screen.out.print(
+            "no job will go on when these have ended: run kt sweep again then", soft_wrap=True
+        )
+
+
+def _show_rows(folder: Path) -> None:
+    """A sweep that was never on a cluster: what its rows say."""
+    from kt_cli import schema, store
+
+    table = screen.simple_table()
+    for header in ("table", "done", "failed"):
+        table.add_column(header, justify="left" if header == "table" else "right")
+    for name in schema.TABLES:
+        found = store.Outcomes(folder, name).by_id
+        done = sum(outcome.status == store.OK for outcome in found.values())
+        if found:
+            table.add_row(name, f"{done:,}", f"{len(found) - done:,}")
+    screen.out.print(table)

@@ -1,0 +1,83 @@
+"""Top-1 of a published model on the user's images, against the figure that timm publishes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from scipy.stats import binomtest
+
+from kt_cli.complementarity.predict import How, predict
+from kt_cli.complementarity.predictions import Predictions
+from kt_cli.data.sources import open_data
+from kt_cli.device import pick_device
+from kt_cli.diagnosis.data import evaluation, is_imagenet
+from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
+from kt_cli.spec import EvalSpec, Model
+from kt_cli.zoo import names, published
+from kt_cli.zoo.facts import Fact, facts
+
+SURE = 0.001  # probability with which a right installation is called wrong
+SMALLEST = "resnet18.a1_in1k"
+
+
+def published_top1(asked: Asked) -> Iterator[Finding]:
+    """Evaluate the cheapest published model of the cache on up to `limit` images."""
+    found = evaluation(asked.data)
+    if asked.data is None or found is None:
+        return
+    if not is_imagenet(found):
+        yield green("not compared with published figures: the images are not ImageNet's")
+        return
+    fact = cheapest()
+    if fact is None:
+        yield yellow(
+            "the cache holds no model with a published figure to compare with",
+            f"kt models prefetch {SMALLEST}, then kt doctor again.",
+        )
+        return
+    limit = min(asked.limit, asked.data.limit or asked.limit)
+    some = open_data(replace(asked.data, limit=limit)).eval
+    (model,) = names.resolve([fact.model])
+    said = predict(model, some, How(EvalSpec(), pick_device()), asked.progress)
+    yield judged(fact, model, said)
+
+
+def cheapest() -> Fact | None:
+    """Of the models in the cache whose figure is that of their own test size, if any."""
+    there = [
+        fact
+        for fact in facts()
+        if published.cached(fact.model) is not None and _test_side(fact.model) == fact.img_size
+    ]
+    return min(there, key=lambda fact: (fact.gmacs or math.inf, fact.model), default=None)
+
+
+def _test_side(name: str) -> int:
+    config = published.config(name)
+    return int((config.test_input_size or config.input_size)[-1])
+
+
+def judged(fact: Fact, model: Model, said: Predictions) -> Finding:
+    """Within binomial error of the published figure, or not."""
+    right, n = int(said.right.sum()), len(said.right)
+    probability = float(binomtest(right, n, fact.top1 / 100).pvalue)
+    error = 100 * math.sqrt(fact.top1 / 100 * (1 - fact.top1 / 100) / n)
+    shown = (
+        f"{model.name}: {said.accuracy:.2f}% top-1 on {n:,} images, {fact.top1:.2f}% published "
+        f"(standard error {error:.2f}, p = {probability:.2g})"
+    )
+    if probability >= SURE:
+        return green(shown)
+    if said.accuracy < fact.top1 / 2:
+        return red(
+            shown,
+            "Labels and images do not belong together: are the folders' classes, or --class-map "
+            "and --labels, in ImageNet's order?",
+        )
+    return red(
+        shown,
+        "Are these ImageNet's own validation images, whole and not shrunk? Else other test sets "
+        "have other figures.",
+    )

@@ -1,0 +1,116 @@
+"""The images: whether they open and decode, and whether they are ImageNet's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from kt_cli.data.class_names import SYNSET, imagenet_synsets
+from kt_cli.data.images import ImageSet, sample
+from kt_cli.data.sources import open_data
+from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
+from kt_cli.errors import DataError, UsageError
+from kt_cli.spec import DataSpec
+from kt_cli.zoo.facts import NUM_CLASSES
+
+DECODED = 64
+NAMED = 3
+VALIDATION = 50_000  # images of ImageNet's validation set
+NO_DATA = "Name your images: --data DIR, or KT_DATA."
+
+
+def images(asked: Asked) -> Iterator[Finding]:
+    """Evaluation and training images: opened, counted, some of them decoded."""
+    if asked.data is None:
+        yield yellow("none are named", NO_DATA)
+        return
+    found = open_data(asked.data, training=True)
+    yield green(f"{found.eval.name}: {len(found.classes):,} classes")
+    yield from _split("evaluation", found.eval)
+    if found.train is None:
+        yield yellow(
+            "no training images: enough to compare models, not to transfer",
+            "A root with train/ and val/ has both.",
+        )
+    else:
+        yield from _split("training", found.train)
+
+
+def _split(role: str, found: ImageSet) -> Iterator[Finding]:
+    start = time.perf_counter()
+    tried = sample(len(found), DECODED)
+    unreadable = [error for i in tried if (error := _unreadable(found, i))]
+    speed = len(tried) / (time.perf_counter() - start)
+    said = f"{len(found):,} {role} images"
+    if unreadable:
+        yield red(
+            f"{said}: {len(unreadable)} of {len(tried)} tried do not decode: "
+            f"{_some([error.message for error in unreadable])}",
+            "Repair or remove them; a comparison stops at the first.",
+        )
+    else:
+        yield green(f"{said}; {len(tried)} decoded, {speed:,.0f} a second in one process")
+    if found.labelled and found.empty_classes:
+        yield yellow(
+            f"no {role} images of {_some(found.empty_classes)}",
+            "These classes keep their labels; a copy may be incomplete.",
+        )
+
+
+def _unreadable(found: ImageSet, i: int) -> DataError | None:
+    try:
+        found.read(i)
+    except DataError as error:
+        return error
+    return None
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def imagenet(asked: Asked) -> Iterator[Finding]:
+    """Whether published models know the classes, and by what."""
+    found = evaluation(asked.data)
+    if asked.data is None or found is None:
+        return
+    classes, known = found.classes, set(imagenet_synsets())
+    synsets = [name for name in classes if SYNSET.fullmatch(name)]
+    if is_imagenet(found):
+        yield green("ImageNet-1k's classes, by their synsets: published models fit as they are")
+        if len(found) != VALIDATION and asked.data.limit is None:
+            yield yellow(
+                f"{len(found):,} evaluation images; ImageNet's validation set has {VALIDATION:,}",
+                "Accuracies are not those that others publish, unless this is another test set.",
+            )
+    elif synsets and set(classes) <= known:
+        yield green(f"{len(classes)} of ImageNet's {NUM_CLASSES:,} synsets: models fit by name")
+    elif synsets:
+        outside = [name for name in classes if name not in known]
+        yield yellow(
+            f"{len(outside)} classes are none of ImageNet-1k, such as {_some(outside)}",
+            "Use models that were trained on them, or fine-tune: kt pretrain --pretrained.",
+        )
+    elif len(classes) == NUM_CLASSES:
+        yield yellow(
+            f"{NUM_CLASSES:,} classes, but their folders are no synsets: ImageNet's, in timm's "
+            "order?",
+            "If the order is another, --class-map FILE gives it; see the check accuracy.",
+        )
+    else:
+        yield green(f"not ImageNet: {len(classes)} classes of their own")
+
+
+def evaluation(data: DataSpec | None) -> ImageSet | None:
+    """The evaluation images; None where there are none, of which `images` says why."""
+    if data is None:
+        return None
+    try:
+        return open_data(data).eval
+    except UsageError:
+        return None
+
+
+def is_imagenet(found: ImageSet) -> bool:
+    return set(found.classes) == set(imagenet_synsets())

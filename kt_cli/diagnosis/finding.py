@@ -1,0 +1,82 @@
+"""What a check finds, and how checks are run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from kt_cli.errors import KtError, first_line
+from kt_cli.progress import Progress, silent
+from kt_cli.spec import DataSpec
+
+FAULT = "This check itself failed; what it looks at is most likely broken."
+
+
+class Level(str, Enum):
+    """green: as it should be; yellow: works, with less; red: will fail."""
+
+    green = "green"
+    yellow = "yellow"
+    red = "red"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """advice: what to do about it; check: the name of the check, which `diagnose` fills in."""
+
+    level: Level
+    message: str
+    advice: str = ""
+    check: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be looked at.
+
+    Attributes:
+        data: the images; None where none are named.
+        limit: images on which accuracy is compared, at most.
+        slurm_test: submit a job, and wait for it.
+        sbatch: what that job asks of Slurm, such as its partition.
+        progress: of what takes long.
+    """
+
+    data: DataSpec | None = None
+    limit: int = 1000
+    slurm_test: bool = False
+    sbatch: Mapping[str, str | int] | None = None
+    progress: Progress = silent
+
+
+Check = Callable[[Asked], Iterable[Finding]]
+
+
+def green(message: str) -> Finding:
+    return Finding(Level.green, message)
+
+
+def yellow(message: str, advice: str) -> Finding:
+    return Finding(Level.yellow, message, advice)
+
+
+def red(message: str, advice: str) -> Finding:
+    return Finding(Level.red, message, advice)
+
+
+def diagnose(checks: Mapping[str, Check], asked: Asked) -> Iterator[Finding]:
+    """All findings, in the order of the checks; a check that raises is itself a red one."""
+    for done, (name, check) in enumerate(checks.items(), 1):
+        for finding in _findings(check, asked):
+            yield replace(finding, check=name)
+        asked.progress(done, len(checks), "checks")
+
+
+def _findings(check: Check, asked: Asked) -> Iterator[Finding]:
+    try:
+        yield from check(asked)
+    except KtError as error:
+        yield red(error.message, error.tip or FAULT)
+    except Exception as error:  # whatever is broken, the other checks go on
+        yield red(f"{type(error).__name__}: {first_line(error)}", FAULT)

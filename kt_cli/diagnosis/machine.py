@@ -1,0 +1,152 @@
+"""GPUs, and what this process may use of processors, memory and shared memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from kt_cli.device import free_memory
+from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
+from kt_cli.errors import first_line
+
+GB = 10**9
+GROUP = Path("/sys/fs/cgroup")
+SHARED = Path("/dev/shm")  # noqa: S108
+SECONDS = 20
+SMALL_SHARED, SMALL_MEMORY, SMALL_GPU = 1 * GB, 4 * GB, 4 * GB
+FEW_FILES = 1024
+NO_CUDA_BUILD = (
+    "This torch is built without CUDA. Install the build for your driver: the selector of "
+    "pytorch.org tells the command."
+)
+NO_DEVICE = (
+    "The driver may be older than torch needs, or CUDA_VISIBLE_DEVICES hides the GPUs "
+    "(it is {visible}); in a container, start it with its GPUs."
+)
+
+
+def gpus(asked: Asked) -> Iterator[Finding]:
+    """What torch sees, against what the driver sees."""
+    driver = _driver()
+    if not torch.cuda.is_available():
+        if not driver:
+            yield yellow(
+                "no GPU here: everything runs on the CPU",
+                "Fine for small data; else use a machine with GPUs, or sweep through Slurm.",
+            )
+            return
+        visible = repr(os.environ.get("CUDA_VISIBLE_DEVICES", "not set"))
+        built = torch.version.cuda is not None
+        yield red(
+            f"the driver has {len(driver)} GPUs ({driver[0]}), but torch sees none",
+            NO_DEVICE.format(visible=visible) if built else NO_CUDA_BUILD,
+        )
+        return
+    for index in range(torch.cuda.device_count()):
+        yield _gpu(index, driver[0].rpartition(", ")[2] if driver else "unknown")
+
+
+def _gpu(index: int, driver: str) -> Finding:
+    name = torch.cuda.get_device_name(index)
+    try:
+        torch.ones(8, device=f"cuda:{index}").sum().item()
+        free, total = torch.cuda.mem_get_info(index)
+    except RuntimeError as error:
+        return red(
+            f"{name} ({index}) does not compute: {first_line(error)}",
+            "It may be in use exclusively, broken, or unknown to this build of torch.",
+        )
+    half = "bfloat16" if torch.cuda.is_bf16_supported() else "float16 only"
+    said = f"{index}: {name}, {free / GB:.1f} of {total / GB:.1f} GB free, {half}, driver {driver}"
+    if free < min(SMALL_GPU, total / 2):
+        return yellow(said, "Others use this GPU: choose another with CUDA_VISIBLE_DEVICES.")
+    return green(said)
+
+
+def _driver() -> list[str]:
+    """The driver's GPUs, `name, version` each; empty without a driver."""
+    query = ("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    try:
+        done = subprocess.run(  # noqa: S603
+            query, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return done.stdout.strip().splitlines() if done.returncode == 0 else []
+
+
+def processors(asked: Asked) -> Iterator[Finding]:
+    """Cores of this process, and the share that its control group leaves of them."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    threads = torch.get_num_threads()
+    said = f"{cores} of {os.cpu_count()} cores, {threads} threads"
+    share = _quota()
+    if share is not None and share < min(cores, threads):
+        yield yellow(
+            f"{said}, but the control group allows {share:g} cores",
+            f"Threads would wait for each other: set OMP_NUM_THREADS={max(1, int(share))}.",
+        )
+    elif threads > cores:
+        yield yellow(
+            f"{said}: more threads than cores", f"Unset OMP_NUM_THREADS, or set it to {cores}."
+        )
+    else:
+        yield green(said)
+
+
+def _quota() -> float | None:
+    """Cores that the control group allows; None where it does not bound them."""
+    try:
+        quota, period = (GROUP / "cpu.max").read_text(encoding="ascii").split()
+        return int(quota) / int(period)  # "max" where there is no bound
+    except (OSError, ValueError):
+        return None
+
+
+def memory(asked: Asked) -> Iterator[Finding]:
+    share = min(1.0, torch.get_num_threads() / (os.cpu_count() or 1))
+    free = free_memory(torch.device("cpu"))
+    said = f"{free / GB:.1f} GB are free for this process"
+    if share < 1:
+        said += f" ({share:.0%} of the machine, as of its threads)"
+    if free < SMALL_MEMORY:
+        yield yellow(said, "Little for large models: ask for more (Slurm: --mem).")
+    else:
+        yield green(said)
+
+
+def shared_memory(asked: Asked) -> Iterator[Finding]:
+    """Decoding processes hand over batches there."""
+    try:
+        stat = os.statvfs(SHARED)
+    except OSError:
+        yield yellow(f"no {SHARED}", "Decode in the process itself: -j 0.")
+        return
+    free = stat.f_bavail * stat.f_frsize
+    said = f"{SHARED}: {free / GB:.2f} GB free"
+    if free < SMALL_SHARED:
+        yield yellow(
+            f"{said}: decoding processes may die of a bus error",
+            "In a container start it with --shm-size=8g (or --ipc=host); else -j 0.",
+        )
+    else:
+        yield green(said)
+
+
+def open_files(asked: Asked) -> Iterator[Finding]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unbounded = resource.RLIM_INFINITY
+    if soft != unbounded and soft < FEW_FILES:
+        most = "unlimited" if hard == unbounded else hard
+        yield yellow(
+            f"only {soft} open files are allowed",
+            f"Decoding processes need more: ulimit -n {most}.",
+        )
+    else:
+        yield green("unlimited" if soft == unbounded else f"{soft:,} open files are allowed")

@@ -1,0 +1,139 @@
+"""What was submitted for a sweep: one small file for each stage's jobs, in `RESULTS/jobs`."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kt_cli.files import write_error, write_text
+
+OPEN, OVER, CANCELLED = "open", "over", "cancelled"
+STALE_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The jobs of one stage, submitted at once.
+
+    Attributes:
+        stage: its name. table: where its rows go.
+        job: id of the array of chunks. follower: id of the job that goes on after it, or empty.
+        edges: the chunks' borders in the manifest (a path relative to the results).
+        state: OPEN until somebody saw that all tasks have ended; then OVER, or CANCELLED.
+        created: seconds since the epoch.
+    """
+
+    stage: str
+    table: str
+    job: str
+    manifest: str
+    edges: tuple[int, ...]
+    created: float
+    follower: str = ""
+    state: str = OPEN
+
+    @property
+    def jobs(self) -> list[str]:
+        return [job for job in (self.job, self.follower) if job]
+
+    @property
+    def tasks(self) -> int:
+        return len(self.edges) - 1
+
+
+def listed(folder: Path) -> list[Submitted]:
+    """All that was submitted for the sweep in `folder`, oldest first."""
+    read = [_read(path) for path in (folder / "jobs").glob("*.json")]
+    found = [submitted for submitted in read if submitted is not None]
+    return sorted(found, key=lambda submitted: (submitted.created, int(submitted.job)))
+
+
+def _read(path: Path) -> Submitted | None:
+    """None for a file of another version, or one that is going away."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return Submitted(**{**raw, "edges": tuple(raw["edges"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def keep(folder: Path, submitted: Submitted) -> None:
+    """Write it down, in place of what was known of the same jobs.
+
+    Raises:
+        WriteError: that is not possible.
+    """
+    name = f"{submitted.stage}-{submitted.job}.json"
+    write_text(folder / "jobs" / name, json.dumps(asdict(submitted), indent=1) + "\n")
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[bool]:
+    """The right to submit for a sweep; False while another process has it.
+
+    Raises:
+        WriteError: nothing can be written to `folder`.
+    """
+    path = folder / "jobs" / "claim"
+    _remove_stale(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        yield False
+        return
+    except OSError as error:
+        raise write_error(path, error) from error
+    try:
+        os.write(handle, f"{socket.gethostname()} {os.getpid()}\n".encode())
+        os.close(handle)
+        with _kept_fresh(path):
+            yield True
+    finally:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _remove_stale(path: Path) -> None:
+    """Whoever held it is gone: dead on this machine, or silent for long on another."""
+    with suppress(OSError, ValueError):
+        host, process = path.read_text(encoding="utf-8").split()
+        old = time.time() - path.stat().st_mtime > STALE_SECONDS
+        if old or (host == socket.gethostname() and not _alive(int(process))):
+            path.unlink()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
+
+
+@contextmanager
+def _kept_fresh(path: Path) -> Iterator[None]:
+    """Others see that the holder lives, however long it takes."""
+    ended = threading.Event()
+
+    def touch() -> None:
+        while not ended.wait(STALE_SECONDS / 10):
+            with suppress(OSError):
+                os.utime(path)
+
+    thread = threading.Thread(target=touch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

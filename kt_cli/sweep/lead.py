@@ -1,0 +1,172 @@
+"""Leading a sweep over a cluster: one stage after the other, whoever looks next goes on.
+
+Nobody has to stay. The command that was typed, a later one, and the job that follows each array
+all do the same step: see what has ended, plan by the rows on disk, submit what comes next.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from kt_cli import store
+from kt_cli.errors import KtError
+from kt_cli.schema import TABLES
+from kt_cli.spec import Run
+from kt_cli.store import Outcomes
+from kt_cli.sweep import cluster, jobs
+from kt_cli.sweep.chunk import STARTED, failed_row, tried
+from kt_cli.sweep.cluster import Facts
+from kt_cli.sweep.jobs import OPEN, OVER, Submitted
+from kt_cli.sweep.logs import last_line, last_numbers
+from kt_cli.sweep.manifest import read_manifest, write_manifest
+from kt_cli.sweep.resources import SlurmSpec
+from kt_cli.sweep.slurm import submit_follower, submit_stage
+
+BUSY, SUBMITTED, FINISHED = "busy", "submitted", "finished"
+
+
+class Runs(Protocol):
+    """Where the next runs come from."""
+
+    def __call__(self) -> tuple[str, Sequence[Run]] | None:
+        """The name of the first stage that is not finished, and its runs; None at the end."""
+
+
+class Lead:
+    """Args:
+    next_runs: plans by the rows on disk.
+    seconds: estimates what a run takes.
+    follow: the command of the job that goes on after an array.
+    prepare: called with the runs before they are submitted.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        next_runs: Runs,
+        seconds: Callable[[Run], float],
+        resources: SlurmSpec,
+        facts: Facts,
+        follow: Sequence[str],
+        prepare: Callable[[Sequence[Run]], bool],
+    ) -> None:
+        self._folder, self._next, self._seconds = folder, next_runs, seconds
+        self._resources, self._facts, self._follow = resources, facts, follow
+        self._prepare = prepare
+
+    def advance(self, must_progress: bool) -> str:
+        """One step: BUSY while jobs are there, else SUBMITTED what comes next, or FINISHED.
+
+        Args:
+            must_progress: refuse to submit the same runs again where nothing came of them.
+
+        Raises:
+            KtError: nothing came of them, or the cluster refuses.
+        """
+        with jobs.claim(self._folder) as mine:
+            if not mine or not close_ended(self._folder):
+                return BUSY
+            found = self._next()
+            if found is None:
+                # Here, where nobody else does it at the same time.
+                for table in TABLES:
+                    store.settle(self._folder, table)
+                return FINISHED
+            stage, runs = found
+            if must_progress:
+                self._require_progress(stage, runs)
+            if self._prepare(runs):
+                self._submit(stage, runs)
+            else:
+                self._submit_preparation(stage, runs)
+            return SUBMITTED
+
+    def _submit_preparation(self, stage: str, runs: Sequence[Run]) -> None:
+        """A job that prepares the runs and then submits them."""
+        job = submit_follower(self._folder, None, self._follow, self._resources, self._facts)
+        if job is None:
+            raise KtError("the cluster refuses a job without a GPU, which would decode the images")
+        manifest = write_manifest(self._folder, runs).relative_to(self._folder).as_posix()
+        nothing = Submitted(stage, runs[0].table, job, manifest, (0,), time.time(), job)
+        jobs.keep(self._folder, nothing)
+
+    def _submit(self, stage: str, runs: Sequence[Run]) -> None:
+        costs = [self._seconds(run) for run in runs]
+        submitted = submit_stage(self._folder, stage, runs, costs, self._resources, self._facts)
+        # Kept at once: an array that nobody knows of would be submitted twice.
+        jobs.keep(self._folder, submitted)
+        follower = submit_follower(
+            self._folder, submitted.job, self._follow, self._resources, self._facts
+        )
+        jobs.keep(self._folder, replace(submitted, follower=follower or ""))
+
+    def _require_progress(self, stage: str, runs: Sequence[Run]) -> None:
+        earlier = [s for s in jobs.listed(self._folder) if s.stage == stage and s.tasks]
+        if not earlier:
+            return
+        before = read_manifest(self._folder / earlier[-1].manifest)
+        if {(r.id, r.attempt) for r in before} == {(r.id, r.attempt) for r in runs}:
+            log = log_of(self._folder, earlier[-1], 0, "err")
+            raise KtError(
+                f"nothing came of the jobs of stage {stage} (job {earlier[-1].job}): "
+                f"{last_line(log) or 'they left no log'}",
+                f"Logs: {log.parent}. The same command tries again.",
+            )
+
+
+def close_ended(folder: Path) -> bool:
+    """Account for the jobs that have ended; False while some are queued or running, or unknown."""
+    waiting = [submitted for submitted in jobs.listed(folder) if submitted.state == OPEN]
+    if not waiting:
+        return True
+    own = os.environ.get("SLURM_JOB_ID")
+    known = [job for submitted in waiting for job in submitted.jobs]
+    states = cluster.active(known)
+    if states is None or states.keys() - {own}:
+        return False
+    for submitted in waiting:
+        rows = lost_rows(folder, submitted)
+        if rows:
+            store.write(folder, submitted.table, rows)
+        jobs.keep(folder, replace(submitted, state=OVER))
+    return True
+
+
+def lost_rows(folder: Path, submitted: Submitted) -> list[dict[str, object]]:
+    """Failed rows for the runs that jobs were at when they died.
+
+    What a job had not yet begun is no failure, nor is a disk that was full.
+    """
+    runs = read_manifest(folder / submitted.manifest)
+    outcomes = Outcomes(folder, submitted.table)
+    rows: list[dict[str, object]] = []
+    for task, (start, stop) in enumerate(itertools.pairwise(submitted.edges)):
+        lost = {i for i in range(start, stop) if not _accounted(runs[i], outcomes)}
+        if not lost:
+            continue
+        log = log_of(folder, submitted, task, "err")
+        at, end = last_numbers(log_of(folder, submitted, task, "out"), STARTED) or (0, 0)
+        reason = last_line(log)
+        if reason.startswith("kt_cli.errors.WriteError"):
+            continue
+        error = f"the job died ({reason or 'killed'}); see logs/{log.name}"
+        rows += [failed_row(runs[i], error) for i in sorted(lost & set(range(at, end)))]
+    return rows
+
+
+def _accounted(run: Run, outcomes: Outcomes) -> bool:
+    if run.kind == "pairs":
+        return outcomes.attempts(run.id) >= run.attempt or all(map(outcomes.done, run.row_ids()))
+    return tried(run, outcomes)
+
+
+def log_of(folder: Path, submitted: Submitted, task: int, kind: str) -> Path:
+    """The log of one task, kind "out" or "err"."""
+    index = f"_{task}" if submitted.tasks > 1 else ""
+    return folder / "logs" / f"{submitted.job}{index}_0_log.{kind}"

@@ -1,0 +1,178 @@
+"""The runs of a stage as one array of Slurm jobs, through submitit; and the job that goes on.
+
+A chunk is a callable with paths and indices: when its job is preempted or runs into its time
+limit, submitit requeues it, and it goes on at its first run without a row (inside a training, at
+its checkpoint). Results are rows on disk; what a job returns is never asked for.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import CommandFunction, FailedJobError, FailedSubmissionError
+
+from kt_cli.errors import KtError, UsageError
+from kt_cli.spec import Run
+from kt_cli.sweep import cluster
+from kt_cli.sweep.balance import edges
+from kt_cli.sweep.cluster import Facts
+from kt_cli.sweep.jobs import Submitted
+from kt_cli.sweep.manifest import write_manifest
+from kt_cli.sweep.resources import SlurmSpec
+from kt_cli.sweep.slots import Slot, chunk_count
+
+MAX_TIMEOUTS = 100  # of one job; what fails is counted in rows
+CHUNKS_PER_GPU = 2
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+OFFLINE = "export HF_HUB_OFFLINE=1"
+FOR_A_WHILE = re.compile(
+    r"timed? ?out|unable to contact|connection refused|temporarily|try again|zero bytes", re.I
+)
+TOO_MANY = re.compile(
+    r"submit ?(job)? ?(per user )?limit|MaxSubmit|invalid job array|too many", re.I
+)
+
+
+class ChunkJob(submitit.helpers.Checkpointable):
+    """What a job does. Its arguments are all that it needs to be started again."""
+
+    def __call__(self, manifest: str, start: int, stop: int, threads: int) -> None:
+        from kt_cli.sweep.chunk import run_chunk
+
+        # Slurm gave the job its GPU, so it is not chosen here.
+        run_chunk(manifest, start, stop, Slot(None, threads), alone=False)
+
+
+class TooMany(KtError):
+    pass
+
+
+def submit_stage(
+    folder: Path,
+    stage: str,
+    runs: Sequence[Run],
+    costs: Sequence[float],
+    resources: SlurmSpec,
+    facts: Facts,
+) -> Submitted:
+    """Submit the runs of a stage as an array of chunks of about equal cost.
+
+    Raises:
+        KtError: the cluster does not take it. WriteError: the results cannot be written.
+    """
+    manifest = write_manifest(folder, runs)
+    count = tasks(len(runs), resources, facts)
+    while True:
+        borders = edges(costs, count)
+        try:
+            job = _submit_array(folder, stage, manifest, borders, resources, facts)
+        except TooMany:
+            if count == 1:
+                raise
+            count //= 2
+            continue
+        return Submitted(
+            stage, runs[0].table, job, manifest.relative_to(folder).as_posix(), tuple(borders),
+            time.time(),
+        )  # fmt: skip
+
+
+def tasks(runs: int, resources: SlurmSpec, facts: Facts) -> int:
+    """Chunks for so many runs: some for each GPU, so that none waits for the last one long."""
+    return min(facts.array_size, chunk_count(runs, CHUNKS_PER_GPU * resources.gpus))
+
+
+def submit_follower(
+    folder: Path, job: str | None, command: Sequence[str], resources: SlurmSpec, facts: Facts
+) -> str | None:
+    """A job without a GPU that runs `command` when all of `job` has ended; None if refused."""
+    executor = _executor(folder, "next", resources, resources.cpus_per_gpu or facts.cpus_per_gpu)
+    # submitit's note: with srun a job cannot submit others.
+    executor.update_parameters(use_srun=False)
+    if job is not None:
+        executor.update_parameters(dependency=f"afterany:{job}")
+    try:
+        return _submit(lambda: executor.submit(CommandFunction(list(command))), executor)
+    except KtError:
+        return None
+
+
+def _submit_array(
+    folder: Path, stage: str, manifest: Path, borders: list[int],
+    resources: SlurmSpec, facts: Facts,
+) -> str:  # fmt: skip
+    cpus = resources.cpus_per_gpu or facts.cpus_per_gpu
+    executor = _executor(folder, stage, resources, cpus)
+    if facts.gpus:
+        executor.update_parameters(gpus_per_node=1)
+    executor.update_parameters(
+        array_parallelism=resources.gpus,
+        # srun of Slurm 22.05 and later does not take it over from sbatch.
+        srun_args=[f"--cpus-per-task={cpus}", *resources.srun_args],
+    )
+    count = len(borders) - 1
+    columns = [[str(manifest)] * count, borders[:-1], borders[1:], [cpus] * count]
+    return _submit(
+        lambda: executor.map_array(ChunkJob(), *columns),  # type: ignore[no-untyped-call]
+        executor,
+    )
+
+
+def _executor(folder: Path, what: str, resources: SlurmSpec, cpus: int) -> Any:
+    if not str(folder).isprintable() or "%" in str(folder):
+        raise UsageError(f"Slurm cannot write logs to {folder}", "Choose a path without %.")
+    executor = submitit.SlurmExecutor(folder / "logs", max_num_timeout=MAX_TIMEOUTS)
+    # The name is unique, so that what was taken by a cluster that did not answer can be found.
+    sweep = re.sub(r"[^A-Za-z0-9_.-]", "-", folder.name)
+    name = f"kt-{sweep}-{what}-{uuid.uuid4().hex[:6]}"
+    given = {k: getattr(resources, k) for k in ("partition", "account", "qos", "constraint")}
+    memory = {"mem": resources.mem} if resources.mem else {}
+    executor.update_parameters(
+        **{key: value for key, value in given.items() if value},
+        job_name=name, time=resources.minutes, nodes=1, ntasks_per_node=1, cpus_per_task=cpus,
+        setup=[OFFLINE, *resources.setup], wckey=resources.wckey or None,
+        additional_parameters={"requeue": True, **memory},
+    )  # fmt: skip
+    return executor
+
+
+def _submit(submit: Callable[[], Any], executor: Any) -> str:
+    """The job's id; an array's, without the index of its tasks. Tries again for a minute.
+
+    Raises:
+        TooMany: the cluster takes only fewer tasks. KtError: it refuses, or stays silent.
+    """
+    for pause in PAUSES:
+        job, said = _try(submit)
+        if job is not None:
+            return job
+        if TOO_MANY.search(said):
+            raise TooMany("the cluster takes no more jobs", said)
+        if not FOR_A_WHILE.search(said):
+            break
+        time.sleep(pause)
+        # It may have taken the job and only its answer was lost.
+        cluster.cancel_named(executor.parameters["job_name"])
+    raise KtError(
+        f"sbatch refuses: {said.splitlines()[0] if said else 'no reason given'}",
+        "Look at --partition, --account, --qos, --time and --mem; then run again.",
+    )
+
+
+def _try(submit: Callable[[], Any]) -> tuple[str | None, str]:
+    """The job's id, or what was said instead."""
+    try:
+        with warnings.catch_warnings(), submitit.helpers.clean_env():
+            warnings.simplefilter("ignore")
+            jobs = submit()
+    except (FailedJobError, FailedSubmissionError) as error:
+        return None, str(error).strip()
+    job = jobs[0] if isinstance(jobs, list) else jobs
+    return str(job.job_id).partition("_")[0], ""

@@ -1,0 +1,284 @@
+"""Published weights, fetched once into the cache that timm reads, so that jobs need no network."""
+
+from __future__ import annotations
+
+import errno
+import random
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kt_cli.errors import KtError, WeightsUnavailable, WriteError, first_line
+from kt_cli.progress import Progress, silent
+from kt_cli.spec import Model
+from kt_cli.zoo import published, scheme, target
+from kt_cli.zoo.facts import fact
+from kt_cli.zoo.published import HOW_TO_GET_WEIGHTS, HUB_FILES
+from kt_cli.zoo.threads import each
+
+HUB = ("timm", "hf-hub")  # schemes of references to what is published
+ATTEMPTS = 5
+BACK_OFF = 1.0  # seconds before the second attempt; doubled before each that follows
+BYTES_PER_PARAMETER = 4  # timm publishes in single precision
+MB = 1_000_000
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+AGAIN = (408, 425, 429)  # statuses below 500 that pass
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A model whose weights are to be fetched. bytes: about their size; None if unknown."""
+
+    model: Model
+    bytes: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What fetching would do.
+
+    Attributes:
+        wanted: to be fetched. there: in the cache already.
+        own: need nothing from the hub.
+        folder: the hub's cache. free: bytes that its disk has left.
+    """
+
+    wanted: tuple[Wanted, ...]
+    there: tuple[Model, ...]
+    own: tuple[Model, ...]
+    folder: Path
+    free: int
+
+    @property
+    def bytes(self) -> int:
+        """About what is to be fetched, without what has no known size."""
+        return sum(wanted.bytes or 0 for wanted in self.wanted)
+
+
+@dataclass(frozen=True)
+class Failure:
+    model: Model
+    reason: str
+
+
+def plan(models: Sequence[Model], jobs: int) -> Plan:
+    """What is in the cache, what is not, and about how large it is.
+
+    Sizes of models without published results are asked of the hub, where it answers.
+
+    Args:
+        jobs: questions at a time.
+    """
+    hub = [model for model in models if scheme(model.ref) in HUB]
+    there = tuple(model for model in hub if published.cached(model.ref) is not None)
+    kept = {model.key for model in there}
+    absent = [model for model in hub if model.key not in kept]
+    sizes = {model.key: _published_size(model) for model in absent}
+    unknown = [model for model in absent if sizes[model.key] is None]
+    if unknown and published.hub_answers():
+        for model, said in each(unknown, _asked_size, jobs):
+            sizes[model.key] = None if isinstance(said, Exception) else said
+    folder = hub_folder()
+    return Plan(
+        wanted=tuple(Wanted(model, sizes[model.key]) for model in absent),
+        there=there,
+        own=tuple(model for model in models if scheme(model.ref) not in HUB),
+        folder=folder,
+        free=free_space(folder),
+    )
+
+
+def fetch(wanted: Sequence[Wanted], jobs: int, progress: Progress = silent) -> list[Failure]:
+    """Fetch weights, `jobs` models at a time; gives those that could not be had, and why.
+
+    What is fetched is kept, whatever becomes of the others, and what was cut off is continued
+    where the hub lets it. Progress is in megabytes.
+
+    Raises:
+        WeightsUnavailable: the hub does not answer, or no longer.
+        WriteError: the cache cannot be written.
+    """
+    if wanted and not published.hub_answers():
+        raise _unreachable(wanted)
+    _no_bars()
+    failures: list[Failure] = []
+    left = {item.model.key: item for item in wanted}
+    total = sum(map(_megabytes, wanted))
+    for model, said in each([item.model for item in wanted], _fetch_patiently, jobs):
+        if isinstance(said, OSError) and said.errno in UNWRITABLE:
+            raise WriteError(
+                f"cannot write weights of {model.name} to {hub_folder()}: {first_line(said)}",
+                "Free some space, or let HF_HOME name another folder; what is fetched is kept.",
+            ) from said
+        if isinstance(said, Exception):
+            if _passing(said) and not published.hub_answers():
+                raise _unreachable(list(left.values())) from said
+            failures.append(Failure(model, _reason(said, model)))
+        del left[model.key]
+        progress(total - sum(map(_megabytes, left.values())), total, "weights (MB)")
+    return failures
+
+
+def hub_folder() -> Path:
+    """Where the hub's files are kept: HF_HUB_CACHE, or below HF_HOME."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def free_space(folder: Path) -> int:
+    """Bytes left on the disk of a folder, which need not be there yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def _unreachable(wanted: Sequence[Wanted]) -> WeightsUnavailable:
+    from huggingface_hub import constants
+
+    number = f"{len(wanted)} model{'s' * (len(wanted) != 1)}"
+    if constants.HF_HUB_OFFLINE:
+        return WeightsUnavailable(
+            f"the hub is switched off (HF_HUB_OFFLINE), and weights of {number} are missing",
+            "Unset HF_HUB_OFFLINE and run again where there is a network.",
+        )
+    return WeightsUnavailable(
+        f"the model hub does not answer, and weights of {number} are missing", HOW_TO_GET_WEIGHTS
+    )
+
+
+def _megabytes(wanted: Wanted) -> int:
+    """At least one, so that a model of unknown size counts."""
+    return max(1, round((wanted.bytes or 0) / MB))
+
+
+# --- sizes --------------------------------------------------------------------------------------
+
+
+def _published_size(model: Model) -> int | None:
+    known = fact(model.ref) if scheme(model.ref) == "timm" else None
+    return None if known is None else round(known.params_m * 1e6 * BYTES_PER_PARAMETER)
+
+
+def _asked_size(model: Model) -> int | None:
+    """Of the file of the hub that would be fetched; others are few, and nearly all published."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    repo, revision, names, url = _source(model)
+    if url:
+        return None
+
+    def ask(name: str) -> int | None:
+        return get_hf_file_metadata(hf_hub_url(repo, name, revision=revision)).size
+
+    return _first(names, ask)
+
+
+def _no_bars() -> None:
+    """The hub's own bars would fight each other, and with ours, for the terminal."""
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    disable_progress_bars()
+
+
+# --- one model ----------------------------------------------------------------------------------
+
+
+def _fetch_patiently(model: Model) -> None:
+    """Several attempts, for what may pass; further apart each time, and not all at once."""
+    for attempt in range(ATTEMPTS):
+        try:
+            _fetch(model)
+            return
+        except Exception as error:
+            if attempt == ATTEMPTS - 1 or not _passing(error):
+                raise
+        time.sleep(BACK_OFF * 2**attempt * random.uniform(0.5, 1.0))
+
+
+def _fetch(model: Model) -> None:
+    repo, revision, names, url = _source(model)
+    if url:
+        from timm.models import _hub
+
+        _hub.download_cached_file(url)
+    else:
+        from huggingface_hub import hf_hub_download
+
+        def download(name: str) -> str:
+            return hf_hub_download(repo, name, revision=revision)
+
+        if scheme(model.ref) == "hf-hub":
+            download("config.json")
+        _first(names, download)
+    if published.cached(model.ref) is None:
+        raise KtError(f"weights of {model.name} came, but not to where timm looks for them")
+
+
+def _source(model: Model) -> tuple[str, str | None, tuple[str, ...], str]:
+    """Repository, revision and possible files, the best first; or the address of a file."""
+    if scheme(model.ref) == "hf-hub":
+        repo, _, revision = target(model.ref).partition("@")
+        return repo, revision or None, HUB_FILES, ""
+    config = published.config(model.ref)
+    if config is not None and config.hf_hub_id:
+        repo, _, revision = config.hf_hub_id.partition("@")
+        names = (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES
+        return repo, revision or None, names, ""
+    if config is None or not isinstance(config.url, str):
+        raise KtError(f"timm does not say where weights of {model.name} are")
+    return "", None, (), config.url
+
+
+def _first(names: Sequence[str], get: Callable[[str], T]) -> T:
+    """What `get` gives for the first of `names` that the repository has."""
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    if len(names) > 1:
+        try:
+            return get(names[0])
+        except LocalEntryNotFoundError:  # a subclass, but it says that the hub did not answer
+            raise
+        except EntryNotFoundError:
+            return _first(names[1:], get)
+    return get(names[0])
+
+
+def _passing(error: Exception) -> bool:
+    """Whether another attempt may do better."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return True
+    if isinstance(error, (KtError, errors.EntryNotFoundError, errors.HFValidationError)):
+        return False
+    status = _status(error)
+    if status is not None:
+        return status >= 500 or status in AGAIN
+    return not (isinstance(error, OSError) and error.errno in UNWRITABLE)
+
+
+def _status(error: Exception) -> int | None:
+    """The status of the server's answer, where there was one; urllib's errors call it `code`."""
+    response: Any = getattr(error, "response", None)
+    found = getattr(response, "status_code", None) or getattr(error, "code", None)
+    return found if isinstance(found, int) else None
+
+
+def _reason(error: Exception, model: Model) -> str:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return "its access is restricted: ask for it on its page, then log in (HF_TOKEN)"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "the hub has no such model, or only for those who may see it (HF_TOKEN)"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return f"the hub did not answer {ATTEMPTS} times"
+    if isinstance(error, errors.EntryNotFoundError):
+        config = "config.json or " if scheme(model.ref) == "hf-hub" else ""
+        return f"its repository lacks {config}weights ({', '.join(HUB_FILES)})"
+    return f"{type(error).__name__}: {first_line(error)}"
