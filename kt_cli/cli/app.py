@@ -27,7 +27,7 @@ from kt_cli.cli import (
 from kt_cli.errors import KtError, first_line
 
 DEBUG = "KT_DEBUG"
-RESUMING = (["sweep"], ["pretrain"], ["transfer"])
+RESUMING = ("sweep", "pretrain", "transfer", "models prefetch")
 
 app = typer.Typer(
     name="kt",
@@ -98,8 +98,9 @@ def main() -> None:
         )
         sys.exit(1)
     except Interrupted as interrupted:
+        resumes = " ".join(sys.argv[1:3]).startswith(RESUMING)
         kept = " What is finished is kept; the same command goes on from there."
-        screen.note("Interrupted." + kept * (sys.argv[1:2] in RESUMING))
+        screen.note("Interrupted." + kept * resumes)
         sys.exit(128 + interrupted.number)
     finally:
         for number, handler in zip(signals, before, strict=True):

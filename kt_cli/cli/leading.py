@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kt_cli.sweep.lead import Lead
     from kt_cli.sweep.watch import View, Watch
 
-FIRST_LOOK, LAST_LOOK, SLOWER = 2.0, 20.0, 1.3  # seconds between two looks
+FIRST_LOOK, LAST_LOOK, SLOWER = 2.0, 20.0, 1.1  # seconds between two looks
 DECODED_HERE = 20_000  # images, at most, that a login node may be asked to decode
 
 

@@ -15,15 +15,15 @@ from rich.filesize import decimal
 from rich.text import Text
 from typer.core import TyperGroup
 
-from kt_cli.cli import options, screen
-from kt_cli.errors import DataError, KtError, WriteError, unknown
+from kt_cli.cli import options, screen, weights
+from kt_cli.errors import DataError, KtError, unknown
 from kt_cli.spec import Model
 from kt_cli.zoo import SCHEMES, own, scheme, target
 from kt_cli.zoo.facts import Fact, facts
 from kt_cli.zoo.published import ALIASES
 
 if TYPE_CHECKING:
-    from kt_cli.zoo.prefetch import Plan, Wanted
+    from kt_cli.zoo.prefetch import Wanted
 
 SHOWN = 20
 LISTING = "list"
@@ -122,7 +122,9 @@ def prefetch(
         list[str],
         typer.Argument(metavar="MODEL…", help="Models as everywhere: names, timm-top300, 'vit_*'."),
     ],
-    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Models at a time.")] = 8,
+    jobs: Annotated[
+        int, typer.Option("-j", "--jobs", min=1, help="Models at a time.")
+    ] = weights.JOBS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is missing.")] = False,
 ) -> None:
     """Fetch weights of published models into the hub's cache, so that jobs need no network.
@@ -130,52 +132,27 @@ def prefetch(
     What is there is not fetched again; the same command goes on where it stopped.
     """
     from kt_cli.zoo import names
-    from kt_cli.zoo import prefetch as weights
+    from kt_cli.zoo.prefetch import plan
 
-    planned = weights.plan(names.resolve(selection), jobs)
-    _show_plan(planned)
+    planned = plan(names.resolve(selection), jobs)
+    screen.note(weights.describe(planned))
     if dry_run:
         sizes = [(w.model.name, _size(w)) for w in planned.wanted]
         if sizes:
             _table(("model", "size"), sizes)
         return
-    if planned.bytes > planned.free:
-        raise WriteError(
-            f"{planned.folder} has {decimal(planned.free)} left, about {decimal(planned.bytes)} "
-            "are to be fetched",
-            "Free some space, or let HF_HOME name another folder; `--dry-run` shows the sizes.",
-        )
-    with screen.progress() as progress:
-        failures = weights.fetch(planned.wanted, jobs, progress)
-    if planned.wanted:
-        screen.note(f"Fetched {_number(len(planned.wanted) - len(failures))}.")
+    failures = weights.fetch(planned, jobs)
     for failure in failures:
         screen.out.print(Text(f"{failure.model.name}: {failure.reason}"), soft_wrap=True)
     if failures:
         raise KtError(
-            f"weights of {_number(len(failures))} could not be had",
+            f"weights of {weights.number(len(failures))} could not be had",
             "The others are kept; the same command tries these again.",
         )
 
 
 def _size(wanted: Wanted) -> str:
     return "unknown" if wanted.bytes is None else decimal(wanted.bytes)
-
-
-def _show_plan(planned: Plan) -> None:
-    unknown_size = sum(wanted.bytes is None for wanted in planned.wanted)
-    size = f", about {decimal(planned.bytes)}" if planned.bytes else ""
-    more = f" and {unknown_size} of unknown size" if unknown_size else ""
-    parts = [f"{_number(len(planned.wanted))} to fetch{size}{more}"]
-    if planned.there:
-        parts.append(f"{len(planned.there):,} there already")
-    if planned.own:
-        parts.append(f"{len(planned.own):,} that the hub does not have")
-    screen.note(f"{'; '.join(parts)}. {planned.folder}: {decimal(planned.free)} free.")
-
-
-def _number(count: int) -> str:
-    return f"{count:,} model{'s' * (count != 1)}"
 
 
 def _matching(words: Sequence[str]) -> list[Fact]:
@@ -276,7 +253,7 @@ def _show_own(found: Sequence[OwnModel]) -> None:
         for m in found
     ]
     _table(("model", "architecture", "classes", "size"), rows)
-    screen.note(f"{_number(len(found))}.")
+    screen.note(f"{weights.number(len(found))}.")
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

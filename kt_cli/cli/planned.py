@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from kt_cli.cli import screen
+from kt_cli.cli import screen, weights
 from kt_cli.cli.leading import Executor
 from kt_cli.cli.live import WHAT
 from kt_cli.spec import HOW_TO_NAME_DATA
@@ -57,10 +57,12 @@ def show(
 
 def _disk(session: Session) -> str:
     from kt_cli.sweep.disk import bytes_needed
+    from kt_cli.zoo.prefetch import plan
 
     parts = bytes_needed(
         session.spec, session.models, session.training_images(), session.evaluation_images()
     )
+    parts["weights to fetch"] = plan(session.models, weights.JOBS).bytes
     said = (f"{what} {max(size / 1e9, 0.01):,.2f} GB" for what, size in parts.items() if size)
     return f"disk, about: {', '.join(said)}"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from kt_cli.cli import options, planned, screen
+from kt_cli.cli import options, planned, screen, weights
 from kt_cli.cli.leading import Executor, Place, close, lead
 from kt_cli.cli.live import WHAT
 from kt_cli.errors import KtError, UsageError
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from kt_cli.sweep.config import SweepSpec
     from kt_cli.sweep.plan import Planner, Stage
     from kt_cli.sweep.slots import Slot
+
+PAIR = 2  # models, without which there is nothing to compare
 
 
 def places(gpus: int | None, processes: int | None) -> list[Slot]:
@@ -65,7 +67,7 @@ class Session:
         """Do what is to do, stage by stage, where `stages` is the plan as it stands.
 
         Raises:
-            UsageError: no data is named. WeightsUnavailable, WriteError: nothing can be done.
+            UsageError: no data is named. KtError, WriteError: nothing can be done.
         """
         self.planner()
         if all(stage.finished for stage in stages):
@@ -78,10 +80,10 @@ class Session:
         from kt_cli.files import write_text
         from kt_cli.sweep.config import to_toml
         from kt_cli.sweep.tidy import remove_stale
-        from kt_cli.zoo import load
 
-        load.require_weights(self.models)
         if not self.place.following:
+            provide = weights.for_jobs if self.place.facts else weights.require
+            provide(self.models, max(0, PAIR - len(self.spec.zoo)))
             write_text(self.folder / "sweep.toml", to_toml(self.spec))
         remove_stale(self.folder)
         if self.place.facts:

@@ -69,14 +69,19 @@ def _shares(nodes: Iterable[str]) -> tuple[bool, int]:
     return bool(shares) or not some, max(1, min([MOST_CPUS, *shares])) if shares else 1
 
 
-def active(jobs: Collection[str]) -> States | None:
-    """Which tasks of these jobs are queued or running, in one call; None where nobody can say."""
-    listed = _ask("squeue", "-h", "-r", "-u", str(os.getuid()), "-o", "%F|%K|%T")
+def active(jobs: Collection[str], users: Collection[int] = ()) -> States | None:
+    """Which tasks of these jobs are queued or running, in one call; None where nobody can say.
+
+    Args:
+        users: ids of those who submitted them; by default this one.
+    """
+    whose = ",".join(map(str, sorted(users) or [os.getuid()]))
+    listed = _ask("squeue", "-h", "-r", "-u", whose, "-o", "%F|%K|%T")
     if listed is not None:
         lines = [line.strip().split("|") for line in listed.splitlines()]
         said = [(job, task, state) for job, task, state in (x for x in lines if len(x) == 3)]
     else:
-        listed = _ask("sacct", "-n", "-X", "-P", "-o", "JobID,State", "-j", ",".join(jobs))
+        listed = _ask("sacct", "-n", "-a", "-X", "-P", "-o", "JobID,State", "-j", ",".join(jobs))
         if listed is None:
             return None
         rows = [line.strip().partition("|") for line in listed.splitlines()]

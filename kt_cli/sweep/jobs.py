@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from kt_cli.files import write_error, write_text
@@ -28,6 +28,7 @@ class Submitted:
         edges: the chunks' borders in the manifest (a path relative to the results).
         state: OPEN until somebody saw that all tasks have ended; then OVER, or CANCELLED.
         created: seconds since the epoch.
+        user: id of who submitted them.
     """
 
     stage: str
@@ -38,6 +39,7 @@ class Submitted:
     created: float
     follower: str = ""
     state: str = OPEN
+    user: int = field(default_factory=os.getuid)
 
     @property
     def jobs(self) -> list[str]:

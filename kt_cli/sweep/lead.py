@@ -127,7 +127,7 @@ def close_ended(folder: Path) -> bool:
         return True
     own = os.environ.get("SLURM_JOB_ID")
     known = [job for submitted in waiting for job in submitted.jobs]
-    states = cluster.active(known)
+    states = cluster.active(known, {submitted.user for submitted in waiting})
     if states is None or states.keys() - {own}:
         return False
     for submitted in waiting:

@@ -64,7 +64,7 @@ class Watch:
         listed = jobs.listed(self._folder)
         waiting = [submitted for submitted in listed if submitted.state == OPEN]
         known = [job for submitted in waiting for job in submitted.jobs]
-        states = cluster.active(known) if known else {}
+        states = cluster.active(known, {s.user for s in waiting}) if known else {}
         for table in {submitted.table for submitted in listed}:
             if table in self._rows:
                 self._rows[table].refresh()

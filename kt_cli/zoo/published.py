@@ -152,11 +152,15 @@ def require_weights(models: Sequence[Model]) -> None:
         WeightsUnavailable: names up to ten of them.
     """
     missing = missing_weights(models)
-    if not missing:
-        return
+    if missing:
+        raise weights_unavailable(missing)
+
+
+def weights_unavailable(missing: Sequence[Model]) -> WeightsUnavailable:
+    """The error that names up to ten of these models."""
     names = ", ".join(model.name for model in missing[:NAMES_IN_MESSAGE])
     more = len(missing) - NAMES_IN_MESSAGE
-    raise WeightsUnavailable(
+    return WeightsUnavailable(
         "the model hub does not answer and the cache holds no weights of "
         f"{names}{f' and {more} more' if more > 0 else ''}",
         HOW_TO_GET_WEIGHTS,

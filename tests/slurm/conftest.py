@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,21 @@ def sweep(local: Sweep, tmp_path: Path) -> Iterator[Sweep]:
     shutil.copytree(local.results, made.results, dirs_exist_ok=True, ignore=skip)
     yield made
     made.cancel_all()
+
+
+@pytest.fixture
+def read_only() -> Callable[[Path], AbstractContextManager[None]]:
+    """An empty folder that nobody can write to, as long as the context lasts."""
+
+    @contextmanager
+    def mount(folder: Path) -> Iterator[None]:
+        folder.mkdir(exist_ok=True)
+        run = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)]
+        if subprocess.run(run).returncode:
+            pytest.skip("cannot mount here")
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+
+    return mount

@@ -34,7 +34,7 @@ name = "resnet"
 arch = "test_resnet"
 [transfer]
 methods = ["kl", "kl-dp"]
-pairs = 4
+pairs = 2
 epochs = 8
 lr = 0.05
 augment = "none"

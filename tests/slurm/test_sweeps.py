@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_eight_at_a_time_each_with_its_own_device(sweep: Sweep, local: Sweep) ->
     assert len(devices) == len(set(devices)) == 8
     assert sweep.tasks("PENDING")
     sweep.finish(process)
-    assert len(sweep.rows("transfer")) == 24
+    assert len(sweep.rows("transfer")) == 12
 
 
 def test_preempted_jobs_go_on(sweep: Sweep, local: Sweep) -> None:
@@ -112,7 +113,7 @@ def test_a_login_that_is_lost_and_one_that_detaches(sweep: Sweep, local: Sweep) 
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and "kt status small" in err and "kt cancel small" in err
     out, _ = sweep.finish(sweep.start(command=("status", "small")))
-    assert re.search(r"transfer +8 ", out), out
+    assert re.search(r"transfer +4 ", out), out
     # Jobs are there: they are not submitted again.
     before = len(list((sweep.results / "jobs").glob("*.json")))
     sweep.finish(sweep.on_slurm("--detach"))
@@ -147,7 +148,7 @@ def test_squeue_that_fails_and_no_sacct(sweep: Sweep, local: Sweep, tmp_path: Pa
         path.write_text(f'#!/bin/sh\n[ -e {tmp_path}/works ] || exit 1\nexec {real} "$@"\n')
         path.chmod(0o755)
     process = sweep.on_slurm(PATH=f"{fails}{os.pathsep}{os.environ['PATH']}")
-    wait_for(lambda: len(sweep.rows("transfer")) == 8)
+    wait_for(lambda: len(sweep.rows("transfer")) == 4)
     assert process.poll() is None
     (tmp_path / "works").touch()
     sweep.finish(process)
@@ -171,6 +172,17 @@ def test_results_that_cannot_be_written_for_a_while(
     sweep.finish(sweep.on_slurm())
     same_rows(sweep, local)
     sweep.cancel_all()
+
+
+def test_rows_that_are_read_only_for_a_while(
+    sweep: Sweep, local: Sweep, read_only: Callable[[Path], AbstractContextManager[None]]
+) -> None:
+    with read_only(sweep.results / "transfer"):
+        _, err = sweep.finish(sweep.on_slurm(), code=1)
+        assert "Read-only file system" in err
+    sweep.finish(sweep.on_slurm())
+    same_rows(sweep, local)
+    assert (sweep.rows("transfer")["attempt"] == 1).all()
 
 
 def test_all_pairs_of_300_models_are_taken_in_less_than_a_minute(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from kt_cli.sweep import chunk, jobs, slurm
 from kt_cli.sweep.execute import run_inline
 from kt_cli.sweep.manifest import read_manifest
 from kt_cli.sweep.slots import Slot
+from kt_cli.zoo import prefetch, published
+from kt_cli.zoo.prefetch import Failure, Wanted
 
 Kt = Callable[..., tuple[int, str, str]]
 SWEEP = """
@@ -146,6 +148,48 @@ def test_wrong_names_are_said(fake: FakeSlurm, kt: Kt) -> None:
     kt("sweep", "x.toml", "--detach")
     code, _, err = kt("cancel", "xx")
     assert code == 2 and ("Did you mean x?" in err or "Valid: x" in err)
+
+
+def _digits_for_imagenet_models() -> tuple[str, ...]:
+    Path("outputs.txt").write_text("".join(f"{i}\n" for i in range(10)))
+    return ("--data", "digits", "--valid-labels", "outputs.txt", "--pairs", "0", "--detach")
+
+
+def test_weights_come_before_jobs(fake: FakeSlurm, kt: Kt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs have no network: the login node fetches; what cannot be had fails its own runs only."""
+    asked: list[list[str]] = []
+
+    def fetch(wanted: Sequence[Wanted], jobs: int, progress: object) -> list[Failure]:
+        asked.append([w.model.ref for w in wanted])
+        return [Failure(w.model, "it is gone") for w in wanted if "vit" in w.model.ref]
+
+    monkeypatch.setattr(prefetch, "fetch", fetch)
+    monkeypatch.setattr(published, "cached", lambda ref: None)
+    monkeypatch.setattr(published, "hub_answers", lambda: True)
+    three = ["test_vit.r160_in1k", "test_resnet.r160_in1k", "test_convnext.r160_in1k"]
+    digits = _digits_for_imagenet_models()
+    code, _, err = kt("sweep", "--models", ",".join(three), "--name", "three", *digits)
+    assert code == 0 and asked == [three] and fake.submitted, err
+    assert "Jobs have no network, so weights come first: 3 models to fetch" in err
+    assert f"{three[0]}: it is gone. Its runs will fail" in " ".join(err.split())
+    before = fake.submitted
+    code, _, err = kt("sweep", "--models", ",".join(three[:2]), "--name", "two", *digits)
+    assert code == 1 and "weights could not be had of" in err and fake.submitted == before
+
+
+def test_without_the_hub_what_is_missing_is_named(
+    fake: FakeSlurm, kt: Kt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    there = {"test_resnet.r160_in1k", "test_convnext.r160_in1k"}
+    monkeypatch.setattr(published, "cached", lambda ref: tmp_path if ref in there else None)
+    digits = _digits_for_imagenet_models()
+    models = ",".join(["test_vit.r160_in1k", *sorted(there)])
+    code, _, err = kt("sweep", "--models", models, "--name", "three", *digits)
+    assert code == 0 and fake.submitted
+    assert "no weights of test_vit.r160_in1k: their runs will fail" in " ".join(err.split())
+    there.clear()
+    code, _, err = kt("sweep", "--models", models, "--name", "none", *digits)
+    assert code == 1 and "the cache holds no weights of" in err
 
 
 def test_inline_does_the_runs_here(
