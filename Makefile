@@ -19,9 +19,10 @@ demo: setup  ## train a small zoo on real digits, sweep it, show the tables
 test: setup  ## all tests, offline, on the CPU
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slurm"
 
-test-slurm: setup  ## sweeps on a real Slurm of one node, which it starts (root, Debian; minutes)
+test-slurm: setup  ## sweeps on a real Slurm of one node, which it starts and stops (root, Debian; minutes)
 	tests/slurm/start.sh
-	KT_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm tests/slurm
+	KT_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm tests/slurm; \
+	    code=$$?; tests/slurm/stop.sh; exit $$code
 
 bench: setup  ## time and memory of pairs, predictions and transfers, with their ratios (minutes)
 	$(BIN)/python -m benchmarks.pairs

@@ -94,7 +94,7 @@ def _plan_row(session: Session, stage: Stage) -> list[str]:
     label = WHAT[stage.name] + (f" ({stage.given_up} given up)" if stage.given_up else "")
     chunks = _chunks(session, runs) if todo else 0
     counts = [stage.total, stage.done, todo, chunks]
-    hours = [f"{_seconds(session, stage, todo) / 3600:,.1f}"] if session.place.facts else []
+    hours = [_hours(session, stage, todo)] if session.place.facts else []
     return [label, *(f"{count:,}" for count in counts), *hours]
 
 
@@ -108,11 +108,14 @@ def _chunks(session: Session, runs: int) -> int:
     return tasks(runs, session.spec.slurm, session.place.facts)
 
 
-def _seconds(session: Session, stage: Stage, todo: int) -> float:
+def _hours(session: Session, stage: Stage, todo: int) -> str:
     """Estimated, on one GPU."""
-    if session.spec.data is None or not todo:
-        return 0.0
+    if session.spec.data is None:
+        return "–"
     costs = session.costs()
     if stage.todo is not None:
-        return sum(map(costs.seconds, stage.todo))
-    return todo * costs.typical(stage.name, session.models, session.spec.transfer.epochs)
+        hours = sum(map(costs.seconds, stage.todo)) / 3600
+    else:
+        epochs = session.spec.transfer.epochs
+        hours = todo * costs.typical(stage.name, session.models, epochs) / 3600
+    return "<0.1" if 0 < hours < 0.05 else f"{hours:,.1f}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from kt_cli.cli import live, screen
+from kt_cli.cli import live, options, screen
 from kt_cli.errors import UsageError, unknown
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="Where sweeps keep their results.")]
@@ -18,9 +20,14 @@ def status(
         str | None, typer.Argument(metavar="[SWEEP]", help="Its name; by default all.")
     ] = None,
     output: Output = Path("results"),
+    as_json: options.Json = False,
 ) -> None:
     """Show how far sweeps are: rows on disk, and the jobs of a cluster."""
-    for folder in [find(name, output)] if name else _all(output):
+    folders = [find(name, output)] if name else _all(output)
+    if as_json:
+        screen.out.print_json(json.dumps([_described(folder) for folder in folders]))
+        return
+    for folder in folders:
         _show(folder)
 
 
@@ -76,14 +83,30 @@ def _show(folder: Path) -> None:
 
 def _show_rows(folder: Path) -> None:
     """A sweep that was never on a cluster: what its rows say."""
-    from kt_cli import schema, store
-
     table = screen.simple_table()
     for header in ("table", "done", "failed"):
         table.add_column(header, justify="left" if header == "table" else "right")
+    for name, count in _rows(folder).items():
+        table.add_row(name, f"{count['done']:,}", f"{count['failed']:,}")
+    screen.out.print(table)
+
+
+def _rows(folder: Path) -> dict[str, dict[str, int]]:
+    """By table that has some: runs that are done, and runs that failed."""
+    from kt_cli import schema, store
+
+    counts = {}
     for name in schema.TABLES:
         found = store.Outcomes(folder, name).by_id
         done = sum(outcome.status == store.OK for outcome in found.values())
         if found:
-            table.add_row(name, f"{done:,}", f"{len(found) - done:,}")
-    screen.out.print(table)
+            counts[name] = {"done": done, "failed": len(found) - done}
+    return counts
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    from kt_cli.sweep.watch import Watch
+
+    view = asdict(Watch(folder).look())
+    told = {key: view[key] for key in ("stages", "active", "going_on", "cancelled", "error")}
+    return {"sweep": folder.name, "folder": str(folder), "rows": _rows(folder), **told}

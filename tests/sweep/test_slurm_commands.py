@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -69,7 +70,7 @@ def test_the_plan_says_jobs_and_hours_and_submits_nothing(fake: FakeSlurm, kt: K
     assert code == 0 and not fake.submitted
     assert "4 jobs of 120 min, one GPU and 1 CPUs each" in out
     assert re.search(r"stage +runs +done +to do +jobs +GPU-hours", out)
-    assert re.search(r"train the zoo +2 +0 +2 +2 +\d", out) and "disk, about: predictions" in out
+    assert re.search(r"train the zoo +2 +0 +2 +2 +<0.1", out) and "disk, about: predictions" in out
 
 
 def test_detach_submits_the_first_stage_once(fake: FakeSlurm, kt: Kt, tmp_path: Path) -> None:
@@ -99,6 +100,10 @@ def test_status_and_cancel(fake: FakeSlurm, kt: Kt, tmp_path: Path) -> None:
     assert "no job will go on when these have ended" in out
     fake.queue(f"{array}|0|RUNNING", f"{follower}|N/A|PENDING")
     assert "go on" not in kt("status")[1]
+    (said,) = json.loads(kt("status", "x", "--json")[1])
+    assert said["sweep"] == "x" and said["active"] and said["going_on"] and said["rows"] == {}
+    assert said["stages"] == [{"name": "pretrain", "total": 2, "done": 0, "failed": 0,
+                               "queued": 0, "running": 1}]  # fmt: skip
     assert kt("cancel", "x")[0] == 0 and fake.cancelled == [follower, array]
     fake.queue()
     assert "were cancelled" in kt("status", "x")[1]
