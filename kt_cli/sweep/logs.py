@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def last_line(log: Path) -> str:
-    """The last line, at most 200 characters; of srun's own only if there is no other."""
+    """The last line, at most 500 characters; of srun's own only if there is no other."""
     said = lines(log)
     own = [line for line in said if not line.startswith("srun: ")]
-    return (own or said or [""])[-1].strip()[:200]
+    return (own or said or [""])[-1].strip()[:500]
 
 
 def last_numbers(log: Path, prefix: str) -> list[int] | None:
