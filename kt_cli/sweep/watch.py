@@ -36,8 +36,8 @@ class View:
         active: jobs are queued or running; None where the cluster does not say.
         going_on: the job that goes on after the array is among them.
         cancelled: the jobs submitted last were cancelled.
-        rate: runs a second since the first look. left: seconds to the end of the stage; None
-            where unknown.
+        rate: runs a second of the last stage since it was first seen. left: seconds to its end;
+            None where unknown.
         error: the last error that a row or a log tells.
     """
 
@@ -57,7 +57,7 @@ class Watch:
         self._folder = folder
         self._rows: dict[str, Outcomes] = {}
         self._ids: dict[str, list[str]] = {}
-        self._first: tuple[float, int] | None = None
+        self._first: tuple[str, float, int] | None = None
 
     def look(self) -> View:
         """The sweep now, at the price of one call of squeue (else sacct)."""
@@ -116,14 +116,16 @@ class Watch:
             return []
 
     def _pace(self, stages: Sequence[StageView]) -> tuple[float, float | None]:
-        now, ended = time.monotonic(), sum(s.done + s.failed for s in stages)
-        if self._first is None:
-            self._first = now, ended
-        since, before = self._first
-        rate = (ended - before) / (now - since) if now > since else 0.0
-        if not stages or rate <= 0:
+        """Of the stage that was submitted last: others have runs of another size."""
+        if not stages:
             return 0.0, None
-        return rate, (stages[-1].total - stages[-1].done - stages[-1].failed) / rate
+        stage, now = stages[-1], time.monotonic()
+        ended = stage.done + stage.failed
+        if self._first is None or self._first[0] != stage.name:
+            self._first = stage.name, now, ended
+        _, since, before = self._first
+        rate = (ended - before) / (now - since) if now > since else 0.0
+        return rate, (stage.total - ended) / rate if rate > 0 else None
 
     def _last_error(self, listed: Sequence[Submitted]) -> str:
         """Of the stage submitted last: what the last of its failed runs says."""

@@ -17,6 +17,7 @@ from kt_cli import store
 from kt_cli.errors import KtError
 from kt_cli.spec import DataSpec, EvalSpec, Model, PairsSpec, Run
 from kt_cli.sweep import chunk, jobs, lead, slurm
+from kt_cli.sweep import watch as watch_module
 from kt_cli.sweep.cluster import Facts
 from kt_cli.sweep.lead import BUSY, FINISHED, SUBMITTED, Lead
 from kt_cli.sweep.manifest import write_manifest
@@ -205,6 +206,29 @@ def test_a_look_counts_rows_and_jobs(fake: FakeSlurm, folder: Path) -> None:
     fake.squeue_fails(False)
     fake.queue()
     assert watch.look().active is False
+
+
+def test_the_pace_is_that_of_the_last_stage(
+    fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(watch_module.time, "monotonic", lambda: clock[0])
+    watch = Watch(folder)
+    leading(folder).advance(False)
+    for run in RUNS[:3]:
+        row(folder, run)
+    assert watch.look().left is None
+    clock[0] += 10
+    row(folder, RUNS[3])
+    view = watch.look()
+    assert (view.rate, view.left) == (pytest.approx(0.1), pytest.approx(20))
+    # What the stage before did in the meantime is not this one's pace.
+    again = [replace(run, attempt=2) for run in RUNS[4:]]
+    manifest = write_manifest(folder, again)
+    jobs.keep(folder, jobs.Submitted("transfer", "models", "900", f"manifests/{manifest.name}",
+                                     (0, 2), 2e9))  # fmt: skip
+    clock[0] += 10
+    assert (watch.look().rate, watch.look().left) == (0.0, None)
 
 
 def test_a_look_at_pairs_counts_pairs(fake: FakeSlurm, folder: Path) -> None:
