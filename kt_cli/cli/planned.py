@@ -101,6 +101,8 @@ def _plan_row(session: Session, stage: Stage) -> list[str]:
 def _chunks(session: Session, runs: int) -> int:
     from kt_cli.sweep.slots import chunk_count
 
+    if session.place.executor is Executor.inline:
+        return 1
     if session.place.facts is None:
         return chunk_count(runs, len(session.places))
     from kt_cli.sweep.slurm import tasks

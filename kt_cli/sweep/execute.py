@@ -11,11 +11,12 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,9 @@ class LocalStage:
 def run_inline(folder: Path, runs: Sequence[Run], slot: Slot) -> int:
     """Do the runs of one stage in this process, where a debugger sees them; how many failed."""
     manifest = write_manifest(folder, runs)
-    run_chunk(str(manifest), 0, len(runs), slot, alone=False)
+    # A worker's log is its stdout; here that is for results.
+    with redirect_stdout(sys.stderr):
+        run_chunk(str(manifest), 0, len(runs), slot, alone=False)
     outcomes = store.Outcomes(folder, runs[0].table)
     return sum(outcomes.failed(run.id) for run in runs)
 

@@ -198,8 +198,9 @@ def test_without_the_hub_what_is_missing_is_named(
 
 
 def test_inline_does_the_runs_here(
-    fake: FakeSlurm, kt: Kt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    fake: FakeSlurm, kt: Kt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     def finish(runs: Sequence[Run], folder: Path) -> list[list[dict[str, object]]]:
         return [[{"run_id": run.id, "status": store.OK, "attempt": 1, "created": "1"}]
                 for run in runs]  # fmt: skip
@@ -208,6 +209,8 @@ def test_inline_does_the_runs_here(
     folder = tmp_path / "results" / "x"
     runs = read_manifest(folder / jobs.listed(folder)[0].manifest)
     monkeypatch.setattr(chunk, "finish", finish)
+    capsys.readouterr()
     assert run_inline(folder, runs, Slot(None, 1)) == 0
+    assert capsys.readouterr().out == ""  # stdout is for results
     outcomes = store.Outcomes(folder, "pretrain")
     assert all(outcomes.done(run.id) for run in runs)
