@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,10 @@ class Outcome:
     error: str | None = None
 
 
+# Millions of runs share a few outcomes.
+_outcome = lru_cache(maxsize=1024)(Outcome)
+
+
 class Outcomes:
     """What is known of each run of a table; `refresh` reads only parts that are new to it.
 
@@ -182,7 +187,7 @@ class Outcomes:
     def _learn(self, run_id: str, status: str, attempt: int | None, error: str | None) -> None:
         known, attempt = self.by_id.get(run_id), attempt or 1
         if known is None or (known.status != OK and (status == OK or attempt >= known.attempt)):
-            self.by_id[run_id] = Outcome(status, attempt, error)
+            self.by_id[run_id] = _outcome(status, attempt, error)
 
     def done(self, run_id: str) -> bool:
         outcome = self.by_id.get(run_id)
