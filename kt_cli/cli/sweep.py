@@ -108,7 +108,8 @@ def sweep(
         str | None, typer.Option(help="random: adds randomly initialised teachers.")
     ] = None,
     gpus: Annotated[
-        int | None, typer.Option(min=1, help="GPUs to use at once; by default all.")
+        int | None,
+        typer.Option(min=1, help="GPUs to use at once; by default all here, 8 on a cluster."),
     ] = None,
     processes: Annotated[
         int | None,
