@@ -48,9 +48,9 @@ class Meter:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
-    def columns(self, samples: int = 0) -> dict[str, Any]:
-        """Provenance of a run that processed `samples` images."""
-        seconds = time.perf_counter() - self.started
+    def columns(self, samples: int = 0, earlier: float = 0.0) -> dict[str, Any]:
+        """Provenance of a run that processed `samples` images, `earlier` seconds ago included."""
+        seconds = earlier + time.perf_counter() - self.started
         return {
             **_installation(),
             "device": self._device_name(),

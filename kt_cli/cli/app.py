@@ -76,7 +76,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    signals = (signal.SIGINT, signal.SIGTERM)
+    # A login that is lost; nohup ignores it.
+    lost = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
+    signals = [signal.SIGINT, signal.SIGTERM, *lost]
     before = [signal.signal(number, _stop) for number in signals]
     try:
         app()

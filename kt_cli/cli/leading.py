@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from kt_cli.sweep.watch import View, Watch
 
 FIRST_LOOK, LAST_LOOK, SLOWER = 2.0, 20.0, 1.1  # seconds between two looks
+AGAIN = "again"
+PATIENCE = 60.0  # seconds until a silent controller is asked again
 DECODED_HERE = 20_000  # images, at most, that a login node may be asked to decode
 
 
@@ -55,7 +57,6 @@ def choose(
     """
     from kt_cli.sweep import cluster
 
-    asked = executor
     if executor is Executor.auto:
         there = cluster.is_there() and not cluster.inside_job() and processes is None
         executor = Executor.slurm if there else Executor.local
@@ -64,11 +65,14 @@ def choose(
         if not cluster.is_there():
             raise UsageError("there is no Slurm here: no sbatch or no srun on the PATH")
         facts = cluster.look_at(partition)
-        if facts is None and asked is Executor.slurm:
-            raise KtError("Slurm's controller does not answer", "`scontrol show config` says why.")
+        while facts is None and following:  # nobody else would go on; its time limit bounds it
+            time.sleep(PATIENCE)
+            facts = cluster.look_at(partition)
         if facts is None:
-            screen.warn("Slurm does not answer, so this machine does the work.")
-            executor = Executor.local
+            raise KtError(
+                "Slurm's controller does not answer",
+                "`scontrol show config` says why; --executor local works on this machine.",
+            )
     if detach and facts is None:
         raise UsageError("--detach needs a cluster", "Without one the work is done here.")
     return Place(executor, facts, detach, following)
@@ -90,12 +94,14 @@ def lead(session: Session) -> bool:
     leading, watch = _lead(session), Watch(folder)
     must_progress = place.following
     try:
-        while (step := leading.advance(must_progress)) != FINISHED:
-            if place.following and step == BUSY and _is_leading(folder):
+        while (step := _step(leading, must_progress)) != FINISHED:
+            if step == AGAIN:
+                continue
+            if place.following and _nobody_else_goes_on(folder, leading):
                 time.sleep(FIRST_LOOK)
                 continue
             if place.detach:
-                screen.note(f"The jobs are submitted. {how_to_come_back(folder)}")
+                _say_who_goes_on(leading, folder)
                 return False
             # What failed three times is tried once more, not for ever.
             session.planner().retry_failed &= step == BUSY
@@ -106,9 +112,48 @@ def lead(session: Session) -> bool:
     except KtError:
         raise
     except BaseException as stopped:
-        if not isinstance(stopped, Exception):
+        if not isinstance(stopped, Exception) and _has_jobs(folder):
             screen.note(f"The jobs go on. {how_to_come_back(folder)}")
         raise
+
+
+def _step(leading: Lead, must_progress: bool) -> str:
+    """One step; AGAIN where it could not be made. At the beginning the cluster must answer."""
+    from kt_cli.sweep.lead import CLAIMED
+    from kt_cli.sweep.slurm import Silent
+
+    try:
+        step = leading.advance(must_progress)
+    except Silent as silent:
+        if not must_progress:
+            raise
+        screen.warn(f"{silent.message}; asking again.")
+        time.sleep(PATIENCE)
+        return AGAIN
+    if step != CLAIMED:
+        return step
+    time.sleep(FIRST_LOOK)
+    return AGAIN
+
+
+def _say_who_goes_on(leading: Lead, folder: Path) -> None:
+    screen.note(f"The jobs are submitted. {how_to_come_back(folder)}")
+    if leading.refusal:
+        screen.warn(
+            f"no job will go on when they have ended ({leading.refusal}): run the same command "
+            "then, or leave out --detach."
+        )
+
+
+def _nobody_else_goes_on(folder: Path, leading: Lead) -> bool:
+    """Whether this job, which was to submit and to end, has to stay."""
+    return bool(leading.refusal) or _is_leading(folder)
+
+
+def _has_jobs(folder: Path) -> bool:
+    from kt_cli.sweep import jobs
+
+    return any(submitted.state == jobs.OPEN for submitted in jobs.listed(folder))
 
 
 def _wait(watch: Watch) -> View:
@@ -144,15 +189,15 @@ def _is_leading(folder: Path) -> bool:
 
 
 def _lead(session: Session) -> Lead:
-    from kt_cli.sweep.experiment import decode_training_images
+    from kt_cli.sweep.experiment import are_decoded, decode_training_images
     from kt_cli.sweep.lead import Lead
 
     assert session.place.facts is not None
     folder = session.folder
 
     def prepare(runs: Sequence[Run]) -> bool:
-        trains = runs[0].kind in ("pretrain", "transfer")
-        if trains and session.training_images() > DECODED_HERE and not session.place.following:
+        much = session.training_images() > DECODED_HERE and not are_decoded(runs)
+        if much and not session.place.following:
             return False
         # Here, once, and not in every job at the same time.
         with screen.progress() as progress:

@@ -44,12 +44,17 @@ def canonical(
     Returns:
         (n, 3, side, side) uint8, read-only: the centre square of `crop` times the shorter side.
     """
-    key = digest([FORMAT, images.fingerprint, crop, side])[:24]
-    path = cache_folder("canonical") / f"{key}.npy"
+    path = canonical_path(images, crop, side)
     if not path.exists():
         _write_canonical(path, images, crop, side, progress)
     pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
     return pixels
+
+
+def canonical_path(images: ImageSet, crop: float, side: int) -> Path:
+    """Where the canonical crops are, once they are decoded."""
+    key = digest([FORMAT, images.fingerprint, crop, side])[:24]
+    return cache_folder("canonical") / f"{key}.npy"
 
 
 def _write_canonical(

@@ -22,7 +22,7 @@ from kt_cli.files import write_text
 from kt_cli.sweep import cluster
 from kt_cli.zoo.prefetch import hub_folder
 
-MINUTES = 1
+MINUTES = 5  # of its limit; it takes seconds, and a signal comes long before a shorter one
 WAIT, LOOK = 600.0, 2.0  # seconds to wait for the job, and between two looks
 SETTLE = 10.0  # seconds in which a job may be seen by nobody, between its end and its file
 ANSWER = "answer.json"
@@ -57,7 +57,9 @@ def test_job(asked: Asked) -> Iterator[Finding]:
 def _submit(folder: Path, gpus: int, sbatch: Mapping[str, str | int]) -> Any:
     executor = submitit.SlurmExecutor(folder=folder, python=sys.executable)
     resources = {"gpus_per_node": gpus} if gpus else {}
-    executor.update_parameters(job_name="kt-doctor", time=MINUTES, **{**resources, **sbatch})
+    executor.update_parameters(
+        job_name="kt-doctor", time=MINUTES, signal_delay_s=1, **{**resources, **sbatch}
+    )
     # Also where kt itself runs in a job, whose variables would reach the new one.
     with submitit.helpers.clean_env(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from kt_cli import store
@@ -18,7 +19,7 @@ from kt_cli.zoo import facts
 
 MACS_PER_SECOND = 3e12  # a data centre's GPU in full precision, where nothing is measured yet
 MACS_PER_PARAMETER = 200.0  # of convolutional networks and transformers at 224 pixels
-TYPICAL_GMACS = 5.0
+TYPICAL_SECONDS = 5e9 / MACS_PER_SECOND
 TRAINING = 3.0  # forward and backward, against forward alone
 
 
@@ -74,18 +75,31 @@ class Costs:
         """Seconds of a model's forward pass."""
         if model.key in self._images:
             return self._images[model.key]
-        published = facts.fact(model.key)
-        if published is None:
-            return self._typical or TYPICAL_GMACS * 1e9 / MACS_PER_SECOND
-        macs = published.gmacs * 1e9 if published.gmacs else None
-        return (macs or published.params_m * 1e6 * MACS_PER_PARAMETER) / MACS_PER_SECOND
+        return _published(model.key) or self._typical or TYPICAL_SECONDS
+
+
+def _published(key: str) -> float | None:
+    """Seconds of a forward pass, from published multiply-adds or parameters."""
+    found = facts.fact(key)
+    if found is None:
+        return None
+    macs = found.gmacs * 1e9 if found.gmacs else None
+    return (macs or found.params_m * 1e6 * MACS_PER_PARAMETER) / MACS_PER_SECOND
 
 
 def _seconds_per_image(folder: Path) -> dict[str, float]:
-    """By the key of the model, from rows of predictions."""
-    rows = store.read([folder], "models", ["model_key", "status", "samples_per_s"])
+    """By the key of the model, from rows of predictions.
+
+    Models that were measured together have one speed, which is shared out by published costs.
+    """
+    columns = ["model_key", "status", "samples_per_s"]
+    rows = store.read([folder], "models", columns)
     rows = rows[(rows["status"] == store.OK) & (rows["samples_per_s"] > 0)]
-    return dict(zip(rows["model_key"], (1 / rows["samples_per_s"]).astype(float), strict=True))
+    costs = pd.Series([_published(key) or TYPICAL_SECONDS for key in rows["model_key"]],
+                      rows.index, dtype=float)  # fmt: skip
+    mean = costs.groupby(rows["samples_per_s"]).transform("mean")
+    seconds = costs / mean / rows["samples_per_s"]
+    return dict(zip(rows["model_key"], seconds.astype(float), strict=True))
 
 
 def _corrections(folder: Path, costs: Costs) -> dict[str, float]:

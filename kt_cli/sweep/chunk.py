@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -37,7 +38,8 @@ EXPERIMENTS: dict[str, Callable[[Run, Path, Progress], list[Row]]] = {
 def finish(runs: Sequence[Run], folder: Path, progress: Progress = silent) -> list[list[Row]]:
     """Do one run, or several predictions together: for each, rows with their outcome.
 
-    An error becomes a row, except where rows cannot be written.
+    An error becomes a row, except where rows cannot be written, and where the job was to be
+    requeued and could not.
     """
     try:
         for run in runs:
@@ -47,7 +49,7 @@ def finish(runs: Sequence[Run], folder: Path, progress: Progress = silent) -> li
         else:
             (run,) = runs
             found = [EXPERIMENTS[run.kind](run, folder, progress)]
-    except WriteError:
+    except (WriteError, subprocess.SubprocessError):
         raise
     except Exception as error:
         found = [error] * len(runs)
@@ -117,6 +119,7 @@ def run_chunk(
     parts: dict[str, list[Path]] = {}
     for first, group in _groups(runs, start, alone):
         # A job that was requeued finds what it did before; so does one of two sweeps at once.
+        outcomes[group[0].table].refresh()
         together = [run for run in group if not tried(run, outcomes[run.table])]
         if not together:
             continue

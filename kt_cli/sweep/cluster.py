@@ -86,6 +86,8 @@ def active(jobs: Collection[str], users: Collection[int] = ()) -> States | None:
             return None
         rows = [line.strip().partition("|") for line in listed.splitlines()]
         said = [(*_job_and_tasks(job), state) for job, _, state in rows]
+        if set(jobs) - {job for job, _, _ in said}:
+            return None  # accounting lags: it does not know all of them yet
     found: States = {}
     for job, tasks, state in said:
         state = (state.split() or [""])[0]
@@ -119,10 +121,13 @@ def _numbers(tasks: str) -> list[int]:
 
 def _ask(*command: str) -> str | None:
     """What a command prints; None where it is missing, fails or does not answer."""
+    # Filters of the user's own would hide jobs.
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("SQUEUE_", "SACCT_"))}
     try:
         done = subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL
-        )
+            command, env=env, capture_output=True, text=True, timeout=SECONDS,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

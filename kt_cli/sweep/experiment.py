@@ -13,7 +13,7 @@ from kt_cli import schema
 from kt_cli.complementarity.predictions import evaluate
 from kt_cli.data.guard import unseen_after
 from kt_cli.data.sources import Data, open_data, training_id
-from kt_cli.data.views import canonical, preprocess
+from kt_cli.data.views import canonical, canonical_path, preprocess
 from kt_cli.device import Meter, pick_device
 from kt_cli.errors import DataError
 from kt_cli.progress import Progress, silent
@@ -67,7 +67,7 @@ def pretrain_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
     row = {
         **_pretrain_columns(run, data, curve),
         "accuracy": None if said is None else said.accuracy,
-        **meter.columns(spec.epochs * len(data.training())),
+        **meter.columns(spec.epochs * len(data.training()), curve.earlier),
     }
     zoo.save(
         module, folder / run.out, data_config=config, num_classes=len(data.classes),
@@ -113,9 +113,20 @@ def _pretrain_columns(run: Run, data: Data, curve: Curve) -> Row:
 
 def decode_training_images(runs: Sequence[Run], progress: Progress = silent) -> None:
     """Put the canonical training images of all runs into the cache."""
-    wanted = dict.fromkeys(found for run in runs if (found := _training_images(run)))
-    for data, crop, side in wanted:
+    for data, crop, side in _wanted_images(runs):
         canonical(open_data(data, training=True).training(), crop, side, progress)
+
+
+def are_decoded(runs: Sequence[Run]) -> bool:
+    """Whether the cache has them all."""
+    return all(
+        canonical_path(open_data(data, training=True).training(), crop, side).exists()
+        for data, crop, side in _wanted_images(runs)
+    )
+
+
+def _wanted_images(runs: Sequence[Run]) -> list[tuple[DataSpec, float, int]]:
+    return list(dict.fromkeys(found for run in runs if (found := _training_images(run))))
 
 
 def _training_images(run: Run) -> tuple[DataSpec, float, int] | None:

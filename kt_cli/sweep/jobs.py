@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -106,10 +107,15 @@ def claim(folder: Path) -> Iterator[bool]:
 def _remove_stale(path: Path) -> None:
     """Whoever held it is gone: dead on this machine, or silent for long on another."""
     with suppress(OSError, ValueError):
-        host, process = path.read_text(encoding="utf-8").split()
+        holder = path.read_text(encoding="utf-8")
         old = time.time() - path.stat().st_mtime > STALE_SECONDS
-        if old or (host == socket.gethostname() and not _alive(int(process))):
-            path.unlink()
+        host, _, process = holder.strip().partition(" ")
+        if old or (process and host == socket.gethostname() and not _alive(int(process))):
+            aside = path.rename(path.with_name(f"claim.{uuid.uuid4().hex}"))
+            if aside.read_text(encoding="utf-8") == holder:
+                aside.unlink()
+            else:  # somebody else was quicker, and holds it now
+                aside.rename(path)
 
 
 def _alive(process: int) -> bool:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -22,13 +24,15 @@ from kt_cli.store import Outcomes
 from kt_cli.sweep import cluster, jobs
 from kt_cli.sweep.chunk import STARTED, failed_row, tried
 from kt_cli.sweep.cluster import Facts
-from kt_cli.sweep.jobs import OPEN, OVER, Submitted
+from kt_cli.sweep.jobs import CANCELLED, OPEN, OVER, Submitted
 from kt_cli.sweep.logs import last_line, last_numbers
 from kt_cli.sweep.manifest import read_manifest, write_manifest
 from kt_cli.sweep.resources import SlurmSpec
-from kt_cli.sweep.slurm import submit_follower, submit_stage
+from kt_cli.sweep.slurm import Silent, TooMany, submit_follower, submit_stage
 
-BUSY, SUBMITTED, FINISHED = "busy", "submitted", "finished"
+BUSY, CLAIMED, SUBMITTED, FINISHED = "busy", "claimed", "submitted", "finished"
+# Preempted where the cluster requeues nothing, on a node that failed, or not requeued.
+NOT_ITS_FAULT = re.compile(r"DUE TO (PREEMPTION|NODE FAILURE)|scontrol.*requeue")
 
 
 class Runs(Protocol):
@@ -43,8 +47,13 @@ class Lead:
     next_runs: plans by the rows on disk.
     seconds: estimates what a run takes.
     follow: the command of the job that goes on after an array.
-    prepare: called with the runs before they are submitted.
+    prepare: called with the runs before they are submitted; whether a job need not do it.
+
+    Attributes:
+        refusal: why no job goes on after what was submitted last; empty where one does.
     """
+
+    refusal = ""
 
     def __init__(
         self,
@@ -63,14 +72,20 @@ class Lead:
     def advance(self, must_progress: bool) -> str:
         """One step: BUSY while jobs are there, else SUBMITTED what comes next, or FINISHED.
 
+        CLAIMED where another process is at it.
+
         Args:
             must_progress: refuse to submit the same runs again where nothing came of them.
 
         Raises:
-            KtError: nothing came of them, or the cluster refuses.
+            Silent: the cluster does not answer.
+            KtError: nothing came of the runs, the cluster refuses, or this job was cancelled.
         """
         with jobs.claim(self._folder) as mine:
-            if not mine or not close_ended(self._folder):
+            if not mine:
+                return CLAIMED
+            _require_not_cancelled(self._folder)
+            if not close_ended(self._folder):
                 return BUSY
             found = self._next()
             if found is None:
@@ -79,9 +94,10 @@ class Lead:
                     store.settle(self._folder, table)
                 return FINISHED
             stage, runs = found
+            prepared = self._prepare(runs)
             if must_progress:
-                self._require_progress(stage, runs)
-            if self._prepare(runs):
+                self._require_progress(stage, runs, prepared)
+            if prepared:
                 self._submit(stage, runs)
             else:
                 self._submit_preparation(stage, runs)
@@ -89,35 +105,86 @@ class Lead:
 
     def _submit_preparation(self, stage: str, runs: Sequence[Run]) -> None:
         """A job that prepares the runs and then submits them."""
-        job = submit_follower(self._folder, None, self._follow, self._resources, self._facts)
-        if job is None:
-            raise KtError("the cluster refuses a job without a GPU, which would decode the images")
+        try:
+            job = submit_follower(self._folder, None, self._follow, self._resources, self._facts)
+        except Silent:
+            raise
+        except KtError as refused:
+            raise KtError(f"no job can decode the images: {refused.message}", refused.tip) from None
         manifest = write_manifest(self._folder, runs).relative_to(self._folder).as_posix()
         nothing = Submitted(stage, runs[0].table, job, manifest, (0,), time.time(), job)
-        jobs.keep(self._folder, nothing)
+        with _known_or_cancelled(self._folder, [job]):
+            jobs.keep(self._folder, nothing)
 
     def _submit(self, stage: str, runs: Sequence[Run]) -> None:
-        costs = [self._seconds(run) for run in runs]
-        submitted = submit_stage(self._folder, stage, runs, costs, self._resources, self._facts)
-        # Kept at once: an array that nobody knows of would be submitted twice.
-        jobs.keep(self._folder, submitted)
-        follower = submit_follower(
-            self._folder, submitted.job, self._follow, self._resources, self._facts
-        )
-        jobs.keep(self._folder, replace(submitted, follower=follower or ""))
+        """The array, and the job that goes on after it; where both are too many, a smaller one."""
+        costs, most = [self._seconds(run) for run in runs], len(runs)
+        self.refusal = ""
+        while True:
+            submitted = submit_stage(
+                self._folder, stage, runs, costs, self._resources, self._facts, most
+            )
+            taken = [submitted.job]
+            with _known_or_cancelled(self._folder, taken):
+                # Kept at once: an array that nobody knows of would be submitted twice.
+                jobs.keep(self._folder, submitted)
+                try:
+                    follower = submit_follower(
+                        self._folder, submitted.job, self._follow, self._resources, self._facts
+                    )
+                except TooMany as refused:
+                    if submitted.tasks > 1:
+                        most = submitted.tasks // 2
+                        cluster.cancel([submitted.job])
+                        jobs.keep(self._folder, replace(submitted, state=CANCELLED))
+                        continue
+                    self.refusal = refused.message
+                    return
+                except KtError as refused:
+                    self.refusal = refused.message
+                    return
+                taken.append(follower)
+                jobs.keep(self._folder, replace(submitted, follower=follower))
+                return
 
-    def _require_progress(self, stage: str, runs: Sequence[Run]) -> None:
-        earlier = [s for s in jobs.listed(self._folder) if s.stage == stage and s.tasks]
-        if not earlier:
+    def _require_progress(self, stage: str, runs: Sequence[Run], prepared: bool) -> None:
+        """Refuse what was submitted before and came to nothing, without anybody's doing."""
+        earlier = [s for s in jobs.listed(self._folder)
+                   if s.stage == stage and s.state != CANCELLED]  # fmt: skip
+        if not earlier or (prepared and not earlier[-1].tasks):
             return
         before = read_manifest(self._folder / earlier[-1].manifest)
-        if {(r.id, r.attempt) for r in before} == {(r.id, r.attempt) for r in runs}:
-            log = log_of(self._folder, earlier[-1], 0, "err")
+        if {(r.id, r.attempt) for r in before} != {(r.id, r.attempt) for r in runs}:
+            return
+        log = log_of(self._folder, earlier[-1], 0, "err")
+        reason = last_line(log)
+        if not NOT_ITS_FAULT.search(reason):
             raise KtError(
                 f"nothing came of the jobs of stage {stage} (job {earlier[-1].job}): "
-                f"{last_line(log) or 'they left no log'}",
+                f"{reason or 'they left no log'}",
                 f"Logs: {log.parent}. The same command tries again.",
             )
+
+
+@contextmanager
+def _known_or_cancelled(folder: Path, taken: list[str]) -> Iterator[None]:
+    """Ends jobs of a submission that was cut off: nobody would find them all."""
+    try:
+        yield
+    except BaseException:
+        cluster.cancel(taken)
+        for submitted in jobs.listed(folder):
+            if submitted.job in taken:
+                with suppress(KtError):
+                    jobs.keep(folder, replace(submitted, state=CANCELLED))
+        raise
+
+
+def _require_not_cancelled(folder: Path) -> None:
+    """Whoever cancelled the sweep did not see that this job had just begun."""
+    own = os.environ.get("SLURM_JOB_ID")
+    if any(s.follower == own and s.state == CANCELLED for s in jobs.listed(folder)):
+        raise KtError("the jobs were cancelled", "The same command goes on.")
 
 
 def close_ended(folder: Path) -> bool:
@@ -141,7 +208,8 @@ def close_ended(folder: Path) -> bool:
 def lost_rows(folder: Path, submitted: Submitted) -> list[dict[str, object]]:
     """Failed rows for the runs that jobs were at when they died.
 
-    What a job had not yet begun is no failure, nor is a disk that was full.
+    What a job had not yet begun is no failure, nor is a disk that was full, nor what the cluster
+    did by itself.
     """
     runs = read_manifest(folder / submitted.manifest)
     outcomes = Outcomes(folder, submitted.table)
@@ -153,7 +221,7 @@ def lost_rows(folder: Path, submitted: Submitted) -> list[dict[str, object]]:
         log = log_of(folder, submitted, task, "err")
         at, end = last_numbers(log_of(folder, submitted, task, "out"), STARTED) or (0, 0)
         reason = last_line(log)
-        if reason.startswith("kt_cli.errors.WriteError"):
+        if reason.startswith("kt_cli.errors.WriteError") or NOT_ITS_FAULT.search(reason):
             continue
         error = f"the job died ({reason or 'killed'}); see logs/{log.name}"
         rows += [failed_row(runs[i], error) for i in sorted(lost & set(range(at, end)))]

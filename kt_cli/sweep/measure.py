@@ -27,7 +27,8 @@ def predict_runs(
 ) -> list[list[Row] | Exception]:
     """Evaluate the models of several runs on the same images, which are decoded once for all.
 
-    Rows of each run, or what went wrong with it; seconds and samples/s are those of all together.
+    Rows of each run, or what went wrong with it. All that were evaluated have an equal part of the
+    seconds, and the samples/s of all together.
     """
     spec, data = runs[0].settings, runs[0].data
     assert isinstance(spec, EvalSpec)
@@ -37,8 +38,10 @@ def predict_runs(
     how = How(spec, device)
     known = {m.key for (m,) in (r.models for r in runs) if cached(m, images, spec, device)}
     found = predict_all([run.models[0] for run in runs], images, how, progress)
-    measured = meter.columns(len(images) * (len(runs) - len(known)))
-    idle = {**measured, "samples_per_s": None}
+    evaluated = len(runs) - len(known)
+    measured = meter.columns(len(images) * evaluated)
+    measured["seconds"] /= max(1, evaluated)
+    idle = {**measured, "seconds": 0.0, "samples_per_s": None}
     return [
         said
         if isinstance(said, Exception)

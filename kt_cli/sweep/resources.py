@@ -17,6 +17,7 @@ SLURM_KEYS: dict[str, Any] = {
 }  # fmt: skip
 # [days-]hours:minutes:seconds, minutes:seconds, days-hours and minutes, as sbatch takes them.
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
+LEAST_MINUTES = 5
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,11 @@ def build_slurm(table: Mapping[str, Any]) -> SlurmSpec:
         value = getattr(spec, name)
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"[slurm]: {name} must be positive, not {value}")
-    if spec.minutes < 1:
-        raise UsageError(f"time: {spec.time!r} is no time limit", "Give at least one minute.")
+    if spec.minutes < LEAST_MINUTES:
+        raise UsageError(
+            f"time: {spec.time!r} is too short a limit",
+            f"Give at least {LEAST_MINUTES} minutes: a job stops 90 seconds before its end.",
+        )
     for name in ("partition", "account", "qos", "constraint", "mem", "wckey"):
         if any(not c.isprintable() for c in getattr(spec, name)):
             raise UsageError(f"[slurm]: {name} must be one line, not {getattr(spec, name)!r}")

@@ -7,11 +7,13 @@ its checkpoint). Results are rows on disk; what a job returns is never asked for
 
 from __future__ import annotations
 
+import os
 import re
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,10 @@ OFFLINE = "export HF_HUB_OFFLINE=1"
 FOR_A_WHILE = re.compile(
     r"timed? ?out|unable to contact|connection refused|temporarily|try again|zero bytes", re.I
 )
-TOO_MANY = re.compile(
-    r"submit ?(job)? ?(per user )?limit|MaxSubmit|invalid job array|too many", re.I
-)
+TOO_MANY = re.compile(r"(Max|Grp)Submit|invalid job array|too many", re.I)
+# Slurm ends other refusals with the same words, but names their limit before.
+PERHAPS_TOO_MANY = re.compile(r"\A(?!.*\b(QOS|Assoc)[A-Z]).*job submit limit", re.DOTALL)
+KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SBATCH_")  # of a job's environment, when it submits
 
 
 class ChunkJob(submitit.helpers.Checkpointable):
@@ -51,7 +54,11 @@ class ChunkJob(submitit.helpers.Checkpointable):
 
 
 class TooMany(KtError):
-    pass
+    """The cluster takes only fewer jobs."""
+
+
+class Silent(KtError):
+    """The cluster did not answer for a minute."""
 
 
 def submit_stage(
@@ -61,14 +68,16 @@ def submit_stage(
     costs: Sequence[float],
     resources: SlurmSpec,
     facts: Facts,
+    most: int | None = None,
 ) -> Submitted:
-    """Submit the runs of a stage as an array of chunks of about equal cost.
+    """Submit the runs of a stage as an array of chunks of about equal cost, at most `most`.
 
     Raises:
-        KtError: the cluster does not take it. WriteError: the results cannot be written.
+        TooMany, Silent, KtError: the cluster does not take it.
+        WriteError: the results cannot be written.
     """
     manifest = write_manifest(folder, runs)
-    count = tasks(len(runs), resources, facts)
+    count = min(tasks(len(runs), resources, facts), most or len(runs))
     while True:
         borders = edges(costs, count)
         try:
@@ -91,17 +100,34 @@ def tasks(runs: int, resources: SlurmSpec, facts: Facts) -> int:
 
 def submit_follower(
     folder: Path, job: str | None, command: Sequence[str], resources: SlurmSpec, facts: Facts
-) -> str | None:
-    """A job without a GPU that runs `command` when all of `job` has ended; None if refused."""
-    executor = _executor(folder, "next", resources, resources.cpus_per_gpu or facts.cpus_per_gpu)
-    # submitit's note: with srun a job cannot submit others.
-    executor.update_parameters(use_srun=False)
-    if job is not None:
-        executor.update_parameters(dependency=f"afterany:{job}")
+) -> str:
+    """A job that runs `command` when all of `job` has ended; without a GPU where that is allowed.
+
+    Raises:
+        TooMany, Silent, KtError: the cluster does not take it.
+    """
     try:
-        return _submit(lambda: executor.submit(CommandFunction(list(command))), executor)
-    except KtError:
-        return None
+        return _submit_command(folder, job, command, resources, facts, {})
+    except (TooMany, Silent):
+        raise
+    except KtError as refused:
+        if not facts.gpus:
+            raise
+        try:
+            return _submit_command(folder, job, command, resources, facts, {"gpus_per_node": 1})
+        except KtError:
+            raise refused from None
+
+
+def _submit_command(
+    folder: Path, job: str | None, command: Sequence[str], resources: SlurmSpec, facts: Facts,
+    gpus: dict[str, int],
+) -> str:  # fmt: skip
+    executor = _executor(folder, "next", resources, resources.cpus_per_gpu or facts.cpus_per_gpu)
+    after = {"dependency": f"afterany:{job}"} if job is not None else {}
+    # submitit's note: with srun a job cannot submit others.
+    executor.update_parameters(use_srun=False, **after, **gpus)
+    return _submit(lambda: executor.submit(CommandFunction(list(command))), executor)
 
 
 def _submit_array(
@@ -147,32 +173,50 @@ def _submit(submit: Callable[[], Any], executor: Any) -> str:
     """The job's id; an array's, without the index of its tasks. Tries again for a minute.
 
     Raises:
-        TooMany: the cluster takes only fewer tasks. KtError: it refuses, or stays silent.
+        TooMany: the cluster takes only fewer tasks. Silent: it does not answer.
+        KtError: it refuses.
     """
+    said = ""
     for pause in PAUSES:
-        job, said = _try(submit)
+        try:
+            job, said = _try(submit)
+        except BaseException:
+            # What was interrupted may be there already, and nobody would know of it.
+            cluster.cancel_named(executor.parameters["job_name"])
+            raise
         if job is not None:
             return job
-        if TOO_MANY.search(said):
-            raise TooMany("the cluster takes no more jobs", said)
+        reason = said.splitlines()[0] if said else "no reason given"
+        refused = (
+            f"sbatch refuses: {reason}",
+            "Look at --partition, --account, --qos, --time and --mem; then run again.",
+        )
+        if TOO_MANY.search(said) or PERHAPS_TOO_MANY.search(said):
+            raise TooMany(*refused)
         if not FOR_A_WHILE.search(said):
-            break
+            raise KtError(*refused)
         time.sleep(pause)
         # It may have taken the job and only its answer was lost.
         cluster.cancel_named(executor.parameters["job_name"])
-    raise KtError(
-        f"sbatch refuses: {said.splitlines()[0] if said else 'no reason given'}",
-        "Look at --partition, --account, --qos, --time and --mem; then run again.",
-    )
+    raise Silent(f"sbatch does not answer: {said.splitlines()[0]}", "Run again when Slurm answers.")
 
 
 def _try(submit: Callable[[], Any]) -> tuple[str | None, str]:
     """The job's id, or what was said instead."""
     try:
-        with warnings.catch_warnings(), submitit.helpers.clean_env():
+        with warnings.catch_warnings(), _not_of_this_job():
             warnings.simplefilter("ignore")
             jobs = submit()
     except (FailedJobError, FailedSubmissionError) as error:
         return None, str(error).strip()
     job = jobs[0] if isinstance(jobs, list) else jobs
     return str(job.job_id).partition("_")[0], ""
+
+
+@contextmanager
+def _not_of_this_job() -> Iterator[None]:
+    """Hides what a job inherits, but not which cluster it is, nor the user's own defaults."""
+    kept = {name: value for name, value in os.environ.items() if name.startswith(KEPT)}
+    with submitit.helpers.clean_env():
+        os.environ.update(kept)
+        yield

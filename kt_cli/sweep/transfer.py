@@ -121,7 +121,10 @@ class _Transfer:
             "delta_statistics": drifted,
             **guard_columns(choice, before.right, full.right),
             "path": self.run.out or None,
-            **self.meter.columns(self.spec.epochs * len(self.images) * len(curves)),
+            **self.meter.columns(
+                self.spec.epochs * len(self.images) * len(curves),
+                earlier=sum(curve.earlier for curve in curves),
+            ),
         }
         if self.run.out:
             self._save(module, row)

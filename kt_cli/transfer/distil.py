@@ -31,18 +31,21 @@ class Curve:
         accuracies: of the student on the views that it was trained on, in percent.
         shares: for each teacher, the samples that it taught, in percent.
         waiting: share of the time spent waiting for views, in percent.
+        earlier: seconds of training before it was interrupted, if it was.
     """
 
     losses: tuple[float, ...]
     accuracies: tuple[float, ...]
     shares: tuple[tuple[float, ...], ...]
     waiting: float
+    earlier: float = 0.0
 
     @classmethod
     def of(cls, record: Record) -> Curve:
         percent = 100 * record.means
         shares = tuple(tuple(column.tolist()) for column in percent[:, 1:].T)
-        return cls(record.losses, tuple(percent[:, 0].tolist()), shares, 100 * record.waiting)
+        accuracies = tuple(percent[:, 0].tolist())
+        return cls(record.losses, accuracies, shares, 100 * record.waiting, record.earlier)
 
 
 def order_of(spec: TransferSpec, n: int) -> Order:

@@ -94,11 +94,13 @@ class Record:
         losses: mean loss of each epoch.
         means: (epochs, m), for each epoch the means over its samples of what the loss counts.
         waiting: share of the time that was spent waiting for views.
+        earlier: seconds of training before it was interrupted, if it was.
     """
 
     losses: tuple[float, ...]
     means: Tensor
     waiting: float
+    earlier: float
 
 
 class NotFinite(KtError):
@@ -240,6 +242,7 @@ class _State:
             tuple(found[:, 0].tolist()),
             found[:, 1:] / self._order.samples_per_epoch,
             self._waited / max(seconds, 1e-9),
+            self._seconds,
         )
 
     def _require_finite(self, epoch: int) -> None:

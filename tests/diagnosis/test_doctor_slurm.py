@@ -121,7 +121,13 @@ def test_a_job_answers(look: Look, commands: Commands, here: Path, tmp_path: Pat
     # The pretend cluster has GPUs, this machine may have none.
     assert said[1:] == [] or "torch saw none" in said[1][1]
     script = (tmp_path / "told.sh").read_text()
-    for line in ("--partition=gpu", "--account=me", "--time=1", "--gpus-per-node=1"):
+    for line in (
+        "--partition=gpu",
+        "--account=me",
+        "--time=5",
+        "--signal=USR2@1",
+        "--gpus-per-node=1",
+    ):
         assert f"#SBATCH {line}\n" in script
     assert not list(here.iterdir())
 

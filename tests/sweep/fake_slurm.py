@@ -53,6 +53,10 @@ class FakeSlurm:
         """What the next calls of sbatch answer."""
         self._write("refusals", messages)
 
+    def script_of(self, command: str, script: str) -> None:
+        """Let a command do something else."""
+        (self.folder / "bin" / command).write_text(f"#!/bin/sh\n{script}\n")
+
     def squeue_fails(self, fails: bool = True) -> None:
         if fails:
             (self.folder / "no-squeue").touch()

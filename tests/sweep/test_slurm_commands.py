@@ -12,6 +12,7 @@ import pytest
 from fake_slurm import FakeSlurm, fake_slurm
 
 from kt_cli import store
+from kt_cli.cli import leading
 from kt_cli.cli.app import main
 from kt_cli.spec import Run
 from kt_cli.sweep import chunk, jobs, slurm
@@ -140,12 +141,40 @@ def test_which_executor(
 
 def test_a_slurm_that_does_not_answer(fake: FakeSlurm, kt: Kt) -> None:
     fake.is_down()
-    code, out, err = kt("sweep", "x.toml", "--dry-run")
-    assert code == 0 and "on the CPU" in out and "Slurm does not answer" in err
-    code, _, err = kt("sweep", "x.toml", "--dry-run", "--executor", "slurm")
-    assert code == 1 and "does not answer" in err
+    code, _, err = kt("sweep", "x.toml", "--dry-run")
+    assert code == 1 and "does not answer" in err and "--executor local works" in err
+    assert kt("sweep", "x.toml", "--dry-run", "--executor", "local")[0] == 0
     code, _, err = kt("sweep", "x.toml", "--detach", "--processes", "1")
     assert code == 2 and "--detach needs a cluster" in err
+
+
+def test_the_job_that_goes_on_waits_for_a_silent_controller(
+    fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.is_down()
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if waited.count(leading.PATIENCE) == 2:
+            (fake.folder / "down").unlink(missing_ok=True)
+
+    monkeypatch.setattr(leading.time, "sleep", sleep)
+    place = leading.choose(leading.Executor.slurm, "", None, detach=True, following=True)
+    assert place.facts is not None and waited.count(leading.PATIENCE) == 2
+
+
+def test_detached_jobs_that_nobody_follows_are_said(fake: FakeSlurm, kt: Kt) -> None:
+    fake.script_of(
+        "sbatch",
+        """
+        case $(cat "$1") in *dependency*) echo "sbatch: error: not from here" >&2; exit 1;; esac
+        echo "Submitted batch job 101"
+    """,
+    )
+    code, _, err = kt("sweep", "x.toml", "--detach")
+    assert code == 0
+    assert "no job will go on when they have ended (sbatch refuses: " in " ".join(err.split())
 
 
 def test_wrong_names_are_said(fake: FakeSlurm, kt: Kt) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from kt_cli.spec import DataSpec, EvalSpec, Model, Run, TransferSpec
 from kt_cli.sweep.balance import MACS_PER_SECOND, Costs
 from kt_cli.sweep.budget import fitting, spent
 from kt_cli.sweep.draw import draw_pairs, ranked_pairs
+from kt_cli.sweep.measure import predict_runs
 from kt_cli.zoo import facts
+from kt_cli.zoo.names import resolve
 
 DATA = DataSpec("digits")
 A, B, C = (Model(name, name, name) for name in ("resnet50.a1_in1k", "resnet18.a1_in1k", "own"))
@@ -50,6 +53,33 @@ def test_speeds_in_rows_win(tmp_path: Path) -> None:
     corrected = Costs(tmp_path, training=100, evaluation=10)
     assert corrected.seconds(transfer(A, B)) == pytest.approx(3 * wanted)
     assert corrected.seconds(transfer(B, A)) == pytest.approx(3 * costs.seconds(transfer(B, A)))
+
+
+def test_models_that_were_measured_together_share_their_speed(tmp_path: Path) -> None:
+    """A chunk's predictions have one speed: the dear models took more of it."""
+    store.write(tmp_path, "models", [
+        {"run_id": m.key, "model_key": m.key, "status": store.OK, "samples_per_s": 4.0}
+        for m in (A, B)
+    ])  # fmt: skip
+    costs = Costs(tmp_path, training=100, evaluation=10)
+    macs = [found.gmacs or 0 for m in (A, B) if (found := facts.fact(m.key))]
+    assert costs.per_image(A) + costs.per_image(B) == pytest.approx(2 / 4.0)
+    assert costs.per_image(A) / costs.per_image(B) == pytest.approx(macs[0] / macs[1])
+
+
+def test_predictions_together_take_their_time_once(tmp_path: Path) -> None:
+    names = ["random:test_vit", "random:test_resnet", "random:test_convnext"]
+    runs = [Run("predict", (m,), "eval", EvalSpec(), DataSpec("digits", limit=20))
+            for m in resolve(names)]  # fmt: skip
+    began = time.perf_counter()
+    rows = [row for found in predict_runs(runs, tmp_path) if isinstance(found, list)
+            for row in found]  # fmt: skip
+    took = time.perf_counter() - began
+    assert len({row["seconds"] for row in rows}) == 1
+    assert 0 < sum(row["seconds"] for row in rows) <= took
+    again = [row for found in predict_runs(runs, tmp_path) if isinstance(found, list)
+             for row in found]  # fmt: skip
+    assert [row["seconds"] for row in again] == [0.0] * 3  # from the cache
 
 
 def test_the_pairs_drawn_first_fit_first_and_whole() -> None:

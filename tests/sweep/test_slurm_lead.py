@@ -19,7 +19,7 @@ from kt_cli.spec import DataSpec, EvalSpec, Model, PairsSpec, Run
 from kt_cli.sweep import chunk, jobs, lead, slurm
 from kt_cli.sweep import watch as watch_module
 from kt_cli.sweep.cluster import Facts
-from kt_cli.sweep.lead import BUSY, FINISHED, SUBMITTED, Lead
+from kt_cli.sweep.lead import BUSY, CLAIMED, FINISHED, SUBMITTED, Lead
 from kt_cli.sweep.manifest import write_manifest
 from kt_cli.sweep.resources import SlurmSpec
 from kt_cli.sweep.slots import Slot
@@ -119,6 +119,25 @@ def test_a_job_prepares_what_is_too_much_for_a_login_node(
     assert [s.tasks for s in jobs.listed(folder)] == [0, 2]
 
 
+def test_a_preparation_after_a_cancelled_array_goes_on(
+    fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leading(folder).advance(False)
+    (submitted,) = jobs.listed(folder)
+    jobs.keep(folder, replace(submitted, state=jobs.CANCELLED))
+    leading(folder, small=False).advance(False)
+    monkeypatch.setenv("SLURM_JOB_ID", jobs.listed(folder)[-1].job)
+    assert leading(folder).advance(True) == SUBMITTED
+
+
+def test_a_preparation_that_dies_is_not_submitted_for_ever(fake: FakeSlurm, folder: Path) -> None:
+    leading(folder, small=False).advance(False)
+    (submitted,) = jobs.listed(folder)
+    log(folder, submitted, 0, "", "slurmstepd: error: Detected 1 oom_kill event\n")
+    with pytest.raises(KtError, match="oom_kill"):
+        leading(folder, small=False).advance(True)
+
+
 def test_only_the_runs_that_a_dead_job_was_at_count_as_tried(fake: FakeSlurm, folder: Path) -> None:
     leading(folder, gpus=1).advance(False)
     (submitted,) = jobs.listed(folder)
@@ -145,6 +164,28 @@ def test_a_full_disk_is_nobodys_failure(fake: FakeSlurm, folder: Path) -> None:
     assert not any(outcomes.failed(run.id) for run in RUNS)
 
 
+def test_preemption_is_nobodys_failure(fake: FakeSlurm, folder: Path) -> None:
+    """Where the cluster cancels instead of requeueing: however often, the runs go on."""
+    for _ in range(4):
+        assert leading(folder).advance(True) == SUBMITTED
+        submitted = jobs.listed(folder)[-1]
+        log(folder, submitted, 0, "run 0 1\n",
+            "slurmstepd: error: *** JOB 1 CANCELLED DUE TO PREEMPTION ***\n")  # fmt: skip
+    outcomes = store.Outcomes(folder, "models")
+    assert not any(outcomes.failed(run.id) for run in RUNS)
+
+
+def test_a_requeue_that_fails_ends_the_chunk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """submitit asks for it in a signal handler, wherever the run is."""
+
+    def requeued(*arguments: object) -> None:
+        raise subprocess.CalledProcessError(1, ["scontrol", "requeue", "7"])
+
+    monkeypatch.setattr(chunk, "check_data", requeued)
+    with pytest.raises(subprocess.CalledProcessError):
+        chunk.finish(RUNS[:1], folder)
+
+
 def test_jobs_of_which_nothing_comes_are_not_submitted_for_ever(
     fake: FakeSlurm, folder: Path
 ) -> None:
@@ -168,8 +209,84 @@ def test_attempts_are_bounded(fake: FakeSlurm, folder: Path) -> None:
 def test_whoever_holds_the_claim_submits(fake: FakeSlurm, folder: Path) -> None:
     with jobs.claim(folder) as mine:
         assert mine
-        assert leading(folder).advance(False) == BUSY
+        assert leading(folder).advance(False) == CLAIMED
     assert leading(folder).advance(False) == SUBMITTED
+
+
+def test_an_empty_claim_is_void_when_it_is_old(folder: Path) -> None:
+    """Its holder died between creating and writing it."""
+    path = folder / "jobs" / "claim"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with jobs.claim(folder) as mine:
+        assert not mine
+    os.utime(path, (0, 0))
+    with jobs.claim(folder) as mine:
+        assert mine
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_refused_follower_is_said(
+    fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def follower(*arguments: object) -> str:
+        raise KtError("sbatch refuses: access denied")
+
+    monkeypatch.setattr(lead, "submit_follower", follower)
+    one = leading(folder)
+    assert one.advance(False) == SUBMITTED
+    assert one.refusal == "sbatch refuses: access denied"
+    (submitted,) = jobs.listed(folder)
+    assert (submitted.follower, submitted.state) == ("", jobs.OPEN)
+
+
+def test_where_array_and_follower_are_too_many_the_array_is_smaller(
+    fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = iter([slurm.TooMany("too many"), None])
+
+    def follower(*arguments: object) -> str:
+        refusal = next(refusals)
+        if refusal is not None:
+            raise refusal
+        return "900"
+
+    monkeypatch.setattr(lead, "submit_follower", follower)
+    one = leading(folder, gpus=3)
+    assert one.advance(False) == SUBMITTED and one.refusal == ""
+    given_up, kept = jobs.listed(folder)
+    assert (given_up.tasks, given_up.state) == (6, jobs.CANCELLED)
+    assert (kept.tasks, kept.state, kept.follower) == (3, jobs.OPEN, "900")
+    assert fake.cancelled == [given_up.job]
+
+
+def test_a_submission_that_is_cut_off_leaves_no_job(
+    fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def follower(*arguments: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lead, "submit_follower", follower)
+    with pytest.raises(KeyboardInterrupt):
+        leading(folder).advance(False)
+    (submitted,) = jobs.listed(folder)
+    assert fake.cancelled == [submitted.job] and submitted.state == jobs.CANCELLED
+    # Nothing counts as tried, and nobody holds the claim.
+    monkeypatch.undo()
+    with jobs.claim(folder) as mine:
+        assert mine
+
+
+def test_a_follower_that_was_cancelled_submits_nothing(
+    fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leading(folder).advance(False)
+    (submitted,) = jobs.listed(folder)
+    jobs.keep(folder, replace(submitted, state=jobs.CANCELLED))
+    monkeypatch.setenv("SLURM_JOB_ID", submitted.follower)
+    with pytest.raises(KtError, match="were cancelled"):
+        leading(folder).advance(True)
+    assert len(fake.submitted) == 2
 
 
 def test_the_claim_of_a_dead_process_is_void(folder: Path) -> None:

@@ -6,8 +6,10 @@ import itertools
 import os
 import pickle
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -112,8 +114,49 @@ def test_the_follower_waits_for_the_array_and_has_no_gpu(fake: FakeSlurm, tmp_pa
     options = fake.options(job)
     assert options["dependency"] == "afterany:55" and "gpus-per-node" not in options
     assert not re.search(r"^srun", fake.script(job), re.MULTILINE)
-    fake.refuse("sbatch: error: access denied")
-    assert slurm.submit_follower(tmp_path / "x", "55", ["kt"], EIGHT, Facts()) is None
+    # Some partitions take no job without a GPU.
+    fake.refuse("sbatch: error: no GPU asked for")
+    job = slurm.submit_follower(tmp_path / "x", "55", ["kt"], EIGHT, Facts())
+    assert fake.options(job)["gpus-per-node"] == "1"
+    fake.refuse("sbatch: error: access denied", "sbatch: error: still")
+    with pytest.raises(KtError, match="access denied"):
+        slurm.submit_follower(tmp_path / "x", "55", ["kt"], EIGHT, Facts())
+
+
+POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [(f"sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: {POLICY}", slurm.TooMany),
+     (f"sbatch: error: {POLICY}", slurm.TooMany),
+     (f"sbatch: error: QOSMaxWallDurationPerJobLimit\nsbatch: error: {POLICY}", KtError),
+     ("sbatch: error: Socket timed out on send/recv operation", slurm.Silent)],
+)  # fmt: skip
+def test_what_a_refusal_means(tmp_path: Path, said: str, error: type[KtError],
+                              monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(slurm, "_try", lambda submit: (None, said))
+    monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(cluster, "cancel_named", lambda name: None)
+    executor = SimpleNamespace(parameters={"job_name": "kt-x"})
+    with pytest.raises(KtError) as caught:
+        slurm._submit(lambda: None, executor)
+    assert type(caught.value) is error and said.splitlines()[0] in caught.value.message
+
+
+def test_what_was_interrupted_is_ended(fake: FakeSlurm, tmp_path: Path,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    """The array is there, but nobody was told."""
+
+    def interrupted(submit: Callable[[], object]) -> tuple[str | None, str]:
+        submit()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(slurm, "_try", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        submit(tmp_path)
+    assert len(fake.submitted) == 1
+    assert len(fake.cancelled) == 1 and "--name=kt-x-predict-" in fake.cancelled[0]
 
 
 def test_nothing_of_the_job_that_submits_is_inherited(
@@ -121,8 +164,11 @@ def test_nothing_of_the_job_that_submits_is_inherited(
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "9")
+    monkeypatch.setenv("SLURM_CONF", "/etc/other.conf")
+    monkeypatch.setenv("SBATCH_ACCOUNT", "lab")
     job = submit(tmp_path).job
-    assert "SLURM_" not in fake.environment(job)
+    assert re.findall(r"^(SLURM_.*?)=", fake.environment(job), re.MULTILINE) == ["SLURM_CONF"]
+    assert "SBATCH_ACCOUNT=lab" in fake.environment(job)  # defaults of the user's own
     assert os.environ["SLURM_JOB_ID"] == "7"
 
 
@@ -151,6 +197,14 @@ def test_sacct_helps_where_squeue_fails_and_neither_is_needed(fake: FakeSlurm) -
     assert cluster.active(["101", "102", "103"]) == {
         "101": {1: "RUNNING", 2: "PENDING", 3: "PENDING", 7: "PENDING"}
     }
+    # Accounting lags behind: a job that it does not know has not ended.
+    assert cluster.active(["101", "104"]) is None
+
+
+def test_filters_of_the_user_hide_no_jobs(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
+    fake.script_of("squeue", 'env | grep -q ^SQUEUE_ || echo "101|0|PENDING"')
+    assert cluster.active(["101"]) == {"101": {0: "PENDING"}}
 
 
 @pytest.mark.parametrize(
@@ -163,8 +217,8 @@ def test_time_limits(time: int | str, minutes: int) -> None:
 
 @pytest.mark.parametrize(
     "table",
-    [{"time": "soon"}, {"time": 0}, {"gpus": 0}, {"max_gpu_hours": -1.0}, {"setup": [1]},
-     {"partition": "a\nb"}],
+    [{"time": "soon"}, {"time": 0}, {"time": 4}, {"gpus": 0}, {"max_gpu_hours": -1.0},
+     {"setup": [1]}, {"partition": "a\nb"}],
 )  # fmt: skip
 def test_impossible_resources_are_refused(table: dict[str, object]) -> None:
     with pytest.raises(UsageError):
