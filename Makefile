@@ -13,8 +13,8 @@ $(VENV)/.installed: pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: setup  ## train a small zoo on real digits, sweep it, show the tables
-	@$(BIN)/kt sweep sweeps/demo.toml
+demo: setup  ## train a small zoo on real digits here, sweep it, show the tables
+	@$(BIN)/kt sweep sweeps/demo.toml --executor local
 
 test: setup  ## all tests, offline, on the CPU
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slurm"

@@ -13,6 +13,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Tests run side by side on models so small that threads cost more than they save.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("KT_DATA", None)
+# Whatever cluster this machine belongs to; tests of clusters say so.
+os.environ["KT_EXECUTOR"] = "local"
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ PANEL = "On a cluster"
 ExecutorOption = Annotated[
     Executor,
     typer.Option(
-        "--executor", rich_help_panel=PANEL,
+        "--executor", rich_help_panel=PANEL, envvar="KT_EXECUTOR",
         help="Who does the work; auto: Slurm where sbatch is, else processes of this machine.",
     ),
 ]  # fmt: skip
