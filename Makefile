@@ -24,12 +24,13 @@ test-slurm: setup  ## sweeps on a real Slurm of one node, which it starts and st
 	KT_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm tests/slurm; \
 	    code=$$?; tests/slurm/stop.sh; exit $$code
 
-bench: setup  ## time and memory of pairs, predictions and transfers, with their ratios (minutes)
+bench: setup  ## time and memory of pairs, predictions, transfers and reports, with their ratios
 	$(BIN)/python -m benchmarks.pairs
 	$(BIN)/python -m benchmarks.predict
 	$(BIN)/python -m benchmarks.train
 	$(BIN)/python -m benchmarks.reuse
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.report
 
 bench-all: setup  ## the same, and all pairs of 1,556 models
 	$(BIN)/python -m benchmarks.pairs --all
@@ -37,6 +38,7 @@ bench-all: setup  ## the same, and all pairs of 1,556 models
 	$(BIN)/python -m benchmarks.train
 	$(BIN)/python -m benchmarks.reuse
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.report
 
 lint: setup  ## ruff and mypy strict
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ import pandas as pd
 
 from kt_cli import store
 from kt_cli.complementarity.significance import SIGNIFICANT, mcnemar
-from kt_cli.report.transfers import method_rank
+from kt_cli.report.methods import method_rank
 
 RESAMPLES = 10_000
 PAIR = ["teacher", "student"]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OK, FAILED = "ok", "failed"
+RUN = ("run_id", "status", "created")  # what decides which row of a run counts
+PART_ROWS = 50_000  # a part opens in a millisecond, so many small ones would take minutes
 
 OnSkip = Callable[[Path, str], None]
 
@@ -82,15 +84,35 @@ def merge(folder: Path, table: str, parts: Sequence[Path]) -> Path | None:
 
 
 def settle(folder: Path, table: str) -> int:
-    """Leave one row per run on disk where a killed writer left more; return how many went.
+    """Leave few parts, and one row per run where a killed writer left more; how many rows went.
 
     Only superseded rows go. Safe beside other writers: what they add meanwhile is not touched.
     """
-    read_parts, rows = _read_whole(table, list_parts(folder / table))
-    kept = _newest_ok(rows)
-    if kept.num_rows < rows.num_rows:
-        _replace(read_parts, folder / table, kept)
+    parts = list_parts(folder / table)
+    read = {p: rows for p in parts if (rows := _read_part(p, RUN, None)) is not None}
+    runs = [_aligned(rows, table, RUN) for rows in read.values()]
+    if not runs or newest_ok(pa.concat_tables(runs)).num_rows == sum(map(len, runs)):
+        for together in _gathered({part: len(rows) for part, rows in read.items()}):
+            merge(folder, table, together)
+        return 0
+    read_parts, rows = _read_whole(table, parts)
+    kept = newest_ok(rows)
+    _replace(read_parts, folder / table, kept)
     return int(rows.num_rows - kept.num_rows)
+
+
+def _gathered(sizes: Mapping[Path, int]) -> list[list[Path]]:
+    """Parts that are small, put together to parts of PART_ROWS rows and not much more."""
+    batches: list[list[Path]] = [[]]
+    rows = 0
+    for part, size in sizes.items():
+        if size < PART_ROWS:
+            batches[-1].append(part)
+            rows += size
+            if rows >= PART_ROWS:
+                batches.append([])
+                rows = 0
+    return [batch for batch in batches if len(batch) > 1]
 
 
 def _read_whole(table: str, parts: Sequence[Path]) -> tuple[list[Path], pa.Table]:
@@ -125,12 +147,12 @@ def read(
         on_skip: called with path and reason for each part that cannot be read.
     """
     wanted = list(TABLES[table]) if columns is None else list(columns)
-    needed = list(dict.fromkeys([*wanted, "run_id", "status", "created"]))
+    needed = list(dict.fromkeys([*wanted, *RUN]))
     found = []
     for folder in folders:
         tables = _read_parts(folder / table, needed, on_skip)
         if tables:
-            rows = _newest_ok(pa.concat_tables(_aligned(t, table, needed) for t in tables))
+            rows = newest_ok(pa.concat_tables(_aligned(t, table, needed) for t in tables))
             rows = rows.select(wanted)
             found.append(
                 rows.append_column("sweep", pa.array([folder.name] * rows.num_rows, pa.string()))
@@ -249,20 +271,24 @@ def _aligned(rows: pa.Table, table: str, columns: Sequence[str] | None = None) -
     return pa.table(arrays, names=names)
 
 
-def _newest_ok(rows: pa.Table) -> pa.Table:
+def newest_ok(rows: pa.Table) -> pa.Table:
     """One row per run_id: the newest `ok`, else the newest; in order of first appearance."""
-    if pc.count_distinct(rows["run_id"]).as_py() == rows.num_rows:
+    runs = pc.dictionary_encode(rows["run_id"]).combine_chunks().indices.to_numpy()
+    counts = np.bincount(runs)
+    if len(counts) == rows.num_rows:
         return rows
+    several = np.flatnonzero(counts[runs] > 1)
     keys = pa.table(
         {
-            "run_id": rows["run_id"],
-            "ok": pc.if_else(pc.equal(rows["status"], OK), 1, 0),
-            "created": rows["created"],
-            "position": pa.array(range(rows.num_rows), pa.int64()),
+            "run": runs[several],
+            "ok": pc.equal(rows["status"], OK).take(several).cast(pa.int8()),
+            "created": rows["created"].take(several),
+            "position": several,
         }
     )
     best = keys.sort_by(
         [("ok", "descending"), ("created", "descending"), ("position", "ascending")]
     )
-    first = best.group_by("run_id", use_threads=False).aggregate([("position", "first")])
-    return rows.take(first["position_first"].sort())
+    first = best.group_by("run", use_threads=False).aggregate([("position", "first")])
+    kept = [np.flatnonzero(counts[runs] == 1), first["position_first"].to_numpy()]
+    return rows.take(np.sort(np.concatenate(kept)))

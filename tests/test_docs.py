@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from kt_cli.cli import report
 from kt_cli.cli.app import app
+from kt_cli.report.derived import KINDS
 from kt_cli.transfer.methods import METHODS
 
 
@@ -34,7 +37,31 @@ def test_commands_of_the_readme_exist(repository: Path) -> None:
     assert used and used <= known
 
 
-@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_every_option_and_choice_of_reports_is_in_the_docs(repository: Path) -> None:
+    text = (repository / "docs" / "reports.md").read_text(encoding="utf-8")
+    options = [
+        flag
+        for parameter in get_command(app).commands["report"].params  # type: ignore[attr-defined]
+        for flag in parameter.opts
+        if flag.startswith("--") and flag not in ("--help", "--output")
+    ]
+    assert options and not [flag for flag in options if f"`{flag}" not in text]
+    for choices in (report.Name, report.Format):
+        assert not [choice.value for choice in choices if f"| `{choice.value}` |" not in text]
+    assert not [name for name in KINDS if f"`{name}`" not in text]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/reports.md",
+        "docs/plots.md",
+        "docs/page.md",
+    ],
+)
 def test_links_lead_somewhere(repository: Path, file: str) -> None:
     text = (repository / file).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):

@@ -16,7 +16,7 @@ ONLY = {
     "typer": {"cli"},
     "rich": {"cli"},
     "submitit": {"sweep/execute.py", "sweep/slurm.py", "diagnosis/slurm_job.py"},
-    "pyarrow": {"store.py", "arrays.py"},
+    "pyarrow": {"store.py", "scan.py", "arrays.py"},
     "timm": {"zoo", "data"},
 }
 NEVER = {"report": {"torch", "timm"}}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from kt_cli import schema, store
@@ -52,6 +53,23 @@ def test_merge_and_settle_keep_what_is_read(tmp_path: Path) -> None:
     assert store.settle(tmp_path, "models") == 0
     after = store.read([tmp_path], "models").sort_values("run_id").reset_index(drop=True)
     assert before.equals(after)
+
+
+def test_settle_puts_small_parts_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "PART_ROWS", 5)
+    large = store.write(tmp_path, "models", [row(f"large{i}") for i in range(5)])
+    for i in range(13):
+        store.write(tmp_path, "models", [row(f"small{i}", accuracy=float(i))])
+    broken = tmp_path / "models" / "part-broken.parquet"
+    broken.write_bytes(b"not parquet")
+    before = store.read([tmp_path], "models").sort_values("run_id").reset_index(drop=True)
+    assert store.settle(tmp_path, "models") == 0
+    after = store.read([tmp_path], "models").sort_values("run_id").reset_index(drop=True)
+    assert before.equals(after)
+    parts = store.list_parts(tmp_path / "models")
+    assert large in parts and broken in parts
+    sizes = sorted(pq.read_metadata(part).num_rows for part in parts if part != broken)
+    assert sizes == [3, 5, 5, 5]
 
 
 def test_merge_removes_only_what_it_read(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`kt report [RESULTS…]`: tables from the rows of finished runs."""
+"""`kt report [RESULTS…]`: tables, plots and a page from the rows of finished runs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,11 @@ from rich.table import Table as Drawing
 from rich.text import Text
 
 from kt_cli.cli import screen
-from kt_cli.errors import DataError, KtError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kt_cli.report.groups import Results
     from kt_cli.report.table import Table
-
-WIDE = 160
 
 
 class Format(str, Enum):
@@ -29,22 +25,46 @@ class Format(str, Enum):
     latex = "latex"
     csv = "csv"
     json = "json"
+    html = "html"
 
 
 class Name(str, Enum):
     summary = "summary"
     students = "students"
+    matrix = "matrix"
+    teams = "teams"
     complementarity = "complementarity"
+    influence = "influence"
+    compare = "compare"
     models = "models"
     failures = "failures"
 
 
-SUFFIXES = {
-    ".md": Format.markdown,
-    ".tex": Format.latex,
-    ".csv": Format.csv,
-    ".json": Format.json,
-}
+class PlotName(str, Enum):
+    knowledge = "knowledge"
+    entropy = "entropy"
+    class_flips = "class-flips"
+    class_similarity = "class-similarity"
+    success = "success"
+    delta = "delta"
+    gain_loss = "gain-loss"
+    rate_classes = "rate-classes"
+    rate_size = "rate-size"
+    matrix = "matrix"
+    curves = "curves"
+
+
+class PlotFormat(str, Enum):
+    pdf = "pdf"
+    svg = "svg"
+    png = "png"
+
+
+class Published(str, Enum):
+    paper = "paper"
+
+
+ROWS, ARRANGEMENT, PLOTTING = "Which rows", "How tables look", "Plots"
 
 
 def report(
@@ -55,39 +75,125 @@ def report(
             show_default=False,
         ),
     ] = None,
+    table: Annotated[
+        list[Name] | None,
+        typer.Option("--table", help="Only this table; may repeat. By default those with rows."),
+    ] = None,
     format_: Annotated[
         Format | None,
         typer.Option("--format", help="By default as the suffix of -o says, else table."),
     ] = None,
-    table: Annotated[
-        list[Name] | None,
-        typer.Option("--table", help="Only this table; may repeat."),
-    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Write here instead of to stdout."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write here instead of to stdout: .md, .tex, .csv, .json, .html or .txt.",
+        ),
+    ] = None,
+    where: Annotated[
+        str,
+        typer.Option(
+            metavar="CONDITION",
+            rich_help_panel=ROWS,
+            show_default=False,
+            help="Only these rows: \"method == 'kl-dp' and teacher_acc < student_acc\", for one.",
+        ),
+    ] = "",
+    seed_average: Annotated[
+        bool,
+        typer.Option(
+            "--seed-average",
+            rich_help_panel=ROWS,
+            help="Average the seeds of each pair first; n then counts pairs.",
+        ),
+    ] = False,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMNS",
+            rich_help_panel=ROWS,
+            help="Group the summary by columns too: student_family,teacher_type, for one.",
+        ),
+    ] = None,
+    sort: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEYS",
+            rich_help_panel=ARRANGEMENT,
+            help="Sort by columns of the tables (as --format csv names them); -delta: high first.",
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEYS", rich_help_panel=ARRANGEMENT, help="Only these columns, in this order."
+        ),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            rich_help_panel=ARRANGEMENT,
+            help="Only the first rows of each table.",
+            show_default=False,
+        ),
+    ] = None,
+    against: Annotated[
+        Published | None,
+        typer.Option(rich_help_panel=ARRANGEMENT, help="Published numbers beside these."),
+    ] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", rich_help_panel=PLOTTING, help="Draw plots as files in this folder."
+        ),
+    ] = None,
+    plot: Annotated[
+        list[PlotName] | None,
+        typer.Option("--plot", rich_help_panel=PLOTTING, help="Only this plot; may repeat."),
+    ] = None,
+    plot_format: Annotated[
+        list[PlotFormat] | None,
+        typer.Option(
+            "--plot-format",
+            rich_help_panel=PLOTTING,
+            help="By default pdf; may repeat.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
-    """Turn results into tables: on the screen, or as Markdown, LaTeX, CSV or JSON.
+    """Turn results into tables, plots, or one page to explore.
 
     Each sweep, set of images and choice of settings gets tables of its own; nothing is averaged
-    across them.
+    across them. Exit code 1: there is nothing to report, or only failed runs; 2: wrong usage.
     """
-    from kt_cli.report.groups import read_results
-    from kt_cli.report.tables import build
+    from kt_cli.cli.reporting import Request, work
+    from kt_cli.report.query import Query
 
-    rows = read_results(results or [Path("results")], screen.skipped_part)
-    names = [name.value for name in table or Name]
-    if rows.only_failed:
-        names = [Name.failures.value]
-    tables = build(rows, names)
-    if not tables:
-        raise DataError(
-            "there are no results to report yet", "Models are trained, but not used yet."
+    query = Query(
+        where, _listed(by), _listed(sort), _listed(columns), top, seed_average,
+        against.value if against else "",
+    )  # fmt: skip
+    work(
+        Request(
+            paths=tuple(results or [Path("results")]),
+            query=query,
+            tables=tuple(name.value for name in table or ()),
+            format=format_.value if format_ else "",
+            output=output,
+            folder=plots,
+            plots=tuple(name.value for name in plot or ()),
+            suffixes=tuple(suffix.value for suffix in plot_format or ()),
         )
-    _emit(tables, format_ or _format_of(output), output)
-    if rows.only_failed:
-        raise _all_failed(rows)
+    )
+
+
+def _listed(values: Sequence[str] | None) -> tuple[str, ...]:
+    """Names separated by commas, in options that may repeat."""
+    parts = (part.strip() for value in values or () for part in value.split(","))
+    return tuple(filter(None, parts))
 
 
 def show_tables(tables: Sequence[Table]) -> None:
@@ -101,7 +207,9 @@ def draw(tables: Sequence[Table], console: Console) -> None:
         needed = console.measure(drawing, options=console.options.update(width=10**4)).minimum
         if needed > console.width:
             drawing.width = needed
-        console.print(Text(table.title, style="bold"), Text(f"{table.caption}."), sep="\n")
+        console.print(Text(table.title, style="bold"))
+        if table.caption:
+            console.print(Text(f"{table.caption}."))
         console.print(drawing, crop=False)
         console.print(*(Text(note, style="dim") for note in table.notes), sep="\n", end="\n\n")
 
@@ -117,48 +225,3 @@ def _drawing(table: Table) -> Drawing:
         cells = [t.replace("± ", "±") for t in texts]
         drawing.add_row(*(Text(t, style=s) for t, s in zip(cells, styles, strict=True)))
     return drawing
-
-
-def _format_of(output: Path | None) -> Format:
-    return SUFFIXES.get(output.suffix.lower(), Format.table) if output else Format.table
-
-
-def _emit(tables: Sequence[Table], format_: Format, output: Path | None) -> None:
-    if format_ is Format.table and output is None:
-        show_tables(tables)
-        return
-    text = _text(tables, format_)
-    if output is None:
-        typer.echo(text, nl=False)
-        return
-    from kt_cli.files import write_text
-
-    write_text(output, text)
-    screen.note(f"Wrote {output}")
-
-
-def _text(tables: Sequence[Table], format_: Format) -> str:
-    from kt_cli.report.formats import FORMATS
-
-    if format_ is not Format.table:
-        return FORMATS[format_.value](tables)
-    import io
-
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), width=WIDE, highlight=False, color_system=None)
-    draw(tables, console)
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return text
-
-
-def _all_failed(rows: Results) -> KtError:
-    from kt_cli.report.tables import failure_tables
-
-    errors = [str(row[2]) for table in failure_tables(rows) for row in table.rows]
-    count = sum(len(rows.failed(table)) for table in rows.frames)
-    said = "; ".join(dict.fromkeys(errors))
-    return KtError(
-        f"no results: {count} runs failed and none succeeded: {said}",
-        "Remove the cause and run `kt sweep` again: it repeats what failed.",
-    )

@@ -1,1 +1,1 @@
-"""Rows in, tables out: statistics, tables as values, and their text formats. Imports no torch."""
+"""Rows in; tables, plots and a page out. Imports no torch."""

@@ -1,4 +1,4 @@
-"""What tables say about rows: pure functions on pandas values (docs/methods.md, Section 2).
+"""What tables say about rows: pure functions on pandas values (docs/methods.md, Section 4).
 
 Shares are in percent. Nulls never take part; what is left without a value is NaN.
 """
@@ -9,9 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from kt_cli.complementarity.significance import SIGNIFICANT
 from kt_cli.report.table import MeanStd
+
+Floats = NDArray[np.float64]
+DECIMALS = 9  # of points: a mean over seeds that is zero, or equal to another, is so exactly
+MOST_EXACT = 50  # non-zero differences up to which Wilcoxon's test is exact
 
 
 class Spread(NamedTuple):
@@ -22,6 +28,7 @@ class Spread(NamedTuple):
     q05: float
     median: float
     mean: float
+    q95: float
     max: float
 
 
@@ -39,18 +46,17 @@ def mean_std(values: pd.Series[float]) -> MeanStd:
     return MeanStd(float(values.mean()), float(values.std(ddof=1)), int(values.count()))
 
 
-def success_rate(rows: pd.DataFrame) -> float:
-    """Share of transfers, over all pairs and seeds, with Δ > 0."""
-    return share(rows["delta"].dropna() > 0)
+def student_success(rows: pd.DataFrame) -> pd.Series[float]:
+    """Of each student the share of its teachers with Δ > 0.
 
-
-def paper_success_rate(rows: pd.DataFrame) -> float:
-    """Per student the share of its teachers with Δ > 0, then the median over students.
-
-    Roth et al. have one seed; with more, a pair's Δ is its mean over seeds.
+    Roth et al. report the median over students. They have one seed; with more, a pair's Δ is its
+    mean over seeds.
     """
     pairs = pair_deltas(rows)
-    return float((pairs["delta"] > 0).groupby(pairs["student"]).mean().median() * 100)
+    found: pd.Series[float] = (
+        100 * (pairs["delta"] > 0).groupby(pairs["student"], observed=True).mean()
+    )
+    return found
 
 
 def significant_share(rows: pd.DataFrame, sign: int) -> float:
@@ -65,14 +71,84 @@ def significant_share(rows: pd.DataFrame, sign: int) -> float:
 
 def pair_deltas(rows: pd.DataFrame) -> pd.DataFrame:
     """Δ of each (student, teacher, method), averaged over seeds."""
-    by_pair = rows.dropna(subset=["delta"]).groupby(["student", "teacher", "method"], sort=True)
-    return by_pair["delta"].mean().reset_index()
+    known = rows.dropna(subset=["delta"])
+    by_pair = known.groupby(["student", "teacher", "method"], sort=True, observed=True)
+    return by_pair["delta"].mean().round(DECIMALS).reset_index()
+
+
+def over_teachers(rows: pd.DataFrame) -> dict[tuple[str, str], MeanStd]:
+    """Of each (student, method) the Δ over its teachers, of which seeds are averaged first."""
+    groups = pair_deltas(rows).groupby(["student", "method"], observed=True)["delta"]
+    found = groups.agg(["mean", "std", "count"])
+    return {
+        (str(student), str(method)): MeanStd(float(mean), float(std), int(count))
+        for (student, method), mean, std, count in found.itertuples()
+    }
 
 
 def spread(values: pd.Series[float]) -> Spread:
-    """Minimum, 5% quantile (linear), median, mean and maximum."""
+    """Minimum, 5% quantile (linear), median, mean, 95% quantile and maximum."""
     known = values.dropna().to_numpy(dtype=float)
     if not len(known):
-        return Spread(0, *[float("nan")] * 5)
-    low, q05, median, high = np.quantile(known, [0, 0.05, 0.5, 1]).tolist()
-    return Spread(len(known), low, q05, median, float(known.mean()), high)
+        return Spread(0, *[float("nan")] * 6)
+    low, q05, median, q95, high = np.quantile(known, [0, 0.05, 0.5, 0.95, 1]).tolist()
+    return Spread(len(known), low, q05, median, float(known.mean()), q95, high)
+
+
+class Versus(NamedTuple):
+    """Differences of two methods on the same pairs.
+
+    Attributes:
+        students, teachers: names (n,) of the pairs that both methods have.
+        differences: Δ of the first less Δ of the second (n,), in points.
+    """
+
+    students: pd.Series[str]
+    teachers: pd.Series[str]
+    differences: Floats
+
+
+def by_run(rows: pd.DataFrame) -> pd.Series[float]:
+    """Δ of one method's rows by student, teacher and seed."""
+    runs = rows.groupby(["student", "teacher", "seed"], observed=True, dropna=False)
+    found: pd.Series[float] = runs["delta"].mean()
+    return found
+
+
+def versus(one: pd.Series[float], other: pd.Series[float]) -> Versus:
+    """Δ of one method less Δ of another (of `by_run`), by pair: the mean of the seeds of both."""
+    both = (one - other).dropna().rename("delta")
+    pairs = both.groupby(["student", "teacher"], observed=True).mean().reset_index()
+    differences = pairs["delta"].to_numpy(dtype=float).round(DECIMALS)
+    return Versus(pairs["student"], pairs["teacher"], differences)
+
+
+def wilcoxon(differences: Floats) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test; zeros are left out, ties share their mean rank.
+
+    Exact up to 50 differences, ties included; else by the normal approximation, corrected for ties.
+    NaN without any difference, 1 where all are zero.
+    """
+    found = differences[differences != 0]
+    if not len(found):
+        return 1.0 if len(differences) else float("nan")
+    _, places, ties = np.unique(np.abs(found), return_inverse=True, return_counts=True)
+    doubled = (2 * np.cumsum(ties) - ties + 1)[places]  # twice the mid-rank: a whole number
+    statistic = int(doubled[found > 0].sum())
+    if len(found) <= MOST_EXACT:
+        return _exact(doubled, statistic)
+    centre, deviation = doubled.sum() / 2, np.sqrt((doubled**2).sum()) / 2
+    return float(2 * ndtr(-abs(statistic - centre) / deviation))
+
+
+def _exact(doubled: NDArray[np.int_], statistic: int) -> float:
+    """Share of all signs of the ranks whose sum is as far from the middle as `statistic`."""
+    total = int(doubled.sum())
+    chances = np.zeros(total + 1)
+    chances[0] = 1.0
+    for rank in doubled.tolist():
+        moved = np.zeros_like(chances)
+        moved[rank:] = chances[: total + 1 - rank]
+        chances = (chances + moved) / 2
+    fewer = min(statistic, total - statistic)
+    return min(1.0, 2 * float(chances[: fewer + 1].sum()))

@@ -7,8 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-NAMES = ("summary", "students", "complementarity", "models", "failures")
+NAMES = (
+    "summary", "students", "matrix", "teams", "complementarity", "influence", "compare", "models",
+    "failures",
+)  # fmt: skip
+ON_REQUEST = ("matrix", "influence", "compare")
+DEFAULT_NAMES = tuple(name for name in NAMES if name not in ON_REQUEST)
 MISSING = "–"
+SMALLEST_P = 1e-15  # that is shown
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,16 @@ class MeanStd:
     n: int
 
 
-Cell = str | int | float | MeanStd | None
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and the ends of its 95% interval; these are NaN where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+
+Cell = str | int | float | MeanStd | Interval | None
 Row = tuple[Cell, ...]
 
 
@@ -31,16 +46,19 @@ class Column:
     Attributes:
         key: its name for machines (csv, json).
         header: its name for readers; a line break where a narrow column may break.
-        kind: "signed" numbers carry their sign, counts have no decimals.
+        kind: "signed" numbers carry their sign, counts and integers have no decimals, of a "range"
+            only the interval is shown, small p-values are shown in powers of ten.
         digits: decimals for readers; machines get every digit.
         detail: for machines only.
+        lead: says, with others such, what a row is about; the first column does so without.
     """
 
     key: str
     header: str = ""
-    kind: Literal["text", "count", "number", "signed"] = "number"
+    kind: Literal["text", "count", "number", "signed", "range", "p"] = "number"
     digits: int = 2
     detail: bool = False
+    lead: bool = False
 
     @property
     def align(self) -> Literal["left", "right"]:
@@ -50,16 +68,33 @@ class Column:
         """The cell for a reader, in plain text with a typographic minus."""
         if isinstance(cell, MeanStd):
             spread = "" if math.isnan(cell.std) else f" ± {cell.std:.{self.digits}f}"
-            return self.show(cell.mean) + spread
+            return self.show(float(cell.mean)) + spread
+        if isinstance(cell, Interval):
+            return self._interval(cell)
         if cell is None or (isinstance(cell, float) and math.isnan(cell)):
             return MISSING
         if isinstance(cell, str):
             return cell
-        digits = 0 if self.kind == "count" else self.digits
-        if round(cell, digits) == 0:
+        return self._p_value(cell) if self.kind == "p" else self._number(cell)
+
+    def _number(self, value: float) -> str:
+        digits = 0 if self.kind == "count" or isinstance(value, int) else self.digits
+        if round(value, digits) == 0:
             return f"{0:.{digits}f}"
-        sign = "+" if self.kind == "signed" else ""
-        return f"{cell:{sign},.{digits}f}".replace("-", "−")
+        sign = "+" if self.kind in ("signed", "range") else ""
+        return f"{value:{sign},.{digits}f}".replace("-", "−")
+
+    def _interval(self, cell: Interval) -> str:
+        known = not (math.isnan(cell.low) or math.isnan(cell.high))
+        ends = f"[{self._number(cell.low)}, {self._number(cell.high)}]" if known else ""
+        if self.kind == "range":
+            return ends or MISSING
+        return f"{self.show(cell.value)} {ends}".rstrip()
+
+    def _p_value(self, value: float) -> str:
+        if value >= 0.0005:
+            return f"{value:.3f}"
+        return f"{value:.0e}".replace("e-0", "e-") if value >= SMALLEST_P else f"<{SMALLEST_P:.0e}"
 
 
 @dataclass(frozen=True)

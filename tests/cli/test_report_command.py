@@ -50,8 +50,14 @@ def kt_report(*arguments: object) -> Result:
 
 
 def test_choices_are_those_of_the_library() -> None:
-    assert [choice.value for choice in report.Format] == ["table", *formats.FORMATS]
+    from kt_cli.report.plots import PLOTS, SUFFIXES
+    from kt_cli.report.query import AGAINST
+
+    assert [choice.value for choice in report.Format] == ["table", *formats.FORMATS, "html"]
     assert tuple(choice.value for choice in report.Name) == table.NAMES
+    assert [choice.value for choice in report.PlotName] == list(PLOTS)
+    assert tuple(choice.value for choice in report.PlotFormat) == SUFFIXES
+    assert ("", *(choice.value for choice in report.Published)) == AGAINST
 
 
 @pytest.mark.parametrize("arguments", [[], ["results"], ["results/demo"]])
@@ -113,7 +119,7 @@ def test_writes_to_a_file(results: Path, name: str, arguments: list[str], start:
 
 
 def test_unknown_format_and_table_are_usage_errors(results: Path) -> None:
-    assert kt_report("--format", "html").exit_code == 2
+    assert kt_report("--format", "word").exit_code == 2
     assert kt_report("--table", "pairs").exit_code == 2
 
 

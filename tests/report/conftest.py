@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,12 +52,26 @@ class Sweep:
             "teacher_key": f"key:{teacher}", "student_key": f"key:{student}",
             "method": "kl-dp", "seed": 0, "settings": "5e771465", "train_data": "t" * 16,
             "n_train": 1000, "fraction": 1.0, "subset_seed": 0, "guard_share": 0.0, "epochs": 5,
-            "lr": 0.01, "student_acc": before, "after_acc": before + delta, "delta": delta,
+            "lr": 0.01, "teachers": "single", "teacher_acc": 100 * self.accuracy(teacher),
+            "student_acc": before, "after_acc": before + delta, "delta": delta,
+            "acc_diff": 100 * (self.accuracy(teacher) - self.accuracy(student)),
+            "pos_flips": 5 + 10 * (self.accuracy(teacher) - self.accuracy(student)),
             "gain": 100 * int(gained) / N, "loss": 100 * int(lost) / N,
             "transfer_p": float(self._random.random() ** 4),
             "transfer_rate": 100 * self._random.random() if known else None,
             "share_taught": 100 * self._random.random(),
             **changes,
+        }  # fmt: skip
+
+    def team(self, names: Sequence[str], student: str, **changes: object) -> dict[str, object]:
+        """A row of several teachers in parallel, or as `changes` say."""
+        row = self.transfer(" + ".join(names), student, settings="7ea3", teachers="parallel")
+        rates = (100 * self._random.random(len(names))).tolist()
+        best = 100 * max(map(self.accuracy, names))
+        accuracies = [100 * self.accuracy(name) for name in names]
+        return {
+            **row, "teacher_rates": rates, "teacher_shares": rates, "teacher_acc": best,
+            "teacher_accs": accuracies, **changes,
         }  # fmt: skip
 
     def pair(self, teacher: str, student: str, **changes: object) -> dict[str, object]:
@@ -76,7 +91,7 @@ class Sweep:
     def model(self, name: str, **changes: object) -> dict[str, object]:
         return {
             **self.outcome(), **self.data(), "model": name, "model_key": f"key:{name}",
-            "accuracy": 100 * self.accuracy(name), "top5": 99.5, "params_m": 25.6,
+            "accuracy": 100 * self.accuracy(name), "top5": 99.5, "params_m": 5.5 + len(name),
             "input_size": 224, **changes,
         }  # fmt: skip
 

@@ -6,14 +6,17 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kt_cli.report.formats import render_csv, render_json, render_markdown
-from kt_cli.report.latex import ROWS_PER_FLOAT, escape, render_latex
-from kt_cli.report.table import Column, MeanStd, Table
+from kt_cli.report.formats import render_csv, render_json, render_latex, render_markdown
+from kt_cli.report.formats.escape import escape
+from kt_cli.report.formats.layout import ROWS_PER_FLOAT, pages
+from kt_cli.report.query import Query
+from kt_cli.report.table import NAMES, Cell, Column, Interval, MeanStd, Table
 from kt_cli.report.tables import sweep_tables
 
 NAN = float("nan")
@@ -48,9 +51,21 @@ OTHER = Table("models", "Models", COLUMNS[:2], (("m", 1),), group={"sweep": "dem
         (Column("x"), None, "–"),
         (Column("x"), NAN, "–"),
         (Column("x", kind="text"), "a-b", "a-b"),
+        (Column("x"), 3, "3"),
+        (Column("x"), MeanStd(3, 1, 2), "3.00 ± 1.00"),
+        (Column("x"), Interval(1.234, 0.98, 1.4), "1.23 [0.98, 1.40]"),
+        (Column("x", kind="signed"), Interval(0.0, -1.0, 1.4), "0.00 [−1.00, +1.40]"),
+        (Column("x", digits=1), Interval(100.0, NAN, NAN), "100.0"),
+        (Column("x"), Interval(NAN, NAN, NAN), "–"),
+        (Column("x", kind="range"), Interval(0.5, -0.25, 1.0), "[−0.25, +1.00]"),
+        (Column("x", kind="range"), Interval(0.5, NAN, NAN), "–"),
+        (Column("x", kind="p"), 0.04321, "0.043"),
+        (Column("x", kind="p"), 0.00004, "4e-5"),
+        (Column("x", kind="p"), 1.23e-13, "1e-13"),
+        (Column("x", kind="p"), 0.0, "<1e-15"),
     ],
 )
-def test_cells_for_readers(column: Column, value: float | MeanStd | None, shown: str) -> None:
+def test_cells_for_readers(column: Column, value: Cell, shown: str) -> None:
     assert column.show(value) == shown
 
 
@@ -81,6 +96,22 @@ def test_csv_of_one_table_is_pure_and_raw() -> None:
         "delta_std": "1.5", "delta_n": "3", "rate": repr(1 / 3), "raw": "0.1",
     }  # fmt: skip
     assert (second["delta_std"], second["rate"], second["raw"]) == ("", "", "")
+
+
+def test_intervals_for_machines() -> None:
+    table = Table("summary", "t", (Column("x", "x"),), ((Interval(1.5, 1.25, NAN),),))
+    (record,) = csv.DictReader(io.StringIO(render_csv([table])))
+    assert record == {"x": "1.5", "x_low": "1.25", "x_high": ""}
+    (found,) = json.loads(render_json([table]))
+    assert found["rows"] == [{"x": {"value": 1.5, "low": 1.25, "high": None}}]
+
+
+def test_markdown_leaves_intervals_as_they_are_but_no_links() -> None:
+    rows = ((Interval(1.5, 1.25, 2.0), "[a](b) [c][d]"),)
+    table = Table("summary", "t", (Column("x", "x"), Column("y", "y", "text")), rows)
+    text = render_markdown([table])
+    assert "1.50 [1.25, 2.00]" in text
+    assert r"[a\](b) [c\][d]" in text
 
 
 def test_csv_of_one_kind_in_two_groups_is_still_one_table() -> None:
@@ -165,8 +196,57 @@ def test_wide_latex_tables_are_cut_into_panels_that_repeat_the_first_column() ->
     columns = (Column("s", "student", "text"), *(Column(f"m{i}", f"m{i}") for i in range(12)))
     table = Table("students", "t", columns, (("name", *(MeanStd(i, 1.0, 2) for i in range(12))),))
     text = render_latex([table])
-    assert text.count("student &") == text.count(r"\begin{table}") > 1
+    assert text.count("student &") == text.count(r"\begin{tabular}{") > 1
+    assert text.count(r"\begin{table}") == 1  # few rows: below each other
     assert all(text.count(f"{i}.00\\,") == 1 for i in range(2, 10))
+
+
+def test_panels_are_about_equally_wide_and_repeat_what_leads_a_row() -> None:
+    columns = (
+        Column("a", "a", "text", lead=True), Column("b", "b", "text", lead=True),
+        *(Column(f"m{i}", f"m{i}") for i in range(12)),
+    )  # fmt: skip
+    cells = [MeanStd(10.0, 1.0, 2)] * 12
+    table = Table("summary", "t", columns, (("x", "y", *cells), ("x", "z", *cells)))
+    (page,) = pages(table)
+    assert [[c.key for c in panel.columns[:2]] for panel in page.panels] == [["a", "b"]] * 2
+    assert [len(panel.columns) for panel in page.panels] == [8, 8]
+
+
+def test_a_block_of_rows_is_set_off_and_says_once_what_it_is_about() -> None:
+    columns = (Column("a", "a", "text", lead=True), Column("b", "b", "text", lead=True))
+    rows = (("x", "1"), ("x", "2"), ("y", "1"))
+    lines = render_latex([Table("summary", "t", columns, rows)]).splitlines()
+    place = next(i for i, line in enumerate(lines) if "addlinespace" in line)
+    assert [line.strip() for line in lines[place - 2 : place]] == [r"x & 1 \\", r"& 2 \\"]
+    assert "y & 1" in lines[place + 1]
+    assert sum("addlinespace" in line for line in lines) == 1
+
+
+def test_long_headers_are_set_in_lines() -> None:
+    columns = (Column("s", "student", "text"), Column("t", "vit_base_patch16_224", "signed"))
+    text = render_latex([Table("matrix", "t", columns, (("a", 1.5),))])
+    assert r"{@{}r@{}}vit\_base\_\\patch16\_\\224\end{tabular}" in text
+
+
+def test_small_p_values_are_powers_of_ten_in_latex() -> None:
+    text = render_latex([Table("compare", "t", (Column("p", "p", "p"),), ((3e-12,),))])
+    assert r"$3\times10^{-12}$" in text
+
+
+def test_wrapped_rows_take_several_lines_of_a_page() -> None:
+    columns = (Column("m", "model", "text"), Column("e", "error", "text"))
+    rows = tuple((f"m{i}", "word " * 30) for i in range(ROWS_PER_FLOAT))
+    found = pages(Table("failures", "t", columns, rows))
+    assert [row for page in found for row in page.panels[0].rows] == list(rows)
+    assert all(len(page.panels[0].rows) <= ROWS_PER_FLOAT // 5 for page in found)
+
+
+def test_many_notes_leave_fewer_rows_to_a_page() -> None:
+    rows = tuple((f"m{i}", i) for i in range(ROWS_PER_FLOAT))
+    table = Table("models", "Models", COLUMNS[:2], rows, notes=("word " * 300,))
+    assert len(pages(table)) == 2
+    assert len(pages(replace(table, notes=("word",)))) == 1
 
 
 @pytest.mark.latex
@@ -179,7 +259,9 @@ def test_latex_compiles(filled: Any, tmp_path: Path) -> None:
     filled.write("transfer", [filled.failed("transfer", error, settings="5e771465")])
     many = [f"some_very_long_name_{i}.with_100%_tag" for i in range(2 * ROWS_PER_FLOAT)]
     filled.write("models", [filled.model(name) for name in many])
-    tables = sweep_tables([filled.folder]) * 5  # more floats than LaTeX holds back
+    fill_teams(filled)
+    tables = sweep_tables([filled.folder], NAMES, Query(against="paper"))
+    tables += sweep_tables([filled.folder], ["summary"], Query(by=("student", "stronger")))
     (tmp_path / "tables.tex").write_text(render_latex(tables), encoding="utf-8")
     (tmp_path / "main.tex").write_text(
         "\\documentclass{article}\n\\usepackage{booktabs}\n"
@@ -192,3 +274,18 @@ def test_latex_compiles(filled: Any, tmp_path: Path) -> None:
     assert (tmp_path / "main.pdf").stat().st_size > 0
     for complaint in ("Float too large", "multiply defined", "Missing character", "Overfull"):
         assert complaint not in log
+
+
+def fill_teams(sweep: Any) -> None:
+    """Teams of four long names, and a student of a published name."""
+    names = [f"vit_base_patch16_clip_224.openai_ft_in12k_in1k_{i}" for i in range(4)]
+    ways = (
+        {},
+        {"settings": "5e9", "teachers": "sequential", "order": "asc", "step_accs": [81.0] * 4},
+        {"settings": "50a9", "teachers": "soup", "step_accs": [82.0] * 4},
+    )
+    for student in ("mixer_b16_224.goog_in21k_ft_in1k", "resnet50"):
+        sweep.write("transfer", [
+            *(sweep.transfer(name, student, method=m) for name in names for m in ("kl", "xekl")),
+            *(sweep.team(names, student, method=m, **way) for way in ways for m in ("kl", "xekl")),
+        ])  # fmt: skip

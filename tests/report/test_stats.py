@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import rankdata, wilcoxon
 
 from kt_cli.report import stats
 
@@ -25,30 +28,32 @@ def rows() -> pd.DataFrame:
     return frame.assign(method="kl")
 
 
-def test_success_rate_counts_rows_with_a_positive_delta(rows: pd.DataFrame) -> None:
-    wins = 0
-    for _, _, _, delta, _ in ROWS:
-        wins += delta > 0
-    assert stats.success_rate(rows) == pytest.approx(100 * wins / len(ROWS))
-
-
-def test_paper_success_rate_is_the_median_over_students(rows: pd.DataFrame) -> None:
+def test_student_success_counts_teachers_whose_mean_over_seeds_is_positive(
+    rows: pd.DataFrame,
+) -> None:
     # s1: only t2 of three teachers (t1's mean is negative); s2: both of two.
-    assert stats.paper_success_rate(rows) == pytest.approx((100 / 3 + 100) / 2)
+    found = stats.student_success(rows)
+    assert found.to_dict() == pytest.approx({"s1": 100 / 3, "s2": 100})
+    assert found.median() == pytest.approx((100 / 3 + 100) / 2)
 
 
-def test_paper_success_rate_against_a_loop(rows: pd.DataFrame) -> None:
+def test_student_success_against_a_loop(rows: pd.DataFrame) -> None:
     third = rows.assign(student="s3", delta=-rows["delta"])
     rows = pd.concat([rows, third])
-    shares = []
+    shares = {}
     for student in sorted(set(rows["student"])):
         of_student = rows[rows["student"] == student]
         teachers = sorted(set(of_student["teacher"]))
         means = [
             statistics.fmean(of_student["delta"][of_student["teacher"] == t]) for t in teachers
         ]
-        shares.append(100 * sum(mean > 0 for mean in means) / len(means))
-    assert stats.paper_success_rate(rows) == pytest.approx(statistics.median(shares))
+        shares[student] = 100 * sum(mean > 0 for mean in means) / len(means)
+    assert stats.student_success(rows).to_dict() == pytest.approx(shares)
+
+
+def test_seeds_that_cancel_are_no_success(rows: pd.DataFrame) -> None:
+    three = rows.iloc[[0, 0, 0]].assign(seed=range(3), delta=[0.1, 0.2, -0.3])  # sums to 2.8e-17
+    assert stats.student_success(three).to_dict() == {"s1": 0.0}
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -80,8 +85,7 @@ def test_pair_deltas_average_seeds(rows: pd.DataFrame) -> None:
 
 def test_nulls_take_no_part(rows: pd.DataFrame) -> None:
     more = pd.concat([rows, rows.iloc[:1].assign(teacher="t9", delta=float("nan"))])
-    assert stats.success_rate(more) == stats.success_rate(rows)
-    assert stats.paper_success_rate(more) == stats.paper_success_rate(rows)
+    assert stats.student_success(more).equals(stats.student_success(rows))
     assert stats.significant_share(more, 1) == stats.significant_share(rows, 1)
 
 
@@ -90,6 +94,7 @@ def test_spread_against_the_sorted_list() -> None:
     found = stats.spread(pd.Series([*values, None]))
     assert found[:2] == (5, 1.0)
     assert found.q05 == pytest.approx(1.0 + 0.05 * 4 * (2.0 - 1.0))
+    assert found.q95 == pytest.approx(1.0 + 0.95 * 4 * (2.0 - 1.0))
     assert (found.median, found.mean, found.max) == (3.0, 3.0, 5.0)
 
 
@@ -98,3 +103,58 @@ def test_nothing_is_nan() -> None:
     assert stats.spread(empty).n == 0
     assert all(math.isnan(value) for value in stats.spread(empty)[1:])
     assert math.isnan(stats.share(pd.Series([], dtype=bool)))
+
+
+def test_over_teachers_is_the_spread_of_pairs(rows: pd.DataFrame) -> None:
+    found = stats.over_teachers(pd.concat([rows, rows.assign(method="own", delta=7.0)]))
+    assert set(found) == {(s, m) for s in ("s1", "s2") for m in ("kl", "own")}
+    means = [-0.5, 2.0, 0.0]
+    assert found["s1", "kl"].mean == pytest.approx(statistics.fmean(means))
+    assert found["s1", "kl"].std == pytest.approx(statistics.stdev(means))
+    assert found["s1", "kl"].n == 3
+    assert (found["s2", "own"].mean, found["s2", "own"].std) == (7.0, 0.0)
+
+
+def test_versus_takes_the_seeds_that_both_have(rows: pd.DataFrame) -> None:
+    other = rows.assign(delta=rows["delta"] - [1, 1, -1, 0, 0, 0]).iloc[[1, 2, 3, 4]]
+    found = stats.versus(stats.by_run(rows), stats.by_run(other))
+    pairs = zip(found.students, found.teachers, found.differences, strict=True)
+    # Of s1 with t1 only the second seed is in both; of s2 with t2 none.
+    assert list(pairs) == [("s1", "t1", 1), ("s1", "t2", -1), ("s1", "t3", 0), ("s2", "t1", 0)]
+
+
+def test_versus_averages_seeds_of_a_pair(rows: pd.DataFrame) -> None:
+    other = rows.assign(delta=0.0)
+    found = stats.versus(stats.by_run(rows), stats.by_run(other))
+    assert found.differences.tolist() == [-0.5, 2.0, 0.0, 3.0, 0.5]
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9])
+def test_wilcoxon_is_exact_with_ties(count: int) -> None:
+    """Against all signs of the ranks."""
+    rng = np.random.default_rng(count)
+    values = rng.integers(-4, 5, count).astype(float)
+    known = values[values != 0]
+    ranks = rankdata(np.abs(known))
+    sums = [np.dot(signs, ranks) for signs in itertools.product((0, 1), repeat=len(known))]
+    observed = np.dot(known > 0, ranks)
+    p_less, p_more = np.mean(np.array(sums) <= observed), np.mean(np.array(sums) >= observed)
+    assert stats.wilcoxon(values) == pytest.approx(min(1, 2 * min(p_less, p_more)))
+
+
+@pytest.mark.parametrize("count", [6, 30, 50])
+def test_wilcoxon_is_scipys_exact_test_without_ties(count: int) -> None:
+    values = np.random.default_rng(count).normal(0.3, 1, count)
+    assert stats.wilcoxon(values) == pytest.approx(wilcoxon(values, method="exact").pvalue)
+
+
+@pytest.mark.parametrize("scale", [1, 1000])
+def test_wilcoxon_of_many_is_scipys_approximation(scale: float) -> None:
+    """With many ties and zeros, and with few."""
+    values = np.round(np.random.default_rng(1).normal(0.2, 1, 400) * scale)
+    assert stats.wilcoxon(values) == pytest.approx(wilcoxon(values, method="approx").pvalue)
+
+
+def test_wilcoxon_of_nothing() -> None:
+    assert math.isnan(stats.wilcoxon(np.array([])))
+    assert stats.wilcoxon(np.zeros(5)) == 1.0

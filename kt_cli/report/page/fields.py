@@ -1,0 +1,134 @@
+"""Which columns of the rows the page shows, under which names, to how many digits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from kt_cli import schema
+
+TITLES = {"transfer": "Transfers", "complementarity": "Pairs"}
+# Shown at first, in this order; the others are in a row's details and can be added.
+FIRST = {
+    "transfer": (
+        "sweep", "data", "teacher", "student", "method", "seed", "settings", "status",
+        "teacher_acc", "student_acc", "delta", "gain", "loss", "transfer_rate", "transfer_p",
+    ),
+    "complementarity": (
+        "sweep", "data", "teacher", "student", "teacher_acc", "student_acc", "acc_diff",
+        "pos_flips", "neg_flips", "agreement", "kappa", "flip_entropy", "top50_classes",
+    ),
+}  # fmt: skip
+# These tell rows apart only where they differ.
+WHERE_THEY_DIFFER = {"sweep", "data", "seed", "settings", "status"}
+# Large and seldom looked at: the first to go where space is short.
+LAST = (
+    "run_id", "teacher_key", "student_key", "eval_data", "train_data", "git_commit", "host",
+    "job_id", "path", "curve_loss", "curve_acc", "curve_taught", "peak_memory_mb", "seconds",
+    "samples_per_s", "waiting_share", "created",
+)  # fmt: skip
+LABELS = {
+    "teacher_acc": "teacher (%)",
+    "student_acc": "student (%)",
+    "after_acc": "after (%)",
+    "acc_diff": "difference (pp)",
+    "delta": "Δ (pp)",
+    "gain": "gain (%)",
+    "loss": "loss (%)",
+    "transfer_rate": "rate (%)",
+    "transfer_p": "p",
+    "share_taught": "taught (%)",
+    "pos_flips": "ρ⁺ (%)",
+    "neg_flips": "ρ⁻ (%)",
+    "agreement": "agreement (%)",
+    "kappa": "κ",
+    "flip_entropy": "entropy (nats)",
+    "top50_classes": "classes of 50%",
+}
+SWEEP = schema.Column(schema.S, "sweep that the row belongs to")
+SIGNED = {"delta", "acc_diff", "delta_statistics", "delta_unguarded"}
+P_VALUES = {"transfer_p", "mcnemar_p"}
+FREE = {"lr", "weight_decay", "momentum", "mcl_tau", "temperature", "kd_lambda", "crop",
+        "label_smoothing", "fraction", "guard_share"}  # fmt: skip
+FINE = {"kappa", "flip_entropy", "gain_entropy", "guard_alpha", "final_loss",
+        *(f"top{p}_similarity" for p in schema.TOP_PERCENTS)}  # fmt: skip
+COARSE = {"seconds", "samples_per_s", "peak_memory_mb"}
+PROVENANCE = tuple(
+    c for c in schema.PROVENANCE
+    if c in ("kt_version", "torch_version", "timm_version", "git_commit", "device", "created")
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column of rows on the page.
+
+    Attributes:
+        kind: "p" numbers keep significant digits, "free" ones are shown as they are.
+        decimals: what is kept; enough that Δ on 50,000 images is exact.
+        digits: what is shown.
+    """
+
+    key: str
+    label: str
+    meaning: str
+    kind: str
+    decimals: int
+    digits: int
+    signed: bool
+    first: bool
+
+
+def needs(counts: Mapping[str, int], most: int) -> dict[str, tuple[str, ...]]:
+    """Columns to read by row table; of a table with more than `most` rows its provenance alone."""
+    return {
+        table: tuple(_scalars(table))
+        if table in TITLES and counts.get(table, 0) <= most
+        else PROVENANCE
+        for table in schema.TABLES
+    }
+
+
+def fields(table: str, rows: pd.DataFrame) -> list[Field]:
+    """The columns of `rows` that say something, those shown at first in front."""
+    known = {"sweep": SWEEP, **_scalars(table)}
+    there = [c for c in known if c in rows and rows[c].notna().any()]
+    first = [c for c in FIRST[table] if c in there and _tells(rows, c)]
+    rest = [c for c in there if c not in first]
+    return [_field(c, known[c], c in first) for c in (*first, *rest)]
+
+
+def importance(f: Field) -> int:
+    """The lower, the more a column is worth its space."""
+    return LAST.index(f.key) + 1 if f.key in LAST else 0
+
+
+def _scalars(table: str) -> dict[str, schema.Column]:
+    """All but counts of each class, which are as many numbers as there are classes."""
+    columns = schema.TABLES[table]
+    return {name: column for name, column in columns.items() if not name.endswith("_by_class")}
+
+
+def _tells(rows: pd.DataFrame, column: str) -> bool:
+    return column not in WHERE_THEY_DIFFER or rows[column].nunique(dropna=False) > 1
+
+
+def _field(key: str, column: schema.Column, first: bool) -> Field:
+    kind = "number" if column.type in (schema.N, schema.F) else "text"
+    decimals, digits = 3, 2
+    if column.type == schema.N:
+        decimals, digits = 0, 0
+    elif key in P_VALUES:
+        kind, decimals, digits = "p", 3, 2
+    elif key in FREE:
+        kind, decimals, digits = "free", 6, 6
+    elif key in FINE:
+        decimals, digits = 4, 3
+    elif key in COARSE:
+        decimals, digits = 1, 1
+    elif key.endswith(("_rate", "_share", "_pct")) or key == "share_taught":
+        decimals, digits = 2, 1
+    meaning = column.meaning.replace("`", "")
+    return Field(key, LABELS.get(key, key), meaning, kind, decimals, digits, key in SIGNED, first)

@@ -1,0 +1,136 @@
+"""A report as one HTML file that needs nothing else, and nothing from the network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+
+import pandas as pd
+
+from kt_cli.report.page.blocks import Section
+from kt_cli.report.page.fields import TITLES
+from kt_cli.report.page.plots import plots_section
+from kt_cli.report.page.rows import Part, pack
+from kt_cli.report.page.sweeps import sweeps_section
+from kt_cli.report.page.tables import tables_section
+from kt_cli.report.plots import Drawn
+from kt_cli.report.read import Results
+from kt_cli.report.table import Table
+
+# The page stays below 10 MB, whatever the results are.
+LARGEST, TABLES, PLOTS = 9_500_000, 2_500_000, 3_000_000
+SCRIPTS = ("page.js", "columns.js", "rows.js")
+WITHOUT_SCRIPT = (
+    "Without JavaScript, tables and plots are as they are; sorting, filters, details, all rows and "
+    "what is too large otherwise need it."
+)
+SOME = {"transfer": "method == 'kl-dp'", "complementarity": "acc_diff < 0"}
+FEW = 4  # sweeps whose names stand at the top
+
+
+def render_page(results: Results, tables: Sequence[Table], plots: Sequence[Drawn]) -> str:
+    """The page as text: at most 10 MB of UTF-8, the same for the same results.
+
+    Args:
+        results: their transfers and pairs are in the page row by row where there are at most
+            `MAX_ROWS` of them; otherwise it says which are not.
+    """
+    frames = {table: _all_rows(results, table) for table in TITLES}
+    sections = [tables_section(tables, TABLES), plots_section(plots, PLOTS)]
+    about = sweeps_section(results.frames, results.folders)
+    used = sum(len(section.markup().encode()) for section in (*sections, about))
+    parts = pack(frames, LARGEST - used)
+    sections += [*(rows_section(part, results.filtered) for part in parts), about]
+    filled = [section for section in sections if section.html]
+    return _document(filled, _summary(results), parts)
+
+
+def _all_rows(results: Results, table: str) -> list[pd.DataFrame]:
+    """Finished rows, and for transfers those that failed: they are pairs with a reason."""
+    return [results.ok(table), *([results.failed(table)] if table == "transfer" else [])]
+
+
+def rows_section(part: Part, filtered: Mapping[str, int]) -> Section:
+    title, notes = TITLES[part.table], []
+    count = f"{part.count:,} {title.lower()}"
+    if part.refused:
+        notes.append(
+            f"The {count} are not in this page: {part.refused}. Choose some with "
+            f'kt report --where, such as --where "{SOME[part.table]}".'
+        )
+    if part.dropped:
+        notes.append(f"Columns not in this page for its size: {', '.join(part.dropped)}.")
+    if filtered.get(part.table):
+        notes.append(f"--where left out {filtered[part.table]:,} more.")
+    text = "".join(f'<p class="caption">{escape(note)}</p>' for note in notes)
+    mount = "" if part.refused else f'<div class="rows" data-rows="{part.table}"></div>'
+    return Section(part.table, title, text + mount)
+
+
+def _summary(results: Results) -> str:
+    counts = [
+        f"{len(results.ok(table)):,} {noun}"
+        for table, noun in (("models", "models"), ("complementarity", "pairs"),
+                            ("transfer", "transfers"))
+        if len(results.ok(table))
+    ]  # fmt: skip
+    failed = sum(len(results.failed(table)) for table in results.frames)
+    counts += [f"{failed:,} failed runs"] if failed else []
+    counts += [f"{len(results.skipped):,} unreadable files"] if results.skipped else []
+    few = len(results.folders) <= FEW
+    sweeps = ", ".join(results.folders) if few else f"{len(results.folders)} sweeps"
+    return f"{sweeps}: {', '.join(counts) or 'no rows'}"
+
+
+def _document(sections: Sequence[Section], summary: str, parts: Sequence[Part]) -> str:
+    package = files(__package__)
+    style = package.joinpath("page.css").read_text(encoding="utf-8")
+    script = "\n".join(package.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS)
+    data = in_script([part.as_json() for part in parts if not part.refused])
+    links = "".join(f'<li><a href="#{s.anchor}">{escape(s.title)}</a></li>' for s in sections)
+    body = "\n".join(section.markup() for section in sections)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_policy(script)}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escape(summary)}</title>
+<link rel="icon" href="data:,">
+<style>
+{style}</style>
+</head>
+<body>
+<a class="skip" href="#content">Skip to the content</a>
+<header><h1>Knowledge transfer</h1><p>{escape(summary)}</p>
+<nav aria-label="Contents"><ul>{links}</ul></nav>
+<noscript><p class="caption">{WITHOUT_SCRIPT}</p></noscript></header>
+<main id="content" tabindex="-1">
+{body}
+</main>
+<script type="application/json" id="data">{data}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def _policy(script: str) -> str:
+    """Nothing is loaded; of scripts only the page's own runs."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    rules = (
+        "default-src 'none'", f"script-src 'sha256-{digest}'", "style-src 'unsafe-inline'",
+        "img-src data:", "base-uri 'none'", "form-action 'none'",
+    )  # fmt: skip
+    return "; ".join(rules)
+
+
+def in_script(value: object) -> str:
+    """JSON that ends no script element and is no markup."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")

@@ -1,0 +1,103 @@
+"""Plots of how transfers went: loss, accuracy and share taught after each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from kt_cli.report.groups import Group
+from kt_cli.report.plots.binning import Values
+from kt_cli.report.plots.methods import count_note, parts_of
+from kt_cli.report.plots.sketch import Sketch
+from kt_cli.report.plots.style import (
+    COLUMN,
+    DOUBLE,
+    Look,
+    legend_below,
+    logarithmic,
+    looks,
+    new_figure,
+)
+
+PANELS = {
+    "curve_loss": "training loss",
+    "curve_acc": "top-1 on training views,\nchange since epoch 1 (pp)",
+    "curve_taught": "views taught by teacher (%)",
+}
+MARKED = 12  # epochs, each of which has a mark
+BANDS = 5  # methods whose bands are told apart
+WIDE = 30.0  # ratio of losses from which their axis is logarithmic
+
+
+def curves(group: Group) -> Sketch | None:
+    """Mean of each curve over transfers, a line for each method, with a band."""
+    parts = parts_of(group.rows, "delta")
+    found = {
+        name: {method: _values(rows, name) for method, rows in parts.items()} for name in PANELS
+    }
+    shown = [
+        name for name in found if any(one.notna().any(axis=None) for one in found[name].values())
+    ]
+    if not shown:
+        return None
+    figure = new_figure(max(COLUMN, DOUBLE * len(shown) / len(PANELS)), 2.3)
+    styles = looks(list(parts))
+    for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        for method, values in found[name].items():
+            _draw(axes, values, styles[method], len(parts) <= BANDS)
+        axes.set(xlabel="epoch", ylabel=PANELS[name])
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        _scale(axes, list(found[name].values()), name)
+    handles = [axes.plot([], [], **styles[method].line())[0] for method in parts]
+    legend_below(figure, handles, list(parts))
+    band = "; bands: quartiles over transfers" if len(parts) <= BANDS else ""
+    return Sketch(figure, (count_note(parts), f"Lines: means over transfers{band}."))
+
+
+def stacked(curves_: Sequence[Sequence[float] | Values | None]) -> pd.DataFrame:
+    """Curves as rows, epochs from 1 as columns; NaN where a curve has ended. Nulls are left out."""
+    known = [curve for curve in curves_ if curve is not None and np.ndim(curve) == 1]
+    lengths = np.array([len(curve) for curve in known], dtype=np.intp)
+    epochs = int(lengths.max(initial=0))
+    values = np.full((len(known), epochs), np.nan)
+    if epochs:
+        values[np.arange(epochs) < lengths[:, None]] = np.concatenate(known).astype(np.float64)
+    return pd.DataFrame(values, columns=range(1, epochs + 1))
+
+
+def _values(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    values = stacked(list(rows[name]))
+    if name == "curve_acc" and len(values.columns):  # students differ far more than epochs
+        return values.sub(values[1], axis=0)
+    return values
+
+
+def _known(values: pd.DataFrame) -> bool:
+    return bool(values.notna().any(axis=None))
+
+
+def _draw(axes: Axes, values: pd.DataFrame, look: Look, band: bool) -> None:
+    mean = values.mean().dropna()
+    if mean.empty:
+        return
+    every = 1 if len(mean) <= MARKED else len(mean) // 6
+    axes.plot(mean.index, mean, **look.line(), markevery=every, zorder=3)
+    if band and len(values) > 1:
+        low, high = (values[mean.index].quantile(q) for q in (0.25, 0.75))
+        axes.fill_between(mean.index, low, high, color=look.colour, alpha=0.15, linewidth=0)
+
+
+def _scale(axes: Axes, values: Sequence[pd.DataFrame], name: str) -> None:
+    """Losses of methods may be far apart; shares are percentages."""
+    if name == "curve_loss":
+        means = pd.concat([one.mean() for one in values]).dropna()
+        if means.min() > 0 and means.max() > WIDE * means.min():
+            axes.set_yscale("log")
+            axes.set_ylim(means.min() / 3, means.max() * 3)
+            logarithmic(axes.yaxis)
+    elif name == "curve_taught":
+        axes.set_ylim(-3, 103)

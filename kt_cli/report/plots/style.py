@@ -1,0 +1,207 @@
+"""How all plots look: sizes, colours, markers, names; figures without pyplot.
+
+Colours are Okabe and Ito's, told apart by the colour-blind; markers and line styles repeat what
+they say, so that nothing is lost in grey.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from kt_cli.report.methods import METHOD_ORDER, method_rank
+
+COLUMN, DOUBLE = 3.25, 6.75  # widths in inches of a column and of a page with two
+INK, GREY, PALE = "#222222", "#8a8a8a", "#c8c8c8"
+BLUE, ORANGE, GREEN, RED, PINK, SKY, AMBER = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8860B",
+)  # fmt: skip
+COLOURS = (RED, ORANGE, PINK, SKY, BLUE, GREEN, "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "*", "8")
+DASHES = ("-", "--", ":")
+FONT, SMALL = 8.0, 7.0
+LEGEND_ROW = 0.16  # inches
+TIMM = re.compile(r"[a-z]\w+\.\w+")  # an architecture with a tag
+NAME = 24  # letters of a model's name
+
+_RC: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": FONT,
+    "axes.titlesize": FONT,
+    "axes.labelsize": FONT,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "legend.fontsize": SMALL,
+    "legend.frameon": False,
+    "legend.handlelength": 2.2,
+    "legend.columnspacing": 1.2,
+    "figure.dpi": 100,
+    "savefig.dpi": 300,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": True,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "text.parse_math": False,  # names are foreign text
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.6,
+    "hatch.linewidth": 0.5,
+    "image.interpolation": "nearest",
+    "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
+    "svg.fonttype": "path",
+}
+
+
+@contextmanager
+def applied(salt: str = "kt") -> Iterator[None]:
+    """Draw and save in this style, whatever the user's matplotlibrc says.
+
+    Args:
+        salt: what the identifiers of an SVG are made from.
+    """
+    style: dict[Any, Any] = {**matplotlib.rcParamsDefault, **_RC, "svg.hashsalt": salt}
+    for name in ("backend", "backend_fallback"):
+        style.pop(name)
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+")  # what the font lacks becomes a box
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, that lays itself out."""
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
+
+
+def one_axes(
+    xlabel: str, ylabel: str, width: float = COLUMN, height: float = 2.3
+) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes, named."""
+    figure = new_figure(width, height)
+    axes = figure.add_subplot()
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    return figure, axes
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one method is drawn. `fill` is the face of its marker."""
+
+    colour: str
+    marker: str
+    dash: str
+    fill: str
+
+    def line(self) -> dict[str, Any]:
+        """Arguments of a line with markers."""
+        return {"color": self.colour, "linestyle": self.dash, **self.point()}
+
+    def point(self) -> dict[str, Any]:
+        """Arguments of a marker alone."""
+        return {
+            "color": self.colour,
+            "marker": self.marker,
+            "markerfacecolor": self.fill,
+            "markeredgecolor": self.colour,
+        }
+
+    def stamp(self) -> dict[str, Any]:
+        """Arguments of a large marker that may lie on others."""
+        edge = self.colour if self.fill == "white" else "white"
+        return {**self.point(), "markeredgecolor": edge}
+
+
+def looks(methods: Collection[str]) -> dict[str, Look]:
+    """The look of each method, in the paper's order: the same method looks the same everywhere."""
+    ordered = sorted(methods, key=method_rank)
+    bases = list(dict.fromkeys(m.partition("+")[0] for m in ordered))
+    unknown = [base for base in bases if base not in METHOD_ORDER]
+    places = {name: i for i, name in enumerate((*METHOD_ORDER, *unknown))}
+    return {method: _look(places[method.partition("+")[0]], "+" in method) for method in ordered}
+
+
+def _look(place: int, guarded: bool) -> Look:
+    colour = COLOURS[place % len(COLOURS)]
+    dash = ":" if guarded else DASHES[place // len(COLOURS) % 2]
+    return Look(colour, MARKERS[place % len(MARKERS)], dash, "white" if guarded else colour)
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    """A legend under the axes, in as many columns as fit; the figure grows by its rows."""
+    width, height = figure.get_size_inches()
+    for columns in range(min(len(labels), 6), 0, -1):
+        legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+        fits = legend.get_window_extent().width <= figure.bbox.width - 4
+        if fits or columns == 1:
+            lines = max(label.count("\n") for label in labels) + 1
+            rows = -(-len(labels) // columns) * lines
+            figure.set_size_inches(width, height + LEGEND_ROW * rows)
+            return
+        legend.remove()
+
+
+def short_names(names: Collection[str], most: int = NAME) -> dict[str, str]:
+    """Each name in at most `most` letters, and different names still different.
+
+    A timm tag goes first, where no other name has the same architecture; then the middle.
+    """
+    bare = {n: n.partition(".")[0] if TIMM.fullmatch(n) else n for n in names}
+    counts: dict[str, int] = {}
+    for text in bare.values():
+        counts[text] = counts.get(text, 0) + 1
+    elided = {n: _elide(bare[n] if counts[bare[n]] == 1 else n, most) for n in names}
+    taken: dict[str, int] = {}
+    result = {}
+    for name in sorted(names):
+        text = elided[name]
+        taken[text] = taken.get(text, 0) + 1
+        number = f"({taken[text]})" if taken[text] > 1 else ""
+        result[name] = _elide(text, most - len(number)) + number
+    return result
+
+
+def _elide(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    tail = (most - 1) * 2 // 5
+    return f"{text[: most - 1 - tail]}…{text[-tail:]}"
+
+
+def slug(text: str) -> str:
+    """Text as part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9.+]+", "-", text).strip("-.") or "sweep"
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """A number with its sign and a typographic minus."""
+    if round(value, digits) == 0:
+        return f"{0:.{digits}f}"
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def logarithmic(axis: Axis) -> None:
+    """Ticks of a logarithmic axis as plain numbers, at 1, 2 and 5 times powers of ten if few."""
+    low, high = axis.get_view_interval()
+    subs = (1.0, 2.0, 5.0) if high < 300 * low else (1.0,)
+    axis.set_major_locator(LogLocator(10, subs=subs, numticks=7))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())

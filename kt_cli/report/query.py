@@ -1,0 +1,136 @@
+"""What is asked of a report: which rows, how they are grouped, how its tables are arranged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from kt_cli import schema
+from kt_cli.condition import KINDS, Kind, Node, columns_of, conjuncts, parse, texts_of, together
+from kt_cli.errors import UsageError, unknown
+from kt_cli.report import derived as columns
+from kt_cli.report.derived import derived
+from kt_cli.report.groups import DATA, PAIR, SAME_TRANSFER, SETTINGS, TRAINING
+from kt_cli.report.labels import is_label
+
+__all__ = ["Query", "derived", "seed_average"]
+
+AGAINST = ("", "paper")
+PAIR_TABLES = ("complementarity", "transfer")
+# Derived column: the stored columns of pairs that it follows from, beside those always read.
+FOLLOWS_FROM = {"stronger": ("acc_diff",)}
+
+
+@dataclass(frozen=True)
+class Query:
+    """What the options of `kt report` ask for.
+
+    Attributes:
+        where: condition on rows, such as `method == 'kl-dp' and acc_diff < 0`; empty for all.
+        by: columns that group the summary further.
+        sort: keys of a table's columns; `-KEY` from high to low.
+        columns: keys of the columns that are shown, in this order; empty for all.
+        top: at most so many rows of a table; None for all.
+        seed_average: the seeds of one pair, method and settings become their mean first.
+        against: whose published numbers stand beside; empty, or `paper`.
+
+    Raises:
+        UsageError: the condition is not understood, a column does not exist, or a value is none
+            that can be.
+    """
+
+    where: str = ""
+    by: tuple[str, ...] = ()
+    sort: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    top: int | None = None
+    seed_average: bool = False
+    against: str = ""
+
+    def __post_init__(self) -> None:
+        self.condition()
+        for name in self.by:
+            if kinds("transfer").get(name, "list") == "list":
+                raise unknown("column", name, _comparable("transfer"))
+        if self.top is not None and self.top < 1:
+            raise UsageError(f"--top {self.top} shows nothing", "Name a number from 1.")
+        if self.against not in AGAINST:
+            raise unknown("source of published numbers", self.against, AGAINST[1:])
+
+    def condition(self) -> Node | None:
+        """What `where` says; a column of any table can be named."""
+        every = {name: kind for table in schema.TABLES for name, kind in kinds(table).items()}
+        return parse(self.where, every) if self.where.strip() else None
+
+    def lacks(self, table: str) -> list[str]:
+        """The columns of the condition that rows of `table` do not have: it is not applied."""
+        condition = self.condition()
+        return [c for c in columns_of(condition) if c not in kinds(table)] if condition else []
+
+    def stored(self, table: str) -> Node | None:
+        """What of the condition can be decided where the rows of `table` are stored."""
+        return self._part(table, True)
+
+    def followed(self, table: str) -> Node | None:
+        """What of it needs derived columns, or the names that models get when they are read."""
+        return self._part(table, False)
+
+    def _part(self, table: str, stored: bool) -> Node | None:
+        condition = self.condition()
+        if condition is None or self.lacks(table):
+            return None
+        return together([
+            part for part in conjuncts(condition)
+            if stored == _is_stored(part, table)
+        ])  # fmt: skip
+
+    def needs(self, table: str) -> set[str]:
+        """Stored columns of `table` that grouping and derived columns of the condition need."""
+        if table == "models":
+            named = [c for pairs in PAIR_TABLES for c in self.derives(pairs)]
+            return {stored for c in named for stored in columns.MODEL_NEEDS.get(c, ())}
+        named = [stored for c in self.derives(table) for stored in FOLLOWS_FROM.get(c, (c,))]
+        return set(named) & schema.TABLES[table].keys()
+
+    def derives(self, table: str) -> list[str]:
+        """Columns that grouping and the condition on derived columns name."""
+        followed = self.followed(table)
+        by = self.by if table == "transfer" else ()
+        return [*by, *(columns_of(followed) if followed else ())]
+
+
+def _is_stored(condition: Node, table: str) -> bool:
+    derives = set(columns_of(condition)) - schema.TABLES[table].keys()
+    return not derives and not any(map(is_label, texts_of(condition)))
+
+
+def kinds(table: str) -> Mapping[str, Kind]:
+    """The columns of a table, derived ones too, and what they hold."""
+    stored = {name: KINDS.get(column.type, "list") for name, column in schema.TABLES[table].items()}
+    return {**stored, **columns.KINDS} if table in PAIR_TABLES else stored
+
+
+def _comparable(table: str) -> list[str]:
+    return [name for name, kind in kinds(table).items() if kind != "list"]
+
+
+def seed_average(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row for each pair, method, settings and data: numbers are means over the seeds.
+
+    The transfer_p of several becomes null, since a mean of p-values is none; so do all lists.
+    `seed` becomes 0.
+    """
+    same = [c for c in (*SAME_TRANSFER, *PAIR, "method") if c in rows]
+    lists = [c for c, kind in kinds("transfer").items() if kind == "list" and c in rows]
+    grouped = rows.drop(columns=lists).groupby(same, observed=True, dropna=False, sort=False)
+    given = {*same, *DATA, *TRAINING, *SETTINGS}
+    results = [str(c) for c in rows if rows[c].dtype == float and c not in given]
+    averaged = grouped.first()
+    averaged[results] = grouped[results].mean()
+    averaged["seed"] = 0
+    if "transfer_p" in rows:
+        averaged["transfer_p"] = averaged["transfer_p"].where(grouped.size() == 1)
+    averaged = averaged.reset_index().assign(**dict.fromkeys(lists))
+    return averaged[list(rows.columns)]

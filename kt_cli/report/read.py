@@ -1,0 +1,236 @@
+"""Results on disk as data frames: of several folders, only the columns and rows asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from kt_cli import schema, store
+from kt_cli.condition import columns_of
+from kt_cli.errors import DataError
+from kt_cli.report.groups import KEYS
+from kt_cli.report.labels import concat, labelled
+from kt_cli.report.query import Query, derived, kinds
+from kt_cli.scan import count, has_rows, is_texts, meets, scan, texts_dtype
+
+Frames = dict[str, pd.DataFrame]
+NAMED = ("models", "pretrain")  # few rows, and they say what models are called: always read
+
+
+@dataclass(frozen=True)
+class Results:
+    """Rows by table, one per run, models labelled uniquely within a sweep.
+
+    Attributes:
+        frames: all rows that were read. Texts that repeat are ordered categories; teachers,
+            students and models share theirs.
+        skipped: parts that could not be read.
+        filtered: finished rows that the query's condition left out, for each table it was
+            applied to.
+        folders: the folder of each sweep, by its label in the column `sweep`.
+    """
+
+    frames: Frames
+    skipped: tuple[Path, ...] = ()
+    filtered: Mapping[str, int] = field(default_factory=dict)
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    _ok: Frames = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def ok(self, table: str) -> pd.DataFrame:
+        """Finished rows; counts that pandas made floats beside nulls are integers again."""
+        if table not in self._ok:
+            self._ok[table] = _whole(_with_status(self.frames[table], True), table)
+        return self._ok[table]
+
+    def failed(self, table: str) -> pd.DataFrame:
+        """Rows of runs that failed and have no result, texts as plain ones."""
+        rows = self.frames[table]
+        failed = _with_status(rows, False)
+        failed = failed.astype({c: object for c in failed if is_texts(failed[c])})
+        if table != "complementarity" or failed.empty:
+            return failed
+        # All pairs of a sweep are one run that fails as one row; a later success adds others.
+        finished = self.ok(table).groupby("sweep", observed=True)["created"].max().to_dict()
+        runs = zip(failed["sweep"], failed["created"], strict=True)
+        return failed.loc[[created > finished.get(sweep, "") for sweep, created in runs]]
+
+    @property
+    def only_failed(self) -> bool:
+        nothing = all(self.ok(t).empty for t in ("models", "complementarity", "transfer"))
+        return nothing and any(len(self.failed(table)) for table in self.frames)
+
+
+def _with_status(rows: pd.DataFrame, ok: bool) -> pd.DataFrame:
+    chosen = ((rows["status"] == store.OK) == ok).to_numpy(dtype=bool)
+    return rows if chosen.all() else rows[chosen]
+
+
+def _whole(rows: pd.DataFrame, table: str) -> pd.DataFrame:
+    counts = [c for c, column in schema.TABLES[table].items() if column.type == "int64"]
+    floats = [c for c in counts if c in rows and rows[c].dtype != "int64"]
+    return rows.astype({c: "int64" for c in floats if rows[c].notna().all()})
+
+
+def read_results(
+    paths: Iterable[Path],
+    needs: Mapping[str, Collection[str]] | None = None,
+    query: Query = Query(),
+    on_skip: store.OnSkip | None = None,
+) -> Results:
+    """The rows of sweep folders, and of the sweep folders inside of others.
+
+    Folders of one name with the same sweep.toml are one sweep; of a run that is in several, the
+    newest finished row counts.
+
+    Args:
+        needs: tables of rows, and their columns beside KEYS; None for everything. Other tables
+            stay empty, except those that name models.
+        query: its condition is applied while reading, to each table that has its columns.
+        on_skip: called with path and reason for each part that cannot be read.
+
+    Raises:
+        DataError: a path is missing, or has no rows that can be read.
+    """
+    reader = _Reader(needs, query, on_skip)
+    by_path = {path: find_sweeps(path) for path in dict.fromkeys(paths)}
+    for path, folders in by_path.items():
+        reader.require_rows(path, folders)
+    sweeps = _sweeps(folder for folders in by_path.values() for folder in folders)
+    read = [reader.sweep(label, folders) for label, folders in sweeps.items()]
+    frames = {table: concat([frames[table] for frames in read]) for table in KEYS}
+    frames = {table: reader.followed(frames, table) for table in frames}
+    if reader.skipped and not any(map(len, frames.values())) and not any(reader.filtered.values()):
+        raise _nothing_in(next(iter(by_path)), len(reader.skipped))
+    folders_by_label = {label: folders[0] for label, folders in sweeps.items()}
+    return Results(frames, tuple(reader.skipped), reader.filtered, folders_by_label)
+
+
+class _Reader:
+    """Reads sweep after sweep, and keeps what was skipped and left out."""
+
+    def __init__(
+        self,
+        needs: Mapping[str, Collection[str]] | None,
+        query: Query,
+        on_skip: store.OnSkip | None,
+    ) -> None:
+        self._needs, self._query, self._on_skip = needs, query, on_skip
+        self.skipped: dict[Path, str] = {}
+        applied = query.condition() is not None
+        self.filtered = {t: 0 for t in KEYS if applied and self._reads(t) and not query.lacks(t)}
+
+    def _skip(self, part: Path, reason: str) -> None:
+        if part not in self.skipped and self._on_skip is not None:
+            self._on_skip(part, reason)
+        self.skipped[part] = reason
+
+    def _reads(self, table: str) -> bool:
+        return self._needs is None or table in self._needs or table in NAMED
+
+    def require_rows(self, path: Path, folders: Sequence[Path]) -> None:
+        before = len(self.skipped)
+        tables = [folder / table for folder in folders for table in KEYS]
+        if not any(has_rows(table, self._skip) for table in tables):
+            raise _nothing_in(path, len(self.skipped) - before)
+
+    def sweep(self, label: str, folders: Sequence[Path]) -> Frames:
+        return labelled({table: self._table(table, label, folders) for table in KEYS})
+
+    def _table(self, table: str, label: str, folders: Sequence[Path]) -> pd.DataFrame:
+        folders = folders if self._reads(table) else ()
+        condition = self._query.stored(table) if self._reads(table) else None
+        found = scan(folders, table, self._columns(table), condition, self._skip)
+        if table in self.filtered:
+            self.filtered[table] += found.left_out
+        sweep = pd.Categorical.from_codes([0] * len(found.rows), dtype=texts_dtype([label]))
+        return found.rows.assign(sweep=sweep)
+
+    def _columns(self, table: str) -> list[str]:
+        if self._needs is None:
+            return list(schema.TABLES[table])
+        wanted = {*KEYS[table], *self._needs.get(table, ()), *self._query.needs(table)}
+        return [column for column in schema.TABLES[table] if column in wanted]
+
+    def followed(self, frames: Frames, table: str) -> pd.DataFrame:
+        """Rows that meet the part of the condition that needs derived columns."""
+        rows, condition = frames[table], self._query.followed(table)
+        if condition is None or not self._reads(table):
+            return rows
+        chosen = meets(derived(rows, self._query.derives(table), frames["models"]), condition)
+        self.filtered[table] += int((~chosen & (rows["status"] == store.OK).to_numpy()).sum())
+        return rows[chosen]
+
+
+def count_rows(paths: Iterable[Path]) -> dict[str, int]:
+    """Rows of each table in the sweeps of `paths`, without reading them."""
+    folders = dict.fromkeys(f.resolve() for path in paths for f in find_sweeps(path))
+    return {table: sum(count(folder / table) for folder in folders) for table in KEYS}
+
+
+def occurring(paths: Iterable[Path], query: Query) -> dict[str, list[str]]:
+    """What finished rows have in the columns of texts that the condition names."""
+    condition, paths = query.condition(), list(paths)
+    names = columns_of(condition) if condition else []
+    found: dict[str, set[str]] = {}
+    for table in KEYS:
+        texts = [name for name in names if kinds(table).get(name) == "text"]
+        if texts and not query.lacks(table):
+            results = read_results(paths, {table: {*texts, "acc_diff"}})
+            rows = derived(results.ok(table), texts, results.ok("models"))
+            for name in texts:
+                found.setdefault(name, set()).update(map(str, rows[name].dropna().unique()))
+    return {name: sorted(values) for name, values in found.items()}
+
+
+def find_sweeps(path: Path) -> list[Path]:
+    """`path` if it is a sweep folder, else the sweep folders in it, by name.
+
+    Raises:
+        DataError: it is missing or not a folder.
+    """
+    if not path.is_dir():
+        what = "is not a folder" if path.exists() else "does not exist"
+        tip = "Name a sweep's folder (results/NAME), or one that holds such folders."
+        raise DataError(f"{path} {what}", tip)
+    if _is_sweep(path):
+        return [path]
+    try:
+        return sorted(child for child in path.iterdir() if _is_sweep(child))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _is_sweep(path: Path) -> bool:
+    return (path / "sweep.toml").is_file() or any((path / table).is_dir() for table in KEYS)
+
+
+def _nothing_in(path: Path, unreadable: int) -> DataError:
+    if unreadable:
+        return DataError(
+            f"none of the {unreadable} Parquet files in {path} can be read",
+            "Their reasons are above. `kt sweep` writes again what cannot be read.",
+        )
+    return DataError(f"no results in {path}", "`kt sweep` and `kt transfer` write some.")
+
+
+def _sweeps(folders: Iterable[Path]) -> dict[str, list[Path]]:
+    """The folders of each sweep by its label: its name, or its path where two have one name."""
+    same: dict[tuple[str, str], list[Path]] = {}
+    for folder in dict.fromkeys(folder.resolve() for folder in folders):
+        same.setdefault((folder.name, _described(folder)), []).append(folder)
+    names = [name for name, _ in same]
+    return {
+        name if names.count(name) == 1 else str(members[0]): members
+        for (name, _), members in same.items()
+    }
+
+
+def _described(folder: Path) -> str:
+    """What the sweep is; its folder where that is not known."""
+    try:
+        return (folder / "sweep.toml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return str(folder)

@@ -1,0 +1,54 @@
+"""The models of a sweep and their accuracy."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from kt_cli.report.captions import counted, data_caption, left_out
+from kt_cli.report.groups import SAME_DATA, Group, native, split
+from kt_cli.report.query import Query
+from kt_cli.report.read import Results
+from kt_cli.report.table import Column, Table
+from kt_cli.report.tables.shared import general_notes
+
+TITLE = "Models"
+NEEDS = {
+    "models": (
+        "accuracy", "accuracy_low", "accuracy_high", "top5", "params_m", "input_size", "warning",
+    ),
+}  # fmt: skip
+MOST_WARNINGS = 10  # that are told one by one
+COLUMNS = (
+    Column("model", "model", "text"),
+    Column("accuracy", "top-1\n(%)"),
+    Column("accuracy_low", "from\n(%)"),
+    Column("accuracy_high", "to\n(%)"),
+    Column("top5", "top-5\n(%)"),
+    Column("params_m", "params\n(M)"),
+    Column("input_size", "input\n(px)", "count"),
+)
+
+
+def model_tables(results: Results, query: Query) -> list[Table]:
+    return [_models(group, results, query) for group in split(results.ok("models"), SAME_DATA)]
+
+
+def _models(group: Group, results: Results, query: Query) -> Table:
+    ranked = group.rows.sort_values(["accuracy", "model"], ascending=[False, True])
+    keys = [column.key for column in COLUMNS]
+    rows = tuple(tuple(map(native, row)) for row in ranked[keys].itertuples(index=False))
+    notes = (
+        f"n = {counted(len(rows), 'model')}. From, to: 95% interval of top-1 (Wilson).",
+        *_warnings(ranked),
+        *left_out(results.failed("models"), group, "model"),
+        *general_notes(group, results, query, "models"),
+    )
+    return Table("models", TITLE, COLUMNS, rows, data_caption(group), notes, group.about)
+
+
+def _warnings(models: pd.DataFrame) -> list[str]:
+    warned = models[models["warning"].notna()]
+    told = [f"{r.model}: {r.warning}" for r in warned[:MOST_WARNINGS].itertuples()]
+    more = len(warned) - len(told)
+    verb = "has" if more == 1 else "have"
+    return [*told, *([f"{counted(more, 'more model')} {verb} a warning."] if more else [])]

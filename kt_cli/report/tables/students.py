@@ -1,0 +1,125 @@
+"""Δ of each student under each method, as Table 1 of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from kt_cli.report import published, stats
+from kt_cli.report.captions import transfer_caption
+from kt_cli.report.groups import Group, native
+from kt_cli.report.query import Query, derived
+from kt_cli.report.read import Results
+from kt_cli.report.table import Cell, Column, MeanStd, Row, Table
+from kt_cli.report.tables.matrix import by_accuracy
+from kt_cli.report.tables.shared import (
+    by_one_teacher,
+    highest,
+    methods_of,
+    transfer_groups,
+    transfer_notes,
+)
+
+TITLE = "Transfer delta by student"
+NEEDS = {"transfer": ("delta", "student_acc"), "models": ("params_m",)}
+LEADING = (
+    Column("student", "student", "text"),
+    Column("student_type", "type", "text"),
+    Column("student_acc", "before\n(%)"),
+    Column("student_params_m", "params\n(M)", digits=1),
+    Column("teachers", "n", "count"),
+)
+
+
+def student_tables(results: Results, query: Query) -> list[Table]:
+    return [_students(group, results, query) for group in transfer_groups(results, query)]
+
+
+def _students(group: Group, results: Results, query: Query) -> Table:
+    methods = methods_of(group.rows)
+    names = by_accuracy(group.rows, "student")
+    against = query.against == published.PAPER and by_one_teacher(group)
+    theirs = {name: published.deltas(name) for name in names} if against else {}
+    beside = [m for m in methods if any(m in known for known in theirs.values())]
+    columns = (*LEADING, *_method_columns(methods, beside))
+    facts = _facts(group.rows, results)
+    deltas = stats.over_teachers(group.rows)
+    rows = tuple(
+        (name, *facts[name], *_cells(name, deltas, methods, theirs.get(name, {}), beside))
+        for name in names
+    )
+    bold = {(i, key) for i, row in enumerate(rows) for key in _best(row, columns, methods)}
+    notes = (
+        _legend(group.rows, methods),
+        *_published_note(names, beside),
+        *transfer_notes(group, results, query),
+    )
+    return Table(
+        "students", TITLE, columns, rows, transfer_caption(group), notes, group.about,
+        frozenset(bold),
+    )  # fmt: skip
+
+
+def _method_columns(methods: list[str], beside: list[str]) -> list[Column]:
+    columns = []
+    for method in methods:
+        columns.append(Column(method, method, "signed"))
+        if method in beside:
+            columns.append(Column(f"{method}_published", f"{method},\npublished", "signed"))
+    return columns
+
+
+def _facts(rows: pd.DataFrame, results: Results) -> dict[str, tuple[Cell, ...]]:
+    """Type, accuracy, parameters and number of teachers of each student."""
+    keys = ["student_type", "student_acc", "student_params_m"]
+    once = derived(rows.drop_duplicates("student"), keys, results.ok("models"))
+    teachers = rows.groupby("student", observed=True)["teacher"].nunique()
+    return {
+        str(name): (*map(native, values), int(teachers[name]))
+        for name, *values in once[["student", *keys]].itertuples(index=False)
+    }
+
+
+def _cells(
+    name: str,
+    deltas: Mapping[tuple[str, str], MeanStd],
+    methods: Sequence[str],
+    theirs: Mapping[str, float],
+    beside: Sequence[str],
+) -> list[Cell]:
+    cells: list[Cell] = []
+    for method in methods:
+        cells.append(deltas.get((name, method)))
+        if method in beside:
+            cells.append(theirs.get(method))
+    return cells
+
+
+def _best(row: Row, columns: tuple[Column, ...], methods: list[str]) -> list[str]:
+    ours = [
+        cell if isinstance(cell, MeanStd) else None
+        for cell, column in zip(row, columns, strict=True)
+        if column.key in methods
+    ]
+    return [methods[i] for i in highest(ours)]
+
+
+def _legend(rows: pd.DataFrame, methods: list[str]) -> str:
+    seeds = " (each teacher’s seeds averaged first)" if rows["seed"].nunique() > 1 else ""
+    best = "; the best mean of each student in bold." if len(methods) > 1 else "."
+    return (
+        "before: top-1 before transfer; Δ in percentage points, mean ± standard deviation over n "
+        f"teachers{seeds}{best}"
+    )
+
+
+def _published_note(names: list[str], beside: list[str]) -> list[str]:
+    if not beside:
+        return []
+    others = published.other_weights(names)
+    note = (
+        f"published: {published.SOURCE}: mean Δ over 20 teachers on ImageNet with 10% of the "
+        "training images. Their weights are those of timm 0.x under the same name"
+    )
+    return [f"{note}; other weights here: {', '.join(others)}." if others else f"{note}."]

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from kt_cli import schema, store
+from kt_cli.report.table import Table
+from kt_cli.report.tables import sweep_tables
+
+Sweep = Any  # of the conftest beside this file
+
+
+def tables_of(sweep: Sweep, name: str) -> list[Table]:
+    return sweep_tables([sweep.folder], [name])
+
+
+def only(sweep: Sweep, name: str) -> Table:
+    (table,) = tables_of(sweep, name)
+    return table
+
+
+def records(table: Table) -> list[dict[str, Any]]:
+    keys = [column.key for column in table.columns]
+    return [dict(zip(keys, row, strict=True)) for row in table.rows]
+
+
+def test_complementarity_against_pandas(filled: Sweep) -> None:
+    pairs = store.read([filled.folder], "complementarity")
+    found = {record["quantity"]: record for record in records(only(filled, "complementarity"))}
+    weaker = pairs[pairs["acc_diff"] < 0]
+    for quantity, values in {
+        "pos_flips": pairs["pos_flips"],
+        "pos_flips_weaker": weaker["pos_flips"],
+        "kappa": pairs["kappa"],
+        "flip_entropy": pairs["flip_entropy"],
+        "top20_classes": pairs["top20_classes"],
+    }.items():
+        record = found[quantity]
+        assert record["pairs"] == len(values)
+        expected = [values.min(), values.quantile(0.05), values.median(), values.quantile(0.95)]
+        assert [record[k] for k in ("min", "q05", "median", "q95")] == pytest.approx(expected)
+        assert record["max"] == values.max()
+        assert record["mean"].value == pytest.approx(values.mean())
+        assert record["mean"].low < values.mean() < record["mean"].high
+    assert len(weaker) == 6
+
+
+def test_complementarity_names_the_extreme_pairs(sweep: Sweep) -> None:
+    sweep.write("complementarity", [
+        sweep.pair("resnet50", "convnext_tiny", pos_flips=3.0),
+        sweep.pair("convnext_tiny", "resnet50", pos_flips=1.0),
+        sweep.pair("resnet50", "mixer_50%_b16", pos_flips=9.0),
+    ])  # fmt: skip
+    table = only(sweep, "complementarity")
+    flips = records(table)[0]
+    assert flips["min_pair"] == "convnext_tiny → resnet50"
+    assert flips["max_pair"] == "resnet50 → mixer_50%_b16"
+    assert any("convnext_tiny → resnet50 (1.00%)" in note for note in table.notes)
+    assert any("ln C = 2.30" in note for note in table.notes)
+    assert any("3 ordered pairs of 3 models" in note for note in table.notes)
+
+
+def test_complementarity_without_flips(sweep: Sweep) -> None:
+    none = {"pos_flips": 0.0, "flip_entropy": None} | {
+        f"top{p}_classes": None for p in schema.TOP_PERCENTS
+    }
+    sweep.write("complementarity", [sweep.pair("resnet50", "convnext_tiny", **none)])
+    entropy = next(
+        record
+        for record in records(only(sweep, "complementarity"))
+        if record["quantity"] == "flip_entropy"
+    )
+    assert entropy["pairs"] == 0
+    assert math.isnan(entropy["mean"].value)
+    assert entropy["min_pair"] is None
+
+
+def test_random_teachers_have_a_row_of_their_own(sweep: Sweep) -> None:
+    random = [
+        sweep.pair(f"random:resnet50#{i}", student, teacher_key=f"random:resnet50#{i}", pos_flips=f)
+        for i, student, f in ((0, "resnet50", 0.1), (1, "resnet50", 0.3), (1, "mixer", 0.2))
+    ]
+    sweep.write("complementarity", random)
+    only_random = {r["quantity"]: r for r in records(only(sweep, "complementarity"))}
+    assert only_random["pos_flips"]["pairs"] == 0
+    sweep.write("complementarity", [sweep.pair("resnet50", "convnext_tiny", pos_flips=5.0)])
+    table = only(sweep, "complementarity")
+    found = {r["quantity"]: r for r in records(table)}
+    assert found["pos_flips_random"]["mean"].value == pytest.approx(0.2)
+    assert (found["pos_flips"]["pairs"], found["pos_flips"]["max"]) == (1, 5.0)
+    assert any(
+        n.startswith("Random: 2 randomly initialised teachers, 3 ordered") for n in table.notes
+    )
+    assert any("n = 1 ordered pair of 2 models" in note for note in table.notes)
+
+
+def test_counts_of_classes_are_shown_as_counts(filled: Sweep) -> None:
+    table = only(filled, "complementarity")
+    place = [row[0] for row in table.rows].index("top50_classes")
+    texts = dict(zip([c.key for c in table.shown], table.texts()[place], strict=True))
+    assert texts["min"] == "1"
+    assert texts["max"] == "4"
+    assert "." in texts["mean"]

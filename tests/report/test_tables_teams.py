@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+import pytest
+
+from kt_cli.errors import DataError
+from kt_cli.report.query import Query
+from kt_cli.report.table import Table
+from kt_cli.report.tables import sweep_tables
+
+Sweep = Any  # of the conftest beside this file
+VIT, RESNET, MIXER, CONVNEXT = "vit_base_patch16_224", "resnet50", "mixer_50%_b16", "convnext_tiny"
+
+
+def only(sweep: Sweep, query: Query = Query()) -> Table:
+    (table,) = sweep_tables([sweep.folder], ["teams"], query)
+    return table
+
+
+def records(table: Table) -> list[dict[str, Any]]:
+    keys = [column.key for column in table.columns]
+    return [dict(zip(keys, row, strict=True)) for row in table.rows]
+
+
+def test_each_teacher_alone_and_then_all_together(sweep: Sweep) -> None:
+    alone = [
+        sweep.transfer(t, MIXER, seed=seed, delta=delta, transfer_rate=rate)
+        for t, seed, delta, rate in (
+            (VIT, 0, 1.0, 10.0), (VIT, 1, 2.0, 20.0), (RESNET, 0, -1.0, 30.0),
+        )
+    ]  # fmt: skip
+    asc = {"settings": "aaaa", "teachers": "sequential", "order": "asc"}
+    together = [
+        sweep.team([VIT, RESNET], MIXER, seed=0, delta=3.0, teacher_rates=[10.0, 20.0]),
+        sweep.team([VIT, RESNET], MIXER, seed=1, delta=4.0, teacher_rates=[20.0, 40.0]),
+        sweep.team([VIT, RESNET], MIXER, delta=0.5, step_accs=[80.5, 81.0], **asc),
+    ]
+    sweep.write("transfer", [*alone, *together, sweep.transfer(CONVNEXT, MIXER)])
+    table = only(sweep)
+    found = records(table)
+    assert [(r["student"], r["taught_by"], r["n"]) for r in found] == [
+        (MIXER, VIT, 2), (MIXER, RESNET, 1), (MIXER, "all, parallel", 2),
+        (MIXER, "all, sequential, asc", 1),
+    ]  # fmt: skip
+    assert [r["delta"].mean for r in found] == [1.5, -1.0, 3.5, 0.5]
+    assert found[0]["delta"].std == pytest.approx(statistics.stdev([1.0, 2.0]))
+    assert found[0]["transfer_rate"] == 15.0
+    assert found[2]["teacher_rates"] == "15.0 / 30.0"
+    assert found[3]["step_accs"] == "80.5 / 81.0"
+    assert found[0]["step_accs"] is None
+    assert {r["team"] for r in found} == {f"{RESNET} + {VIT}"}
+    assert table.bold == {(2, "delta")}
+    assert "n = 6 transfers of 1 team, 1 method, 2 seeds." in table.notes
+    assert table.group["settings"] == "5e771465, 7ea3, aaaa"
+
+
+def test_means_over_teams_come_first(sweep: Sweep) -> None:
+    deltas = {(VIT, MIXER): 1.0, (RESNET, MIXER): 3.0, (VIT, RESNET): -2.0, (MIXER, RESNET): -1.0}
+    sweep.write("transfer", [
+        *(sweep.transfer(t, s, delta=delta) for (t, s), delta in deltas.items()),
+        sweep.team([VIT, RESNET], MIXER, delta=5.0),
+        sweep.team([VIT, MIXER], RESNET, delta=-0.5),
+    ])  # fmt: skip
+    found = records(only(sweep))
+    overall = [r for r in found if r["student"] == "all teams of 2"]
+    assert found[: len(overall)] == overall
+    assert [(r["taught_by"], r["n"], r["delta"].mean) for r in overall] == [
+        ("each alone", 2, statistics.fmean([2.0, -1.5])),
+        ("the best alone", 2, statistics.fmean([3.0, -1.0])),
+        ("all, parallel", 2, statistics.fmean([5.0, -0.5])),
+    ]
+    assert overall[2]["delta"].std == pytest.approx(statistics.stdev([5.0, -0.5]))
+
+
+def test_a_team_whose_teachers_did_not_teach_alone(sweep: Sweep) -> None:
+    sweep.write("transfer", [sweep.team([VIT, RESNET], MIXER, delta=5.0, transfer_rate=None)])
+    (record,) = records(only(sweep))
+    assert record["way"] == "parallel"
+    assert math.isnan(record["transfer_rate"])
+
+
+def test_teachers_alone_with_other_settings_do_not_compare(sweep: Sweep) -> None:
+    sweep.write("transfer", [
+        sweep.transfer(VIT, MIXER, settings="other", lr=0.5),
+        sweep.team([VIT, RESNET], MIXER),
+    ])  # fmt: skip
+    (record,) = records(only(sweep))
+    assert record["way"] == "parallel"
+
+
+def test_methods_are_apart_and_failures_counted(sweep: Sweep) -> None:
+    sweep.write("transfer", [
+        sweep.team([VIT, RESNET], MIXER, method="kl-dp"),
+        sweep.team([VIT, RESNET], MIXER, method="kl"),
+        sweep.failed("transfer", "out of memory", settings="7ea3"),
+        sweep.failed("transfer", "out of memory", settings="another"),
+    ])  # fmt: skip
+    table = only(sweep)
+    assert [r["method"] for r in records(table)] == ["kl", "kl-dp"]
+    assert "Left out: 1 failed transfer with these settings." in table.notes
+
+
+def test_seeds_can_be_averaged_first(sweep: Sweep) -> None:
+    rows = [sweep.team([VIT, RESNET], MIXER, seed=seed, delta=float(seed)) for seed in range(3)]
+    sweep.write("transfer", rows)
+    (record,) = records(only(sweep, Query(seed_average=True)))
+    assert (record["n"], record["delta"].mean) == (1, 1.0)
+
+
+def test_without_teams_there_is_no_such_table(filled: Sweep) -> None:
+    with pytest.raises(DataError, match="no table 'teams'") as caught:
+        only(filled)
+    assert "several teachers" in caught.value.tip
+    names = [table.name for table in sweep_tables([filled.folder])]
+    assert names == ["summary", "students", "complementarity", "models"]
