@@ -215,9 +215,10 @@ def _expression(node: Node) -> pc.Expression:
         case "not":
             return ~first
         case "null":
-            return first.is_null(nan_is_null=False)
+            return first.is_null(nan_is_null=True)
         case "in":
-            return first.isin(_values(node.arguments[1:]))
+            # isin is never null, so that its opposite would hold of nulls.
+            return functools.reduce(operator.or_, (first == value for value in others))
         case "contains":
             (part,) = _values(node.arguments[1:])
             return pc.match_substring(first.cast(pa.string()), part)

@@ -122,7 +122,7 @@ def report(
         typer.Option(
             metavar="KEYS",
             rich_help_panel=ARRANGEMENT,
-            help="Sort by columns of the tables (as --format csv names them); -delta: high first.",
+            help="Sort by columns of the tables (as --format json names them); -delta: high first.",
         ),
     ] = None,
     columns: Annotated[

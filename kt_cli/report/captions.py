@@ -5,15 +5,22 @@ from __future__ import annotations
 import pandas as pd
 
 from kt_cli.report.groups import Group
+from kt_cli.report.table import Cell
 
 
 def transfer_caption(group: Group) -> str:
-    images = f"{group.about['images']:,} evaluation and {group.first('n_train'):,} transfer images"
+    images = f"{_number(group.about['images'])} evaluation and {_number(group.first('n_train'))}"
+    images += " transfer images"
     return _caption(group, f"{images}, settings {group.about['settings']}")
 
 
 def data_caption(group: Group) -> str:
-    return _caption(group, f"{group.about['images']:,} evaluation images")
+    return _caption(group, f"{_number(group.about['images'])} evaluation images")
+
+
+def _number(count: Cell) -> str:
+    """Rows of another version may not tell."""
+    return f"{int(count):,}" if isinstance(count, (int, float)) else "unknown"
 
 
 def _caption(group: Group, what: str) -> str:
@@ -39,6 +46,6 @@ def limit_note(group: Group) -> list[str]:
     if limit is None:
         return []
     return [
-        f"Evaluated with --limit {limit}, on {group.about['images']:,} images only: not comparable "
-        "with results on all of them."
+        f"Evaluated with --limit {limit}, on {_number(group.about['images'])} images only: not "
+        "comparable with results on all of them."
     ]

@@ -67,7 +67,8 @@ def split(rows: pd.DataFrame, same: Sequence[str]) -> list[Group]:
         for key, members in sweep.groupby(list(same), dropna=False, sort=True, observed=True):
             known = {name: native(value) for name, value in zip(same, key, strict=True)}
             about = {"sweep": known.pop("sweep"), **_images(members), **known}
-            differs = ", ".join(_named(c, members[c].iloc[0]) for c in differing)
+            common = [c for c in differing if members[c].nunique(dropna=False) == 1]
+            differs = ", ".join(_named(c, members[c].iloc[0]) for c in common)
             groups.append(Group(members, about, differs))
     return groups
 

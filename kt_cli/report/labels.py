@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kt_cli.scan import is_texts, texts_dtype
+from kt_cli.spec import TOGETHER, digest
 
 ROLES = (
     ("models", "model"),
@@ -50,7 +51,12 @@ def _labels(frames: dict[str, pd.DataFrame]) -> dict[str, str]:
         for identity, name in zip(identities, called, strict=True):
             names[identity] = min(name, names.get(identity, name))
     shared = pd.Series(names, dtype=object).duplicated(keep=False)
-    return {key: f"{name} ({key[-8:]})" if shared[key] else name for key, name in names.items()}
+    return {key: f"{name} ({_end(key)})" if shared[key] else name for key, name in names.items()}
+
+
+def _end(identity: str) -> str:
+    """What tells it from others; of several teachers all count, not the last one alone."""
+    return digest(identity)[:8] if TOGETHER in identity else identity[-8:]
 
 
 def _named(

@@ -14,6 +14,7 @@ from kt_cli.report import derived as columns
 from kt_cli.report.derived import derived
 from kt_cli.report.groups import DATA, PAIR, SAME_TRANSFER, SETTINGS, TRAINING
 from kt_cli.report.labels import is_label
+from kt_cli.report.stats import DECIMALS
 
 __all__ = ["Query", "derived", "seed_average"]
 
@@ -128,7 +129,8 @@ def seed_average(rows: pd.DataFrame) -> pd.DataFrame:
     given = {*same, *DATA, *TRAINING, *SETTINGS}
     results = [str(c) for c in rows if rows[c].dtype == float and c not in given]
     averaged = grouped.first()
-    averaged[results] = grouped[results].mean()
+    # Rounded, so that a mean of zero is no tiny success.
+    averaged[results] = grouped[results].mean().round(DECIMALS)
     averaged["seed"] = 0
     if "transfer_p" in rows:
         averaged["transfer_p"] = averaged["transfer_p"].where(grouped.size() == 1)

@@ -70,7 +70,8 @@ class Sweep:
         best = 100 * max(map(self.accuracy, names))
         accuracies = [100 * self.accuracy(name) for name in names]
         return {
-            **row, "teacher_rates": rates, "teacher_shares": rates, "teacher_acc": best,
+            **row, "teacher_key": " + ".join(f"key:{name}" for name in names),
+            "teacher_rates": rates, "teacher_shares": rates, "teacher_acc": best,
             "teacher_accs": accuracies, **changes,
         }  # fmt: skip
 

@@ -172,6 +172,13 @@ def test_latex_table() -> None:
         assert part in text
 
 
+@pytest.mark.parametrize("name", ["[1, 2]", "*"])
+def test_rows_are_no_options_of_the_line_before(name: str) -> None:
+    column = Column("name", "name", "text")
+    text = render_latex([Table("t", "T", (column, Column("n", "n", "count")), ((name, 1),))])
+    assert f"    {{}}{name}" in text
+
+
 def test_latex_labels_are_unique() -> None:
     text = render_latex([TABLE, TABLE, TABLE, OTHER])
     labels = [line.strip() for line in text.splitlines() if r"\label" in line]

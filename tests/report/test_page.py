@@ -152,12 +152,12 @@ def test_numbers_of_any_size(values: list[float | None], back: list[float | None
     assert decode(column) == back
 
 
-def test_small_p_values_keep_three_digits() -> None:
+def test_small_p_values_keep_five_digits() -> None:
     values = [1.23456e-36, 5e-324, 0.0, 0.04567, None]
     (part,) = pack({"transfer": [transfers(5).assign(transfer_p=values)]}, MB)
     (column,) = [c for c in part.as_json()["columns"] if c["key"] == "transfer_p"]
     got = decode(column)
-    assert got[0] == pytest.approx(1.23e-36) and got[2:] == [0.0, 0.0457, None]
+    assert got[0] == pytest.approx(1.2346e-36, abs=0) and got[2:] == [0.0, 0.04567, None]
     assert got[1] == pytest.approx(0.0, abs=1e-300)
 
 

@@ -139,6 +139,14 @@ def test_sizes_of_timm_models_are_known_without_rows() -> None:
     assert math.isnan(found["teacher_params_m"].tolist()[1])
 
 
+def test_a_mean_of_zero_is_no_success(sweep: Sweep) -> None:
+    deltas = [100 * images / 500 for images in (1, 3, -4)]
+    sweep.write("transfer", [sweep.transfer("resnet50", "convnext_tiny", seed=i, delta=delta)
+                             for i, delta in enumerate(deltas)])  # fmt: skip
+    (averaged,) = seed_average(read_results([sweep.folder]).ok("transfer"))["delta"]
+    assert averaged == 0.0
+
+
 def test_seeds_become_their_mean(filled: Sweep) -> None:
     filled.write("transfer", [
         filled.transfer("resnet50", "convnext_tiny", method="crd", delta=1.5, transfer_p=0.01),

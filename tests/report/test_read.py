@@ -76,6 +76,18 @@ def test_where_is_applied_while_reading(filled: Sweep) -> None:
     assert len(found.ok("complementarity")) == 12  # it has no methods: all are kept
 
 
+def test_a_null_fits_no_list_either(sweep: Sweep) -> None:
+    sweep.write("transfer", [
+        sweep.transfer("resnet50", "convnext_tiny", seed=0, guard_alpha=0.5),
+        sweep.transfer("resnet50", "convnext_tiny", seed=1, guard_alpha=0.25),
+        sweep.transfer("resnet50", "convnext_tiny", seed=2, guard_alpha=None),
+    ])  # fmt: skip
+    for where, seeds in (("guard_alpha in [0.5, 1]", [0]), ("guard_alpha not in [0.5, 1]", [1]),
+                         ("guard_alpha is None", [2])):  # fmt: skip
+        found = read_results([sweep.folder], query=Query(where=where)).ok("transfer")
+        assert found["seed"].tolist() == seeds, where
+
+
 def test_where_on_derived_columns(filled: Sweep) -> None:
     every = transfers(filled.folder)
     query = Query(where="student_type == 'cnn' and teacher_family != 'resnet' and seed == 1")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from kt_cli import schema, store
+from kt_cli.report.query import Query
 from kt_cli.report.table import Table
 from kt_cli.report.tables import sweep_tables
 
@@ -45,6 +46,17 @@ def test_complementarity_against_pandas(filled: Sweep) -> None:
         assert record["mean"].value == pytest.approx(values.mean())
         assert record["mean"].low < values.mean() < record["mean"].high
     assert len(weaker) == 6
+
+
+@pytest.mark.parametrize("where", ["", "acc_diff < 0", "acc_diff > 0"])
+def test_pairs_that_differ_are_counted_once_in_either_direction(sweep: Sweep, where: str) -> None:
+    models = ["resnet50", "convnext_tiny", "vit_base_patch16_224"]
+    sweep.write("complementarity", [
+        sweep.pair(t, s, mcnemar_p=1e-9 if "resnet50" in (t, s) else 0.4)
+        for t in models for s in models if t != s
+    ])  # fmt: skip
+    (table,) = sweep_tables([sweep.folder], ["complementarity"], Query(where=where))
+    assert any("The accuracies of 2 of 3 pairs of models differ" in note for note in table.notes)
 
 
 def test_complementarity_names_the_extreme_pairs(sweep: Sweep) -> None:

@@ -82,6 +82,15 @@ def test_transfers_without_a_delta_are_counted(sweep: Sweep) -> None:
         assert found["convnext_tiny"].mean == 1.0
 
 
+def test_a_matrix_says_its_own_failures(filled: Sweep) -> None:
+    failed = filled.failed("transfer", "broken") | {"method": "kl", "settings": "5e77"}
+    settings = filled.transfer("resnet50", "convnext_tiny")["settings"]
+    filled.write("transfer", [failed | {"settings": settings}])
+    tables = sweep_tables([filled.folder], ["matrix"])
+    said = {t.group["method"]: any("failed transfer" in n for n in t.notes) for t in tables}
+    assert said["kl"] and not said["kl-dp"]
+
+
 def test_only_nan_deltas_are_tables_of_dashes(sweep: Sweep) -> None:
     sweep.write("transfer", [
         sweep.transfer("resnet50", "convnext_tiny", method=m, delta=None) for m in ("kl", "kl-dp")

@@ -75,6 +75,37 @@ def test_means_over_teams_come_first(sweep: Sweep) -> None:
     assert overall[2]["delta"].std == pytest.approx(statistics.stdev([5.0, -0.5]))
 
 
+def test_teachers_that_were_trained_again_are_told_apart(sweep: Sweep) -> None:
+    """Two models of one name: each team has its own members, and is no other seed of the other."""
+    keys = {"old": "local:f0ce9acc", "new": "local:00000000"}
+    rows = [sweep.transfer(VIT, MIXER, teacher_key=key, delta=d, seed=0)
+            for key, d in zip(keys.values(), (1.0, 2.0), strict=True)]  # fmt: skip
+    rows.append(sweep.transfer(RESNET, MIXER, delta=0.5))
+    rows += [sweep.team([VIT, RESNET], MIXER, delta=d, teacher_key=f"{key} + key:{RESNET}")
+             for key, d in zip(keys.values(), (5.0, -3.0), strict=True)]  # fmt: skip
+    sweep.write("transfer", rows)
+    by_team: dict[str, list[tuple[str, int, float]]] = {}
+    for r in records(only(sweep)):
+        if not r["student"].startswith("all teams"):
+            by_team.setdefault(r["team"], []).append((r["way"], r["n"], r["delta"].mean))
+    assert sorted(by_team.values()) == [
+        [("alone", 1, 1.0), ("alone", 1, 0.5), ("parallel", 1, 5.0)],
+        [("alone", 1, 2.0), ("alone", 1, 0.5), ("parallel", 1, -3.0)],
+    ]
+
+
+def test_orders_of_teachers_are_no_seeds(sweep: Sweep) -> None:
+    given = {"teachers": "sequential", "order": "given"}
+    sweep.write("transfer", [
+        sweep.team([VIT, RESNET], MIXER, delta=1.0, **given),
+        sweep.team([RESNET, VIT], MIXER, delta=-3.0, **given),
+    ])  # fmt: skip
+    found = records(only(sweep))
+    assert [(r["teachers"], r["n"], r["delta"].mean) for r in found] == [
+        (f"{RESNET} + {VIT}", 1, -3.0), (f"{VIT} + {RESNET}", 1, 1.0)
+    ]  # fmt: skip
+
+
 def test_a_team_whose_teachers_did_not_teach_alone(sweep: Sweep) -> None:
     sweep.write("transfer", [sweep.team([VIT, RESNET], MIXER, delta=5.0, transfer_rate=None)])
     (record,) = records(only(sweep))

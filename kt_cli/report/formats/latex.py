@@ -84,7 +84,9 @@ def _rows(table: Table, wrapped: frozenset[str], end: str) -> list[str]:
             cells = [*[""] * about, *cells[about:]]
         elif i:
             lines.append(r"    \addlinespace")
-        lines.append("    " + " & ".join(cells) + end)
+        row = " & ".join(cells)
+        # The end of the row before would take them for its options.
+        lines.append("    " + "{}" * row.startswith(("[", "*")) + row + end)
     return lines
 
 

@@ -99,7 +99,10 @@ class RowColumn {
       const high = range[2] === undefined ? Infinity : toNumber(range[2]);
       return (value) => value !== null && low <= value && value <= high;
     }
-    const tests = [...query.matchAll(CONDITION)].map(([, sign, number]) => this.condition(sign, toNumber(number)));
+    const found = [...query.matchAll(CONDITION)];
+    // Two values at once fit nothing: 1-2 was to be a range.
+    if (found.length > 1 && found.some(([, sign]) => !sign || sign === "=")) return undefined;
+    const tests = found.map(([, sign, number]) => this.condition(sign, toNumber(number)));
     if (!tests.length || query.replace(CONDITION, "").replace(/and|,|\s/gi, "")) return undefined;
     return (value) => value !== null && tests.every((test) => test(value));
   }

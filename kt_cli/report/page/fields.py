@@ -121,7 +121,7 @@ def _field(key: str, column: schema.Column, first: bool) -> Field:
     if column.type == schema.N:
         decimals, digits = 0, 0
     elif key in P_VALUES:
-        kind, decimals, digits = "p", 3, 2
+        kind, decimals, digits = "p", 5, 2
     elif key in FREE:
         kind, decimals, digits = "free", 6, 6
     elif key in FINE:

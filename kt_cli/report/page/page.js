@@ -183,9 +183,9 @@ class ReportTable {
       { type: "search", placeholder: "Filter rows", "aria-label": `Filter rows of ${this.name}` });
     const count = make("output");
     const texts = this.rows.map((row) => [...row.cells].filter((cell) => !cell.hidden)
-      .map((cell) => cell.textContent.toLowerCase()).join("\n"));
+      .map((cell) => minus(cell.textContent.toLowerCase())).join("\n"));
     input.addEventListener("input", () => {
-      const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const words = minus(input.value.toLowerCase()).split(/\s+/).filter(Boolean);
       this.passing = texts.map((text) => words.every((word) => text.includes(word)));
       this.update();
       const [some, every] = [this.visible, this.rows].map((rows) => rows.length.toLocaleString("en"));

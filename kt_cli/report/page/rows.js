@@ -45,7 +45,10 @@ class Rows {
   chooser() {
     const boxes = this.columns.map((column) => {
       const input = make("input", { type: "checkbox", checked: column.first });
-      input.addEventListener("change", () => this.choose(column, input.checked));
+      input.addEventListener("change", () => {
+        if (!input.checked && this.shown.length === 1) input.checked = true;
+        else this.choose(column, input.checked);
+      });
       return make("label", { title: column.meaning }, input, ` ${column.label}`);
     });
     return make("details", { class: "columns" }, make("summary", {}, "Columns"), make("div", {}, ...boxes));
@@ -94,10 +97,10 @@ class Rows {
     input.addEventListener("input", () => {
       const passes = column.test(input.value);
       input.setAttribute("aria-invalid", passes === undefined);
-      if (passes === undefined) return;
       if (passes) this.filters.set(column, { passes, text: input.value });
       else this.filters.delete(column);
       this.filter();
+      if (passes === undefined) this.clear.disabled = false;
     });
     return input;
   }

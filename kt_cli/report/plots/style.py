@@ -35,6 +35,7 @@ FONT, SMALL = 8.0, 7.0
 LEGEND_ROW = 0.16  # inches
 TIMM = re.compile(r"[a-z]\w+\.\w+")  # an architecture with a tag
 NAME = 24  # letters of a model's name
+SHORT = 40  # letters of a label that has a line of the legend for itself
 
 _RC: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -151,6 +152,11 @@ def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str
     for columns in range(min(len(labels), 6), 0, -1):
         legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns)
         fits = legend.get_window_extent().width <= figure.bbox.width - 4
+        if columns == 1 and not fits:
+            legend.remove()
+            short = short_names(labels, SHORT)
+            labels = [short[label] for label in labels]
+            legend = figure.legend(handles, labels, loc="outside lower center", ncols=1)
         if fits or columns == 1:
             lines = max(label.count("\n") for label in labels) + 1
             rows = -(-len(labels) // columns) * lines

@@ -151,8 +151,11 @@ def _random_note(random: pd.DataFrame) -> list[str]:
 
 def _different(pairs: pd.DataFrame) -> list[str]:
     """How many accuracies differ, each two models counted once."""
-    first, second = (pairs[f"{role}_key"].astype(object) for role in ("teacher", "student"))
-    once = pairs.loc[first < second, "mcnemar_p"].dropna()
+    keys = pd.concat([pairs["teacher_key"].astype(object), pairs["student_key"].astype(object)])
+    codes = pd.factorize(keys)[0].reshape(2, -1)
+    # Either direction may be all that --where left.
+    _, first = np.unique(codes.min(0) * len(keys) + codes.max(0), return_index=True)
+    once = pairs["mcnemar_p"].iloc[first].dropna()
     if once.empty:
         return []
     surely = int((holm(once.to_numpy()) < SIGNIFICANT).sum())
@@ -175,7 +178,10 @@ def _alike(pairs: pd.DataFrame) -> list[str]:
 
 
 def _uniform(group: Group) -> list[str]:
-    classes = int(group.rows["num_classes"].iloc[0])
+    classes = group.first("num_classes")
+    if not isinstance(classes, (int, float)):
+        return []
+    classes = int(classes)
     return [
         f"Entropy: of the classes of ρ⁺; uniform over the C = {classes:,} classes: "
         f"ln C = {math.log(classes):.2f} nats."

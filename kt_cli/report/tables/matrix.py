@@ -39,7 +39,8 @@ def matrix_tables(results: Results, query: Query) -> list[Table]:
 
 
 def _matrix(group: Group, method: str, results: Results, query: Query) -> Table:
-    mine = replace(group, rows=group.rows[group.rows["method"] == method])
+    about = {**group.about, "method": method}
+    mine = replace(group, rows=group.rows[group.rows["method"] == method], about=about)
     students = by_accuracy(mine.rows, "student")
     teachers = by_accuracy(mine.rows, "teacher")
     cells = _cells(mine.rows, students, teachers)
@@ -58,7 +59,7 @@ def _matrix(group: Group, method: str, results: Results, query: Query) -> Table:
     notes = (LEGEND + seeds + best, *transfer_notes(mine, results, query))
     return Table(
         "matrix", f"{TITLE}: {method}", columns, rows, transfer_caption(mine), notes,
-        {**group.about, "method": method}, frozenset(bold),
+        about, frozenset(bold),
     )  # fmt: skip
 
 

@@ -43,6 +43,8 @@ def transfer_notes(
     """How many transfers a table is about (or what `count` says), and which it leaves out."""
     failed = results.failed("transfer")
     failed = failed[failed["settings"].isin(str(group.about["settings"]).split(JOINED))]
+    if "method" in group.about:
+        failed = failed[failed["method"] == group.about["method"]]
     unknown = int(group.rows["delta"].isna().sum())
     return [
         count or _count_note(group.rows, query),

@@ -147,28 +147,32 @@ class Block:
 
 def _blocks(rows: pd.DataFrame) -> list[Block]:
     names = rows["teacher"].astype(object)
-    rows = rows.assign(team=[TOGETHER.join(sorted(n.split(TOGETHER))) for n in names])
-    rows = rows.astype({"student": object, "method": object, "teacher": object})
-    alone = rows[rows["way"] == "single"].groupby(["student", "method", "teacher"])
-    single = dict(iter(alone))
-    together = rows[rows["way"] != "single"].groupby(["student", "method", "team"])
+    keys = rows["teacher_key"].astype(object)
+    rows = rows.assign(
+        team=[TOGETHER.join(sorted(n.split(TOGETHER))) for n in names],
+        members=[TOGETHER.join(sorted(k.split(TOGETHER))) for k in keys],
+    )
+    rows = rows.astype(dict.fromkeys(("student", "method", "teacher", "teacher_key"), object))
+    # By identity: a teacher that was trained again bears another label alone than in a team.
+    single = dict(iter(rows[rows["way"] == "single"].groupby(["student", "method", "teacher_key"])))
     blocks = []
-    for (student, method, team), part in together:
-        first = str(part["teacher"].iloc[0])
+    together = rows[rows["way"] != "single"].groupby(["student", "method", "members"])
+    for (student, method, _), part in together:
         members = [
-            Line(teacher, ALONE, single[student, method, teacher])
-            for teacher in first.split(TOGETHER)
-            if (student, method, teacher) in single
+            Line(str(found["teacher"].iloc[0]), ALONE, found)
+            for key in str(part["teacher_key"].iloc[0]).split(TOGETHER)
+            if (found := single.get((student, method, key))) is not None
         ]
-        lines = (*members, *_together(first, part))
-        blocks.append(Block(str(student), str(method), str(team), lines))
+        lines = (*members, *_together(part))
+        blocks.append(Block(str(student), str(method), str(part["team"].iloc[0]), lines))
     return sorted(blocks, key=lambda b: (b.student, b.team, method_rank(b.method)))
 
 
-def _together(teachers: str, rows: pd.DataFrame) -> Iterator[Line]:
-    for (way, turns), runs in rows.groupby(["way", "turns"]):
+def _together(rows: pd.DataFrame) -> Iterator[Line]:
+    """A line for each way; what is said of each teacher is only averaged in one order of them."""
+    for (way, turns, teachers), runs in rows.groupby(["way", "turns", "teacher"]):
         named = f"{way}, {turns}" if way == "sequential" and turns else str(way)
-        yield Line(teachers, named, runs)
+        yield Line(str(teachers), named, runs)
 
 
 def _overall(blocks: Iterable[Block]) -> Iterator[Block]:

@@ -110,7 +110,7 @@ def test_sorting_as_pandas_does(reader: Page) -> None:
     show(reader)
     for column in SHOWN:
         # The page keeps three digits of p.
-        key = (lambda p: p.map("{:.2e}".format).astype(float)) if column == "transfer_p" else None
+        key = (lambda p: p.map("{:.4e}".format).astype(float)) if column == "transfer_p" else None
         for up, direction in ((True, "ascending"), (False, "descending")):
             reader.find(f"{header(column)} button").click()
             assert reader.find(header(column)).get_attribute("aria-sort") == direction
@@ -152,6 +152,14 @@ def test_a_filter_that_is_not_understood_says_so(reader: Page) -> None:
     assert len(places(reader)) == COUNT
     field.send_keys("0")
     assert field.get_attribute("aria-invalid") == "false"
+    assert len(places(reader)) < COUNT
+    # What is no longer understood no longer filters, and can be cleared.
+    for text in ("> 0 x", "1-2", "1 2"):
+        fill(reader, "delta", text)
+        assert field.get_attribute("aria-invalid") == "true", text
+        assert len(places(reader)) == COUNT
+    reader.find("#transfer .tools > button").click()
+    assert field.get_attribute("value") == ""
     fill(reader, "seed", "999")
     assert places(reader) == [] and "No row passes the filters." in reader.find("#transfer").text
 
@@ -220,6 +228,11 @@ def test_columns_can_be_chosen(reader: Page) -> None:
     assert reader.texts("#transfer output") == ["90 transfers"]
     low, *_ = reader.texts("#transfer tr[tabindex] td:last-child")
     assert float(low) == pytest.approx(ROWS["gain_entropy"].min(), abs=1e-3)
+    # The last column stays.
+    for box in reader.all("#transfer .columns input:checked"):
+        box.click()
+    assert len(reader.all("#transfer .columns input:checked")) == 1
+    assert len(reader.all("#transfer thead th")) == 1
 
 
 def test_only_the_rows_in_view_are_in_the_document_however_many(

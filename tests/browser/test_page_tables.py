@@ -76,6 +76,12 @@ def test_filtering_and_sorting_together(reader: Page) -> None:
     assert len(reader.texts(FIRST)) == 6 and reader.texts("#students-1 output") == [""]
 
 
+def test_negative_numbers_are_found_as_they_are_typed(reader: Page) -> None:
+    reader.show(results(transfers(2)), [SORTED], [])
+    reader.find("#students-1 input").send_keys("-1.5")
+    assert reader.texts(FIRST) == ["B"]
+
+
 def test_long_tables_show_more_as_they_are_scrolled(reader: Page) -> None:
     random = np.random.default_rng(3)
     frame = pd.DataFrame({"model": [f"m{i}" for i in range(1500)], "x": random.random(1500)})
