@@ -35,7 +35,7 @@ arch = "test_resnet"
 [transfer]
 methods = ["kl", "kl-dp"]
 pairs = 2
-epochs = 8
+epochs = 4
 lr = 0.05
 augment = "none"
 crop = 1.0
