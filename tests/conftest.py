@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("KT_DATA", None)
 # Whatever cluster this machine belongs to; tests of clusters say so.
 os.environ["KT_EXECUTOR"] = "local"
+
+Kt = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +48,22 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 @pytest.fixture
 def repository() -> Path:
     return Path(__file__).parents[1]
+
+
+@pytest.fixture
+def kt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kt:
+    """Run a command in this process: exit code, stdout, stderr."""
+
+    from kt_cli.cli.app import main
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["kt", *arguments])
+        try:
+            main()
+            code = 0
+        except SystemExit as done:
+            code = done.code if isinstance(done.code, int) else 0 if done.code is None else 1
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return run

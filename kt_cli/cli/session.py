@@ -119,11 +119,9 @@ class Session:
     def next_runs(self) -> tuple[str, Sequence[Run]] | None:
         """The first stage that is not finished, and its runs; None at the end."""
         for name in WHAT:
-            stage = self._stage(name)
-            if stage.todo is None:
-                raise KtError(f"stage {name} cannot start: the stage before it is incomplete")
-            if stage.todo:
-                return name, stage.todo
+            runs = _startable(self._stage(name))
+            if runs:
+                return name, runs
         return None
 
     def costs(self) -> Costs:
@@ -202,17 +200,27 @@ class Session:
         from kt_cli.sweep.execute import LocalStage, run_inline
         from kt_cli.sweep.experiment import decode_training_images
 
-        if stage.todo is None:
-            raise KtError(f"stage {stage.name} cannot start: the stage before it is incomplete")
+        runs = _startable(stage)
         self.failures += stage.given_up
-        if stage.todo:
+        if runs:
             if stage.note:
                 screen.note(f"targets: {stage.note}")
             # Here, once, and not in every worker at the same time.
-            decode_training_images(stage.todo, progress)
+            decode_training_images(runs, progress)
             if self.place.executor is Executor.inline:
-                self.failures += run_inline(self.folder, stage.todo, self.places[0])
+                self.failures += run_inline(self.folder, runs, self.places[0])
                 return
-            work = LocalStage(self.folder, stage.todo, self.places)
+            work = LocalStage(self.folder, runs, self.places)
             work.run(progress, WHAT[stage.name])
             self.failures += work.failures
+
+
+def _startable(stage: Stage) -> Sequence[Run]:
+    """What a stage has to do.
+
+    Raises:
+        KtError: it depends on a stage that is incomplete.
+    """
+    if stage.todo is None:
+        raise KtError(f"stage {stage.name} cannot start: the stage before it is incomplete")
+    return stage.todo

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 
 from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
-from kt_cli.errors import first_line
+from kt_cli.sweep.cluster import ask
 
-SECONDS = 30
 COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 # States of nodes that take jobs, now or when others have ended; a sign may follow.
 USABLE = re.compile(r"(idle|mix|mixed|alloc|allocated|comp|completing|plnd|planned)[*~#%$@+^!-]?")
@@ -29,7 +27,7 @@ def cluster(asked: Asked) -> Iterator[Finding]:
     if missing:
         yield red(f"sbatch is here, but not {', '.join(missing)}", "Install Slurm's client tools.")
         return
-    config, error = _ask("scontrol", "show", "config")
+    config, error = ask("scontrol", "show", "config")
     if error:
         yield red(
             f"Slurm's controller does not answer: {error}",
@@ -42,7 +40,7 @@ def cluster(asked: Asked) -> Iterator[Finding]:
 
 
 def _partitions() -> Iterator[Finding]:
-    listed, error = _ask("sinfo", "-h", "-o", "%R|%a|%D|%t|%G")
+    listed, error = ask("sinfo", "-h", "-o", "%R|%a|%D|%t|%G")
     if error:
         yield yellow(f"sinfo fails: {error}", "kt asks it for GPUs and CPUs of nodes.")
         return
@@ -76,7 +74,7 @@ def _limits(config: str) -> Finding:
 
 
 def _accounting(config: str) -> Finding:
-    if shutil.which("sacct") is None or _ask("sacct", "-n", "-X")[1]:
+    if shutil.which("sacct") is None or ask("sacct", "-n", "-X")[1]:
         return green("no accounting: states of jobs come from squeue alone, which is enough")
     kind = _value(config, "AccountingStorageType") or "accounting"
     return green(f"sacct answers ({kind})")
@@ -85,18 +83,3 @@ def _accounting(config: str) -> Finding:
 def _value(config: str, key: str) -> str:
     found = re.search(rf"^{key}\s*=\s*(\S*)", config, re.MULTILINE)
     return found[1] if found else ""
-
-
-def _ask(*command: str) -> tuple[str, str]:
-    """What a command prints, and why it failed; empty where it did not."""
-    try:
-        done = subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL
-        )
-    except subprocess.TimeoutExpired:
-        return "", f"{command[0]} did not answer for {SECONDS} seconds"
-    except OSError as error:
-        return "", f"{command[0]}: {first_line(error)}"
-    if done.returncode:
-        return "", (done.stderr.strip() or f"{command[0]} gave {done.returncode}").splitlines()[0]
-    return done.stdout, ""

@@ -20,6 +20,7 @@ from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
 from kt_cli.errors import first_line
 from kt_cli.files import write_text
 from kt_cli.sweep import cluster
+from kt_cli.sweep.slurm import not_of_this_job
 from kt_cli.zoo.prefetch import hub_folder
 
 MINUTES = 5  # of its limit; it takes seconds, and a signal comes long before a shorter one
@@ -61,7 +62,7 @@ def _submit(folder: Path, gpus: int, sbatch: Mapping[str, str | int]) -> Any:
         job_name="kt-doctor", time=MINUTES, signal_delay_s=1, **{**resources, **sbatch}
     )
     # Also where kt itself runs in a job, whose variables would reach the new one.
-    with submitit.helpers.clean_env(), warnings.catch_warnings():
+    with not_of_this_job(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return executor.submit(answer, str(folder / ANSWER), str(cache.root()), str(hub_folder()))
 

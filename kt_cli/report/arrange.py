@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from kt_cli.errors import UnknownName, UsageError, unknown
 from kt_cli.report.query import Query
-from kt_cli.report.table import Cell, Column, Interval, MeanStd, Table
+from kt_cli.report.table import Cell, Column, Table, number
 
 
 def arrange(tables: Sequence[Table], query: Query) -> list[Table]:
@@ -63,11 +62,7 @@ def _ordered(order: Sequence[int], table: Table, place: int, down: bool) -> list
 
 def _value(cell: Cell) -> str | float | None:
     """What a cell is sorted by; None, which comes last, where there is nothing."""
-    if isinstance(cell, MeanStd):
-        cell = cell.mean
-    if isinstance(cell, Interval):
-        cell = cell.value
-    return None if isinstance(cell, float) and math.isnan(cell) else cell
+    return cell if isinstance(cell, str) else number(cell)
 
 
 def _taken(table: Table, order: Sequence[int]) -> Table:

@@ -39,6 +39,15 @@ Cell = str | int | float | MeanStd | Interval | None
 Row = tuple[Cell, ...]
 
 
+def number(cell: Cell) -> float | None:
+    """What a cell is compared and sorted by; None for text and for what is missing."""
+    if isinstance(cell, MeanStd):
+        cell = cell.mean
+    if isinstance(cell, Interval):
+        cell = cell.value
+    return None if cell is None or isinstance(cell, str) or math.isnan(cell) else cell
+
+
 @dataclass(frozen=True)
 class Column:
     """One column.

@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from kt_cli.errors import first_line
+
 SECONDS = 60
 MAX_ARRAY_SIZE = 1001  # Slurm's own default
 MOST_CPUS = 16
@@ -121,6 +123,12 @@ def _numbers(tasks: str) -> list[int]:
 
 def _ask(*command: str) -> str | None:
     """What a command prints; None where it is missing, fails or does not answer."""
+    said, error = ask(*command)
+    return None if error else said
+
+
+def ask(*command: str) -> tuple[str, str]:
+    """What a command prints, and why it failed; empty where it did not."""
     # Filters of the user's own would hide jobs.
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SQUEUE_", "SACCT_"))}
     try:
@@ -128,6 +136,10 @@ def _ask(*command: str) -> str | None:
             command, env=env, capture_output=True, text=True, timeout=SECONDS,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
+    except subprocess.TimeoutExpired:
+        return "", f"{command[0]} did not answer for {SECONDS} seconds"
+    except OSError as error:
+        return "", f"{command[0]}: {first_line(error)}"
+    if done.returncode:
+        return "", (done.stderr.strip() or f"{command[0]} gave {done.returncode}").splitlines()[0]
+    return done.stdout, ""

@@ -204,7 +204,7 @@ def _submit(submit: Callable[[], Any], executor: Any) -> str:
 def _try(submit: Callable[[], Any]) -> tuple[str | None, str]:
     """The job's id, or what was said instead."""
     try:
-        with warnings.catch_warnings(), _not_of_this_job():
+        with warnings.catch_warnings(), not_of_this_job():
             warnings.simplefilter("ignore")
             jobs = submit()
     except (FailedJobError, FailedSubmissionError) as error:
@@ -214,7 +214,7 @@ def _try(submit: Callable[[], Any]) -> tuple[str | None, str]:
 
 
 @contextmanager
-def _not_of_this_job() -> Iterator[None]:
+def not_of_this_job() -> Iterator[None]:
     """Hides what a job inherits, but not which cluster it is, nor the user's own defaults."""
     kept = {name: value for name, value in os.environ.items() if name.startswith(KEPT)}
     with submitit.helpers.clean_env():

@@ -10,6 +10,7 @@ import pytest
 
 from kt_cli.diagnosis import slurm, slurm_job
 from kt_cli.diagnosis.finding import Asked
+from kt_cli.sweep import cluster as cluster_module
 
 Look = Callable[..., list[tuple[str, str]]]
 Commands = Callable[..., None]
@@ -78,7 +79,7 @@ def test_a_command_that_does_not_answer(
     look: Look, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands({**WORKING, "scontrol": "exec sleep 5"}, SYSTEM)
-    monkeypatch.setattr(slurm, "SECONDS", 0.1)
+    monkeypatch.setattr(cluster_module, "SECONDS", 0.1)
     ((level, message),) = look(slurm.cluster)
     assert level == "red" and "did not answer" in message
 

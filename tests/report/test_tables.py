@@ -16,6 +16,7 @@ from kt_cli.report.methods import method_rank
 from kt_cli.report.read import read_results
 from kt_cli.report.table import MeanStd, Table
 from kt_cli.report.tables import sweep_tables
+from tests.report.records import records
 
 Sweep = Any  # of the conftest beside this file
 
@@ -27,11 +28,6 @@ def tables_of(sweep: Sweep, name: str) -> list[Table]:
 def only(sweep: Sweep, name: str) -> Table:
     (table,) = tables_of(sweep, name)
     return table
-
-
-def records(table: Table) -> list[dict[str, Any]]:
-    keys = [column.key for column in table.columns]
-    return [dict(zip(keys, row, strict=True)) for row in table.rows]
 
 
 def transfers(sweep: Sweep) -> list[dict[str, Any]]:

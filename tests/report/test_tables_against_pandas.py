@@ -18,14 +18,10 @@ from kt_cli import store
 from kt_cli.report.read import read_results
 from kt_cli.report.table import NAMES, MeanStd, Table
 from kt_cli.report.tables import build
+from tests.report.records import records
 
 Sweep = Any  # of the conftest beside this file
 Record = dict[str, Any]
-
-
-def records(table: Table) -> list[Record]:
-    keys = [column.key for column in table.columns]
-    return [dict(zip(keys, row, strict=True)) for row in table.rows]
 
 
 def rows_of(folder: Path, name: str) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from kt_cli import schema, store
 from kt_cli.report.query import Query
 from kt_cli.report.table import Table
 from kt_cli.report.tables import sweep_tables
+from tests.report.records import records
 
 Sweep = Any  # of the conftest beside this file
 
@@ -20,11 +21,6 @@ def tables_of(sweep: Sweep, name: str) -> list[Table]:
 def only(sweep: Sweep, name: str) -> Table:
     (table,) = tables_of(sweep, name)
     return table
-
-
-def records(table: Table) -> list[dict[str, Any]]:
-    keys = [column.key for column in table.columns]
-    return [dict(zip(keys, row, strict=True)) for row in table.rows]
 
 
 def test_complementarity_against_pandas(filled: Sweep) -> None:

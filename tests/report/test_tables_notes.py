@@ -11,6 +11,7 @@ from kt_cli.errors import DataError
 from kt_cli.report.query import Query
 from kt_cli.report.table import DEFAULT_NAMES, NAMES, Table
 from kt_cli.report.tables import TABLES, needs, sweep_tables
+from tests.report.records import records
 
 Sweep = Any  # of the conftest beside this file
 PUBLISHED = "resnetv2_50.a1h_in1k"
@@ -19,11 +20,6 @@ PUBLISHED = "resnetv2_50.a1h_in1k"
 def only(sweep: Sweep, name: str, query: Query = Query()) -> Table:
     (table,) = sweep_tables([sweep.folder], [name], query)
     return table
-
-
-def records(table: Table) -> list[dict[str, Any]]:
-    keys = [column.key for column in table.columns]
-    return [dict(zip(keys, row, strict=True)) for row in table.rows]
 
 
 def test_every_name_has_a_builder_that_names_real_columns() -> None:

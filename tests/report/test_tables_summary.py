@@ -13,15 +13,11 @@ import pytest
 from kt_cli import store
 from kt_cli.report.bootstrap import mean_interval
 from kt_cli.report.query import Query
-from kt_cli.report.table import Interval, Table
+from kt_cli.report.table import Interval
 from kt_cli.report.tables import sweep_tables
+from tests.report.records import records
 
 Sweep = Any  # of the conftest beside this file
-
-
-def records(table: Table) -> list[dict[str, Any]]:
-    keys = [column.key for column in table.columns]
-    return [dict(zip(keys, row, strict=True)) for row in table.rows]
 
 
 def rows_of(folder: Path, name: str) -> pd.DataFrame:

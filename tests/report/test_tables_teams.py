@@ -10,6 +10,7 @@ from kt_cli.errors import DataError
 from kt_cli.report.query import Query
 from kt_cli.report.table import Table
 from kt_cli.report.tables import sweep_tables
+from tests.report.records import records
 
 Sweep = Any  # of the conftest beside this file
 VIT, RESNET, MIXER, CONVNEXT = "vit_base_patch16_224", "resnet50", "mixer_50%_b16", "convnext_tiny"
@@ -18,11 +19,6 @@ VIT, RESNET, MIXER, CONVNEXT = "vit_base_patch16_224", "resnet50", "mixer_50%_b1
 def only(sweep: Sweep, query: Query = Query()) -> Table:
     (table,) = sweep_tables([sweep.folder], ["teams"], query)
     return table
-
-
-def records(table: Table) -> list[dict[str, Any]]:
-    keys = [column.key for column in table.columns]
-    return [dict(zip(keys, row, strict=True)) for row in table.rows]
 
 
 def test_each_teacher_alone_and_then_all_together(sweep: Sweep) -> None:

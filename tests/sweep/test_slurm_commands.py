@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from fake_slurm import FakeSlurm, fake_slurm
 
 from kt_cli import store
 from kt_cli.cli import leading
-from kt_cli.cli.app import main
 from kt_cli.spec import Run
 from kt_cli.sweep import chunk, jobs, slurm
 from kt_cli.sweep.execute import run_inline
@@ -49,21 +47,6 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.toml").write_text(SWEEP)
     return fake_slurm(tmp_path / "fake", monkeypatch)
-
-
-@pytest.fixture
-def kt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kt:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kt", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as done:
-            code = int(done.code or 0)
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return run
 
 
 def test_the_plan_says_jobs_and_hours_and_submits_nothing(fake: FakeSlurm, kt: Kt) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from html import escape
 
 from kt_cli.report.page.blocks import Section, identifiers
-from kt_cli.report.table import MISSING, Cell, Column, Interval, MeanStd, Row, Table
+from kt_cli.report.table import MISSING, Cell, Column, MeanStd, Row, Table, number
 
 # More rows than this are no table that one reads; `--format csv` has them all.
 MAX_ROWS = 2_000
@@ -75,20 +74,9 @@ def _cell(column: Column, cell: Cell, best: bool) -> str:
     text = column.show(cell)
     classes = ["n"] * (column.align == "right") + ["none"] * (text == MISSING) + ["best"] * best
     attributes = f' class="{" ".join(classes)}"' if classes else ""
-    value = sort_key(cell)
+    value = number(cell)
     if value is not None:
         attributes += f' data-v="{value:.10g}"'
     if isinstance(cell, MeanStd):
         attributes += f' data-n="{cell.n}"'
     return f"<td{attributes}{' hidden' * column.detail}>{escape(text)}</td>"
-
-
-def sort_key(cell: Cell) -> float | None:
-    """The number that a cell is sorted by; None for text and for what is missing."""
-    if isinstance(cell, MeanStd):
-        cell = cell.mean
-    if isinstance(cell, Interval):
-        cell = cell.value
-    if cell is None or isinstance(cell, str) or math.isnan(cell):
-        return None
-    return cell

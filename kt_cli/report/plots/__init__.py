@@ -22,7 +22,7 @@ from kt_cli.report.plots.sketch import Sketch
 from kt_cli.report.plots.style import applied, slug
 from kt_cli.report.query import Query, seed_average
 from kt_cli.report.read import Results
-from kt_cli.report.tables.shared import general_notes
+from kt_cli.report.tables.shared import failed_transfers, general_notes
 
 __all__ = ["PLOTS", "SUFFIXES", "Drawn", "Plot", "draw_all", "save", "svg"]
 
@@ -160,7 +160,6 @@ def _caption(plot: Plot, group: Group, notes: Sequence[str]) -> str:
 
 
 def _left_out(plot: Plot, group: Group, results: Results) -> list[str]:
-    failed = results.failed(plot.table)
     if plot.table == "transfer":
-        return left_out(failed[failed["settings"] == group.about["settings"]], group, "transfer")
-    return left_out(failed, group, "run")
+        return left_out(failed_transfers(group, results), group, "transfer")
+    return left_out(results.failed(plot.table), group, "run")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +12,7 @@ from kt_cli.report.groups import SAME_TRANSFER, Group, split
 from kt_cli.report.methods import method_rank
 from kt_cli.report.query import Query, seed_average
 from kt_cli.report.read import Results
-from kt_cli.report.table import Cell, Column, Interval, MeanStd, Row
+from kt_cli.report.table import Cell, Column, Row, number
 
 JOINED = ", "  # between the settings of a table that is about several
 NOUNS = {"transfer": "transfer", "complementarity": "ordered pair", "models": "model"}
@@ -41,17 +40,20 @@ def transfer_notes(
     group: Group, results: Results, query: Query, count: str | None = None
 ) -> list[str]:
     """How many transfers a table is about (or what `count` says), and which it leaves out."""
-    failed = results.failed("transfer")
-    failed = failed[failed["settings"].isin(str(group.about["settings"]).split(JOINED))]
-    if "method" in group.about:
-        failed = failed[failed["method"] == group.about["method"]]
     unknown = int(group.rows["delta"].isna().sum())
     return [
         count or _count_note(group.rows, query),
         *([f"Left out: {counted(unknown, 'transfer')} without Δ."] if unknown else []),
-        *left_out(failed, group, "transfer"),
+        *left_out(failed_transfers(group, results), group, "transfer"),
         *general_notes(group, results, query, "transfer"),
     ]
+
+
+def failed_transfers(group: Group, results: Results) -> pd.DataFrame:
+    """Transfers without a result that have the group's settings and, where it has one, method."""
+    failed = results.failed("transfer")
+    failed = failed[failed["settings"].isin(str(group.about["settings"]).split(JOINED))]
+    return failed[failed["method"] == group.about["method"]] if "method" in group.about else failed
 
 
 def general_notes(group: Group, results: Results, query: Query, table: str) -> list[str]:
@@ -103,18 +105,10 @@ def best_in_column(
 
 def highest(cells: Sequence[Cell]) -> list[int]:
     """Where the highest value is, ties included; nowhere if there is nothing to compare."""
-    values = [_value(cell) for cell in cells]
-    known = sum(value > -math.inf for value in values)
-    best = max(values, default=-math.inf)
-    return [i for i, v in enumerate(values) if v == best > -math.inf] if known > 1 else []
-
-
-def _value(cell: Cell) -> float:
-    if isinstance(cell, MeanStd):
-        cell = cell.mean
-    if isinstance(cell, Interval):
-        cell = cell.value
-    return -math.inf if not isinstance(cell, (int, float)) or math.isnan(cell) else cell
+    values = [number(cell) for cell in cells]
+    known = [value for value in values if value is not None]
+    best = max(known, default=None)
+    return [i for i, v in enumerate(values) if v == best] if len(known) > 1 else []
 
 
 def floats(rows: pd.DataFrame, column: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
