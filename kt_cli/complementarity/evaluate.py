@@ -111,17 +111,22 @@ def evaluate_all(
         progress(start, len(images))
 
 
+def label_probability(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """(b,) what (b, C) probabilities give (b,) labels; NaN where there is no label (below 0)."""
+    found = probabilities.gather(1, labels.clamp_min(0)[:, None])[:, 0]
+    return found.where(labels >= 0, torch.nan)
+
+
 @torch.inference_mode()
 def _columns(logits: Tensor, labels: Tensor, keep_logits: bool) -> Columns:
     """What is kept of (b, C) logits, given (b,) labels."""
     probabilities = logits.softmax(dim=1)
     # Ranked by logits, as validate.py does: probabilities of peaked logits tie at zero.
     ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
-    there = labels.to(logits.device)[:, None]
     kept = {
         "pred": ranked[:, 0],
         "confidence": probabilities.gather(1, ranked[:, :1])[:, 0],
-        "label_prob": probabilities.gather(1, there)[:, 0],
+        "label_prob": label_probability(probabilities, labels.to(logits.device)),
         "top5": ranked,
     }
     small = torch.int16 if logits.shape[1] < 2**15 else torch.int32

@@ -103,8 +103,8 @@ class ImageSet:
 
     @property
     def class_sizes(self) -> Indices:
-        """(C,) numbers of images."""
-        return np.bincount(self.labels, minlength=len(self.classes))
+        """(C,) numbers of images; those without a label are of no class."""
+        return np.bincount(self.labels[self.labels != NO_LABEL], minlength=len(self.classes))
 
     @property
     def empty_classes(self) -> list[str]:

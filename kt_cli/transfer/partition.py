@@ -15,12 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kt_cli.complementarity.evaluate import label_probability
+
 
 @dataclass(frozen=True)
 class Said:
     """What a source says about n views, as far as a partition needs it.
 
-    label_prob: (n,) probability of the label. confidence: (n,) the largest probability.
+    label_prob: (n,) probability of the label, NaN without one. confidence: (n,) the largest.
     right: (n,) bool, whether the most probable class is the label.
     """
 
@@ -30,11 +32,10 @@ class Said:
 
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor) -> Said:
-        """From logits (n, C) and labels (n,); a label below 0 is none, and never right."""
+        """From logits (n, C) and labels (n,); below 0 is none: NaN, and never right."""
         probabilities = logits.softmax(dim=1)
         confidence, predicted = probabilities.max(dim=1)
-        label_prob = probabilities.gather(1, labels.clamp_min(0)[:, None])[:, 0]
-        return cls(label_prob, confidence, predicted == labels)
+        return cls(label_probability(probabilities, labels), confidence, predicted == labels)
 
 
 Sources = Sequence[Said | None]

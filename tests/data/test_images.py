@@ -154,3 +154,10 @@ def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.full((3, 3), 0.5, np.float32)).save(tmp_path / "a" / "x.tif")
     with pytest.raises(DataError, match=r"x\.tif: its pixels are floating-point"):
         open_data(DataSpec(str(tmp_path))).eval.read(0)
+
+
+def test_images_without_labels_are_of_no_class() -> None:
+    images = made_up([-1, -1])
+    assert not images.labelled and images.class_sizes.tolist() == [0, 0, 0]
+    assert images.empty_classes == list(images.classes)
+    assert not images.right(np.array([0, 2])).any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
@@ -87,9 +89,8 @@ def save_model(home: Path, name: str, seed: int) -> None:
 
 
 def run_of(place: Path, *names: str, out: str = "student", **settings: Any) -> Run:
-    data = DataSpec(
-        str(place / "data"), guard_data=str(place / "guard"), **settings.pop("data", {})
-    )
+    more = {"guard_data": str(place / "guard"), **settings.pop("data", {})}
+    data = DataSpec(str(place / "data"), **more)
     spec = replace(SPEC, **settings)
     models = tuple(resolve([str(place / name) for name in names]))
     data_id = open_data(data, training=True).transfer_id(spec.guarded)
@@ -440,6 +441,20 @@ def test_images_without_labels(place: Path, tmp_path: Path, flat: str, method: s
     assert row["curve_acc"] is None and row["n_train"] == CLASSES * TRAIN
     before, after = by_timm(place / "vit", place), by_timm(tmp_path / "student", place)
     assert row["delta"] == pytest.approx(percent(after) - percent(before))
+
+
+def test_a_guard_on_images_without_labels(place: Path, tmp_path: Path, flat: str) -> None:
+    """The slice set aside has none either, and nobody asks for what −1 has as probability."""
+    data = {"unlabelled": flat, "guard": 0.25, "guard_data": None}
+    row = transfer(place, tmp_path, "resnet", "vit", method="kl-dp-u+guard", force_guard=True,
+                   data=data)  # fmt: skip
+    held = CLASSES * TRAIN // 4
+    assert (row["guard_n"], row["n_train"]) == (held, CLASSES * TRAIN - held)
+    kept = [pq.read_table(path) for path in Path(os.environ["KT_CACHE"]).glob("predictions/*")]
+    for table in kept:
+        labels, given = table["label"].to_numpy(), table["label_prob"].to_numpy()
+        assert (np.isnan(given) == (labels < 0)).all() and np.isin(len(labels), (held, 60))
+    assert sum(len(table) == held for table in kept) == 2  # of teacher and student
 
 
 def test_labels_are_not_looked_at_where_none_are_needed(

@@ -126,6 +126,7 @@ def test_unsupervised_partition_reads_no_labels() -> None:
     wanted = partition.by_confidence(SOURCES)
     assert torch.equal(partition.by_confidence(bare), wanted)
     assert torch.equal(partition.by_confidence(unlabelled), wanted)
+    assert all(s.label_prob.isnan().all() and not s.right.any() for s in unlabelled)
 
 
 def test_flips_are_of_the_teacher_against_the_frozen_student() -> None:
