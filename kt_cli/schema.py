@@ -180,11 +180,17 @@ TABLES: dict[str, dict[str, Column]] = {
         "fraction": Column(F, "share of the training images used"),
         "subset_seed": Column(N, "seed that drew them"),
         "guard_share": Column(F, "share of the training images set aside"),
-        "settings": Column(S, "hash of all settings but method and seed; equal ones compare"),
+        "settings": Column(
+            S,
+            "hash of all settings but method and seed, as they were in the end; equal ones compare",
+        ),
         "epochs": Column(N, "epochs"),
         "lr": Column(F, "learning rate at batch 256"),
         "batch_size": Column(N, "samples per update"),
         "micro_batch": Column(N, "samples per forward pass, as it was in the end"),
+        "micro_batch_asked": Column(
+            N, "samples per forward pass as asked for; more where memory was exhausted"
+        ),
         "momentum": Column(F, "momentum of SGD"),
         "weight_decay": Column(F, "weight decay"),
         "temperature": Column(F, "temperature T"),

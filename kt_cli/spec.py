@@ -89,6 +89,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "kl-mcl": _MCL,
     "xekl-mcl": {**_MCL, "kd_lambda": 0.68},
 }
+LEFT_TO_THE_METHOD = (*PUBLISHED[""], "mcl_every")
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ class TransferSpec:
             how far the student goes.
         lr: learning rate at an effective batch of 256; scaled by batch_size / 256.
         batch_size: samples per update, by accumulation over micro-batches.
-        micro_batch: samples per forward pass; batch normalisation sees it.
+        micro_batch: samples per forward pass, at most those of an update; batch normalisation sees
+            it.
         temperature: T of the distillation loss.
         kd_lambda: λ, the weight of distillation against cross-entropy in `xekl`.
         kd_topk: distil over the target's K most probable classes, renormalised; 0 for all.
@@ -211,7 +213,7 @@ class TransferSpec:
 
     @property
     def settled(self) -> TransferSpec:
-        """With the published values of the method where none are given."""
+        """With the values that count: the method's published ones where none are given."""
         every = max(1, round(2 * 256 / self.batch_size))
         published = {
             **PUBLISHED[""], "mcl_every": every, **PUBLISHED.get(self.base_method, {}),
@@ -219,13 +221,22 @@ class TransferSpec:
         if self.reference_compat and self.base_method.endswith("-mcl"):
             published |= {"kd_topk": 100}
         unset = {k: v for k, v in published.items() if getattr(self, k) is None}
-        return replace(self, **unset)
+        return replace(self, **unset, micro_batch=min(self.micro_batch, self.batch_size))
 
     @property
     def settings(self) -> str:
-        """Hash of everything but the method and the seed: rows with equal settings compare."""
-        said = signature(self)
-        return digest({k: v for k, v in said.items() if k not in ("method", "seed")})[:8]
+        """Hash of everything but the method and the seed: rows with equal settings compare.
+
+        It is of the values that count, however they were said. A value that is the published one
+        of the method counts as that, whatever it is: methods compare as their authors ran them,
+        though these chose different values (kl and kl-mcl), and `--lr 1e-4` of kl says nothing
+        new. So one learning rate given to all methods parts those whose published one it is.
+        """
+        unset: dict[str, Any] = dict.fromkeys(LEFT_TO_THE_METHOD)
+        settled, published = self.settled, replace(self, **unset).settled
+        said = {k: v for k, v in signature(settled).items() if k not in ("method", "seed")}
+        same = [k for k in LEFT_TO_THE_METHOD if getattr(settled, k) == getattr(published, k)]
+        return digest({**said, **dict.fromkeys(same)})[:8]
 
 
 @dataclass(frozen=True)

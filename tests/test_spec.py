@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -82,3 +83,52 @@ def test_pair_ids_are_those_of_ordered_pairs() -> None:
         pair_id(STUDENT, TEACHER, "eval", PairsSpec(embedding="clip")),
     ]
     assert len(set(run.row_ids())) == 2
+
+
+SAID_TWICE = [
+    ("kl", {"lr": 1e-4}),
+    ("kl", {"kd_lambda": 0.5, "kd_topk": 0, "distil_on": "all", "mcl_every": 2}),
+    ("kl-mcl", {"lr": 0.01, "distil_on": "not-negative"}),
+    ("xekl-mcl", {"kd_lambda": 0.68}),
+    ("kl-dp", {"batch_size": 32, "mcl_every": 16}),
+    ("kl-mcl", {"reference_compat": True, "kd_topk": 100}),
+    ("kl-dp", {"batch_size": 16, "micro_batch": 16}),
+]
+
+
+@pytest.mark.parametrize(("method", "said"), SAID_TWICE)
+def test_what_is_published_may_be_said_or_left_out(method: str, said: dict[str, Any]) -> None:
+    """`said` are the values that count anyhow, but for those that change what is published."""
+    kept = {k: said[k] for k in ("batch_size", "reference_compat") if k in said}
+    short, full = TransferSpec(method, **kept), TransferSpec(method, **said)
+    assert short.settings == full.settings == short.settled.settings
+    assert replace(RUN, settings=short).id == replace(RUN, settings=full).id
+
+
+def test_methods_compare_as_their_authors_ran_them() -> None:
+    every = [TransferSpec(m) for m in ("kl", "kl-dp", "kl-mcl", "xekl-mcl", "kl-mcl+guard")]
+    assert len({spec.settled.lr for spec in every}) > 1
+    assert len({spec.settings for spec in every} | {spec.settled.settings for spec in every}) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "other"),
+    [("kl", {"lr": 0.01}), ("kl-mcl", {"lr": 1e-4}), ("xekl", {"kd_lambda": 0.68}),
+     ("kl", {"kd_topk": 100}), ("kl", {"distil_on": "not-negative"}), ("kl-mcl", {"mcl_every": 3}),
+     ("kl", {"micro_batch": 32}), ("kl", {"target_topk": 12}), ("kl", {"reference_compat": True})],
+)  # fmt: skip
+def test_what_another_method_publishes_is_another_setting(
+    method: str, other: dict[str, Any]
+) -> None:
+    spec = TransferSpec(method)
+    assert replace(spec, **other).settings != spec.settings
+    assert replace(RUN, settings=replace(spec, **other)).id != replace(RUN, settings=spec).id
+
+
+def test_one_learning_rate_for_all_methods_parts_those_that_publish_it() -> None:
+    given = {m: TransferSpec(m, lr=1e-3).settings for m in ("kl", "kl-dp", "kl-mcl")}
+    assert given["kl"] == given["kl-dp"]
+    # "not-negative" is published for kl-mcl, so it still compares.
+    assert given["kl-mcl"] == given["kl"]
+    published = {m: TransferSpec(m, lr=1e-4).settings for m in ("kl", "kl-dp", "kl-mcl")}
+    assert published["kl"] == published["kl-dp"] != published["kl-mcl"]

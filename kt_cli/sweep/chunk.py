@@ -68,7 +68,8 @@ def _with_outcome(run: Run, rows: list[Row] | Exception) -> list[Row]:
 def failed_row(run: Run, error: str) -> Row:
     """The row of a run that failed: what was asked for, and why there is no result."""
     row: Row = {"run_id": run.id, "status": store.FAILED, "error": error, "attempt": run.attempt}
-    settings = asdict(run.settings)
+    asked = run.settings.settled if isinstance(run.settings, TransferSpec) else run.settings
+    settings = asdict(asked)
     row |= {k: v for k, v in settings.items() if k in schema.TABLES[run.table]}
     row |= {"data": run.data.source, **Meter(torch.device("cpu")).columns()}
     if run.kind == "pretrain":

@@ -361,6 +361,12 @@ def test_the_micro_batch_is_halved_on_request_and_the_row_says_so(
     memory[0] = 3
     row = transfer(place, tmp_path, "resnet", "norm", retry_oom=True)
     assert row["micro_batch"] == 2 and row["curve_loss"] == wanted["curve_loss"]
+    assert (row["micro_batch_asked"], wanted["micro_batch_asked"]) == (8, 2)
+    # Rows compare by what ran; what was asked for stays another run.
+    assert row["settings"] == wanted["settings"]
+    asked = run_of(place, "resnet", "norm", retry_oom=True)
+    assert row["settings"] != asked.settings.settings
+    assert asked.id != run_of(place, "resnet", "norm", micro_batch=2).id
     assert_same(tmp_path / "wanted", tmp_path / "student")
     assert {path.name for path in tmp_path.iterdir()} == {"wanted", "student"}
     memory[0] = 0
