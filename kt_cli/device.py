@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import socket
 import subprocess
@@ -21,6 +22,13 @@ from torch import nn
 
 from kt_cli import __version__
 
+# Only torch's own allocator has a type for it. cuBLAS and cuDNN say so by their status, and cuDNN's
+# search for an algorithm passes over those that memory does not suffice for, until none is left.
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|_ALLOC(ATION)?_FAILED|(can't allocate|not enough) memory"
+    r"|unable to find (a valid cuDNN algorithm|an engine)",
+    re.IGNORECASE,
+)
 JOB_VARIABLES = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
 
 
@@ -100,6 +108,13 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return shown.stdout.strip() or None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of the device, or of the process, was exhausted."""
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def free_memory(device: torch.device) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
-from kt_cli.device import place
+from kt_cli.device import out_of_memory, place
 from kt_cli.errors import KtError
 from kt_cli.zoo.preprocessing import Geometry, normaliser
 
@@ -54,7 +54,9 @@ class Evaluator:
             try:
                 parts = torch.split(images, self.batch_size)
                 return torch.cat([self._forward(part) for part in parts])
-            except torch.cuda.OutOfMemoryError as error:
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
                 if self.batch_size == 1:
                     raise KtError("one image alone exhausts the device's memory") from error
             self.batch_size //= 2

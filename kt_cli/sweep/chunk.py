@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from kt_cli import schema, store
-from kt_cli.device import Meter
+from kt_cli.device import Meter, out_of_memory
 from kt_cli.errors import KtError, WriteError
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import Run, TransferSpec
@@ -85,8 +85,8 @@ def describe(error: BaseException) -> str:
     """One line for a row or a screen."""
     if isinstance(error, KtError):
         return f"{error.message}. {error.tip}".strip() if error.tip else error.message
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        return "out of GPU memory: try a smaller micro_batch"
+    if out_of_memory(error):
+        return "out of memory: try a smaller micro_batch"
     text = (str(error).strip() or repr(error)).splitlines()[0]
     return f"{type(error).__name__}: {text}"
 

@@ -20,7 +20,7 @@ from kt_cli.data.guard import require_guard, unseen_share
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import Data, open_data
 from kt_cli.data.views import Views, canonical, preprocess
-from kt_cli.device import Meter, pick_device
+from kt_cli.device import Meter, out_of_memory, pick_device
 from kt_cli.errors import KtError
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import DataSpec, Model, Run, TransferSpec, digest
@@ -61,7 +61,9 @@ def transfer_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
             # It would only happen again.
             checkpoint.remove_all(folder, run.id)
             raise
-        except torch.cuda.OutOfMemoryError:
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
             if not spec.retry_oom or spec.micro_batch == 1:
                 raise memory_exhausted(spec.micro_batch, "--retry-oom") from None
         spec = replace(spec, micro_batch=spec.micro_batch // 2)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kt_cli.data.views import Views, seed_of
+from kt_cli.device import out_of_memory
 from kt_cli.errors import UsageError
 from kt_cli.spec import PretrainSpec
 from kt_cli.transfer import normalisation
@@ -68,7 +69,9 @@ def pretrain(
     )
     try:
         record = fit(trained, optimizer, views, loss_of, 1, order, loop)
-    except torch.cuda.OutOfMemoryError as error:
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
         raise memory_exhausted(spec.micro_batch, "--amp", alone="Try --amp.") from error
     trained.release()
     return Curve.of(record)

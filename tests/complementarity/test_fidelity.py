@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -278,7 +279,7 @@ def test_a_model_that_fails_fails_alone(saved: Zoo, nets: Path) -> None:
 class Bounded(nn.Module):
     """Has memory for `most` images."""
 
-    def __init__(self, most: int, error: type[Exception]) -> None:
+    def __init__(self, most: int, error: Callable[[str], Exception]) -> None:
         super().__init__()
         self.most, self.error, self.sizes = most, error, list[int]()
 
@@ -295,8 +296,13 @@ CONFIG = {
 }  # fmt: skip
 
 
-def test_exhausted_memory_halves_the_batch_for_good() -> None:
-    module = Bounded(10, torch.cuda.OutOfMemoryError)
+def cublas(said: str) -> Exception:
+    return RuntimeError(f"CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `{said}`")
+
+
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError, cublas])
+def test_exhausted_memory_halves_the_batch_for_good(error: Callable[[str], Exception]) -> None:
+    module = Bounded(10, error)
     evaluator = Evaluator(module, CONFIG, CPU, batch_size=32)
     images = torch.randint(0, 256, (32, 3, 8, 8), dtype=torch.uint8)
     expected = images.double().mean(dim=(2, 3)) / 255

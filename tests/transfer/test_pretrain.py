@@ -273,9 +273,12 @@ def test_a_loss_that_is_not_finite_names_its_update() -> None:
     assert "learning rate" in caught.value.tip
 
 
-def test_exhausted_memory_says_what_to_try() -> None:
+@pytest.mark.parametrize(
+    "error", [torch.cuda.OutOfMemoryError(), RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")]
+)
+def test_exhausted_memory_says_what_to_try(error: Exception) -> None:
     def full(images: Tensor) -> Tensor:
-        raise torch.cuda.OutOfMemoryError
+        raise error
 
     with pytest.raises(KtError, match="micro-batches of 8") as caught:
         pretrain(Tiny(), learnable(), full, SPEC)
