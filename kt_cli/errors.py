@@ -15,6 +15,7 @@ catches them; the library never prints and never exits.
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
 
 
@@ -67,6 +68,17 @@ def unknown(what: str, name: str, valid: Iterable[str], tip: str = "") -> Unknow
     else:
         hint = ""
     return UnknownName(f"unknown {what} {name!r}", " ".join(part for part in (hint, tip) if part))
+
+
+class Frames(Exception):
+    """Where an error came from, as text: stands in for the frames that it no longer holds."""
+
+
+def without_frames(error: Exception) -> Exception:
+    """The same error, to be kept: its frames would keep all that they, and their callers, hold."""
+    error.__cause__ = Frames("".join(traceback.format_exception(error)))
+    error.__context__ = None
+    return error.with_traceback(None)
 
 
 def first_line(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
 from kt_cli.device import out_of_memory, place
-from kt_cli.errors import KtError
+from kt_cli.errors import KtError, without_frames
 from kt_cli.zoo.preprocessing import Geometry, normaliser
 
 BATCH = 128
@@ -107,7 +107,7 @@ def evaluate_all(
                 found.append(_columns(logits, labels, keep_logits))
             except Exception as error:  # a model's own code may raise anything
                 failed.add(evaluator)
-                found.append(error)
+                found.append(without_frames(error))
         yield here, found
         start = here.stop
         progress(start, len(images))

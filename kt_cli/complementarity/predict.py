@@ -23,8 +23,8 @@ from kt_cli.complementarity.evaluate import BATCH, Columns, Evaluator, evaluate_
 from kt_cli.complementarity.pairs import Outputs
 from kt_cli.complementarity.predictions import COLUMNS, Predictions, cached, entry
 from kt_cli.data.images import ImageSet
-from kt_cli.device import free_memory
-from kt_cli.errors import DataError, KtError
+from kt_cli.device import free_memory, out_of_memory
+from kt_cli.errors import DataError, KtError, without_frames
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import EvalSpec, Model
 from kt_cli.zoo import load as zoo
@@ -147,6 +147,17 @@ class _Subject:
     about: dict[str, str] = field(default_factory=dict)
     error: Exception | None = None
 
+    def place(self, loaded: zoo.Loaded, how: How) -> None:
+        """On the device, ready to be asked; or an error, and nothing is left there."""
+        self.error = None
+        try:
+            self.evaluator = Evaluator(
+                loaded.module, loaded.data_config, how.device, how.spec.amp, how.batch_size
+            )
+        except Exception as error:
+            loaded.module.cpu()  # a part of it was there
+            self.error = without_frames(error)
+
     def open(self, path: Path) -> None:
         self._file = ExitStack()
         self._append = self._file.enter_context(arrays.writer(path, self.about))
@@ -180,7 +191,7 @@ def _groups(models: Sequence[Model], images: ImageSet, how: How) -> Iterator[lis
         try:
             loaded = zoo.load(model, images.classes, how.spec.size, images.select)
         except Exception as error:  # one model that cannot be read stops no other
-            subject.error = error
+            subject.error = without_frames(error)
             group.append(subject)
             continue
         needed = _bytes(loaded.module)
@@ -188,11 +199,18 @@ def _groups(models: Sequence[Model], images: ImageSet, how: How) -> Iterator[lis
             yield group
             group, size = [], 0
         subject.about = _about(loaded, model, images, how)
-        subject.evaluator = Evaluator(
-            loaded.module, loaded.data_config, how.device, how.spec.amp, how.batch_size
-        )
+        subject.place(loaded, how)
+        if size and subject.error is not None and out_of_memory(subject.error):
+            yield group
+            group, size = [], 0
+            subject.place(loaded, how)
+        if subject.error is not None and out_of_memory(subject.error):
+            subject.error = KtError(
+                f"{model.name} ({needed / 10**6:.0f} MB) does not fit into the device's memory",
+                "Others may use it too: kt doctor says how much is free.",
+            )
         group.append(subject)
-        size += needed
+        size += needed if subject.evaluator is not None else 0
     if group:
         yield group
 

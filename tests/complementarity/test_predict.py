@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from timm.models import VisionTransformer
+from torch import nn
 
 from kt_cli import arrays
+from kt_cli.complementarity import evaluate as evaluation
 from kt_cli.complementarity import predict as module
 from kt_cli.complementarity.predict import (
     CACHED_ONLY,
@@ -27,13 +34,14 @@ from kt_cli.complementarity.predict import (
 from kt_cli.complementarity.predictions import Predictions, entry, logits_of
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
-from kt_cli.errors import DataError, WriteError
+from kt_cli.errors import DataError, KtError, WriteError
 from kt_cli.spec import DataSpec, EvalSpec, Model
 from kt_cli.zoo import load as zoo
 from tests.complementarity.conftest import MakeModel
 
 CPU = torch.device("cpu")
 HOW = How(EvalSpec(), CPU)
+Placed = list[weakref.ref[nn.Module]]
 
 
 @pytest.fixture
@@ -159,6 +167,86 @@ def test_a_model_that_cannot_be_read_stops_no_other(
     assert isinstance(broken, DataError) and isinstance(fine, Predictions)
 
 
+@pytest.fixture
+def placed(monkeypatch: pytest.MonkeyPatch) -> Placed:
+    """Modules that came to the device, which has memory for one."""
+    there: Placed = []
+
+    def bounded(placed: nn.Module, *_: Any) -> nn.Module:
+        gc.collect()
+        if any(other() is not None for other in there):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        there.append(weakref.ref(placed))
+        return placed
+
+    monkeypatch.setattr(evaluation, "place", bounded)
+    return there
+
+
+def test_what_does_not_fit_beside_others_waits_until_they_are_done(
+    make_model: MakeModel,
+    images: ImageSet,
+    evaluations: list[int],
+    placed: list[weakref.ref[nn.Module]],
+) -> None:
+    found = predict_all([make_model(name) for name in "abc"], images, HOW)
+    assert [type(said) for said in found] == [Predictions] * 3
+    assert evaluations == [1, 1, 1] and len(placed) == 3
+
+
+def test_what_does_not_fit_alone_fails_alone(
+    make_model: MakeModel, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bounded(module: nn.Module, *_: Any) -> nn.Module:
+        if isinstance(module, VisionTransformer):
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
+        return module
+
+    monkeypatch.setattr(evaluation, "place", bounded)
+    models = [make_model("a"), make_model("large", "test_vit"), make_model("c")]
+    a, large, c = predict_all(models, images, HOW)
+    assert isinstance(a, Predictions) and isinstance(c, Predictions)
+    assert isinstance(large, KtError)
+    assert "large" in large.message and "does not fit" in large.message
+
+
+FAILING = """
+import torch
+from torch import nn
+
+class Failing(nn.Module):
+    data_config = {"input_size": (3, 8, 8)}
+
+    def __init__(self):
+        super().__init__()
+        self.num_classes = 10
+
+    def forward(self, images):
+        activations = images * 2
+        raise ValueError("no luck")
+"""
+
+
+def test_an_error_keeps_no_model_alive(
+    make_model: MakeModel, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames of a traceback would hold the model that failed and, by their callers, all others."""
+    (tmp_path / "failing.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made: Placed = []
+
+    def place(module: nn.Module, *_: Any) -> nn.Module:
+        made.append(weakref.ref(module))
+        return module
+
+    monkeypatch.setattr(evaluation, "place", place)
+    failed, _ = predict_all([_resolve("py:failing:Failing"), make_model("a")], images, HOW)
+    gc.collect()
+    assert len(made) == 2 and [module() for module in made] == [None, None]
+    assert isinstance(failed, ValueError)
+    assert "in forward" in "".join(traceback.format_exception(failed))
+
+
 def test_an_image_that_cannot_be_read_leaves_nothing(
     make_model: MakeModel, images: ImageSet
 ) -> None:
@@ -228,7 +316,7 @@ def test_classes_in_another_order(make_model: MakeModel, images: ImageSet, tmp_p
     straight = make_model("a")
     turned = tmp_path / "turned"
     _save_turned(straight, turned)
-    (model,) = _resolved(turned)
+    model = _resolve(turned)
     a, b = predict_all([straight, model], images, HOW)
     assert isinstance(a, Predictions) and isinstance(b, Predictions)
     np.testing.assert_array_equal(a.pred, b.pred)
@@ -250,7 +338,7 @@ def _save_turned(model: Model, folder: Path) -> None:
     )  # fmt: skip
 
 
-def _resolved(folder: Path) -> list[Model]:
-    from kt_cli.zoo.names import resolve
+def _resolve(reference: object) -> Model:
+    from kt_cli.zoo.names import single
 
-    return resolve([str(folder)])
+    return single(str(reference))
