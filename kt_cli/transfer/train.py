@@ -203,6 +203,7 @@ class _State:
         self._started = time.perf_counter()
         if loop.checkpoint is not None:
             self._restore(loop.checkpoint)
+        _begin_momentum(optimizer)
 
     def add(self, epoch: int, loss: Tensor, sums: Tensor) -> None:
         self._losses[self.update] += loss.detach()
@@ -301,3 +302,17 @@ class _State:
         self.epoch, self.update = about["epoch"], about["update"]
         self._seconds, self._waited = about["seconds"], about["waited"]
         self._started = time.perf_counter()
+
+
+def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Momentum from zero, which is the same as SGD's own first step.
+
+    Fused SGD would leave it uninitialised where the scaler skips that step, and refuses parameters
+    that get their first gradient later.
+    """
+    for group in optimizer.param_groups:
+        if group.get("momentum"):
+            for parameter in group["params"]:
+                optimizer.state[parameter].setdefault(
+                    "momentum_buffer", torch.zeros_like(parameter)
+                )
