@@ -297,6 +297,8 @@ class _State:
                 i, _, what = rest.partition(".")
                 moments.setdefault(int(i), {})[what] = value
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
+        for parameter, values in self._optimizer.state.items():
+            values.update({k: _laid_out(v, parameter) for k, v in values.items()})
         if about["scaler"]:
             self.scaler.load_state_dict(about["scaler"])
         self.epoch, self.update = about["epoch"], about["update"]
@@ -316,3 +318,10 @@ def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
                 optimizer.state[parameter].setdefault(
                     "momentum_buffer", torch.zeros_like(parameter)
                 )
+
+
+def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """A moment in the memory format of its parameter: fused optimizers go through both at once."""
+    if value.shape != parameter.shape:
+        return value  # a count
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 
 from kt_cli.spec import PretrainSpec
 from kt_cli.transfer import pretrain
+from kt_cli.transfer.checkpoint import Checkpoint
 from kt_cli.transfer.train import Loop, Order, fit
-from tests.transfer.toys import CLASSES, N, assert_near, make_views, prepare, state
+from tests.transfer.toys import CLASSES, N, assert_near, assert_same, make_views, prepare, state
 
 ORDER = Order(n=N, epochs=3, batch_size=16, micro_batch=8, seed=0)
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -74,6 +76,31 @@ def test_an_overflow_in_the_first_updates_costs_these_updates_alone(
             assert torch.equal(skipped[name], start[name]), name
             assert not torch.equal(value, start[name]), name
     assert_near(module.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("amp", ["", "bfloat16", "float16"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_what_was_stopped_goes_on_to_the_same_bits(
+    tmp_path: Path, amp: str, optimizer: str, channels_last: bool
+) -> None:
+    """In every memory format; with the scale that half precision came to."""
+    wanted, overflows = convolutional(channels_last), int(amp == "float16")
+    run(wanted, amp, optimizer, overflows)
+    for stop in (1, 2, 4, 9):
+        kept = Checkpoint(tmp_path / f"{stop}", seconds=0)
+
+        def interrupt(updates: int, stop: int = stop) -> None:
+            if updates == stop:
+                raise InterruptedError
+
+        with pytest.raises(InterruptedError):
+            run(convolutional(channels_last), amp, optimizer, overflows, checkpoint=kept,
+                after_update=interrupt)  # fmt: skip
+        module = convolutional(channels_last)
+        # Stopped before the first update was kept, it is done again.
+        run(module, amp, optimizer, overflows if stop == 1 else 0, checkpoint=kept)
+        assert_same(module.state_dict(), wanted.state_dict())
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
