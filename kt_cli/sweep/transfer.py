@@ -29,7 +29,7 @@ from kt_cli.sweep.sharing import keep_targets
 from kt_cli.transfer import checkpoint, guard, keeping, methods, normalisation, teachers
 from kt_cli.transfer.cards import transfer_card
 from kt_cli.transfer.distil import Curve
-from kt_cli.transfer.interpolation import copied
+from kt_cli.transfer.interpolation import copied, load
 from kt_cli.transfer.outcome import flips_by_class, transfer_outcome
 from kt_cli.transfer.targets import Opened
 from kt_cli.transfer.train import NotFinite, memory_exhausted
@@ -185,9 +185,9 @@ class _Transfer:
         end = copied(module)
         if all(torch.equal(start[name], end[name]) for name in names):
             return 0.0
-        module.load_state_dict({**start, **{name: end[name] for name in names}})
+        load(module, {**start, **{name: end[name] for name in names}})
         found = self._evaluate(module).accuracy - before.accuracy
-        module.load_state_dict(end)
+        load(module, end)
         return found
 
     def _guarded(self, module: nn.Module, start: Mapping[str, torch.Tensor]) -> guard.Choice:

@@ -15,7 +15,7 @@ from kt_cli.spec import TransferSpec
 from kt_cli.transfer import methods, normalisation
 from kt_cli.transfer.checkpoint import Checkpoint
 from kt_cli.transfer.contrast import Contrast
-from kt_cli.transfer.interpolation import SlowWeights, copied
+from kt_cli.transfer.interpolation import SlowWeights, copied, load
 from kt_cli.transfer.methods import Lesson
 from kt_cli.transfer.targets import Targets
 from kt_cli.transfer.train import Loop, OnEpoch, Order, Record, fit
@@ -113,7 +113,7 @@ def distil(
     finally:
         tap.close()
     if slow is not None:
-        student.load_state_dict(slow.weights.state)
+        load(student, slow.weights.state)
     if spec.bn == "recompute":
         normalisation.recompute(student, views, prepare)
     return Curve.of(record)
@@ -137,7 +137,7 @@ class _Slow:
                 self.weights.state[name].copy_(value)
         self.weights.after_update(self._student, updates)
         if self._compat and updates % self._epoch == 0:
-            self._student.load_state_dict(self.weights.state)
+            load(self._student, self.weights.state)
 
 
 def _contrast(student: nn.Module, teacher_width: int, views: Views, spec: TransferSpec) -> Contrast:

@@ -18,7 +18,7 @@ from kt_cli.complementarity.evaluate import Evaluator
 from kt_cli.complementarity.predictions import Predictions
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
-from kt_cli.transfer.interpolation import State, between
+from kt_cli.transfer.interpolation import State, between, load
 from kt_cli.transfer.normalisation import statistics
 
 ALPHAS = tuple(i / 10 for i in range(1, 11))
@@ -84,14 +84,14 @@ def choose(
     predicted: list[list[NDArray[np.integer]]] = [[] for _ in states]
     for (images,) in batches(judge.images, [evaluator.geometry.transform()], BATCH):
         for state, found in zip(states, predicted, strict=True):
-            evaluator.module.load_state_dict(state())
+            load(evaluator.module, state())
             found.append(evaluator(images).argmax(dim=1).cpu().numpy())
     scores = [score(judge.before, judge.right(np.concatenate(found))) for found in predicted]
     best = int(np.argmax(scores))
     if scores[best] <= 0:
-        evaluator.module.load_state_dict(dict(start))
+        load(evaluator.module, start)
         return Choice(0.0, 0.0, len(judge.images))
-    evaluator.module.load_state_dict(states[best]())
+    load(evaluator.module, states[best]())
     return Choice(ALPHAS[best], 100 * scores[best], len(judge.images))
 
 
@@ -106,7 +106,7 @@ def _at(
     names = statistics(module)
     if not names:
         return lambda: between(start, end, alpha)
-    module.load_state_dict(between(start, end, alpha))
+    load(module, between(start, end, alpha))
     restore_statistics(module)
     kept = {name: v.clone() for name, v in module.state_dict().items() if name in names}
     return lambda: {**between(start, end, alpha), **kept}

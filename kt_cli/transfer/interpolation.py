@@ -19,6 +19,27 @@ def copied(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
+def load(module: nn.Module, state: State) -> None:
+    """Give the module a state: the one place where the weights of a model in use are replaced.
+
+    Raises:
+        RuntimeError: it is of another module.
+    """
+    module.load_state_dict(dict(state))
+    forget(module)
+
+
+def forget(module: nn.Module) -> None:
+    """Let go of what a module in evaluation mode remembers of the weights that it had.
+
+    LeViT and its kin (TinyViT, EfficientFormer, EfficientViT) look their attention biases up once
+    and then answer with these, whatever is loaded.
+    """
+    if not module.training:
+        module.train()
+        module.eval()
+
+
 class SlowWeights:
     """θ_slow ← τ θ_slow + (1 − τ) θ every N updates, from θ₀ (momentum-based continual learning).
 

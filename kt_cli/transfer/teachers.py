@@ -14,7 +14,7 @@ from kt_cli.spec import TransferSpec
 from kt_cli.transfer import normalisation
 from kt_cli.transfer.checkpoint import Checkpoint
 from kt_cli.transfer.distil import Curve, distil
-from kt_cli.transfer.interpolation import copied, mean
+from kt_cli.transfer.interpolation import copied, load, mean
 from kt_cli.transfer.keeping import Keeping
 from kt_cli.transfer.targets import Asking, Opened, Source, Targets
 from kt_cli.transfer.train import OnEpoch
@@ -81,11 +81,11 @@ def _soup(course: Course) -> list[Curve]:
     """Each from the student before transfer; then the mean of their weights."""
     start, curves, parts = copied(course.module), [], []
     for turn, teacher in enumerate(course.teachers):
-        course.module.load_state_dict(start)
+        load(course.module, start)
         curves.append(_train(course, course.student, [teacher], turn))
         parts.append(copied(course.module))
         course.after_step(course.module)
-    course.module.load_state_dict(mean(parts))
+    load(course.module, mean(parts))
     if course.spec.bn == "recompute":
         prepare = preprocess(course.data_config, course.views.device)
         normalisation.recompute(course.module, course.views, prepare)

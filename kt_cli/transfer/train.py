@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kt_cli.data.views import Views, seed_of
 from kt_cli.errors import KtError
 from kt_cli.transfer.checkpoint import Checkpoint
+from kt_cli.transfer.interpolation import forget
 from kt_cli.transfer.normalisation import set_training
 
 Prepare = Callable[[Tensor], Tensor]
@@ -290,6 +291,7 @@ class _State:
         with torch.no_grad():
             for name, value in mine.items():
                 value.copy_(tensors[name])
+        forget(self._module)
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             kind, _, rest = name.partition(".")
