@@ -22,18 +22,20 @@ from kt_cli.errors import DataError, WriteError, first_line
 from kt_cli.files import cache_folder
 
 PREDICTIONS, CLASSES = "predictions", "classes"
-CANONICAL, TARGETS = "canonical", "targets"
+CANONICAL, TARGETS, CONTENTS = "canonical", "targets", "contents"
 UNFINISHED = "unfinished"  # what a writer has not finished: it is at work, or was killed
 SUFFIXES = {
     PREDICTIONS: "parquet",
     CLASSES: "parquet",
     CANONICAL: "npy",
     TARGETS: "safetensors",
+    CONTENTS: "parquet",
 }
 KINDS = (*SUFFIXES, UNFINISHED)
 COLUMNS = {
     PREDICTIONS: ("id", "label", "pred", "confidence", "label_prob", "top5"),
     CLASSES: ("id", "vectors"),
+    CONTENTS: ("digest",),
 }
 # Tensors of targets in each of their two forms, all logits or the most probable classes.
 PARTITION = {"label_prob", "confidence", "right"}

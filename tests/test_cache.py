@@ -64,6 +64,12 @@ def targets(number: int, form: str = "logits", views: int = 4, without: str = ""
     return path
 
 
+def contents(number: int) -> Path:
+    path = cache.root() / "contents" / f"{number:024x}.parquet"
+    arrays.write(path, {"digest": np.zeros((4, 16), np.uint8)}, {"data": "birds"})
+    return path
+
+
 def unfinished(number: int, hours: float = 0) -> Path:
     path = cache.root() / "predictions" / f".{number:024x}.parquet.0123456789ab.tmp"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +115,7 @@ def test_entries_say_what_they_are() -> None:
 
 @pytest.mark.parametrize("kind", cache.KINDS)
 def test_entries_of_one_kind(kind: str) -> None:
-    predictions(1, "a"), classes(2), canonical(3), targets(5), unfinished(4)
+    predictions(1, "a"), classes(2), canonical(3), targets(5), contents(6), unfinished(4)
     assert [entry.kind for entry in cache.entries(kind)] == [kind]
 
 
@@ -122,7 +128,14 @@ def test_files_of_others_are_no_entries() -> None:
 
 
 def test_an_unreadable_file_is_an_entry_that_says_so() -> None:
-    for path in (predictions(1, "a"), classes(2), canonical(3), targets(4), targets(5, "topk")):
+    for path in (
+        predictions(1, "a"),
+        classes(2),
+        canonical(3),
+        targets(4),
+        targets(5, "topk"),
+        contents(6),
+    ):
         path.write_bytes(path.read_bytes()[:20])
         found = entry_of(path)
         assert found.fault and found.about == {} and found.rows is None and found.bytes == 20

@@ -33,6 +33,7 @@ class Kind(str, Enum):
     classes = "classes"
     canonical = "canonical"
     targets = "targets"
+    contents = "contents"
     unfinished = "unfinished"
 
 
@@ -56,6 +57,8 @@ def cache() -> None:
     predictions: what models say about images; classes: class embeddings;
 
     canonical: decoded training images; targets: what models say about their views;
+
+    contents: digests of images, so that only what changed is read again;
 
     unfinished: being written, or left by a killed process.
     """

@@ -160,11 +160,12 @@ def _runs(specs: Sequence[PretrainSpec], images: DataSpec) -> list[Run]:
     from kt_cli.data.sources import training_id
     from kt_cli.sweep.plan import starting_point
 
-    return [
-        Run("pretrain", starting_point(spec), training_id(images.part(spec.fraction)), spec,
-            images, out=spec.name)
-        for spec in specs
-    ]  # fmt: skip
+    with screen.progress() as progress:
+        return [
+            Run("pretrain", starting_point(spec),
+                training_id(images.part(spec.fraction), progress), spec, images, out=spec.name)
+            for spec in specs
+        ]  # fmt: skip
 
 
 def _train(runs: Sequence[Run], output: Path, overwrite: bool) -> None:

@@ -172,9 +172,13 @@ class Session:
             classes.require_classes(self.models, data.classes, images.source, data.eval.select)
             if transfers:
                 self._require_possible(data)
+            with screen.progress() as progress:
+                settings = self.spec.transfers() if transfers else []
+                known = Images.of(data, settings, progress)
+                zoo_ids = self._zoo_ids(progress)
             self._planner = Planner(
-                self.spec, self.folder, self.models, Images.of(data), self._zoo_ids(),
-                self.retry_failed, screen.skipped_part,
+                self.spec, self.folder, self.models, known, zoo_ids, self.retry_failed,
+                screen.skipped_part,
             )  # fmt: skip
         return self._planner
 
@@ -188,13 +192,13 @@ class Session:
             if settings.guarded:
                 require_images(data.guard)
 
-    def _zoo_ids(self) -> list[str]:
+    def _zoo_ids(self, progress: Progress) -> list[str]:
         from kt_cli.data.sources import training_id
         from kt_cli.sweep.plan import labelled
 
         assert self.spec.data is not None
         images = labelled(self.spec.data)
-        return [training_id(images.part(entry.fraction)) for entry in self.spec.zoo]
+        return [training_id(images.part(entry.fraction), progress) for entry in self.spec.zoo]
 
     def _do(self, stage: Stage, progress: Progress) -> None:
         from kt_cli.sweep.execute import LocalStage, run_inline

@@ -311,7 +311,8 @@ def _run(
     options.warn_of_empty_classes(opened.eval)
     load.require_weights(models)
     beforehand.warn_if_short(spec.settled, len(opened.training()))
-    data_id = opened.transfer_id(spec.guarded)
+    with screen.progress() as progress:
+        data_id = opened.transfer_id(spec.guarded, progress)
     run = Run("transfer", tuple(models), data_id, spec, images)
     target = output or Path("students") / _folder_name(models, spec.method, run.id)
     run = replace(run, out=target.absolute().name)

@@ -18,7 +18,6 @@ Classes are integers, or names that are looked up among the data's.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from kt_cli.complementarity.matching import (
     require_once,
     row_order,
 )
-from kt_cli.data.images import ImageSet
+from kt_cli.data.images import ImageSet, listing
 from kt_cli.errors import DataError
 from kt_cli.zoo.own import natural
 from kt_cli.zoo.timm_labels import described
@@ -224,15 +223,13 @@ def images_of(paths: Sequence[Path]) -> ImageSet:
         DataError: as `common_images`, or a file cannot be read.
     """
     ids, labels, classes = common_images([read_external(path) for path in paths])
-    state = hashlib.blake2b("\n".join([*classes, "", *ids]).encode(), digest_size=8)
-    state.update(labels.tobytes())
     return ImageSet(
         name="predictions",
         classes=classes,
         ids=ids,
         labels=labels,
         read=_no_image,
-        fingerprint=f"predictions-{state.hexdigest()}",
+        origin=listing("predictions", classes, ids, labels),
     )
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kt_cli.data.images import ImageSet, Split
+from kt_cli.data.contents import Digests, of_bytes
+from kt_cli.data.images import ImageSet, Split, listing
 from kt_cli.data.subsets import Indices, stratified
+from kt_cli.progress import Progress
 from kt_cli.spec import DataSpec
 
 SPLIT_SEED = 0
@@ -29,17 +30,23 @@ def _digit(i: int) -> Image.Image:
     return Image.fromarray(_pixels()[0][i]).convert("RGB")
 
 
+def _contents(indices: Indices, progress: Progress) -> Digests:
+    return of_bytes(_pixels()[0][i].tobytes() for i in indices)
+
+
 def digits(spec: DataSpec, split: Split) -> ImageSet:
     """A fixed stratified half for training, the other for evaluation."""
-    pixels, labels = _pixels()
-    content = hashlib.blake2b(pixels.tobytes() + labels.tobytes(), digest_size=8).hexdigest()
+    labels = _pixels()[1]
+    classes = tuple(str(digit) for digit in range(10))
+    ids = [f"digit-{i:04d}" for i in range(len(labels))]
     every = ImageSet(
         name="digits",
-        classes=tuple(str(digit) for digit in range(10)),
-        ids=[f"digit-{i:04d}" for i in range(len(labels))],
+        classes=classes,
+        ids=ids,
         labels=labels,
         read=_digit,
-        fingerprint=f"digits-{content}",
+        origin=listing("digits", classes, ids, labels),
+        contents=_contents,
     )
     train = stratified(labels, 0.5, SPLIT_SEED)
     return every.subset(train if split == "train" else np.setdiff1d(np.arange(len(labels)), train))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from functools import lru_cache, partial
@@ -11,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kt_cli.data.images import NO_LABEL, ImageSet, Names, Split, as_rgb, sample
+from kt_cli.data.contents import Digests, of_files
+from kt_cli.data.images import NO_LABEL, ImageSet, Names, Split, as_rgb, listing
 from kt_cli.data.labels import EXTENSIONS, class_map, ground_truth
 from kt_cli.data.subsets import Indices
 from kt_cli.errors import DataError
+from kt_cli.progress import Progress
 from kt_cli.spec import HOW_TO_NAME_DATA, DataSpec
 from kt_cli.zoo.own import natural
 
@@ -22,8 +23,6 @@ SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "validation", "valid", "test"),
 }
-# Sizes tell a changed file from its name's twin, but 1.3 million stats take minutes on NFS.
-STAT_ALL_UP_TO = 200_000
 ENDINGS = tuple(EXTENSIONS)
 
 
@@ -129,7 +128,8 @@ def _images(
         ids=names,
         labels=labels,
         read=partial(_read_file, root, names),
-        fingerprint=_folder_fingerprint(root, classes, names, labels),
+        origin=listing("folder", classes, names, labels),
+        contents=partial(_contents, root, names),
     )
 
 
@@ -143,17 +143,8 @@ def _image_files(folder: Path) -> list[str]:
     return found
 
 
-def _folder_fingerprint(
-    root: Path, classes: Sequence[str], ids: Sequence[str], labels: Indices
-) -> str:
-    state = hashlib.blake2b("\n".join(classes).encode("utf-8", "surrogateescape"), digest_size=8)
-    state.update("\n".join(ids).encode("utf-8", "surrogateescape"))
-    state.update(labels.tobytes())
-    sizes = [(root / ids[i]).stat().st_size for i in sample(len(ids), STAT_ALL_UP_TO)]
-    state.update(np.asarray(sizes, np.int64).tobytes())
-    for i in sample(len(ids)):
-        state.update((root / ids[i]).read_bytes())
-    return f"folder-{state.hexdigest()}"
+def _contents(root: Path, ids: Names, indices: Indices, progress: Progress) -> Digests:
+    return of_files(root, ids.take(indices), progress)
 
 
 def _read_file(root: Path, ids: Sequence[str], i: int) -> Image.Image:

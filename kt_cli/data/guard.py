@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from kt_cli.data.images import ImageSet
-from kt_cli.data.sources import training_id
+from kt_cli.data.sources import open_data
 from kt_cli.errors import UsageError
 from kt_cli.spec import DataSpec, Model
 from kt_cli.zoo.own import card_extra
@@ -38,8 +38,10 @@ def unseen_after(spec: DataSpec, start: Sequence[Model]) -> float:
 
 def _card_on_same_images(model: Model, spec: DataSpec) -> dict[str, Any] | None:
     card = card_extra(model)
-    same = card and _base(str(card.get("train_data", ""))) == _base(training_id(spec))
-    return card if same else None
+    if not card:
+        return None
+    origin = open_data(spec, training=True).training().origin
+    return card if str(card.get("train_data", "")).split("/")[0] == origin else None
 
 
 def require_guard(spec: DataSpec, guard: ImageSet | None, student: Model, force: bool) -> None:
@@ -76,8 +78,3 @@ def require_images(guard: ImageSet | None) -> None:
             "the guard needs images that the student never trained on",
             "Name them with --guard-data; or train the student with kt pretrain --guard-share 0.1.",
         )
-
-
-def _base(fingerprint: str) -> str:
-    """The data set of a subset's fingerprint."""
-    return fingerprint.split("/")[0]

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from kt_cli.data.contents import Digests, keep_set, kept_set
 from kt_cli.data.subsets import Indices
+from kt_cli.errors import DataError
+from kt_cli.progress import Progress, silent
 
 Split = Literal["train", "val"]
-SAMPLED = 256
+Contents = Callable[[Indices, Progress], Digests]
 NO_LABEL = -1
 
 
@@ -54,12 +57,22 @@ class Names(Sequence[str]):
 
     def take(self, indices: Indices) -> Names:
         """The strings at `indices`, all from 0 on, in that order."""
-        ends = np.cumsum(np.append(0, np.diff(self._ends)[indices]))
+        ends = np.cumsum(np.append(0, np.diff(self._ends)[indices]), dtype=np.int64)
         return Names(b"".join(self._pieces(indices)), ends)
+
+    @property
+    def framed(self) -> tuple[bytes, bytes]:
+        """All strings, and where each ends: equal only for equal strings."""
+        return self._text, self._ends.tobytes()
 
     def _pieces(self, indices: Indices) -> Iterator[bytes]:
         starts, ends = self._ends[:-1][indices].tolist(), self._ends[1:][indices].tolist()
         return (self._text[start:end] for start, end in zip(starts, ends, strict=True))
+
+
+def no_contents(indices: Indices, progress: Progress) -> Digests:
+    """For images that are not there."""
+    return np.empty((len(indices), 0), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -72,11 +85,13 @@ class ImageSet:
         ids: n identifiers, unique: file names relative to the split, or numbers.
         labels: (n,) int64 in [0, C), or all NO_LABEL.
         read: gives the i-th image in RGB; raises DataError where it cannot be decoded.
-        fingerprint: hash over classes, ids, labels and what tells changed images.
+        origin: `listing` of the set that this is a part of.
         valid: (n, k) int32 labels that count as right, padded with −1, where there are several
             (ReaL); `labels` then only says which class an image counts for.
         select: for each class its index among the outputs of a model that has more
             (--valid-labels).
+        contents: digests of the images at some indices, (m, 16); reads those that are not
+            remembered.
     """
 
     name: str
@@ -84,12 +99,66 @@ class ImageSet:
     ids: Sequence[str]
     labels: Indices
     read: Callable[[int], Image.Image]
-    fingerprint: str
+    origin: str
     valid: NDArray[np.int32] | None = None
     select: tuple[int, ...] | None = None
+    contents: Contents = no_contents
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of the images: classes, ids, what is right, and what each image holds."""
+        found = _hash(
+            repr(self.select).encode(),
+            *_names(self.ids).framed,
+            self.labels.tobytes(),
+            b"" if self.valid is None else self.valid.tobytes(),
+            self._digests.tobytes(),
+        )
+        fingerprint = f"{self.origin}/{found}"
+        keep_set(fingerprint, self.name, self._digests)
+        return fingerprint
+
+    @cached_property
+    def _digests(self) -> Digests:
+        return self.contents(np.arange(len(self)), silent)
+
+    def identify(self, progress: Progress) -> str:
+        """The fingerprint; tells how far it is with reading images that are not remembered."""
+        if "_digests" not in self.__dict__:
+            self.__dict__["_digests"] = self.contents(np.arange(len(self)), progress)
+        return self.fingerprint
+
+    def require_unchanged(self) -> None:
+        """Refuse images that are no longer those of `fingerprint`. Costs a look at each file.
+
+        Raises:
+            DataError: some were written since.
+        """
+        found = self.contents(np.arange(len(self)), silent)
+        if (found != self._digests).any():
+            raise DataError(
+                f"the images of {self.name} changed while they were in use: "
+                f"{self._differing(found, self._digests)}",
+                "Run the command again.",
+            )
+
+    def difference(self, fingerprint: str) -> str:
+        """What parts these images from those of another fingerprint."""
+        if fingerprint.split("/")[0] != self.origin:
+            return "other classes, files or labels"
+        kept = kept_set(fingerprint)
+        if kept is None or kept.shape != self._digests.shape:
+            return "other files, contents or labels"
+        return self._differing(kept, self._digests) or "other labels"
+
+    def _differing(self, some: Digests, others: Digests) -> str:
+        differ = np.flatnonzero((some != others).any(axis=1)).tolist()
+        if not differ:
+            return ""
+        return f"{len(differ):,} of {len(self):,} differ, first {self.ids[differ[0]]}"
 
     def right(self, pred: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Whether predicted classes (…, n) are right."""
@@ -113,16 +182,22 @@ class ImageSet:
 
     def subset(self, indices: Indices) -> ImageSet:
         """The images at `indices`, in that order."""
-        names = self.ids if isinstance(self.ids, Names) else Names.of(self.ids)
-        picked = hashlib.blake2b(indices.astype(np.int64).tobytes(), digest_size=8).hexdigest()
         return replace(
             self,
-            ids=names.take(indices),
+            ids=_names(self.ids).take(indices),
             labels=self.labels[indices],
             valid=None if self.valid is None else self.valid[indices],
             read=partial(_read_at, self.read, indices),
-            fingerprint=f"{self.fingerprint}/{picked}",
+            contents=partial(_contents_at, self.contents, indices),
         )
+
+
+def listing(
+    kind: str, classes: Sequence[str], ids: Sequence[str], labels: Indices, *more: str
+) -> str:
+    """Identity of a list of labelled images, whatever they hold."""
+    names = (Names.of(classes), _names(ids), Names.of(more))
+    return f"{kind}-{_hash(*(part for each in names for part in each.framed), labels.tobytes())}"
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -139,10 +214,22 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def sample(n: int, at_most: int = SAMPLED) -> range:
-    """Up to `at_most` indices, evenly over n: the images that a fingerprint looks at."""
-    return range(0, n, max(1, -(-n // at_most)))
-
-
 def _read_at(read: Callable[[int], Image.Image], indices: Indices, i: int) -> Image.Image:
     return read(int(indices[i]))
+
+
+def _contents_at(
+    contents: Contents, places: Indices, indices: Indices, progress: Progress
+) -> Digests:
+    return contents(places[indices], progress)
+
+
+def _names(names: Sequence[str]) -> Names:
+    return names if isinstance(names, Names) else Names.of(names)
+
+
+def _hash(*parts: bytes) -> str:
+    state = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        state.update(len(part).to_bytes(8, "big") + part)
+    return state.hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import re
 from collections import Counter
@@ -20,7 +19,7 @@ from kt_cli.data.class_names import imagenet_synsets
 from kt_cli.data.images import ImageSet
 from kt_cli.errors import DataError, first_line
 from kt_cli.spec import DataSpec
-from kt_cli.zoo.own import content, natural
+from kt_cli.zoo.own import natural
 
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
@@ -229,11 +228,7 @@ def _with_select(images: ImageSet, path: Path) -> ImageSet:
         )
     if twice := _twice(lines):
         raise DataError(f"{path} names the output {twice} twice")
-    return replace(
-        images,
-        select=tuple(map(int, lines)),
-        fingerprint=f"{images.fingerprint}/select-{content(path).hex()[:16]}",
-    )
+    return replace(images, select=tuple(map(int, lines)))
 
 
 def _with_valid(images: ImageSet, source: str) -> ImageSet:
@@ -241,8 +236,7 @@ def _with_valid(images: ImageSet, source: str) -> ImageSet:
     listed = _translated(images, _real_labels(images, source))
     width = max([1, *map(len, listed)])
     valid = np.array([[*labels, *[-1] * (width - len(labels))] for labels in listed], np.int32)
-    state = hashlib.blake2b(valid.tobytes(), digest_size=8).hexdigest()
-    marked = replace(images, valid=valid, fingerprint=f"{images.fingerprint}/real-{state}")
+    marked = replace(images, valid=valid)
     kept = np.flatnonzero((valid >= 0).any(axis=1))
     if not len(kept):
         raise DataError(f"{source} has no label for any image of {images.name}")

@@ -17,6 +17,7 @@ from kt_cli.data.labels import relabelled
 from kt_cli.data.subsets import stratified
 from kt_cli.data.timm_sets import timm_set
 from kt_cli.errors import DataError, UnknownName, unknown
+from kt_cli.progress import Progress, silent
 from kt_cli.spec import HOW_TO_NAME_DATA, DataSpec
 
 STREAMS = ("wds/", "tfds/")
@@ -35,10 +36,14 @@ class Data:
     def classes(self) -> tuple[str, ...]:
         return self.eval.classes
 
-    def transfer_id(self, guarded: bool = False) -> str:
-        """Fingerprint of all images that a transfer reads."""
-        guard = f"+{self.guard.fingerprint}" if guarded and self.guard is not None else ""
-        return f"{self.training().fingerprint}+{self.eval.fingerprint}{guard}"
+    def of_transfer(self, guarded: bool = False) -> list[ImageSet]:
+        """All images that a transfer reads: of training, evaluation and the guard."""
+        guard = [self.guard] if guarded and self.guard is not None else []
+        return [self.training(), self.eval, *guard]
+
+    def transfer_id(self, guarded: bool = False, progress: Progress = silent) -> str:
+        """Fingerprints of all images that a transfer reads."""
+        return "+".join(images.identify(progress) for images in self.of_transfer(guarded))
 
     def training(self) -> ImageSet:
         if self.train is None:
@@ -82,9 +87,9 @@ def open_data(spec: DataSpec, training: bool = False) -> Data:
     return Data(images, train, guard or left_out)
 
 
-def training_id(spec: DataSpec) -> str:
+def training_id(spec: DataSpec, progress: Progress = silent) -> str:
     """Fingerprint of the training images of `spec`."""
-    return open_data(spec, training=True).training().fingerprint
+    return open_data(spec, training=True).training().identify(progress)
 
 
 def _training_images(

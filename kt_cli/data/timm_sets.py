@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
+import time
 from collections.abc import Sequence
 from functools import partial
+from io import BytesIO
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from PIL import Image
 
-from kt_cli.data.images import ImageSet, Names, Split, as_rgb, sample
+from kt_cli.data import contents
+from kt_cli.data.contents import Digests
+from kt_cli.data.images import Contents, ImageSet, Names, Split, as_rgb, listing
 from kt_cli.data.subsets import Indices
 from kt_cli.errors import DataError, first_line
+from kt_cli.progress import Progress
 from kt_cli.spec import DataSpec
 
 
@@ -35,18 +41,15 @@ def timm_set(spec: DataSpec, split: Split) -> ImageSet | None:
     if labels.min(initial=0) < 0:
         raise DataError(f"{spec.source} has no labels in its split {split_name}")
     classes = _classes(dataset, labels)
-    state = hashlib.blake2b(labels.tobytes(), digest_size=8, person=b"kt-timm")
-    state.update("\n".join((spec.source, split_name, *classes)).encode())
-    read = partial(_read, dataset, spec.source)
-    for i in sample(len(labels)):
-        state.update(read(i).tobytes())
+    ids = Names.of(map(str, range(len(labels))))
     return ImageSet(
         name=spec.source,
         classes=classes,
-        ids=Names.of(map(str, range(len(labels)))),
+        ids=ids,
         labels=labels,
-        read=read,
-        fingerprint=f"timm-{state.hexdigest()}",
+        read=partial(_read, dataset, spec.source),
+        origin=listing("timm", classes, ids, labels, spec.source, split_name),
+        contents=_contents(dataset, f"{spec.source} {split_name}"),
     )
 
 
@@ -79,3 +82,48 @@ def _read(dataset: Any, source: str, i: int) -> Image.Image:
         return as_rgb(cast(Image.Image, dataset[i][0]))
     except Exception as error:
         raise DataError(f"cannot decode image {i} of {source}: {first_line(error)}") from error
+
+
+# --- what the images hold -----------------------------------------------------------------------
+
+
+def _contents(dataset: Any, name: str) -> Contents:
+    """Digests of files or encoded images where the source shows them, else of pixels."""
+    if hasattr(dataset, "reader"):
+        return partial(_of_hub, dataset.reader, name)
+    listed = getattr(dataset, "samples", None) or getattr(dataset, "imgs", None)
+    if listed is not None:
+        return partial(_of_files, Path(dataset.root), [str(path) for path, _ in listed])
+    return partial(_of_pixels, dataset, name)
+
+
+def _of_files(root: Path, paths: list[str], indices: Indices, progress: Progress) -> Digests:
+    names = [os.path.relpath(paths[i], root) for i in indices]
+    return contents.of_files(root, names, progress)
+
+
+def _of_hub(reader: Any, name: str, indices: Indices, progress: Progress) -> Digests:
+    """Of encoded images, remembered for as long as the files of the table stay as they are."""
+    now = time.time_ns()
+    files = [entry["filename"] for entry in getattr(reader.dataset, "cache_files", ())]
+    found = [contents.status_of(Path(file).stat()) for file in files]
+    table = np.frombuffer(contents.one(repr((files, found)).encode()) * 2, np.int64)
+    lasting = files and not any(contents.may_change_unseen(status, now) for status in found)
+
+    def read(i: int) -> tuple[bytes, contents.Status | None]:
+        with reader[int(indices[i])][0] as file:
+            inside = isinstance(file, BytesIO)
+            status = cast(contents.Status, tuple(table.tolist()))
+            return contents.one(file.read()), status if lasting and inside else None
+
+    statuses = np.broadcast_to(table, (len(indices), len(table)))
+    return contents.remembered(name, list(map(str, indices)), statuses, read, progress)
+
+
+def _of_pixels(dataset: Any, name: str, indices: Indices, progress: Progress) -> Digests:
+    """Of arrays that are in memory anyway; else images are decoded, each time."""
+    stored = getattr(dataset, "data", None)
+    if stored is not None and len(stored) == len(dataset):
+        return contents.of_bytes(np.asarray(stored[i]).tobytes() for i in indices)
+    images = (_read(dataset, name, int(i)) for i in indices)
+    return contents.of_bytes(repr(image.size).encode() + image.tobytes() for image in images)

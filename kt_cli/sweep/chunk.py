@@ -42,13 +42,13 @@ def finish(runs: Sequence[Run], folder: Path, progress: Progress = silent) -> li
     requeued and could not.
     """
     try:
-        for run in runs:
-            check_data(run)
+        check_data(runs[0])  # the others have the same images
         if runs[0].kind == "predict":
             found = predict_runs(runs, folder, progress)
         else:
             (run,) = runs
             found = [EXPERIMENTS[run.kind](run, folder, progress)]
+        check_data(runs[0])
     except (WriteError, subprocess.SubprocessError):
         raise
     except Exception as error:

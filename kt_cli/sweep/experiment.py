@@ -12,7 +12,7 @@ from torch import nn
 from kt_cli import schema
 from kt_cli.complementarity.predictions import evaluate
 from kt_cli.data.guard import unseen_after
-from kt_cli.data.sources import Data, open_data, training_id
+from kt_cli.data.sources import Data, open_data
 from kt_cli.data.views import canonical, canonical_path, preprocess
 from kt_cli.device import Meter, pick_device
 from kt_cli.errors import DataError
@@ -140,16 +140,28 @@ def _training_images(run: Run) -> tuple[DataSpec, float, int] | None:
 def check_data(run: Run) -> None:
     """Refuse to run on other images than the ones that the run was planned for.
 
+    For before a run and for after it, since what was read meanwhile must be the same, too.
+
     Raises:
         DataError: the images changed since.
     """
-    if run.kind == "pretrain":
-        assert isinstance(run.settings, PretrainSpec)
-        found = training_id(run.data.part(run.settings.fraction))
-    elif run.kind == "transfer":
-        assert isinstance(run.settings, TransferSpec)
-        found = open_data(run.data, training=True).transfer_id(run.settings.guarded)
+    settings = run.settings
+    if isinstance(settings, PretrainSpec):
+        data = open_data(run.data.part(settings.fraction), training=True)
+        sets = [data.training()]
+    elif isinstance(settings, TransferSpec):
+        data = open_data(run.data, training=True)
+        sets = data.of_transfer(settings.guarded)
     else:
-        found = open_data(run.data).eval.fingerprint
-    if found != run.data_id:
-        raise DataError(f"the images of {run.data.source} changed", "Start the sweep again.")
+        data = open_data(run.data)
+        sets = [data.eval]
+    for images, planned in zip(sets, run.data_id.split("+"), strict=True):
+        if images.fingerprint != planned:
+            raise DataError(
+                f"the images of {images.name} changed since the run was planned: "
+                f"{images.difference(planned)}",
+                "Start the sweep again.",
+            )
+    # Training images were decoded under their fingerprint; the others are read again and again.
+    for images in [each for each in sets if each is not data.train] or [data.eval]:
+        images.require_unchanged()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kt_cli.errors import DataError, unknown
+from kt_cli.progress import Progress, silent
 from kt_cli.spec import DataSpec, Model, PairsSpec, PretrainSpec, Run, TransferSpec
 from kt_cli.store import OK, OnSkip, Outcomes, read
 from kt_cli.sweep.config import SweepSpec
@@ -74,11 +75,15 @@ class Images:
     classes: int = 0
 
     @classmethod
-    def of(cls, data: Data) -> Images:
-        if data.train is None:
-            return cls(data.eval.fingerprint, classes=len(data.classes))
-        return cls(data.eval.fingerprint, data.transfer_id(), data.transfer_id(guarded=True),
-                   len(data.train), len(data.classes))  # fmt: skip
+    def of(
+        cls, data: Data, transfers: Sequence[TransferSpec], progress: Progress = silent
+    ) -> Images:
+        """Of `data`; only what evaluation and `transfers` use is read."""
+        guarded = {settings.guarded for settings in transfers}
+        ids = {each: data.transfer_id(each, progress) for each in guarded}
+        training = 0 if data.train is None else len(data.train)
+        return cls(data.eval.identify(progress), ids.get(False, ""), ids.get(True, ""),
+                   training, len(data.classes))  # fmt: skip
 
 
 class Planner:

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
+from kt_cli.data.contents import Digests, of_bytes
 from kt_cli.data.folders import class_folders
-from kt_cli.data.images import ImageSet, Names, as_rgb
+from kt_cli.data.images import Contents, ImageSet, Names, as_rgb, listing
 from kt_cli.data.sources import open_data
 from kt_cli.errors import DataError
+from kt_cli.progress import Progress, silent
 from kt_cli.spec import DataSpec
 
 WORDS = ["", "a", "über/x y.png", "日本.jpg", "bad\udcff.png", "🐈"]
@@ -116,6 +122,83 @@ def test_a_subset_keeps_what_belongs_to_its_images() -> None:
     assert part.empty_classes == ["class 2", "class 3"] and whole.empty_classes == ["class 3"]
     prints = {whole.subset(np.array(i)).fingerprint for i in ([0], [1], [0, 1], [1, 0])}
     assert len(prints | {whole.fingerprint}) == 5
+
+
+# --- identity -----------------------------------------------------------------------------------
+
+
+def holding(values: list[bytes], asked: list[int] | None = None) -> Contents:
+    def contents(indices: NDArray[np.int64], progress: Progress) -> Digests:
+        if asked is not None:
+            asked.extend(indices.tolist())
+        return of_bytes(values[i] for i in indices)
+
+    return contents
+
+
+def test_the_fingerprint_is_of_all_that_counts() -> None:
+    values = [b"a", b"b", b"c"]
+    images = replace(made_up([0, 2, 1], valid=[[0], [2], [1]]), contents=holding(values))
+    others = [
+        images,
+        replace(images, origin="another list"),
+        replace(images, ids=Names.of(["image 0", "image 1", "image 3"])),
+        replace(images, labels=np.array([0, 2, 2])),
+        replace(images, valid=np.array([[0], [2], [2]], np.int32)),
+        replace(images, select=(0, 1, 2)),
+        replace(images, select=(1, 0, 2)),
+        *(
+            replace(images, contents=holding([*values[:i], b"x", *values[i + 1 :]]))
+            for i in range(3)
+        ),
+    ]
+    assert len({each.fingerprint for each in others}) == len(others)
+    again = replace(images, name="moved", contents=holding(list(values)))
+    assert again.fingerprint == images.fingerprint
+    assert images.subset(np.arange(3)).fingerprint == images.fingerprint
+
+
+def test_names_are_not_run_together() -> None:
+    prints = {listing("k", names, ids, np.array([0, 0])) for names, ids in (
+        (["a"], ["b", "c"]), (["a"], ["b\nc", ""]), (["a", "b"], ["c"]), (["ab"], ["c"]),
+    )}  # fmt: skip
+    assert len(prints) == 4
+
+
+def test_a_subset_reads_only_its_own_images() -> None:
+    asked: list[int] = []
+    images = replace(made_up([0] * 20), contents=holding([b"%d" % i for i in range(20)], asked))
+    part = images.subset(np.arange(0, 20, 2)).subset(np.array([3, 1]))
+    assert not asked  # nothing before it is asked for
+    print_ = part.fingerprint
+    assert asked == [6, 2] and part.fingerprint == print_ and asked == [6, 2]
+    assert print_ == images.subset(np.array([6, 2])).fingerprint
+
+
+def test_images_that_change_in_use_are_named() -> None:
+    values = [b"%d" % i for i in range(1500)]
+    images = replace(made_up([0] * 1500), contents=holding(values))
+    images.identify(silent)
+    images.require_unchanged()
+    values[700:] = [b"x"] * 800
+    with pytest.raises(
+        DataError, match=r"made up changed .*: 800 of 1,500 differ, first image 700"
+    ):
+        images.require_unchanged()
+    values[700:] = [b"%d" % i for i in range(700, 1500)]
+    images.require_unchanged()
+
+
+def test_what_parts_two_fingerprints() -> None:
+    images = replace(made_up([0, 1, 2]), contents=holding([b"a", b"b", b"c"]))
+    planned = images.fingerprint
+    now = replace(images, contents=holding([b"a", b"x", b"c"]))
+    assert now.difference(planned) == "1 of 3 differ, first image 1"
+    assert replace(images, select=(2, 1, 0)).difference(planned) == "other labels"
+    assert images.subset(np.array([0, 1])).difference(planned) == "other files, contents or labels"
+    assert replace(images, origin="g").difference(planned) == "other classes, files or labels"
+    shutil.rmtree(os.environ["KT_CACHE"])
+    assert now.difference(planned) == "other files, contents or labels"
 
 
 # --- pixels -------------------------------------------------------------------------------------

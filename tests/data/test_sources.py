@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import io
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
+from kt_cli.data import contents
 from kt_cli.data.class_names import readable
 from kt_cli.data.folders import class_folders
 from kt_cli.data.guard import leave_out_guards
@@ -17,17 +22,22 @@ from kt_cli.errors import DataError, UnknownName
 from kt_cli.spec import DataSpec, Model
 
 
-@pytest.fixture(autouse=True)
-def fresh() -> None:
+def forget() -> None:
+    """As another process."""
     open_data.cache_clear()
     class_folders.cache_clear()
 
 
-def make_folder(root: Path, classes: dict[str, int]) -> Path:
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    forget()
+
+
+def make_folder(root: Path, classes: dict[str, int], ending: str = "png") -> Path:
     for name, count in classes.items():
         (root / name).mkdir(parents=True)
         for i in range(count):
-            Image.new("RGB", (20, 10), (i, 0, 0)).save(root / name / f"img{i}.png")
+            Image.new("RGB", (20, 10), (i, 0, 0)).save(root / name / f"img{i}.{ending}")
     return root
 
 
@@ -105,6 +115,58 @@ def test_other_content_of_the_same_size_changes_the_fingerprint(tmp_path: Path) 
     assert len(prints) == 4
 
 
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that are read, below the folder of their split."""
+    found: list[str] = []
+    real = contents._read
+
+    def counted(path: str) -> Any:
+        found.append("/".join(Path(path).parts[-3:]))
+        return real(path)
+
+    monkeypatch.setattr(contents, "_read", counted)
+    monkeypatch.setattr(contents, "GRAIN", -(10**15))
+    return found
+
+
+def test_every_image_counts(tmp_path: Path) -> None:
+    """Rewritten in place with equal sizes, whichever of many it is."""
+    root = make_folder(tmp_path / "val", {"a": 300, "b": 300}, "bmp").parent
+    prints = set()
+    for i in (None, 0, 1, 7, 299):
+        if i is not None:
+            path = tmp_path / "val" / "b" / f"img{i}.bmp"
+            before = path.stat()
+            ImageOps.invert(Image.open(path)).save(path)
+            assert path.stat().st_size == before.st_size
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        forget()
+        prints.add(open_data(DataSpec(str(root))).eval.fingerprint)
+    assert len(prints) == 5
+
+
+def test_only_the_images_of_a_run_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path / "train", {"a": 50, "b": 50})
+    make_folder(tmp_path / "val", {"a": 40, "b": 40})
+    read = reads(monkeypatch)
+    spec = DataSpec(str(tmp_path), fraction=0.1, guard=0.2, limit=16)
+    data = open_data(spec, training=True)
+    assert not read  # opening is for looking
+    data.transfer_id()
+    sets = data.of_transfer()
+    assert [len(images) for images in sets] == [8, 16]
+    used = {f"{split}/{name}" for split, images in zip(("train", "val"), sets, strict=True)
+            for name in images.ids}  # fmt: skip
+    assert len(read) == 24 and set(read) == used
+    data.transfer_id(guarded=True)
+    assert data.guard is not None
+    assert set(read[24:]) == {f"train/{name}" for name in data.guard.ids} and len(read) == 44
+    forget()
+    larger = open_data(replace(spec, fraction=0.5), training=True)
+    larger.transfer_id(guarded=True)
+    assert len(read) == 44 + 40 - 8  # of the larger part only what is new
+
+
 def test_names_that_count_as_equal_have_an_order(tmp_path: Path) -> None:
     make_folder(tmp_path, {"Cat": 1, "cat": 1, "1": 1, "01": 1, "x²": 1})
     assert open_data(DataSpec(str(tmp_path))).classes == ("01", "1", "Cat", "cat", "x²")
@@ -178,6 +240,53 @@ def test_timm_sources(tmp_path: Path) -> None:
         open_data(DataSpec("torch/cifar10", root=str(tmp_path)))
 
 
+def test_files_of_timm_sources_are_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_folder(tmp_path / "validation", {"a": 3, "b": 2})
+    read = reads(monkeypatch)
+    prints = []
+    for _ in range(2):
+        forget()
+        data = open_data(DataSpec("torch/image_folder", root=str(tmp_path), limit=4))
+        prints.append(data.eval.fingerprint)
+    assert len(read) == 4 and prints[0] == prints[1]
+
+
+class InMemory:
+    """As torchvision's small sets: pixels that lie there, or images that are made when asked."""
+
+    classes = ("cat", "dog")
+
+    def __init__(self, images: list[Image.Image], stored: bool) -> None:
+        self.images, self.targets = images, [0, 1] * (len(images) // 2)
+        if stored:
+            self.data = np.stack([np.asarray(image) for image in images])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        return self.images[i], self.targets[i]
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_every_pixel_in_memory_counts(monkeypatch: pytest.MonkeyPatch, stored: bool) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (300, 4, 4, 3), np.uint8)
+    prints = set()
+    for i in (None, 299, 1):
+        if i is not None:
+            pixels[i, 2, 2, 1] ^= 1
+        made = InMemory([Image.fromarray(each) for each in pixels], stored)
+        monkeypatch.setattr(
+            "timm.data.dataset_factory.create_dataset", lambda *_, made=made, **__: made
+        )
+        forget()
+        prints.add(open_data(DataSpec("torch/cifar10", root="here")).eval.fingerprint)
+    assert len(prints) == 3
+
+
 def test_synsets_get_their_words() -> None:
     assert readable(["n01440764", "n01443537"]) == ["tench", "goldfish"]
     assert readable(["cat", "n01440764"]) == ["cat", "n01440764"]
@@ -210,3 +319,55 @@ def test_hub_datasets_and_their_corrupt_images(
     (tmp_path / "dog" / "img0.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="image 1 of hfds/pets"):
         images.read(1)
+
+
+class Table(FakeHfds):
+    """The same from a table, whose rows hold the encoded images."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.asked: list[int] = []
+
+        class Rows(dict[str, Any]):
+            cache_files = ({"filename": str(root / "table.arrow")},)
+
+        self.dataset = Rows(label=[0, 1])
+
+    def __getitem__(self, i: int) -> tuple[object, int]:
+        self.asked.append(i)
+        return io.BytesIO(self.files[i].read_bytes()), i
+
+
+def test_tables_of_the_hub_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path, {"cat": 1, "dog": 1})
+    (tmp_path / "table.arrow").write_bytes(b"one")
+    monkeypatch.setattr(contents, "GRAIN", -(10**15))
+    asked, prints = [], []
+    for change in (None, None, b"two", None):
+        if change:
+            (tmp_path / "table.arrow").write_bytes(change)
+            Image.new("RGB", (20, 10), "red").save(tmp_path / "dog" / "img0.png")
+        table = Table(tmp_path)
+        monkeypatch.setattr(
+            "timm.data.dataset_factory.create_dataset", lambda *_, table=table, **__: table
+        )
+        forget()
+        prints.append(open_data(DataSpec("hfds/pets")).eval.fingerprint)
+        asked.append(len(table.asked))
+    assert asked == [2, 0, 2, 0]
+    assert prints[0] == prints[1] != prints[2] == prints[3]
+
+
+def test_files_beside_a_table_are_read_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_folder(tmp_path, {"cat": 1, "dog": 1})
+    monkeypatch.setattr(
+        "timm.data.dataset_factory.create_dataset", lambda *_, **__: FakeHfds(tmp_path)
+    )
+    prints = set()
+    for colour in ("red", "blue"):
+        Image.new("RGB", (20, 10), colour).save(tmp_path / "dog" / "img0.png")
+        forget()
+        prints.add(open_data(DataSpec("hfds/pets")).eval.fingerprint)
+    assert len(prints) == 2

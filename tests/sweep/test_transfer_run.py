@@ -396,7 +396,7 @@ class Net(nn.Module):
 
 
 def predicted(cache: Path) -> list[Path]:
-    return [path for path in cache.rglob("*") if path.is_file()]
+    return [path for path in cache.rglob("*") if path.is_file() and path.parent.name != "contents"]
 
 
 @pytest.fixture

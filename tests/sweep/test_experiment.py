@@ -1,0 +1,147 @@
+"""Images that change between plan, start and end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from kt_cli.data.folders import class_folders
+from kt_cli.data.sources import open_data
+from kt_cli.data.views import canonical, canonical_path
+from kt_cli.errors import DataError
+from kt_cli.spec import DataSpec, EvalSpec, Model, PretrainSpec, Run, TransferSpec
+from kt_cli.sweep import chunk
+from kt_cli.sweep.experiment import check_data
+from kt_cli.sweep.plan import Images
+
+MODEL = Model("m", "m", "m")
+
+
+def as_another_process() -> None:
+    open_data.cache_clear()
+    class_folders.cache_clear()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    as_another_process()
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 10), ("val", 150)):
+        for name in "ab":
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (4, 6, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i:03d}.bmp")
+    return tmp_path
+
+
+def invert(path: Path) -> None:
+    ImageOps.invert(Image.open(path)).save(path)
+
+
+def runs(root: Path) -> dict[str, Run]:
+    data = DataSpec(str(root), guard=0.2)
+    opened = open_data(data, training=True)
+    guarded = TransferSpec(method="kl-dp+guard")
+    return {
+        "predict": Run("predict", (MODEL,), opened.eval.fingerprint, EvalSpec(), data),
+        "transfer": Run("transfer", (MODEL,) * 2, opened.transfer_id(), TransferSpec(), data),
+        "guarded": Run("transfer", (MODEL,) * 2, opened.transfer_id(True), guarded, data),
+        "pretrain": Run(
+            "pretrain", (), opened.training().fingerprint, PretrainSpec("a", "m"), data
+        ),
+    }
+
+
+WHAT = {
+    "an evaluation image": ("val/b/149.bmp", {"predict", "transfer", "guarded"}),
+    "a training image": ("train", {"transfer", "guarded", "pretrain"}),
+    "an image of the guard": ("guard", {"guarded"}),
+}
+
+
+@pytest.mark.parametrize("what", WHAT)
+def test_another_process_notices_what_it_uses(root: Path, what: str) -> None:
+    planned = runs(root)
+    opened = open_data(DataSpec(str(root), guard=0.2), training=True)
+    where, refused = WHAT[what]
+    part = {"train": opened.train, "guard": opened.guard}.get(where)
+    name = where if part is None else f"train/{part.ids[3]}"
+    invert(root / name)
+    as_another_process()
+    for kind, run in planned.items():
+        if kind in refused:
+            first = name.split("/", 1)[1]
+            with pytest.raises(DataError, match=rf"was planned: 1 of \d+ differ, first {first}"):
+                check_data(run)
+        else:
+            check_data(run)
+
+
+def test_other_names_are_told_as_such(root: Path) -> None:
+    run = runs(root)["predict"]
+    (root / "val" / "a" / "000.bmp").rename(root / "val" / "a" / "xxx.bmp")
+    as_another_process()
+    with pytest.raises(DataError, match="was planned: other classes, files or labels"):
+        check_data(run)
+
+
+def test_the_same_process_notices_by_a_look_at_the_files(root: Path) -> None:
+    run = runs(root)["transfer"]
+    check_data(run)
+    invert(root / "val" / "b" / "149.bmp")
+    with pytest.raises(DataError, match="while they were in use: 1 of 300 differ, first b/149"):
+        check_data(run)
+    invert(root / "val" / "b" / "149.bmp")
+    check_data(run)
+
+
+def test_no_row_of_a_run_whose_images_changed_meanwhile(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def experiment(change: Callable[[], None]) -> str:
+        monkeypatch.setitem(chunk.EXPERIMENTS, "transfer", lambda *_: [change() or {"n": 300}])
+        ((row,),) = chunk.finish([run], root)
+        return str(row["status"])
+
+    run = runs(root)["transfer"]
+    assert experiment(lambda: None) == "ok"
+    assert experiment(lambda: invert(root / "val" / "a" / "077.bmp")) == "failed"
+
+
+def test_training_images_that_change_while_they_are_decoded_are_not_kept(root: Path) -> None:
+    images = open_data(DataSpec(str(root)), training=True).training()
+    place = canonical_path(images, 1.0, 4)
+    read = images.read
+
+    def disturbed(i: int) -> Image.Image:
+        if i == len(images) - 1:
+            invert(root / "train" / "a" / "000.bmp")
+        return read(i)
+
+    with pytest.raises(DataError, match=r"1 of 20 differ, first a/000\.bmp"):
+        canonical(replace(images, read=disturbed), 1.0, 4)
+    assert not place.exists()
+
+
+def test_a_plan_reads_only_what_its_runs_use(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    data = open_data(DataSpec(str(root), guard=0.2), training=True)
+    sets = [data.eval, data.training(), data.guard]
+    counted = [
+        replace(each, contents=lambda i, p, c=each.contents: (read.append(len(i)), c(i, p))[1])
+        for each in sets
+        if each is not None
+    ]
+    plain, guarded = TransferSpec(), TransferSpec(method="kl-dp+guard")
+    for transfers, wanted in (([], [300]), ([plain, plain], [16, 300]), ([guarded], [16, 300, 4])):
+        read.clear()
+        evaluation, training, guard = (replace(each) for each in counted)
+        Images.of(replace(data, eval=evaluation, train=training, guard=guard), transfers)
+        assert read == wanted
