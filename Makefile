@@ -24,9 +24,10 @@ test-slurm: setup  ## sweeps on a real Slurm of one node, which it starts and st
 	KT_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm tests/slurm; \
 	    code=$$?; tests/slurm/stop.sh; exit $$code
 
-bench: setup  ## time and memory of pairs, predictions, transfers and reports, with their ratios
+bench: setup  ## time and memory of pairs, predictions, images' identity, transfers and reports, with their ratios
 	$(BIN)/python -m benchmarks.pairs
 	$(BIN)/python -m benchmarks.predict
+	$(BIN)/python -m benchmarks.identity
 	$(BIN)/python -m benchmarks.train
 	$(BIN)/python -m benchmarks.reuse
 	$(BIN)/python -m benchmarks.overhead
@@ -35,6 +36,7 @@ bench: setup  ## time and memory of pairs, predictions, transfers and reports, w
 bench-all: setup  ## the same, and all pairs of 1,556 models
 	$(BIN)/python -m benchmarks.pairs --all
 	$(BIN)/python -m benchmarks.predict
+	$(BIN)/python -m benchmarks.identity
 	$(BIN)/python -m benchmarks.train
 	$(BIN)/python -m benchmarks.reuse
 	$(BIN)/python -m benchmarks.overhead

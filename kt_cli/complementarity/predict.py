@@ -76,6 +76,8 @@ def predict_all(
     Raises:
         DataError: an image cannot be decoded. WriteError: the cache cannot be written.
     """
+    if any(scheme(model.ref) != "predictions" for model in models):
+        images.identify(progress)
     found: dict[str, Predictions | Exception] = {}
     for model in models:
         known = _known(model, images, how)

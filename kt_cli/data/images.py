@@ -132,11 +132,15 @@ class ImageSet:
         return self.fingerprint
 
     def require_unchanged(self) -> None:
-        """Refuse images that are no longer those of `fingerprint`. Costs a look at each file.
+        """Refuse images that are no longer those of the fingerprint that somebody asked for.
+
+        Costs a look at each file.
 
         Raises:
             DataError: some were written since.
         """
+        if "_digests" not in self.__dict__:
+            return
         found = self.contents(np.arange(len(self)), silent)
         if (found != self._digests).any():
             raise DataError(

@@ -32,7 +32,8 @@ def batches(
         workers: decoding processes; None for as many as pay.
 
     Raises:
-        DataError: an image cannot be decoded; the message names it.
+        DataError: an image cannot be decoded, or is not the one of the fingerprint any more; the
+            message names it.
     """
     dataset = _Transformed(images, transforms)
     loader: DataLoader[Any] = DataLoader(
@@ -47,6 +48,7 @@ def batches(
         if isinstance(batch, KtError):
             raise batch
         yield batch
+    images.require_unchanged()
 
 
 def _worth(dataset: _Transformed) -> int:

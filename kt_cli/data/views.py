@@ -69,7 +69,6 @@ def _write_canonical(
             file.write(batch.contiguous().numpy().tobytes())
             done += len(batch)
             progress(done, len(images), "decode training images")
-        images.require_unchanged()
 
 
 def centre_square(image: Image.Image, crop: float, side: int) -> Tensor:

@@ -48,7 +48,6 @@ def finish(runs: Sequence[Run], folder: Path, progress: Progress = silent) -> li
         else:
             (run,) = runs
             found = [EXPERIMENTS[run.kind](run, folder, progress)]
-        check_data(runs[0])
     except (WriteError, subprocess.SubprocessError):
         raise
     except Exception as error:

@@ -140,8 +140,6 @@ def _training_images(run: Run) -> tuple[DataSpec, float, int] | None:
 def check_data(run: Run) -> None:
     """Refuse to run on other images than the ones that the run was planned for.
 
-    For before a run and for after it, since what was read meanwhile must be the same, too.
-
     Raises:
         DataError: the images changed since.
     """

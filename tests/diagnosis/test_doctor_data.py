@@ -68,6 +68,16 @@ def test_many_images_are_tried_evenly(look: Look, tmp_path: Path) -> None:
     assert "200 evaluation images: 25 of 50 tried" in said[1][1]
 
 
+def test_no_whole_set_is_read(look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise AssertionError("content is asked for")
+
+    monkeypatch.setattr("kt_cli.data.folders.of_files", refused)
+    images(tmp_path / "train", "ab", 4)
+    images(tmp_path / "val", "ab", 2)
+    assert look(data.images, asked(tmp_path)) and look(data.imagenet, asked(tmp_path))
+
+
 def test_what_imagenet_has_is_recognised(look: Look, tmp_path: Path) -> None:
     synsets = imagenet_synsets()
     assert data.is_imagenet(data.open_data(DataSpec(str(images(tmp_path / "all", synsets)))).eval)

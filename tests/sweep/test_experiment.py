@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
+from kt_cli import cache
+from kt_cli.complementarity.predict import How, predict_all
+from kt_cli.complementarity.predictions import evaluate
 from kt_cli.data.folders import class_folders
+from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
 from kt_cli.data.views import canonical, canonical_path
 from kt_cli.errors import DataError
 from kt_cli.spec import DataSpec, EvalSpec, Model, PretrainSpec, Run, TransferSpec
-from kt_cli.sweep import chunk
 from kt_cli.sweep.experiment import check_data
 from kt_cli.sweep.plan import Images
+from kt_cli.zoo import load
+from kt_cli.zoo.names import resolve
 
 MODEL = Model("m", "m", "m")
 
@@ -102,31 +107,46 @@ def test_the_same_process_notices_by_a_look_at_the_files(root: Path) -> None:
     check_data(run)
 
 
-def test_no_row_of_a_run_whose_images_changed_meanwhile(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def experiment(change: Callable[[], None]) -> str:
-        monkeypatch.setitem(chunk.EXPERIMENTS, "transfer", lambda *_: [change() or {"n": 300}])
-        ((row,),) = chunk.finish([run], root)
-        return str(row["status"])
+def disturbed(images: ImageSet, path: Path) -> ImageSet:
+    """The same images, of which a file is written while the last one is read."""
 
-    run = runs(root)["transfer"]
-    assert experiment(lambda: None) == "ok"
-    assert experiment(lambda: invert(root / "val" / "a" / "077.bmp")) == "failed"
+    def read(i: int) -> Image.Image:
+        if i == len(images) - 1:
+            invert(path)
+        return images.read(i)
+
+    return replace(images, read=read)
+
+
+def test_what_was_said_of_images_that_changed_meanwhile_is_not_kept(
+    root: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    module, config = load.build("test_vit", 2, 32)
+    load.save(module, tmp_path / "vit", data_config=config, num_classes=2, label_names=None,
+              card="", extra={})  # fmt: skip
+    images = open_data(DataSpec(str(root), limit=20)).eval
+    how = How(EvalSpec(), torch.device("cpu"), workers=0)
+    models = resolve([f"local-dir:{tmp_path / 'vit'}"])
+    path = root / "val" / images.ids[0]
+    with pytest.raises(DataError, match=rf"1 of 20 differ, first {images.ids[0]}"):
+        predict_all(models, disturbed(images, path), how)
+    assert not cache.entries("predictions")
+    invert(path)
+    predict_all(models, images, how)
+    assert len(cache.entries("predictions")) == 1
+    changing = disturbed(images, path)
+    assert changing.fingerprint == images.fingerprint
+    with pytest.raises(DataError, match="1 of 20 differ"):
+        evaluate(module, config, changing, how.device, workers=0)
 
 
 def test_training_images_that_change_while_they_are_decoded_are_not_kept(root: Path) -> None:
     images = open_data(DataSpec(str(root)), training=True).training()
     place = canonical_path(images, 1.0, 4)
-    read = images.read
-
-    def disturbed(i: int) -> Image.Image:
-        if i == len(images) - 1:
-            invert(root / "train" / "a" / "000.bmp")
-        return read(i)
-
+    changing = disturbed(images, root / "train" / "a" / "000.bmp")
     with pytest.raises(DataError, match=r"1 of 20 differ, first a/000\.bmp"):
-        canonical(replace(images, read=disturbed), 1.0, 4)
+        canonical(changing, 1.0, 4)
     assert not place.exists()
 
 
