@@ -108,6 +108,11 @@ TABLES: dict[str, dict[str, Column]] = {
         "params_m": Column(F, "parameters in millions"),
         "input_size": Column(N, "side length of the input in pixels"),
         "weights": Column(S, "hash of the weights as loaded"),
+        "class_matching": Column(
+            S,
+            "how outputs were matched to the classes: by the model's `names`, `synsets`, "
+            "`valid-labels`, `by-position` as asked, or `position` without names",
+        ),
         "batch_size": Column(N, "images per forward pass"),
         "warning": Column(S, "what looks wrong: an accuracy near chance; null where nothing does"),
         **PROVENANCE,
@@ -170,6 +175,10 @@ TABLES: dict[str, dict[str, Column]] = {
         "student": Column(S, "student's name"),
         "teacher_key": Column(S, "identity of the teacher, or of several"),
         "student_key": Column(S, "identity of the student"),
+        "teacher_matching": Column(
+            S, "how the teacher's outputs were matched to the classes, as `class_matching`"
+        ),
+        "student_matching": Column(S, "how the student's were"),
         "method": Column(S, "transfer method, with `+guard` where the guard decided"),
         "seed": Column(N, "seed of the views and of the order"),
         "teachers": Column(S, "`single`, or how several teach: `sequential`, `parallel`, `soup`"),

@@ -53,7 +53,8 @@ class DataSpec:
         limit: at most so many evaluation images, stratified by class; None for all.
         class_map: file with the class names in label order; None for sorted folder names.
         labels: ground-truth file of evaluation images that lie in a flat folder.
-        valid_labels: file that tells which outputs of a larger model the classes are.
+        valid_labels: file that tells which outputs of a model the classes are.
+        by_position: outputs are in the classes' order, whatever the names that a model carries.
         real_labels: file with several right labels an image (ReaL), or "timm" for timm's copy.
         unlabelled: folder of images without labels that transfers use as training images.
         guard_data: folder of class folders that the guard judges on, in place of the slice `guard`.
@@ -70,6 +71,7 @@ class DataSpec:
     class_map: str | None = None
     labels: str | None = None
     valid_labels: str | None = None
+    by_position: bool = False
     real_labels: str | None = None
     unlabelled: str | None = None
     guard_data: str | None = None

@@ -41,6 +41,7 @@ def complementarity(
     class_map: options.ClassMap = None,
     labels: options.Labels = None,
     valid_labels: options.ValidLabels = None,
+    by_position: options.ByPosition = None,
     real_labels: options.RealLabels = None,
     limit: options.Limit = None,
     eval_size: options.EvalSizeOption = options.EvalSize.test,
@@ -96,7 +97,7 @@ def complementarity(
     else:
         spec = options.data_spec(
             data, data_dir, val_split=val_split, limit=limit, class_map=class_map, labels=labels,
-            valid_labels=valid_labels, real_labels=real_labels,
+            valid_labels=valid_labels, by_position=by_position, real_labels=real_labels,
         )  # fmt: skip
         images = _images(resolved, spec, cached_only)
     device = pick_device()
@@ -155,15 +156,11 @@ def _predicted_images(models: list[Model]) -> ImageSet:
 
 def _images(models: list[Model], spec: DataSpec, cached_only: bool) -> ImageSet:
     from kt_cli.data.sources import open_data
-    from kt_cli.zoo import classes, load
+    from kt_cli.zoo import load
 
     images = open_data(spec).eval
     options.warn_of_empty_classes(images)
-    classes.require_classes(models, images.classes, images.name, images.select)
-    for model in models:
-        lacks = classes.lacking(model, images.classes, images.select)
-        if lacks:
-            screen.warn(f"{model.name} does not know {', '.join(lacks)}: there it is never right.")
+    options.require_classes(models, images, images.name)
     if not cached_only:
         load.require_weights(models)
     return images

@@ -114,7 +114,15 @@ ValidLabels = Annotated[
     typer.Option(
         rich_help_panel=IMAGES,
         metavar="FILE",
-        help="Line i: number of class i among the outputs of models with more classes.",
+        help="Line i: number of class i among the outputs of models whose names do not tell.",
+    ),
+]
+ByPosition = Annotated[
+    bool | None,
+    typer.Option(
+        "--by-position/--no-by-position",
+        rich_help_panel=IMAGES,
+        help="Take outputs in the order of the classes where a model's names of them differ.",
     ),
 ]
 RealLabels = Annotated[
@@ -188,6 +196,22 @@ def precision(amp: bool, dtype: str | None) -> str:
     if chosen not in AMP[1:]:
         raise unknown("type of mixed precision", chosen, AMP[1:])
     return chosen
+
+
+def require_classes(models: Sequence[Model], images: ImageSet, source: str) -> None:
+    """Refuse models without the classes of the images; say where one does not know some.
+
+    Raises:
+        ClassMismatch, UsageError: as `kt_cli.zoo.classes.require_classes`.
+    """
+    from kt_cli.zoo import classes
+
+    classes.require_classes(models, images.classes, source, images.select)
+    for name in classes.overruled(models, images.classes, images.select):
+        screen.warn(f"{name} carries the names of these classes, and they decide.")
+    for model in models:
+        if lacks := classes.lacking(model, images.classes, images.select):
+            screen.warn(f"{model.name} does not know {', '.join(lacks)}: there it is never right.")
 
 
 def warn_of_empty_classes(images: ImageSet) -> None:

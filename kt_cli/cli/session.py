@@ -159,7 +159,6 @@ class Session:
             from kt_cli.data.guard import leave_out_guards
             from kt_cli.data.sources import open_data
             from kt_cli.sweep.plan import Images, Planner
-            from kt_cli.zoo import classes
 
             if self.spec.data is None:
                 raise UsageError(options.NO_DATA, HOW_TO_NAME_DATA)
@@ -169,7 +168,7 @@ class Session:
                 images = leave_out_guards(images, self.models)
                 self.spec = replace(self.spec, data=images)
             data = self._data = open_data(images, training=transfers or bool(self.spec.zoo))
-            classes.require_classes(self.models, data.classes, images.source, data.eval.select)
+            options.require_classes(self.models, data.eval, images.source)
             if transfers:
                 self._require_possible(data)
             with screen.progress() as progress:

@@ -92,6 +92,7 @@ def sweep(
     class_map: options.ClassMap = None,
     labels: options.Labels = None,
     valid_labels: options.ValidLabels = None,
+    by_position: options.ByPosition = None,
     real_labels: options.RealLabels = None,
     eval_amp: Annotated[
         str | None,
@@ -166,7 +167,8 @@ def sweep(
     images = {
         "source": data, "root": data_dir, "fraction": fraction, "limit": limit,
         "class_map": class_map, "labels": labels, "valid_labels": valid_labels,
-        "real_labels": real_labels, "unlabelled": unlabelled, "guard_data": guard_data,
+        "by_position": by_position, "real_labels": real_labels, "unlabelled": unlabelled,
+        "guard_data": guard_data,
     }  # fmt: skip
     slurm = {
         "gpus": gpus, "max_gpu_hours": max_gpu_hours, "partition": partition, "account": account,

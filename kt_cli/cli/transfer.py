@@ -41,6 +41,7 @@ def transfer(
     class_map: options.ClassMap = None,
     labels: options.Labels = None,
     valid_labels: options.ValidLabels = None,
+    by_position: options.ByPosition = None,
     real_labels: options.RealLabels = None,
     method: Annotated[
         str,
@@ -238,8 +239,8 @@ def transfer(
     images = options.data_spec(
         data, data_dir, train_split=train_split, val_split=val_split, limit=limit,
         fraction=fraction, seed=data_seed, guard=guard_share, class_map=class_map, labels=labels,
-        valid_labels=valid_labels, real_labels=real_labels, unlabelled=unlabelled,
-        guard_data=guard_data,
+        valid_labels=valid_labels, by_position=by_position, real_labels=real_labels,
+        unlabelled=unlabelled, guard_data=guard_data,
     )  # fmt: skip
     resolved = _resolve(models)
     _check(spec)
@@ -301,13 +302,13 @@ def _run(
     from kt_cli.data.sources import open_data
     from kt_cli.sweep.transfer import transfer_run
     from kt_cli.transfer import methods
-    from kt_cli.zoo import classes, load
+    from kt_cli.zoo import load
 
     opened = open_data(images, training=True)
     methods.require_possible(spec, len(models) - 1, opened.training().labelled)
     if spec.guarded:
         require_guard(images, opened.guard, models[-1], spec.force_guard)
-    classes.require_classes(models, opened.classes, images.source, opened.eval.select)
+    options.require_classes(models, opened.eval, images.source)
     options.warn_of_empty_classes(opened.eval)
     load.require_weights(models)
     beforehand.warn_if_short(spec.settled, len(opened.training()))

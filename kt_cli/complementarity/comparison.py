@@ -189,7 +189,8 @@ def to_dict(found: Comparison, count: int = 10) -> dict[str, Any]:
     """JSON-able: models, all ordered pairs with their statistics, ceilings."""
     models = [
         {"model": name, "accuracy": accuracy, "accuracy_low": low, "accuracy_high": high,
-         "top5": predictions.top5_accuracy}
+         "top5": predictions.top5_accuracy,
+         "class_matching": predictions.about.get("class_matching")}
         for name, accuracy, (low, high), predictions in zip(
             found.names, found.accuracies, found.intervals, found.predictions, strict=True)
     ]  # fmt: skip

@@ -281,6 +281,7 @@ def _about(loaded: zoo.Loaded, model: Model, images: ImageSet, how: How) -> dict
         "input_size": str(loaded.data_config["input_size"][-1]),
         "params_m": f"{sum(p.numel() for p in loaded.module.parameters()) / 1e6:.6f}",
         "weights": loaded.weights,
+        "class_matching": loaded.matching,
         "kt_version": __version__,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

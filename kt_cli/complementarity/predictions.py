@@ -24,7 +24,7 @@ from kt_cli.errors import DataError
 from kt_cli.files import cache_folder
 from kt_cli.spec import EvalSpec, Model, digest, signature
 
-FORMAT = 2  # of an entry; raise it when what is stored, or how it is computed, changes
+FORMAT = 3  # of an entry; raise it when what is stored, or how it is computed, changes
 COLUMNS = ("pred", "confidence", "label_prob", "top5")
 
 

@@ -16,6 +16,7 @@ from kt_cli.data.contents import Digests, keep_set, kept_set
 from kt_cli.data.subsets import Indices
 from kt_cli.errors import DataError
 from kt_cli.progress import Progress, silent
+from kt_cli.zoo.classes import Select
 
 Split = Literal["train", "val"]
 Contents = Callable[[Indices, Progress], Digests]
@@ -88,8 +89,8 @@ class ImageSet:
         origin: `listing` of the set that this is a part of.
         valid: (n, k) int32 labels that count as right, padded with −1, where there are several
             (ReaL); `labels` then only says which class an image counts for.
-        select: for each class its index among the outputs of a model that has more
-            (--valid-labels).
+        select: what the user says about models' outputs: for each class its index among them
+            (--valid-labels), or that they are in this order (--by-position).
         contents: digests of the images at some indices, (m, 16); reads those that are not
             remembered.
     """
@@ -101,7 +102,7 @@ class ImageSet:
     read: Callable[[int], Image.Image]
     origin: str
     valid: NDArray[np.int32] | None = None
-    select: tuple[int, ...] | None = None
+    select: Select = None
     contents: Contents = no_contents
 
     def __len__(self) -> int:
@@ -156,7 +157,7 @@ class ImageSet:
         kept = kept_set(fingerprint)
         if kept is None or kept.shape != self._digests.shape:
             return "other files, contents or labels"
-        return self._differing(kept, self._digests) or "other labels"
+        return self._differing(kept, self._digests) or "other labels or --valid-labels"
 
     def _differing(self, some: Digests, others: Digests) -> str:
         differ = np.flatnonzero((some != others).any(axis=1)).tolist()

@@ -19,6 +19,7 @@ from kt_cli.data.class_names import imagenet_synsets
 from kt_cli.data.images import ImageSet
 from kt_cli.errors import DataError, first_line
 from kt_cli.spec import DataSpec
+from kt_cli.zoo.classes import BY_POSITION
 from kt_cli.zoo.own import natural
 
 EXTENSIONS = frozenset(
@@ -207,16 +208,23 @@ def _devkit(path: Path, numbers: NDArray[np.int64]) -> list[str]:
 
 
 def relabelled(images: ImageSet, spec: DataSpec) -> ImageSet:
-    """Evaluation images with what --valid-labels and --real-labels say.
+    """Evaluation images with what --real-labels says.
 
     Raises:
         DataError: a file cannot be read or does not fit the classes.
     """
-    if spec.valid_labels is not None:
-        images = _with_select(images, Path(spec.valid_labels))
-    if spec.real_labels is not None:
-        images = _with_valid(images, spec.real_labels)
-    return images
+    return images if spec.real_labels is None else _with_valid(images, spec.real_labels)
+
+
+def selecting(images: ImageSet, spec: DataSpec) -> ImageSet:
+    """Images with what --valid-labels or --by-position says about models' outputs.
+
+    Raises:
+        DataError: the file cannot be read or does not fit the classes.
+    """
+    if spec.by_position:
+        return replace(images, select=BY_POSITION)
+    return images if spec.valid_labels is None else _with_select(images, Path(spec.valid_labels))
 
 
 def _with_select(images: ImageSet, path: Path) -> ImageSet:

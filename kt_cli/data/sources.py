@@ -13,7 +13,7 @@ import numpy as np
 from kt_cli.data.digits import digits
 from kt_cli.data.folders import folder, unlabelled
 from kt_cli.data.images import ImageSet, Split
-from kt_cli.data.labels import relabelled
+from kt_cli.data.labels import relabelled, selecting
 from kt_cli.data.subsets import stratified
 from kt_cli.data.timm_sets import timm_set
 from kt_cli.errors import DataError, UnknownName, unknown
@@ -69,14 +69,15 @@ def open_data(spec: DataSpec, training: bool = False) -> Data:
     images = source(spec, "val")
     if images is None:
         raise DataError(f"{spec.source} has no evaluation images", HOW_TO_NAME_DATA)
-    images = relabelled(images, spec)
+    images = relabelled(selecting(images, spec), spec)
     if spec.limit is not None and spec.limit < len(images):
         images = images.subset(stratified(images.labels, spec.limit, spec.seed))
-    guard = _guard_images(spec, images) if training and spec.guard_data else None
+    guard = selecting(_guard_images(spec, images), spec) if training and spec.guard_data else None
     everything = _training_images(spec, source, images) if training else None
     if everything is None:
         return Data(images, guard=guard)
     train, left_out = _without_guard(everything, spec.guard)
+    left_out = left_out and selecting(left_out, spec)
     if spec.fraction < 1:
         train = train.subset(stratified(train.labels, float(spec.fraction), spec.seed))
     if not len(train):

@@ -71,6 +71,9 @@ def check_pretrain(spec: PretrainSpec) -> None:
 
 
 def check_data(data: DataSpec) -> None:
+    """Errors for images that there cannot be."""
+    if data.by_position and data.valid_labels:
+        raise UsageError("--valid-labels and --by-position exclude each other", "Choose one.")
     check_positive(data, ("fraction",))
     if data.fraction > 1:
         raise UsageError(f"fraction must be at most 1, not {data.fraction}")

@@ -65,6 +65,7 @@ def _model_row(run: Run, said: Predictions) -> Row:
         "params_m": float(said.about["params_m"]),
         "input_size": int(said.about["input_size"]),
         "weights": said.about["weights"],
+        "class_matching": said.about["class_matching"],
         "batch_size": int(said.about["batch_size"]),
         "warning": None if model.untrained else suspicion(said),
     }

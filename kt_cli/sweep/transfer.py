@@ -23,7 +23,7 @@ from kt_cli.data.views import Views, canonical, preprocess
 from kt_cli.device import Meter, out_of_memory, pick_device
 from kt_cli.errors import KtError
 from kt_cli.progress import Progress, silent
-from kt_cli.spec import DataSpec, Model, Run, TransferSpec, digest
+from kt_cli.spec import TOGETHER, DataSpec, Model, Run, TransferSpec, digest
 from kt_cli.sweep.columns import Row, course_columns, data_columns, guard_columns, pair_columns
 from kt_cli.sweep.sharing import keep_targets
 from kt_cli.transfer import checkpoint, guard, keeping, methods, normalisation, teachers
@@ -112,6 +112,8 @@ class _Transfer:
         labels = self.data.eval.labels
         row = {
             **self._settings(),
+            "teacher_matching": TOGETHER.join(said.about["class_matching"] for said in told),
+            "student_matching": self.loaded.matching,
             **transfer_outcome(right, before.right, after.right, labels, classes),
             **(
                 flips_by_class(before.right, after.right, labels, classes)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from kt_cli.errors import ClassMismatch
+from kt_cli.errors import ClassMismatch, UsageError
 from kt_cli.spec import Model
 from kt_cli.zoo import own, published, scheme, target
 from kt_cli.zoo.facts import NUM_CLASSES, fact
 
 Columns = tuple[int, ...]
+# What the user says about outputs: which of them the classes are (--valid-labels), or that they
+# are in the classes' order (--by-position).
+Select = Columns | Literal["by-position"] | None
+BY_POSITION: Literal["by-position"] = "by-position"
 SYNSET = re.compile(r"n\d{8}")
 ABSENT = -1
 MOST = 0.95
+LISTED = 10
+ALIKE = 0.6
 
 
 @dataclass(frozen=True)
@@ -27,38 +35,100 @@ class Outputs:
     count: int
     names: tuple[str, ...] | None = None
 
+    @classmethod
+    def of(cls, count: int, names: Any) -> Outputs:
+        """With the names that timm's configurations have: a list, or by output where some lack one.
 
-def columns(
-    outputs: Outputs, classes: Sequence[str], select: Sequence[int] | None = None
-) -> Columns | None:
-    """For each class of the data its index among a model's outputs; None where they are the same.
+        As many as outputs, else they are of what a model was before it got another classifier.
+        """
+        if isinstance(names, dict):
+            names = [names.get(str(i), names.get(i, "")) for i in range(count)]
+        known = isinstance(names, (list, tuple)) and len(names) == count and any(names)
+        return cls(count, tuple(map(str, names)) if known else None)
 
-    ABSENT stands for the few classes that an ImageNet lacks (ImageNet-22k has all but one of
-    ImageNet-1k's): a model never gives them.
 
-    By names that the model carries; else as they are, where there are as many; else by `select`
-    (--valid-labels); else by ImageNet's synsets, where the model has the classes of an ImageNet.
+@dataclass(frozen=True)
+class Matching:
+    """How a model's outputs are matched to the data's classes.
+
+    Attributes:
+        how: "names" that the model carries, "valid-labels" or "by-position" as the user says,
+            ImageNet's "synsets", or "position" where nothing is known but equal numbers.
+        columns: for each class its index among the outputs; None where they are the same. ABSENT
+            stands for the few classes that an ImageNet lacks (ImageNet-22k has all but one of
+            ImageNet-1k's): a model never gives them.
+    """
+
+    how: str
+    columns: Columns | None
+
+    def named(self, outputs: Outputs, classes: Sequence[str]) -> Outputs:
+        """The outputs with the names of the data, where all of them or the model's are known."""
+        columns = self.columns or tuple(range(len(classes)))
+        if self.how == "names" or ABSENT in columns:
+            return outputs
+        if outputs.names is None and len(columns) < outputs.count:
+            return outputs
+        names = list(outputs.names or classes)
+        for place, name in zip(columns, classes, strict=True):
+            names[place] = name
+        return Outputs(outputs.count, tuple(names))
+
+
+def match(outputs: Outputs, classes: Sequence[str], select: Select = None) -> Matching:
+    """Find the data's classes among a model's outputs.
+
+    Names that the model carries decide where they have all classes, apart from case, spaces,
+    underscores and hyphens. Else `select` does, where the outputs can be so. Else WordNet ids, of
+    which a larger ImageNet may lack a few. Outputs without names are taken as they are where there
+    are as many as classes, as timm does.
 
     Raises:
         LookupError: the data's classes are not among the model's.
     """
-    if outputs.names and len(set(outputs.names)) == outputs.count:
-        place = {name: i for i, name in enumerate(outputs.names)}
-        if all(name in place for name in classes):
-            return _unless_same(tuple(place[name] for name in classes), outputs.count)
-    if outputs.count == len(classes):
-        return None
-    if select is not None and max(select) < outputs.count:
-        return tuple(select)
-    places = synsets(outputs.count)
+    named = _by_names(outputs.names or (), classes)
+    if named is not None:
+        return _matched("names", named, outputs.count)
+    said = _as_said(outputs.count, len(classes), select)
+    if said is not None:
+        how = BY_POSITION if select == BY_POSITION else "valid-labels"
+        return _matched(how, said, outputs.count)
+    if outputs.names is None and outputs.count == len(classes):
+        return Matching("position", None)
+    places = {name: i for i, name in enumerate(outputs.names or synsets(outputs.count))}
     known = sum(name in places for name in classes)
-    if known > MOST * len(classes) and all(map(SYNSET.fullmatch, classes)):
-        return tuple(places.get(name, ABSENT) for name in classes)
+    larger = outputs.count > len(classes)
+    if larger and known > MOST * len(classes) and all(map(SYNSET.fullmatch, classes)):
+        return Matching("synsets", tuple(places.get(name, ABSENT) for name in classes))
     raise LookupError
 
 
-def _unless_same(found: Columns, count: int) -> Columns | None:
-    return None if found == tuple(range(count)) else found
+def _matched(how: str, found: Columns, count: int) -> Matching:
+    return Matching(how, None if found == tuple(range(count)) else found)
+
+
+def _by_names(names: Sequence[str], classes: Sequence[str]) -> Columns | None:
+    """The place of each class among the names, each of which must be there once."""
+    for key in SPELLINGS:
+        there, wanted = list(map(key, names)), list(map(key, classes))
+        times, place = Counter(there), {name: i for i, name in enumerate(there)}
+        if len(set(wanted)) == len(wanted) and all(times[name] == 1 for name in wanted):
+            return tuple(place[name] for name in wanted)
+    return None
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+
+
+SPELLINGS: tuple[Callable[[str], str], ...] = (str, _folded)
+
+
+def _as_said(count: int, classes: int, select: Select) -> Columns | None:
+    """What `select` says about a model with `count` outputs; None where it cannot be about it."""
+    if select == BY_POSITION:
+        return tuple(range(count)) if count == classes else None
+    return select if select is not None and max(select) < count else None
 
 
 @lru_cache(maxsize=8)
@@ -77,40 +147,86 @@ def synsets(count: int) -> dict[str, int]:
 def outputs_of(model: Model) -> Outputs | None:
     """A model's outputs as far as they can be told without its weights."""
     kind = scheme(model.ref)
+    if kind == "timm":
+        known = NUM_CLASSES if fact(model.ref) else published.config(model.ref).num_classes
+        return Outputs(int(known))
     if kind == "local-dir":
-        folder = Path(target(model.ref))
-        count = own.num_classes(folder)
-        return None if count is None else Outputs(count, own.label_names(folder))
-    if kind != "timm":
-        return None
-    return Outputs(NUM_CLASSES if fact(model.ref) else int(published.config(model.ref).num_classes))
+        return _stated(Path(target(model.ref)))
+    weights = published.cached(model.ref) if kind == "hf-hub" else None
+    return _stated(weights.parent) if weights else None
+
+
+def _stated(folder: Path) -> Outputs | None:
+    count = own.num_classes(folder)
+    return None if count is None else Outputs.of(count, own.label_names(folder))
 
 
 def require_classes(
-    models: Sequence[Model],
-    classes: Sequence[str],
-    data: str = "the data",
-    select: Sequence[int] | None = None,
+    models: Sequence[Model], classes: Sequence[str], data: str = "the data", select: Select = None
 ) -> None:
-    """Refuse models that are known not to have the data's classes.
+    """Refuse models that are known not to have the data's classes, and a `select` without effect.
 
     Raises:
         ClassMismatch: names the first of them.
+        UsageError: what the user says about outputs is about none of the models.
     """
-    for model in models:
-        known = outputs_of(model)
-        if known is None:
-            continue
-        try:
-            columns(known, classes, select)
-        except LookupError:
-            raise mismatch(model, known.count, len(classes), data) from None
+    known = [(model, outputs_of(model)) for model in models]
+    about = [_require(model, outputs, classes, data, select) for model, outputs in known if outputs]
+    if select is not None and models and len(about) == len(models) and not any(about):
+        option = "--by-position" if select == BY_POSITION else "--valid-labels"
+        raise UsageError(
+            f"{option} changes nothing: names decide of models that carry those of all of {data}'s "
+            "classes, and others have too few or too many outputs for it",
+            "Leave it out; or, where the names that a model carries are wrong, take label_names "
+            "out of its config.json.",
+        )
 
 
-def lacking(model: Model, classes: Sequence[str], select: Sequence[int] | None = None) -> list[str]:
+def _require(
+    model: Model, outputs: Outputs, classes: Sequence[str], data: str, select: Select
+) -> bool:
+    """Whether a model is matched as `select` says, or would be the same by it."""
+    found = matched(model, outputs, classes, select, data)
+    if found.how in (BY_POSITION, "valid-labels"):
+        return True
+    said = _as_said(outputs.count, len(classes), select)
+    return said is not None and _matched(found.how, said, outputs.count) == found
+
+
+def matched(
+    model: Model,
+    outputs: Outputs,
+    classes: Sequence[str],
+    select: Select = None,
+    data: str = "the data",
+) -> Matching:
+    """`match` for the outputs of `model`.
+
+    Raises:
+        ClassMismatch: the data's classes are not among them; says which.
+    """
+    try:
+        return match(outputs, classes, select)
+    except LookupError:
+        raise _mismatch(model, outputs, classes, data) from None
+
+
+def overruled(models: Sequence[Model], classes: Sequence[str], select: Select) -> list[str]:
+    """The models whose own names of classes decide although `select` says otherwise."""
+    return [
+        model.name
+        for model in models
+        if (outputs := outputs_of(model))
+        and (said := _as_said(outputs.count, len(classes), select)) is not None
+        and (found := match(outputs, classes, select)).how == "names"
+        and found != _matched("names", said, outputs.count)
+    ]
+
+
+def lacking(model: Model, classes: Sequence[str], select: Select = None) -> list[str]:
     """The data's classes that a model never gives, as far as that can be told without weights."""
     known = outputs_of(model)
-    chosen = columns(known, classes, select) if known else None
+    chosen = match(known, classes, select).columns if known else None
     return [name for name, i in zip(classes, chosen or (), strict=False) if i == ABSENT]
 
 
@@ -134,9 +250,46 @@ def require_common(models: Sequence[Model]) -> None:
             )
 
 
-def mismatch(model: Model, own_count: int, count: int, data: str = "the data") -> ClassMismatch:
+def _mismatch(model: Model, outputs: Outputs, classes: Sequence[str], data: str) -> ClassMismatch:
+    message = f"{model.name} has {outputs.count} classes, {data} has {len(classes)}"
+    perhaps = ""
+    if outputs.names:
+        unknown, others = _unmatched(outputs.names, classes)
+        message += f"; by name it lacks {_some(unknown)}"
+        message += f", and the data lacks its {_some(others)}" if others else ""
+        perhaps = _perhaps(unknown, others)
+    in_order = ", or --by-position takes them in order" * (outputs.count == len(classes))
     return ClassMismatch(
-        f"{model.name} has {own_count} classes, {data} has {count}",
-        "Fine-tune it on these images first: kt pretrain --pretrained "
-        f"{model.ref}; or say which of its outputs are these classes: --valid-labels FILE.",
+        message,
+        f"{perhaps}--valid-labels FILE says which of its outputs are these classes{in_order}; or "
+        f"fine-tune it on these images: kt pretrain --pretrained {model.ref}.",
     )
+
+
+def _unmatched(names: Sequence[str], classes: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Classes that are not once among a model's names, and names that the data lacks."""
+    for key in reversed(SPELLINGS):
+        times, wanted = Counter(map(key, names)), set(map(key, classes))
+        unknown = [name for name in classes if times[key(name)] != 1]
+        if unknown:
+            break
+    return unknown, [name for name in names if name and key(name) not in wanted]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _perhaps(unknown: Sequence[str], others: Sequence[str]) -> str:
+    """What unmatched names may be among those of the model that are left over."""
+    if len(unknown) == len(others) == 1:
+        return f"Perhaps its {others[0]} is {unknown[0]}. "
+    spelled = {_folded(name): name for name in others}
+    near = {
+        name: spelled[close[0]]
+        for name in unknown[:LISTED]
+        if (close := difflib.get_close_matches(_folded(name), spelled, n=1, cutoff=ALIKE))
+    }
+    pairs = ", ".join(f"its {theirs} is {name}" for name, theirs in near.items())
+    return f"Perhaps {pairs}. " if pairs else ""

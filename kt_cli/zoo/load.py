@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from kt_cli.errors import DataError, KtError, UsageError, WeightsUnavailable
 from kt_cli.spec import Model
 from kt_cli.zoo import names, own, scheme, target
-from kt_cli.zoo.classes import ABSENT, Outputs, columns, mismatch, require_classes
+from kt_cli.zoo.classes import ABSENT, Outputs, Select, matched, outputs_of
 from kt_cli.zoo.openers import OPENERS
 from kt_cli.zoo.published import HOW_TO_GET_WEIGHTS, missing_weights, require_weights
 from kt_cli.zoo.save import TEST_ONLY, save
@@ -43,8 +43,11 @@ class Loaded:
         data_config: preprocessing as timm's `resolve_model_data_config` gives it: input_size
             (channels, height, width), mean, std, interpolation, crop_pct, crop_mode.
         num_classes: C of its logits (n, C).
-        outputs: all that it has, selected or not, with their names where they are known.
+        outputs: all that it has, selected or not, with their names where they are known; what the
+            data calls them, where names did not tell.
         weights: hash of the state dict's content.
+        matching: how outputs were matched to classes, as `kt_cli.zoo.classes.Matching.how`; ""
+            where no classes were named.
     """
 
     module: nn.Module
@@ -52,6 +55,7 @@ class Loaded:
     num_classes: int
     outputs: Outputs
     weights: str
+    matching: str = ""
 
     def config(self, eval_size: str) -> dict[str, Any]:
         """The preprocessing at "test" size (as timm's validate.py) or at "train" size."""
@@ -87,46 +91,42 @@ def load(
     model: Model,
     classes: Sequence[str] | None = None,
     eval_size: str = "test",
-    select: Sequence[int] | None = None,
+    select: Select = None,
 ) -> Loaded:
     """Load a model.
 
     Args:
         classes: names of the data's classes; the model's outputs are put into their order.
         eval_size: "test" or "train"; see `kt_cli.spec.EvalSpec`.
-        select: which of the outputs they are (--valid-labels); see `kt_cli.zoo.classes.columns`.
+        select: what the user says about outputs; see `kt_cli.zoo.classes.match`.
 
     Raises:
         ClassMismatch: the data's classes are not among the model's.
         WeightsUnavailable: the weights are neither in the cache nor to be had.
         DataError: a file is damaged or does not fit. UsageError: a function failed.
     """
-    if classes is not None:
-        require_classes((model,), classes, select=select)
+    known = outputs_of(model) if classes is not None else None
+    if known is not None and classes is not None:
+        matched(model, known, classes, select)  # before its weights are read
     own.require_unchanged(model)
     with _quiet(), _explained(model):
         module = OPENERS[scheme(model.ref)](model, len(classes) if classes else None).eval()
         config = data_config(module, eval_size)
         count = _count_classes(module, config, model.name)
-    outputs, weights = Outputs(count, _label_names(model, module)), fingerprint(module)
+    outputs, weights = Outputs.of(count, _label_names(model, module)), fingerprint(module)
     if classes is None:
         return Loaded(module, config, count, outputs, weights)
-    try:
-        chosen = columns(outputs, classes, select)
-    except LookupError:
-        raise mismatch(model, count, len(classes)) from None
-    if chosen is not None:
-        module = Selected(module, chosen).eval()
-    elif outputs.names is None:
-        outputs = Outputs(count, tuple(classes))
-    return Loaded(module, config, len(classes), outputs, weights)
+    found = matched(model, outputs, classes, select)
+    if found.columns is not None:
+        module = Selected(module, found.columns).eval()
+    outputs = found.named(outputs, classes)
+    return Loaded(module, config, len(classes), outputs, weights, found.how)
 
 
-def _label_names(model: Model, module: nn.Module) -> tuple[str, ...] | None:
+def _label_names(model: Model, module: nn.Module) -> Any:
     if scheme(model.ref) == "local-dir":
         return own.label_names(Path(target(model.ref)))
-    labels = getattr(module, "pretrained_cfg", {}).get("label_names")
-    return tuple(map(str, labels)) if isinstance(labels, (list, tuple)) and labels else None
+    return getattr(module, "pretrained_cfg", {}).get("label_names")
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -96,11 +96,12 @@ def num_classes(folder: Path) -> int | None:
     return int(count) if count is not None else None
 
 
-def label_names(folder: Path) -> tuple[str, ...] | None:
-    """Names of the classes that config.json of a model folder states, if it does."""
+def label_names(folder: Path) -> Any:
+    """Names of the classes that config.json of a model folder states, as it does, if it does."""
     config = read_config(folder)
-    names = config.get("label_names", config.get("pretrained_cfg", {}).get("label_names"))
-    return tuple(map(str, names)) if isinstance(names, list) and names else None
+    places = (config, config.get("pretrained_cfg", {}))
+    stated = (place.get(key) for place in places for key in ("label_names", "labels"))
+    return next((names for names in stated if names), None)
 
 
 def weights_file(folder: Path) -> Path:

@@ -155,10 +155,10 @@ def test_a_fault_of_ours_is_said_in_two_lines(kt: Kt, monkeypatch: pytest.Monkey
 
 
 def test_a_corrupt_image_is_named(kt: Kt, save_tiny: SaveTiny, tmp_path: Path) -> None:
-    for name in ("a", "b"):
+    for name in ("0", "1"):
         (tmp_path / "data" / name).mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(tmp_path / "data" / name / "fine.png")
-    (tmp_path / "data" / "b" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "data" / "1" / "broken.png").write_bytes(b"no picture")
     models = [save_tiny(tmp_path / m, 2, s) for s, m in enumerate(("one", "two"))]
     code, _, err = kt("complementarity", *models, "--data", str(tmp_path / "data"))
     assert code == 2 and "broken.png" in err and "Traceback" not in err

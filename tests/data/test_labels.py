@@ -46,7 +46,7 @@ def write(path: Path, *lines: str) -> str:
     return str(path)
 
 
-def opened(root: Path, **more: str) -> ImageSet:
+def opened(root: Path, **more: str | bool) -> ImageSet:
     return open_data(DataSpec(str(root), **more)).eval  # type: ignore[arg-type]
 
 
@@ -325,6 +325,22 @@ def test_valid_labels(tmp_path: Path) -> None:
     assert images.select == (17, 3)
     assert images.subset(np.array([1])).select == (17, 3)
     assert opened(tmp_path).select is None
+    assert opened(tmp_path, by_position=True).select == "by-position"
+
+
+def test_what_is_said_about_outputs_holds_for_the_guard_too(tmp_path: Path) -> None:
+    for split in ("train", "val", "guard/val"):
+        make(tmp_path / split, [f"{c}/{i}.png" for c in "ab" for i in range(4)])
+    path = write(tmp_path / "v", "17", "3")
+    for more in ({"guard": 0.5}, {"guard_data": str(tmp_path / "guard")}):
+        for said, select in (
+            ({"valid_labels": path}, (17, 3)),
+            ({"by_position": True}, "by-position"),
+        ):
+            spec = DataSpec(str(tmp_path), **more, **said)  # type: ignore[arg-type]
+            data = open_data(spec, training=True)
+            assert data.guard is not None and data.eval.select == data.guard.select == select
+            assert data.training().select is None
 
 
 @pytest.mark.parametrize(
@@ -458,7 +474,7 @@ def test_fingerprints_change_with_each_file(tmp_path: Path) -> None:
     for path, labels in zip(real, ([0], [0, 1]), strict=True):
         path.write_text(json.dumps({"x": labels, "y": [1]}))
     folders, flat = tmp_path / "folders", tmp_path / "flat"
-    kinds = [opened(folders)]
+    kinds = [opened(folders), opened(folders, by_position=True)]
     kinds += [opened(folders, class_map=path) for path in order[1:]]
     kinds += [opened(flat, labels=path) for path in truth]
     kinds += [opened(flat, labels=truth[0], class_map=order[2])]

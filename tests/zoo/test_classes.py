@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,19 @@ import torch
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
-from kt_cli.errors import ClassMismatch
+from kt_cli.errors import ClassMismatch, UsageError
 from kt_cli.spec import Model
 from kt_cli.zoo import load
-from kt_cli.zoo.classes import ABSENT, Outputs, columns, require_classes, require_common
+from kt_cli.zoo.classes import (
+    ABSENT,
+    BY_POSITION,
+    Outputs,
+    Select,
+    match,
+    overruled,
+    require_classes,
+    require_common,
+)
 from kt_cli.zoo.heads import classifier_rows
 from kt_cli.zoo.load import Selected, whole
 from kt_cli.zoo.names import resolve
@@ -22,6 +32,9 @@ SaveModel = Callable[..., Path]
 IN1K = tuple(ImageNetInfo("imagenet-1k").label_names())
 GOOGLE = tuple(ImageNetInfo("imagenet-21k-goog").label_names())
 MINIATURE = tuple(ImageNetInfo("imagenet-12k").label_names())
+CIFAR = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 SOME = IN1K[::5]  # 200 of 1000, as ImageNet-A and -R have
 
 
@@ -51,43 +64,101 @@ def saved(folder: Path, count: int, names: Sequence[str] | None = None) -> Model
 # --- which outputs are the classes --------------------------------------------------------------
 
 
+def columns(
+    outputs: Outputs, classes: Sequence[str], select: Select = None
+) -> tuple[str, tuple[int, ...] | None]:
+    found = match(outputs, classes, select)
+    return found.how, found.columns
+
+
 def test_by_the_names_that_a_model_carries() -> None:
     outputs = Outputs(4, ("cat", "dog", "ant", "bee"))
-    assert columns(outputs, ["cat", "dog", "ant", "bee"]) is None
-    assert columns(outputs, ["dog", "cat", "ant", "bee"]) == (1, 0, 2, 3)
-    assert columns(outputs, ["bee", "cat"]) == (3, 0)
-    assert columns(outputs, ["cat", "dog"]) == (0, 1)  # fewer, though in place
-    assert columns(outputs, ["bee", "cat"], select=(1, 2)) == (3, 0)  # names know better
+    assert columns(outputs, ["cat", "dog", "ant", "bee"]) == ("names", None)
+    assert columns(outputs, ["dog", "cat", "ant", "bee"]) == ("names", (1, 0, 2, 3))
+    assert columns(outputs, ["bee", "cat"]) == ("names", (3, 0))
+    assert columns(outputs, ["cat", "dog"]) == ("names", (0, 1))  # fewer, though in place
+    for select in ((1, 2), BY_POSITION):  # what a user says is about models that do not tell
+        assert columns(outputs, ["bee", "cat"], select) == ("names", (3, 0))
+        assert columns(outputs, ["bee", "cat", "dog", "ant"], select)[1] == (3, 0, 1, 2)
 
 
-def test_as_many_outputs_are_taken_as_they_are() -> None:
-    for outputs in (
-        Outputs(2), Outputs(2, ("x", "y")), Outputs(2, ("a", "a")), Outputs(2, ("a", "b", "c"))
-    ):  # fmt: skip
-        assert columns(outputs, ["a", "b"]) is None
-        assert columns(outputs, ["a", "b"], select=(1, 0)) is None
-    assert columns(Outputs(1000), IN1K[::-1]) is None
+def test_names_may_be_spelled_differently() -> None:
+    outputs = Outputs(3, ("Golden Retriever", "tabby-cat", "ant"))
+    assert columns(outputs, ["ant", "golden_retriever", "Tabby  cat"]) == ("names", (2, 0, 1))
+    for names, classes in (
+        (("a b", "a_b", "c"), ["c", "A-b"]),  # which of both?
+        (("a b", "c", "d"), ["a_b", "a b", "c"]),
+        (("a b", "c", "d"), ["ab", "c", "d"]),
+        (("car", "c", "d"), ["cars", "c", "d"]),
+    ):
+        with pytest.raises(LookupError):
+            columns(Outputs(3, names), classes)
+    both = Outputs(3, ("a b", "a_b", "c"))
+    assert columns(both, ["c", "a_b", "a b"]) == ("names", (2, 1, 0))  # as they are spelled
+
+
+def test_names_that_do_not_match_are_never_taken_by_position() -> None:
+    cifar = Outputs(10, CIFAR)
+    renamed = ["car" if name == "automobile" else name for name in CIFAR]
+    for outputs, classes in (
+        (cifar, renamed),
+        (cifar, sorted(renamed)),
+        (cifar, IN1K[:10]),
+        (Outputs(2, ("a", "a")), ["a", "b"]),
+        (Outputs(1000, IN1K), [f"class {i}" for i in range(1000)]),
+        (Outputs(1000, IN1K), [*IN1K[:-1], "n00000001"]),
+    ):
+        with pytest.raises(LookupError):
+            columns(outputs, classes)
+    assert columns(cifar, sorted(renamed), BY_POSITION) == ("by-position", None)
+    order = (*range(1, 10), 0)
+    assert columns(cifar, sorted(renamed), order) == ("valid-labels", order)
+    with pytest.raises(LookupError):
+        columns(cifar, renamed[:9], BY_POSITION)  # of how many?
+
+
+def test_as_many_outputs_without_names_are_taken_as_they_are() -> None:
+    assert columns(Outputs(2), ["a", "b"]) == ("position", None)
+    assert columns(Outputs(2), ["a", "b"], BY_POSITION) == ("by-position", None)
+    assert columns(Outputs(1000), IN1K[::-1]) == ("position", None)
+    # A file that cannot be about this model is about others.
+    assert columns(Outputs(2), ["a", "b"], (7, 1)) == ("position", None)
+
+
+def test_names_in_timms_configurations() -> None:
+    assert Outputs.of(2, ["a", 1]) == Outputs(2, ("a", "1"))
+    assert Outputs.of(3, {"2": "c", "0": "a"}) == Outputs(3, ("a", "", "c"))  # with a gap
+    assert Outputs.of(2, {0: "a", 1: "b"}) == Outputs(2, ("a", "b"))
+    for names in (None, [], {}, ["a"], ["a", "b", "c"], "ab"):  # of another number: of another head
+        assert Outputs.of(2, names) == Outputs(2)
+    assert columns(Outputs.of(3, {"2": "c", "0": "a"}), ["c", "a"]) == ("names", (2, 0))
 
 
 def test_by_valid_labels() -> None:
-    assert columns(Outputs(10), ["a", "b"], select=(9, 3)) == (9, 3)
-    assert columns(Outputs(10, tuple("0123456789")), ["a", "b"], select=(9, 3)) == (9, 3)
-    assert columns(Outputs(1000), SOME, select=tuple(range(200))) == tuple(range(200))
+    assert columns(Outputs(10), ["a", "b"], (9, 3)) == ("valid-labels", (9, 3))
+    assert columns(Outputs(10, tuple("0123456789")), ["a", "b"], (9, 3))[1] == (9, 3)
+    assert columns(Outputs(1000), SOME, tuple(range(200)))[1] == tuple(range(200))
+    assert columns(Outputs(2), ["a", "b"], (1, 0)) == ("valid-labels", (1, 0))  # a permutation
+    assert columns(Outputs(2), ["a", "b"], (0, 1)) == ("valid-labels", None)
     with pytest.raises(LookupError):
-        columns(Outputs(9), ["a", "b"], select=(9, 3))
+        columns(Outputs(9), ["a", "b"], (9, 3))
 
 
 def test_by_synsets() -> None:
-    assert columns(Outputs(1000), SOME) == tuple(range(0, 1000, 5))
-    assert columns(Outputs(1000), SOME[::-1]) == tuple(range(0, 1000, 5))[::-1]
-    found = columns(Outputs(21843), SOME[:7])
+    assert columns(Outputs(1000), SOME) == ("synsets", tuple(range(0, 1000, 5)))
+    assert columns(Outputs(1000), SOME, BY_POSITION)[1] == tuple(range(0, 1000, 5))
+    assert columns(Outputs(1000), SOME[::-1])[1] == tuple(range(0, 1000, 5))[::-1]
+    _, found = columns(Outputs(21843), SOME[:7])
     assert found is not None and [GOOGLE[i] for i in found] == list(SOME[:7])
 
 
-@pytest.mark.parametrize(("outputs", "synsets"), [(21843, GOOGLE), (11821, MINIATURE)])
-def test_a_larger_imagenet_lacks_a_few_classes(outputs: int, synsets: tuple[str, ...]) -> None:
-    found = columns(Outputs(outputs), IN1K)
-    assert found is not None and len(found) == 1000
+@pytest.mark.parametrize("carried", [False, True])
+@pytest.mark.parametrize(("count", "synsets"), [(21843, GOOGLE), (11821, MINIATURE)])
+def test_a_larger_imagenet_lacks_a_few_classes(
+    count: int, synsets: tuple[str, ...], carried: bool
+) -> None:
+    how, found = columns(Outputs(count, synsets if carried else None), IN1K)
+    assert how == "synsets" and found is not None and len(found) == 1000
     lacking = set(IN1K) - set(synsets)
     assert 0 < len(lacking) < 10
     for name, place in zip(IN1K, found, strict=True):
@@ -103,11 +174,32 @@ def test_a_larger_imagenet_lacks_a_few_classes(outputs: int, synsets: tuple[str,
         (Outputs(1000), [*SOME, *GOOGLE[:40]]),
         (Outputs(999), SOME),
         (Outputs(200), IN1K),
+        (Outputs(1000), ["tench", "goldfish"]),  # words are no ids
     ],
 )
 def test_classes_that_are_not_among_the_outputs(outputs: Outputs, classes: Sequence[str]) -> None:
     with pytest.raises(LookupError):
         columns(outputs, classes)
+
+
+def test_what_outputs_are_called_once_they_are_matched() -> None:
+    """A student is saved with the data's names, so that no one has to say it again."""
+    abc = ("a", "b", "c")
+    for outputs, select, wanted in (
+        (Outputs(3), None, abc),
+        (Outputs(3, ("x", "y", "z")), BY_POSITION, abc),
+        (Outputs(3), (2, 0, 1), ("b", "c", "a")),
+        (Outputs(3, ("x", "y", "z")), (2, 0, 1), ("b", "c", "a")),
+        (Outputs(4, ("w", "x", "y", "z")), (3, 0, 1), ("b", "c", "y", "a")),
+        (Outputs(4), (3, 0, 1), None),  # the fourth has no name
+        (Outputs(3, ("c", "B", "a")), None, ("c", "B", "a")),
+    ):
+        found = match(outputs, abc, select)
+        named = found.named(outputs, abc)
+        assert named == Outputs(outputs.count, wanted)
+        if wanted:
+            again = match(named, abc)
+            assert again == replace(found, how="names")
 
 
 # --- told before anything is loaded -------------------------------------------------------------
@@ -129,6 +221,67 @@ def test_models_of_timm_are_told_by_their_number_of_classes(tmp_path: Path) -> N
     require_common([saved(tmp_path / "some", 200, SOME), *models])
     with pytest.raises(ClassMismatch, match="ten has 10 classes, resnet50"):
         require_common([saved(tmp_path / "ten", 10, list("abcdefghij")), *models])
+
+
+def refused(model: Model, classes: Sequence[str]) -> tuple[str, str]:
+    with pytest.raises(ClassMismatch) as caught:
+        require_classes([model], classes, "birds")
+    assert caught.value.exit_code == 2
+    return caught.value.message, caught.value.tip
+
+
+def test_unmatched_names_are_listed_on_both_sides(tmp_path: Path) -> None:
+    cifar = saved(tmp_path / "cifar", 10, CIFAR)
+    message, tip = refused(cifar, ["car" if c == "automobile" else c for c in CIFAR])
+    assert message == (
+        "cifar has 10 classes, birds has 10; "
+        "by name it lacks car, and the data lacks its automobile"
+    )
+    assert tip.startswith("Perhaps its automobile is car. --valid-labels FILE says")
+    assert "--by-position takes them in order" in tip and "kt pretrain --pretrained" in tip
+    message, tip = refused(cifar, [*CIFAR[:8], "lorry", "ships"])
+    assert "lacks lorry, ships, and the data lacks its ship, truck" in message
+    assert tip.startswith("Perhaps its ship is ships. ")
+    message, tip = refused(cifar, IN1K[10:30])
+    assert f"lacks {', '.join(IN1K[10:20])} and 10 more, and the data lacks its air" in message
+    assert tip.startswith("--valid-labels") and "--by-position" not in tip
+    message, _ = refused(saved(tmp_path / "twice", 3, ("crane", "crane", "owl")), ["crane", "owl"])
+    assert message == "twice has 3 classes, birds has 2; by name it lacks crane"
+
+
+def test_names_decide_in_a_mixed_set(tmp_path: Path) -> None:
+    """A file about one model leaves another, whose names tell, as it is, and says so."""
+    tuned = saved(tmp_path / "tuned", 3, ("c", "a", "b"))
+    bare, large = saved(tmp_path / "bare", 3), saved(tmp_path / "large", 1000)
+    abc = ("a", "b", "c")
+    for select, wanted in (
+        ((500, 3, 17), {"tuned": (1, 2, 0), "bare": None, "large": (500, 3, 17)}),
+        ((2, 1, 0), {"tuned": (1, 2, 0), "bare": (2, 1, 0), "large": (2, 1, 0)}),
+    ):
+        require_classes([tuned, bare, large], abc, select=select)
+        for model in (tuned, bare, large):
+            module = load.load(model, abc, select=select).module
+            picked = tuple(module.columns.tolist()) if isinstance(module, Selected) else None
+            assert picked == wanted[model.name]
+    assert overruled([tuned, bare, large], abc, (2, 1, 0)) == ["tuned"]
+    assert not overruled([tuned, bare, large], abc, (500, 3, 17))
+    assert not overruled([tuned], abc, (1, 2, 0)) and not overruled([tuned, bare], abc, None)
+
+
+def test_what_is_about_no_model_is_refused(tmp_path: Path) -> None:
+    tuned, bare = saved(tmp_path / "tuned", 3, ("c", "a", "b")), saved(tmp_path / "bare", 3)
+    abc = ("a", "b", "c")
+    for models, select in (
+        ([tuned], (0, 1, 2)), ([tuned], (7, 1, 2)), ([tuned, bare], (7, 1, 2)),
+        ([tuned], BY_POSITION),
+    ):  # fmt: skip
+        option = "--by-position" if select == BY_POSITION else "--valid-labels"
+        with pytest.raises(UsageError, match=f"{option} changes nothing"):
+            require_classes(models, abc, select=select)  # type: ignore[arg-type]
+    require_classes([tuned], abc, select=(1, 2, 0))  # as its names say
+    require_classes([tuned], ("c", "a", "b"), select=BY_POSITION)
+    require_classes([tuned, bare], abc, select=BY_POSITION)
+    require_classes([], abc, select=BY_POSITION)
 
 
 # --- selected outputs ---------------------------------------------------------------------------
@@ -186,10 +339,13 @@ def test_an_absent_class_gets_the_least_logit() -> None:
 
 def test_outputs_that_do_not_fit(tmp_path: Path) -> None:
     model = saved(tmp_path / "m", 6, list("abcdef"))
-    for classes, select in ((["a", "x"], None), (["a", "x"], (0, 6))):
-        with pytest.raises(ClassMismatch, match="m has 6 classes, the data has 2") as caught:
-            load.load(model, classes, select=select)
-        assert "--valid-labels" in caught.value.tip
+    for select in (None, (0, 6), BY_POSITION):
+        with pytest.raises(
+            ClassMismatch, match="m has 6 classes, the data has 2; by name"
+        ) as caught:
+            load.load(model, ["a", "x"], select=select)  # type: ignore[arg-type]
+        assert "lacks x, and the data lacks its b, c, d, e, f" in caught.value.message
+        assert "--valid-labels" in caught.value.tip and "--by-pos" not in caught.value.tip
 
 
 # --- a student that knows more than the data has ------------------------------------------------

@@ -38,7 +38,7 @@ NETS = """
 from torch import nn
 
 THREE = ("a", "b", "c")
-TEN = tuple(str(i) for i in range(10))
+TEN = tuple(f"class {i}" for i in range(10))
 
 class Net(nn.Module):
     def __init__(self, out=7):
@@ -69,7 +69,7 @@ def needs_argument(n):
 """
 
 THREE = ("a", "b", "c")
-TEN = tuple(str(i) for i in range(10))
+TEN = tuple(f"class {i}" for i in range(10))
 
 
 def one(reference: str | Path) -> Model:
@@ -579,7 +579,10 @@ def test_cached_hub_model_loads_without_the_hub(caches: Path, save_model: SaveMo
     folder = save_model("vit")
     files = {name: folder / name for name in ("config.json", "model.safetensors")}
     put_into_cache(caches, "org/vit", files)
-    loaded = load.load(one("hf-hub:org/vit"), TEN)
+    model = one("hf-hub:org/vit")
+    assert classes.outputs_of(model) == Outputs(10, TEN)  # told by its configuration
+    loaded = load.load(model, TEN)
+    assert loaded.matching == "names"
     assert torch.equal(logits(loaded.module), logits(load.load(one(folder)).module))
 
 
