@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
-from kt_cli.device import out_of_memory
+from kt_cli.device import out_of_memory, place
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,13 @@ def test_the_cpu_says_so_too() -> None:
 )
 def test_other_errors_are_not_memory(error: Exception) -> None:
     assert not out_of_memory(error)
+
+
+def test_a_module_is_placed_in_the_memory_format_of_its_precision() -> None:
+    """Whatever it was before: kernels of one pixel too, which are in both formats at once."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 1), nn.Linear(5, 2))
+    formats = {name: value.stride() for name, value in module.state_dict().items()}
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    place(module.to(memory_format=torch.channels_last), torch.device("cpu"), "bfloat16")
+    for name, value in module.state_dict().items():
+        assert value.stride() == formats[name] and torch.equal(value, before[name])
