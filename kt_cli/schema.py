@@ -86,7 +86,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "curve_acc": Column(
             "list<double>", "top-1 on the views that were trained on, for each epoch, percent"
         ),
-        "waiting_share": Column(F, "time spent waiting for views, percent of the training's"),
+        "waiting_share": Column(
+            F, "time spent waiting for pixels of views, percent of the training's"
+        ),
         "accuracy": Column(
             F, "top-1 of the trained model in percent; null without evaluation images"
         ),
@@ -267,7 +269,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "curve_loss": Column("list<double>", "mean training loss of each epoch"),
         "curve_acc": Column("list<double>", "top-1 on the views of each epoch; null if unlabelled"),
         "curve_taught": Column("list<double>", "samples taught by a teacher, each epoch, percent"),
-        "waiting_share": Column(F, "share of the training time spent waiting for views, percent"),
+        "waiting_share": Column(
+            F, "time spent waiting for pixels of views, percent of the training's"
+        ),
         "path": Column(
             S, "folder of the saved student, relative to the sweep's; null when not saved"
         ),

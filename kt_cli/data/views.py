@@ -9,6 +9,7 @@ at their own resolution, and a model's logits on a view can be computed once and
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
+from kt_cli.device import send
 from kt_cli.errors import unknown
 from kt_cli.files import atomic_file, cache_folder
 from kt_cli.progress import Progress, silent
@@ -118,18 +120,24 @@ class Views:
         """Views `indices` (b,), on the CPU, of an epoch: (b, 3, S, S) in [0, 1] on the device."""
         return self._augmented(epoch, indices, self._picked(indices))
 
-    def stream(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        """`batch` of one batch after the other; for a GPU the next is read from disk meanwhile."""
-        if self.device.type != "cuda":
-            yield from (self.batch(epoch, indices) for indices in batches)
-            return
-        with ThreadPoolExecutor(1) as reader:
-            ahead = [reader.submit(self._picked, indices) for indices in batches[:AHEAD]]
-            for i, indices in enumerate(batches):
-                picked = ahead.pop(0).result()
-                if i + AHEAD < len(batches):
-                    ahead.append(reader.submit(self._picked, batches[i + AHEAD]))
-                yield self._augmented(epoch, indices, picked)
+    def stream(
+        self,
+        epoch: int,
+        batches: Sequence[Tensor],
+        waited: Callable[[float], object] = lambda seconds: None,
+    ) -> Iterator[Tensor]:
+        """`batch` of one batch after the other; for a GPU the next is read from disk meanwhile.
+
+        Args:
+            waited: told how long each batch's pixels were waited for.
+        """
+        cuda = self.device.type == "cuda"
+        pixels = self._read_ahead(batches) if cuda else map(self._picked, batches)
+        for indices in batches:
+            start = time.perf_counter()
+            picked = next(pixels)
+            waited(time.perf_counter() - start)
+            yield self._augmented(epoch, indices, picked)
 
     def plain(self, indices: Tensor) -> Tensor:
         """As `batch`, with nothing random done to the images."""
@@ -137,14 +145,23 @@ class Views:
 
     def here(self, indices: Tensor) -> Tensor:
         """Indices on the device."""
-        return indices.to(self.device, non_blocking=True)
+        return send(indices, self.device)
+
+    def _read_ahead(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        with ThreadPoolExecutor(1) as reader:
+            ahead = [reader.submit(self._picked, indices) for indices in batches[:AHEAD]]
+            for i in range(AHEAD, AHEAD + len(batches)):
+                picked = ahead.pop(0).result()
+                ahead += [reader.submit(self._picked, indices) for indices in batches[i : i + 1]]
+                yield picked
 
     def _picked(self, indices: Tensor) -> Tensor:
+        """(b, 3, S, S) uint8, where `send` takes them from at once."""
         picked = torch.from_numpy(self._pixels[indices.numpy()])
         return picked.pin_memory() if self.device.type == "cuda" else picked
 
     def _unit(self, picked: Tensor) -> Tensor:
-        return picked.to(self.device, non_blocking=True).float().div_(255)
+        return send(picked, self.device).float().div_(255)
 
     def _augmented(self, epoch: int, indices: Tensor, picked: Tensor) -> Tensor:
         if self.deterministic:
@@ -211,8 +228,8 @@ def _affine(images: Tensor, draws: Tensor) -> Tensor:
     scale = 1 + (draws[:, 12] * 2 - 1) * 0.1
     shift = (draws[:, 13:15] * 2 - 1) * 0.2  # in units of half the side
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    rows = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], dim=1).to(images.device)
-    grid = F.affine_grid(rows.view(-1, 2, 3), list(images.shape), align_corners=False)
+    rows = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(send(rows, images.device), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
@@ -236,7 +253,7 @@ def _change(
     """`adjust` those images that `which` (b,) tells, with their draws (b, …); in place."""
     chosen = which.nonzero()[:, 0]
     if len(chosen):
-        here = chosen.to(images.device, non_blocking=True)
+        here = send(chosen, images.device)
         images[here] = adjust(images[here], draws[chosen]).expand(-1, 3, -1, -1)
     return images
 
@@ -262,7 +279,7 @@ def _hue(images: Tensor, turn: Tensor) -> Tensor:
     red, green, blue = images.unbind(1)
     sector = torch.stack([(green - blue) / safe, (blue - red) / safe + 2, (red - green) / safe + 4])
     hue = torch.where(chroma > 0, sector.gather(0, largest[None])[0], 0.0)
-    hue = hue + 6 * turn.to(images.device, non_blocking=True).view(-1, 1, 1)
+    hue = hue + 6 * send(turn, images.device).view(-1, 1, 1)
     k = torch.stack([hue + 5, hue + 3, hue + 1], dim=1) % 6
     return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
 
@@ -273,7 +290,7 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def _each(values: Tensor, images: Tensor) -> Tensor:
-    return values.to(images.device, non_blocking=True).view(-1, 1, 1, 1)
+    return send(values, images.device).view(-1, 1, 1, 1)
 
 
 ADJUSTMENTS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (

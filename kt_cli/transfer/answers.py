@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kt_cli.device import send
 from kt_cli.transfer.losses import TopK
 from kt_cli.transfer.partition import Said
 
@@ -29,8 +30,8 @@ class Answers:
 
     def at(self, indices: Tensor, device: torch.device) -> Answers:
         """The answers for some of the views, on the device, in full precision."""
-        where = indices.to(self.said.right.device)
-        return self._each(lambda values: _full(values[where]).to(device, non_blocking=True))
+        where = send(indices, self.said.right.device)
+        return self._each(lambda values: send(_full(values[where]), device))
 
     def small(self) -> Answers:
         """On the CPU, in half precision; what decides who teaches stays as it is."""

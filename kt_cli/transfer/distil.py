@@ -30,7 +30,7 @@ class Curve:
         losses: mean training loss.
         accuracies: of the student on the views that it was trained on, in percent.
         shares: for each teacher, the samples that it taught, in percent.
-        waiting: share of the time spent waiting for views, in percent.
+        waiting: share of the time spent waiting for the pixels of views, in percent.
         earlier: seconds of training before it was interrupted, if it was.
     """
 

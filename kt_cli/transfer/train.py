@@ -94,7 +94,8 @@ class Record:
     Attributes:
         losses: mean loss of each epoch.
         means: (epochs, m), for each epoch the means over its samples of what the loss counts.
-        waiting: share of the time that was spent waiting for views.
+        waiting: share of the time in which the loop stood still until the pixels of views were
+            read. A GPU may have had work left meanwhile, so of its time it is the most.
         earlier: seconds of training before it was interrupted, if it was.
     """
 
@@ -151,7 +152,7 @@ def fit(
         set_training(module, loop.bn)
         batches = list(order.batches(epoch))[state.update :]
         parts = [order.micro_batches(batch) for batch in batches]
-        stream = state.waiting(views.stream(epoch, [part for b in parts for part in b]))
+        stream = views.stream(epoch, [part for b in parts for part in b], state.waited)
         for micro_batches, batch in zip(parts, batches, strict=True):
             done = epoch * order.updates_per_epoch + state.update
             # Dropout depends on the update alone: not on targets, nor on where training went on.
@@ -210,16 +211,8 @@ class _State:
         self._losses[self.update] += loss.detach()
         self._sums[epoch, 1:] += sums
 
-    def waiting(self, stream: Iterator[Tensor]) -> Iterator[Tensor]:
-        """The stream, with the time that it takes."""
-        while True:
-            start = time.perf_counter()
-            try:
-                views = next(stream)
-            except StopIteration:
-                return
-            self._waited += time.perf_counter() - start
-            yield views
+    def waited(self, seconds: float) -> None:
+        self._waited += seconds
 
     def end(self, epoch: int) -> None:
         """The only look at the device is here and at checkpoints."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +214,39 @@ def test_what_is_read_ahead_comes_in_order(count: int) -> None:
     assert len(found) == count
     for shown, indices in zip(found, batches, strict=True):
         assert torch.equal(shown, make("none").batch(0, indices))
+
+
+class Timed(Ahead):
+    """Reading a batch takes three seconds, making views of it five, by a clock of its own."""
+
+    def __init__(self) -> None:
+        self.__dict__ |= vars(make("none"))
+        self.now, self.read = 0.0, [threading.Event() for _ in range(4)]
+
+    def _picked(self, indices: torch.Tensor) -> torch.Tensor:
+        self.now += 3
+        self.read[int(indices[0])].set()
+        return super()._picked(indices)
+
+    def _augmented(self, epoch: int, indices: torch.Tensor, picked: torch.Tensor) -> torch.Tensor:
+        self.now += 5
+        return super()._augmented(epoch, indices, picked)
+
+
+def test_what_is_read_is_waited_for_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, waits = Timed(), list[float]()
+    monkeypatch.setattr(views.time, "perf_counter", lambda: made.now)
+    shown = list(made.stream(0, [torch.tensor([i]) for i in range(4)], waits.append))
+    assert len(shown) == 4 and waits == [3, 3, 3, 3]
+
+
+def test_for_a_gpu_the_next_is_read_meanwhile() -> None:
+    made, waits = Timed(), list[float]()
+    made.device = torch.device("cuda")
+    stream = made.stream(0, [torch.tensor([i]) for i in range(4)], waits.append)
+    for i, _ in enumerate(stream):
+        assert all(event.wait(10) for event in made.read[: i + 3])
+    assert len(waits) == 4
 
 
 @pytest.mark.parametrize("augment", AUGMENTS)

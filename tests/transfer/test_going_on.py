@@ -38,11 +38,11 @@ class Breaking(Views):
         self.__dict__ |= vars(make_views(augment))
         self.left = after
 
-    def batch(self, epoch: int, indices: Tensor) -> Tensor:
+    def _augmented(self, epoch: int, indices: Tensor, picked: Tensor) -> Tensor:
         self.left -= 1
         if self.left < 0:
             raise InterruptedError
-        return super().batch(epoch, indices)
+        return super()._augmented(epoch, indices, picked)
 
 
 PASSES = 18  # three epochs of three updates, each of two micro-batches
