@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -22,24 +23,29 @@ class FeatureTap:
 
     def __init__(self, module: nn.Module, wanted: bool = True) -> None:
         self.module = module
-        self._taken: Tensor | None = None
+        self._taken: list[Tensor] = []
         self._hooks = []
         if wanted:
-            self._hooks = [_required(module).register_forward_pre_hook(self._take)]
+            self._hooks = [_required(module).register_forward_pre_hook(_into(self._taken))]
 
     def take(self) -> Tensor:
         """(b, d) features of the last forward pass."""
-        assert self._taken is not None, "no forward pass went through the classifier"
-        taken, self._taken = self._taken, None
-        return taken.flatten(1)
+        assert self._taken, "no forward pass went through the classifier"
+        return self._taken.pop().flatten(1)
 
     def close(self) -> None:
         """Take the hook off the module."""
         for hook in self._hooks:
             hook.remove()
 
-    def _take(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._taken = inputs[0]
+
+def _into(taken: list[Tensor]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    """A hook that knows no module, which would keep it, and its memory, until a collection."""
+
+    def take(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        taken[:] = inputs[:1]
+
+    return take
 
 
 def classifier(module: nn.Module) -> nn.Module | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
 from collections.abc import Iterator
@@ -495,3 +496,28 @@ def test_what_cannot_work_is_refused_before_any_work(
     with pytest.raises(UsageError, match=message):
         transfer(place, tmp_path / "out", *names, **settings, data=data)
     assert not predicted(tmp_path / "cache") and not (tmp_path / "out").exists()
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+def held() -> int:
+    """Modules and optimizers that are alive."""
+    kinds = (nn.Module, torch.optim.Optimizer)
+    return sum(issubclass(type(found), kinds) for found in gc.get_objects())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_run_lets_go_of_its_models_by_itself(place: Path, tmp_path: Path, way: str) -> None:
+    """A GPU's memory would not wait for a collection of garbage."""
+    names, settings = WAYS[way]
+    settings = {"keep_targets": "online", **settings}
+    transfer(place, tmp_path, *names, **settings)  # what is imported, and kept on purpose
+    gc.collect()
+    before = held()
+    gc.disable()
+    try:
+        transfer(place, tmp_path, *names, **settings)
+        assert held() == before
+    finally:
+        gc.enable()
