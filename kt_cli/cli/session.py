@@ -158,7 +158,7 @@ class Session:
         if self._planner is None:
             from kt_cli.data.guard import leave_out_guards
             from kt_cli.data.sources import open_data
-            from kt_cli.sweep.plan import Images, Planner
+            from kt_cli.sweep.plan import Images, Planner, other_images
 
             if self.spec.data is None:
                 raise UsageError(options.NO_DATA, HOW_TO_NAME_DATA)
@@ -175,6 +175,8 @@ class Session:
                 settings = self.spec.transfers() if transfers else []
                 known = Images.of(data, settings, progress)
                 zoo_ids = self._zoo_ids(progress)
+            for said in other_images(self.folder, data, images):
+                screen.warn(f"{said}: what is about those stays, and is done again.")
             self._planner = Planner(
                 self.spec, self.folder, self.models, known, zoo_ids, self.retry_failed,
                 screen.skipped_part,

@@ -86,6 +86,26 @@ class Images:
                    training, len(data.classes))  # fmt: skip
 
 
+def other_images(folder: Path, data: Data, spec: DataSpec) -> list[str]:
+    """What parts the images from those of earlier rows in `folder`, which were named alike."""
+    same: dict[str, object] = {"data": spec.source, "limit": spec.limit}
+    drawn = {"fraction": spec.fraction, "subset_seed": spec.seed, "guard_share": spec.guard}
+    roles = {
+        "evaluation": (data.eval, "models", "eval_data", same),
+        "training": (data.train, "transfer", "train_data", {**same, **drawn}),
+    }
+    said = []
+    for role, (images, table, column, named) in roles.items():
+        rows = read([folder], table, [column, "status", *named])
+        for name, value in named.items():
+            rows = rows[rows[name].isna() if value is None else rows[name] == value]
+        earlier = rows[column][rows["status"] == OK]
+        if images is not None and len(earlier) and images.fingerprint not in set(earlier):
+            difference = images.difference(earlier.iloc[-1])
+            said.append(f"the {role} images are not those of earlier rows ({difference})")
+    return said
+
+
 class Planner:
     """Lists the runs of a sweep against the results in `folder`.
 

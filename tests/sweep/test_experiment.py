@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from kt_cli import cache
+from kt_cli import cache, store
 from kt_cli.complementarity.predict import How, predict_all
 from kt_cli.complementarity.predictions import evaluate
 from kt_cli.data.folders import class_folders
@@ -20,7 +20,7 @@ from kt_cli.data.views import canonical, canonical_path
 from kt_cli.errors import DataError
 from kt_cli.spec import DataSpec, EvalSpec, Model, PretrainSpec, Run, TransferSpec
 from kt_cli.sweep.experiment import check_data
-from kt_cli.sweep.plan import Images
+from kt_cli.sweep.plan import Images, other_images
 from kt_cli.zoo import load
 from kt_cli.zoo.names import resolve
 
@@ -148,6 +148,33 @@ def test_training_images_that_change_while_they_are_decoded_are_not_kept(root: P
     with pytest.raises(DataError, match=r"1 of 20 differ, first a/000\.bmp"):
         canonical(changing, 1.0, 4)
     assert not place.exists()
+
+
+def test_a_plan_says_how_images_differ_from_those_of_earlier_rows(
+    root: Path, tmp_path: Path
+) -> None:
+    spec, folder = DataSpec(str(root), fraction=0.5), tmp_path / "results"
+    assert other_images(folder, open_data(spec, training=True), spec) == []
+    data = open_data(spec, training=True)
+    named = {"data": spec.source, "status": store.OK}
+    store.write(folder, "models", [
+        {**named, "run_id": "a", "eval_data": data.eval.fingerprint},
+        {**named, "run_id": "b", "eval_data": "those/10", "limit": 10},
+    ])  # fmt: skip
+    drawn = {"fraction": 0.5, "subset_seed": 0, "guard_share": 0.0}
+    row = {**named, **drawn, "run_id": "c", "train_data": data.training().fingerprint}
+    store.write(folder, "transfer", [row])
+    assert other_images(folder, data, spec) == []
+    trained = data.training().ids[2]
+    invert(root / "val" / "a" / "007.bmp")
+    invert(root / "train" / trained)
+    as_another_process()
+    assert other_images(folder, open_data(spec, training=True), spec) == [
+        "the evaluation images are not those of earlier rows (1 of 300 differ, first a/007.bmp)",
+        f"the training images are not those of earlier rows (1 of 10 differ, first {trained})",
+    ]
+    smaller = DataSpec(str(root), fraction=0.4, limit=20)
+    assert other_images(folder, open_data(smaller, training=True), smaller) == []
 
 
 def test_a_plan_reads_only_what_its_runs_use(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
