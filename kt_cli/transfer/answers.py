@@ -31,7 +31,7 @@ class Answers:
     def at(self, indices: Tensor, device: torch.device) -> Answers:
         """The answers for some of the views, on the device, in full precision."""
         where = send(indices, self.said.right.device)
-        return self._each(lambda values: send(_full(values[where]), device))
+        return self._each(lambda values: send(full(values[where]), device))
 
     def small(self) -> Answers:
         """On the CPU, in half precision; what decides who teaches stays as it is."""
@@ -84,5 +84,8 @@ def _filled(kind: type[Any], tensors: Mapping[str, Tensor]) -> Any:
     return kind(**{f.name: tensors[f.name] for f in fields(kind)})
 
 
-def _full(values: Tensor) -> Tensor:
-    return values.float() if values.is_floating_point() else values
+def full(values: Tensor) -> Tensor:
+    """Half precision as single; all else as it is."""
+    if not values.is_floating_point():
+        return values
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -13,9 +13,10 @@ from kt_cli.data.views import Views, preprocess, seed_of
 from kt_cli.device import place
 from kt_cli.spec import TransferSpec
 from kt_cli.transfer import methods, normalisation
+from kt_cli.transfer.answers import full
 from kt_cli.transfer.checkpoint import Checkpoint
 from kt_cli.transfer.contrast import Contrast
-from kt_cli.transfer.interpolation import SlowWeights, copied, load
+from kt_cli.transfer.interpolation import SlowWeights, load
 from kt_cli.transfer.methods import Lesson
 from kt_cli.transfer.targets import Targets
 from kt_cli.transfer.train import Loop, OnEpoch, Order, Record, fit
@@ -84,11 +85,13 @@ def distil(
     run = torch.compile(student) if spec.compile and not method.features else student
 
     def loss_of(epoch: int, indices: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        taught = targets.taught(indices, images)
-        logits = run(prepare(images))
+        found = targets.answers(indices, images)
+        logits = full(run(prepare(images)))
         here = views.here(indices)
+        labels = views.labels[here]
         features = tap.take() if method.features else None
-        lesson = Lesson(logits.float(), taught.target, taught.weight, views.labels[here], here,
+        taught = targets.taught(found, logits, labels)
+        lesson = Lesson(logits, taught.target, taught.weight, labels, here,
                         features, taught.features, contrast)  # fmt: skip
         right = (logits.detach().argmax(dim=1) == lesson.labels).sum()[None]
         told = taught.weights[:, 1:]
@@ -122,20 +125,23 @@ def distil(
 class _Slow:
     """Slow weights of a student; with `reference_compat` as the authors' code has them.
 
-    There they start after the first update, and the student restarts from them every epoch.
+    There they start after the first update and take a step after the first, the (1 + N)th, … of
+    each epoch, not the Nth, 2Nth, … of all; and the student restarts from them every epoch.
     """
 
     def __init__(self, student: nn.Module, spec: TransferSpec, updates_per_epoch: int) -> None:
         assert spec.mcl_every is not None
-        self.weights = SlowWeights(student, spec.mcl_tau, spec.mcl_every)
-        self._student, self._compat = student, spec.reference_compat
+        self.weights = SlowWeights(student, spec.mcl_tau)
+        self._student, self._every, self._compat = student, spec.mcl_every, spec.reference_compat
         self._epoch = updates_per_epoch
 
     def after_update(self, updates: int) -> None:
         if self._compat and updates == 1:
-            for name, value in copied(self._student).items():
+            for name, value in self._student.state_dict().items():
                 self.weights.state[name].copy_(value)
-        self.weights.after_update(self._student, updates)
+        since = (updates - 1) % self._epoch if self._compat else updates
+        if since % self._every == 0:
+            self.weights.step(self._student)
         if self._compat and updates % self._epoch == 0:
             load(self._student, self.weights.state)
 

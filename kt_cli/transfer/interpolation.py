@@ -41,20 +41,13 @@ def forget(module: nn.Module) -> None:
 
 
 class SlowWeights:
-    """θ_slow ← τ θ_slow + (1 − τ) θ every N updates, from θ₀ (momentum-based continual learning).
+    """θ_slow ← τ θ_slow + (1 − τ) θ at each step, from θ₀ (momentum-based continual learning)."""
 
-    Args:
-        tau, every: τ and N.
-    """
-
-    def __init__(self, module: nn.Module, tau: float, every: int) -> None:
-        self.state, self._tau, self._every = copied(module), tau, every
+    def __init__(self, module: nn.Module, tau: float) -> None:
+        self.state, self._tau = copied(module), tau
 
     @torch.no_grad()
-    def after_update(self, module: nn.Module, updates: int) -> None:
-        """Take a step after every N-th update. updates: how many there were, this one included."""
-        if updates % self._every:
-            return
+    def step(self, module: nn.Module) -> None:
         for name, value in module.state_dict().items():
             slow = self.state[name]
             if slow.is_floating_point():

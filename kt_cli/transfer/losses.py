@@ -1,4 +1,4 @@
-"""Losses on logits (b, C), averaged over the batch. Targets carry no gradient."""
+"""Losses on logits (b, C), averaged over the batch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,6 @@ def distillation(
     if isinstance(target, TopK):
         log_q, log_p = _events(student, target, temperature, topk)
     else:
-        target = target.detach()
         if 0 < topk < target.shape[1]:
             target, classes = target.topk(topk, dim=1)
             student = student.gather(1, classes)
@@ -88,8 +87,12 @@ def cross_entropy(student: Tensor, labels: Tensor, label_smoothing: float = 0.0)
 def double_softmax_cross_entropy(
     student: Tensor, labels: Tensor, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Cross-entropy that takes σ(logits) for logits, as the authors' code has it."""
-    return F.cross_entropy(student.softmax(dim=1), labels, label_smoothing=label_smoothing)
+    """Cross-entropy that takes σ(logits) for logits, as the authors' code has it.
+
+    There label smoothing mixes σ(logits), not the label, with the uniform distribution; to a
+    softmax the latter is a constant.
+    """
+    return F.cross_entropy((1 - label_smoothing) * student.softmax(dim=1), labels)
 
 
 def similarity(student: Tensor, target: Tensor) -> Tensor:

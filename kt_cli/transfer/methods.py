@@ -25,7 +25,8 @@ class Lesson:
 
     Attributes:
         student: logits (b, C), with gradient.
-        target: logits (b, C) of each sample's source, or their most probable classes.
+        target: logits (b, C) of each sample's source, or their most probable classes; without
+            gradient, but where the authors' code lets the student in training take part.
         weight: (b,) of distillation, 0 where a sample is left out; None for one.
         labels: (b,). indices: (b,) among the training images.
         features, teacher_features: (b, d) and (b, e) pooled features, where the method asks.
@@ -46,9 +47,15 @@ Loss = Callable[[Lesson, TransferSpec], Tensor]
 
 
 def _distil(lesson: Lesson, spec: TransferSpec) -> Tensor:
-    return losses.distillation(
-        lesson.student, lesson.target, spec.temperature, lesson.weight, spec.kd_topk or 0
+    target = lesson.target
+    if isinstance(target, Tensor) and not spec.reference_compat:
+        target = target.detach()
+    loss = losses.distillation(
+        lesson.student, target, spec.temperature, lesson.weight, spec.kd_topk or 0
     )
+    if spec.reference_compat and lesson.weight is not None:  # the mean over what is distilled
+        loss = loss * len(lesson.weight) / lesson.weight.sum().clamp_min(1)
+    return loss
 
 
 def _classify(lesson: Lesson, spec: TransferSpec) -> Tensor:
@@ -104,7 +111,10 @@ class Method:
     compat: bool = False
 
     def sources(self, spec: TransferSpec, sources: Sources) -> tuple[Tensor, Tensor | None]:
-        """Weights (n, 1 + K) of the sources, and which samples (n,) are distilled; None for all."""
+        """Weights (n, 1 + K) of the sources, and which samples (n,) are distilled; None for all.
+
+        Flips are of the teacher against the first source, whoever that is.
+        """
         weights = self.partition(sources)
         on = spec.settled.distil_on
         if on == "all":
@@ -139,15 +149,15 @@ METHODS: dict[str, Method] = {
     ),
     "flip-st": Method(
         "partition by flips: the teacher on positive ones only",
-        _distil, partition.flip_st, frozen=True, labels=True,
+        _distil, partition.flip_st, frozen=True, labels=True, compat=True,
     ),
     "flip-t": Method(
         "partition by flips: the frozen student on negative ones only",
-        _distil, partition.flip_t, frozen=True, labels=True,
+        _distil, partition.flip_t, frozen=True, labels=True, compat=True,
     ),
     "flip-avg": Method(
         "partition by flips: the mean of both where neither flips",
-        _distil, partition.flip_avg, frozen=True, labels=True,
+        _distil, partition.flip_avg, frozen=True, labels=True, compat=True,
     ),
     "crd": Method(
         "contrastive representation distillation (CRD) and cross-entropy",
@@ -170,7 +180,8 @@ def find(name: str) -> Method:
 
 def needs_frozen(spec: TransferSpec) -> bool:
     """Whether the frozen student is asked about the views."""
-    return find(spec.method).frozen or spec.settled.distil_on != "all"
+    by_flips = spec.settled.distil_on != "all" and not spec.reference_compat
+    return find(spec.method).frozen or by_flips
 
 
 def needs_labels(spec: TransferSpec) -> bool:
@@ -188,7 +199,7 @@ def require_possible(spec: TransferSpec, teachers: int, labelled: bool) -> None:
         UsageError: the combination is none; UnknownName: no such method.
     """
     method, name = find(spec.method), spec.method
-    if spec.reference_compat and not method.compat:
+    if spec.reference_compat and not method.compat and spec.settled.distil_on == "all":
         able = ", ".join(n for n, m in METHODS.items() if m.compat)
         raise UsageError(f"--reference-compat changes nothing in {name}", f"It is for {able}.")
     if spec.compile and method.features:

@@ -82,9 +82,9 @@ def flip_avg(sources: Sources) -> Tensor:
 
 
 def flips(sources: Sources) -> tuple[Tensor, Tensor]:
-    """Positive and negative flips (n,) of one teacher against the frozen student."""
-    frozen, teacher = (_known(said).right for said in sources)
-    return teacher & ~frozen, frozen & ~teacher
+    """Positive and negative flips (n,) of one teacher against the student."""
+    student, teacher = (_known(said).right for said in sources)
+    return teacher & ~student, student & ~teacher
 
 
 def _largest(scores: Sequence[Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ costs the student's forward, backward and update only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from kt_cli.data.views import Views, preprocess
 from kt_cli.device import place
 from kt_cli.spec import TransferSpec, digest
 from kt_cli.transfer import methods
-from kt_cli.transfer.answers import Answers, joined
+from kt_cli.transfer.answers import Answers, full, joined
 from kt_cli.transfer.keeping import Keeping
 from kt_cli.transfer.losses import TopK
 from kt_cli.transfer.partition import Said
@@ -60,7 +60,7 @@ class Asking:
         return digest([FORMAT, model, self.views.epoch_key(epoch), *how])
 
     def answers(self, logits: Tensor, labels: Tensor, features: Tensor | None) -> Answers:
-        logits = logits.float()
+        logits = full(logits)
         kept: Tensor | TopK = logits
         if 0 < self.topk < logits.shape[1]:
             kept = TopK.of(logits, self.topk, self.temperature)
@@ -108,7 +108,7 @@ class Source:
         views = asking.views
         with precision(asking.amp, views.device):
             logits = tap.module(prepare(images))
-        features = tap.take().float() if asking.features else None
+        features = full(tap.take()) if asking.features else None
         return asking.answers(logits, views.labels[views.here(indices)], features)
 
     def _all(self, epoch: int) -> Answers:
@@ -136,6 +136,9 @@ class Taught:
     features: Tensor | None
 
 
+Found = Sequence[Answers | None]  # the frozen student's and the teachers', None if not asked
+
+
 class Targets:
     """The targets of one training.
 
@@ -157,11 +160,27 @@ class Targets:
             if source is not None:
                 source.begin(epoch)
 
-    def taught(self, indices: Tensor, images: Tensor) -> Taught:
-        """For the views `images` (b, 3, S, S) of the training images `indices` (b,)."""
-        found = [s.answers(indices, images) if s is not None else None for s in self._sources]
+    def answers(self, indices: Tensor, images: Tensor) -> Found:
+        """About the views `images` (b, 3, S, S) of the training images `indices` (b,)."""
+        return [s.answers(indices, images) if s is not None else None for s in self._sources]
+
+    def taught(self, found: Found, live: Tensor, labels: Tensor) -> Taught:
+        """What answers make of the samples.
+
+        Args:
+            live: logits (b, C) of the student in training. With `reference_compat` it takes the
+                frozen student's place where flips are found, and in the mean of `flip-avg`.
+            labels: (b,).
+        """
         said = [answers.said if answers is not None else None for answers in found]
+        if self._spec.reference_compat:
+            said[0] = Said.of(live.detach(), labels)
         weights, distilled = self._method.sources(self._spec, said)
+        frozen = found[0]
+        if self._spec.reference_compat and frozen and isinstance(frozen.logits, Tensor):
+            shared = weights[:, :1] % 1 > 0
+            mixed = torch.where(shared, live, frozen.logits)
+            found = [replace(frozen, logits=mixed), *found[1:]]
         asked = [(answers, weights[:, i]) for i, answers in enumerate(found) if answers is not None]
         return Taught(_mixed(asked), distilled, weights, asked[-1][0].features)
 

@@ -13,7 +13,6 @@ from kt_cli.transfer.checkpoint import Checkpoint
 from kt_cli.transfer.train import NotFinite
 from tests.transfer.by_hand import assert_curve, by_hand
 from tests.transfer.toys import (
-    CLASSES,
     SPEC,
     N,
     Tiny,
@@ -64,28 +63,6 @@ def test_training_never_sees_the_slow_weights() -> None:
     plain = train(replace(SLOW, method="kl"), Tiny(1), [Tiny(0)])
     slow = train(replace(SLOW, lr=2.0), Tiny(1), [Tiny(0)])
     assert plain.losses == slow.losses and plain.accuracies == slow.accuracies
-
-
-def test_as_the_authors_code_slow_weights_start_late_and_restart_the_student() -> None:
-    """They start after the first update; the student restarts from them after every epoch."""
-    spec = replace(SLOW, reference_compat=True, kd_topk=CLASSES)
-    student, other = Tiny(1, norm=True), Tiny(1, norm=True)
-    slow, restarts = dict[str, Tensor](), list[int]()
-
-    def after_update(update: int) -> None:
-        nonlocal slow
-        if update == 1:
-            slow = state(other)
-        elif update % 2 == 0:
-            slow = mixed(slow, state(other))
-        if update % 3 == 0:
-            other.load_state_dict(slow)
-            restarts.append(update)
-
-    wanted = by_hand(spec, other, [Tiny(1), Tiny(0)], after_update=after_update)
-    assert_curve(train(spec, student, [Tiny(0)]), wanted)
-    assert_near(student.state_dict(), slow)
-    assert restarts == [3, 6, 9]
 
 
 # --- running statistics, precision, numbers that are none ----------------------------------------

@@ -35,18 +35,16 @@ def arrays(state: interpolation.State) -> dict[str, np.ndarray]:
     return {name: value.double().numpy().copy() for name, value in state.items()}
 
 
-@pytest.mark.parametrize("every", [1, 3])
-def test_slow_weights_equal_a_recursion_by_hand(every: int) -> None:
+def test_slow_weights_equal_a_recursion_by_hand() -> None:
     made, tau = module(0), 0.9
-    slow = SlowWeights(made, tau, every)
+    slow = SlowWeights(made, tau)
     by_hand = arrays(made.state_dict())
     for update in range(1, 9):
         move(made, update)
-        slow.after_update(made, update)
-        if update % every == 0:
-            for name, value in arrays(made.state_dict()).items():
-                mixed = tau * by_hand[name] + (1 - tau) * value
-                by_hand[name] = value if name == COUNT else mixed
+        slow.step(made)
+        for name, value in arrays(made.state_dict()).items():
+            mixed = tau * by_hand[name] + (1 - tau) * value
+            by_hand[name] = value if name == COUNT else mixed
         for name, found in slow.state.items():
             np.testing.assert_allclose(found, by_hand[name], rtol=1e-5, atol=1e-6)
     assert slow.state[COUNT].dtype == torch.long
@@ -55,12 +53,11 @@ def test_slow_weights_equal_a_recursion_by_hand(every: int) -> None:
 def test_slow_weights_start_as_the_module_and_leave_it_alone() -> None:
     made = module(0)
     start = interpolation.copied(made)
-    slow = SlowWeights(made, 0.5, 2)
+    slow = SlowWeights(made, 0.5)
     move(made, 1)
     live = interpolation.copied(made)
-    slow.after_update(made, 1)
     assert all(torch.equal(slow.state[name], value) for name, value in start.items())
-    slow.after_update(made, 2)
+    slow.step(made)
     assert not torch.equal(slow.state["0.weight"], start["0.weight"])
     assert all(torch.equal(made.state_dict()[name], value) for name, value in live.items())
 

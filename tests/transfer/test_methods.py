@@ -199,3 +199,5 @@ def test_the_frozen_student_and_labels_are_asked_where_they_are_needed() -> None
     assert on_all == {"kl", "kl-mcl", "kl-dp-u", "self"}
     positive = spec_of("kl", distil_on="positive")
     assert methods.needs_frozen(positive) and methods.needs_labels(positive)
+    compat = spec_of("kl-mcl", reference_compat=True)  # finds flips with the student in training
+    assert not methods.needs_frozen(compat) and methods.needs_labels(compat)

@@ -66,11 +66,12 @@ def test_parallel_teachers_are_for_the_partitions_that_choose(name: str) -> None
 
 @pytest.mark.parametrize("name", METHODS)
 def test_reference_compat_is_for_what_departs_from_the_paper(name: str) -> None:
-    if name in ("xekl", "kl-mcl", "xekl-mcl"):
+    if name in ("xekl", "kl-mcl", "xekl-mcl", "flip-st", "flip-t", "flip-avg"):
         methods.require_possible(spec_of(name, reference_compat=True), 1, labelled=True)
     else:
         error = refused(name, reference_compat=True)
-        assert name in error.message and "xekl, kl-mcl, xekl-mcl" in error.tip
+        assert name in error.message and "xekl, kl-mcl, xekl-mcl, flip-st" in error.tip
+    methods.require_possible(spec_of("kl", reference_compat=True, distil_on="positive"), 1, True)
 
 
 @pytest.mark.parametrize("on", ["positive", "not-negative"])

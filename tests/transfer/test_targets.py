@@ -39,9 +39,10 @@ def answered(
     targets = targets_of(spec, views, opened(frozen), [opened(t) for t in teachers], keeping)
     targets.begin(epoch)
     images = views.batch(epoch, EVERYTHING)
-    found = targets.taught(EVERYTHING, images)
     with torch.no_grad():
-        return found, [module.eval()(prepare(images)) for module in modules], views
+        said = [module.eval()(prepare(images)) for module in modules]
+    found = targets.taught(targets.answers(EVERYTHING, images), said[0], views.labels)
+    return found, said, views
 
 
 # --- who teaches ---------------------------------------------------------------------------------
@@ -142,7 +143,7 @@ def test_models_that_a_method_does_not_need_are_never_loaded(
     assert loaded == []  # not before they are needed
     for epoch in range(2):
         targets.begin(epoch)
-        targets.taught(EVERYTHING, views.batch(epoch, EVERYTHING))
+        targets.answers(EVERYTHING, views.batch(epoch, EVERYTHING))
     wanted = ["frozen"] * asks_frozen + ["teacher"] * (method != "self")
     assert sorted(loaded) == wanted  # once each
 
