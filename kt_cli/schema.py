@@ -116,7 +116,11 @@ TABLES: dict[str, dict[str, Column]] = {
             "`valid-labels`, `by-position` as asked, or `position` without names",
         ),
         "batch_size": Column(N, "images per forward pass"),
-        "warning": Column(S, "what looks wrong: an accuracy near chance; null where nothing does"),
+        "warning": Column(
+            S,
+            "what looks wrong: an accuracy near chance, or classes in another order; null where "
+            "nothing does",
+        ),
         **PROVENANCE,
         **OUTCOME,
     },

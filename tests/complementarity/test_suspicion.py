@@ -13,14 +13,16 @@ from kt_cli.data.images import ImageSet
 N, C = 2000, 20
 
 
-def predictions(pred: NDArray[np.int64], labels: NDArray[np.int64]) -> Predictions:
+def predictions(
+    pred: NDArray[np.int64], labels: NDArray[np.int64], matching: str = "position"
+) -> Predictions:
     def no_image(i: int) -> None:
         raise AssertionError
 
     names = tuple(f"class {i}" for i in range(C))
     images = ImageSet("made up", names, [str(i) for i in range(N)], labels, no_image, "f")  # type: ignore[arg-type]
     unknown = np.full(N, np.nan, np.float32)
-    return Predictions(images, pred, unknown, unknown, None, {})
+    return Predictions(images, pred, unknown, unknown, None, {"class_matching": matching})
 
 
 @pytest.fixture
@@ -56,3 +58,28 @@ def test_a_frequent_class_is_chance() -> None:
     labels[: N // 20] = np.arange(N // 20) % C
     assert suspicion(predictions(np.zeros(N, np.int64), labels))
     assert suspicion(predictions(labels, labels)) is None
+
+
+@pytest.mark.parametrize("share", [0.4, 0.9])
+def test_some_classes_in_another_order(labels: NDArray[np.int64], share: float) -> None:
+    """As of a renamed class folder, which sorts elsewhere: three classes change their places."""
+    rng = np.random.default_rng(1)
+    known = np.where(rng.random(N) < share, labels, rng.integers(0, C, N))
+    order = np.arange(C)
+    order[[3, 4, 7]] = [4, 7, 3]
+    text = suspicion(predictions(order[known], labels))
+    assert text and text.startswith("3 of its classes look to be in another order (class 3, class")
+    assert "--valid-labels" in text
+    assert suspicion(predictions(order[known], labels, "by-position")) == text
+    assert suspicion(predictions(order[known], labels, "names")) is None
+    assert suspicion(predictions(known, labels)) is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_confusions_are_no_other_order(labels: NDArray[np.int64], seed: int) -> None:
+    """A model that says one class for another, or knows little, means what it says."""
+    rng = np.random.default_rng(seed)
+    pred = np.where(rng.random(N) < 0.2, labels, rng.integers(0, C, N))
+    pred[np.isin(labels, (1, 2))] = 2  # never says 1
+    pred[np.isin(labels, (5, 6))] = rng.choice([5, 6], np.isin(labels, (5, 6)).sum())
+    assert suspicion(predictions(pred, labels)) is None
