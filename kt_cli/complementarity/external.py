@@ -19,6 +19,7 @@ Classes are integers, or names that are looked up among the data's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from kt_cli.complementarity.matching import (
 from kt_cli.data.images import ImageSet, listing
 from kt_cli.errors import DataError
 from kt_cli.zoo.own import natural
-from kt_cli.zoo.timm_labels import described
+from kt_cli.zoo.timm_labels import AMBIGUOUS, described
 
 __all__ = ["External", "aligned", "common_images", "images_of", "read_external"]
 
@@ -49,9 +50,16 @@ LOGIT_TOLERANCE = 0.02  # of the largest: more than half precision or four digit
 
 
 def aligned(
-    external: External, ids: Sequence[str], labels: NDArray[np.int64], classes: Sequence[str]
+    external: External,
+    ids: Sequence[str],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    by_position: bool = False,
 ) -> dict[str, NDArray[Any]]:
     """The columns of a prediction, in the order of `ids`.
+
+    Args:
+        by_position: integers count the classes, whatever the names beside them.
 
     Returns:
         label, pred, confidence, label_prob (NaN where unknown), each (n,); top5 (n, min(5, C))
@@ -66,6 +74,8 @@ def aligned(
         found = class_indices(external.path, external.label, classes, by_name)[order]
         require_labels(external.path, found, ids, labels, classes)
     logits = _all_outputs(external, order, classes)
+    if by_position:
+        external = replace(external, words=None)
     answers = _given_answers(external, order, classes, by_name)
     top = None if logits is None else _top(logits)
     known = [found for found in (answers, top) if found is not None]
@@ -88,13 +98,22 @@ def aligned(
 def _given_answers(
     external: External, order: NDArray[np.int64], classes: Sequence[str], by_name: bool
 ) -> NDArray[np.int64] | None:
-    """(n, k) answers as the file gives them; timm's names of them, where the data has these."""
+    """(n, k) answers as the file gives them; by timm's names of them, where these say otherwise."""
     values, words = external.answers, external.words
     if values is None:
         return None
-    if words is not None and set(words.ravel().tolist()) <= set(classes):
+    if words is not None and not _agree(words, values, classes):
         values = words
     return class_indices(external.path, values, classes, by_name)[order]
+
+
+def _agree(words: NDArray[Any], index: NDArray[np.int64], classes: Sequence[str]) -> bool:
+    """Whether names of answers are those of the data's classes at their index, or no names."""
+    if list(classes) == list(map(str, range(len(classes)))):
+        return True  # no names but numbers, which the index is
+    place = described(classes) | {name: i for i, name in enumerate(classes)}
+    pairs = set(zip(words.ravel().tolist(), index.ravel().tolist(), strict=True))
+    return all(place.get(word) in (AMBIGUOUS, i) for word, i in pairs)
 
 
 def _numbers_are_names(

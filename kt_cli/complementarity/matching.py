@@ -121,7 +121,8 @@ def class_indices(
             raise DataError(
                 f"{path} names the class {name!r}, which the data has not",
                 "Classes are the names of the class folders, or integers in their order (of "
-                "timm's inference.py: --include-index).",
+                "timm's inference.py: --include-index, which --by-position takes without its "
+                "names).",
             )
         if place[name] == AMBIGUOUS:
             raise DataError(

@@ -29,6 +29,7 @@ from kt_cli.progress import Progress, silent
 from kt_cli.spec import EvalSpec, Model
 from kt_cli.zoo import load as zoo
 from kt_cli.zoo import scheme, target
+from kt_cli.zoo.classes import BY_POSITION
 
 REUSE, REFRESH, CACHED_ONLY = "reuse", "refresh", "cached-only"
 # The rest is for activations, decoded images and whoever else is there.
@@ -109,7 +110,8 @@ def _known(model: Model, images: ImageSet, how: How) -> Predictions | Exception 
 
 def _external(model: Model, images: ImageSet) -> Predictions:
     read = external.read_external(Path(target(model.ref)))
-    columns = external.aligned(read, images.ids, images.labels, images.classes)
+    in_order = images.select == BY_POSITION
+    columns = external.aligned(read, images.ids, images.labels, images.classes, in_order)
     kept: Columns = {name: columns.get(name) for name in COLUMNS}
     about = {"model": model.key}
     return Predictions(images, **kept, about=about, logits=columns.get("logits"))

@@ -277,6 +277,34 @@ def test_json_record_of_timm_is_csv(tmp_path: Path) -> None:
     assert (align(csv.rename(tmp_path / "a.json"))["pred"] == PRED).all()
 
 
+def test_names_beside_an_index_decide(tmp_path: Path) -> None:
+    """An index counts the classes of the model; its names say whether these are the data's."""
+    read = read_external(inference(tmp_path / "a.csv", k=5, index=True, label=True))
+    turned = np.roll(np.arange(C), 1)
+    found = aligned(read, IDS, turned[LABELS], [CLASSES[i] for i in np.argsort(turned)])
+    assert (found["pred"] == turned[PRED]).all()
+    others = ["car", *CLASSES[1:]]
+    with pytest.raises(
+        DataError, match=rf"names the class '{CLASSES[0]}', which the data"
+    ) as caught:
+        aligned(read, IDS, LABELS, others)
+    assert "--by-position" in caught.value.tip
+    assert (aligned(read, IDS, LABELS, others, by_position=True)["pred"] == PRED).all()
+    counted = [str(i) for i in range(C)]  # no names at all
+    assert (aligned(read, IDS, LABELS, counted)["pred"] == PRED).all()
+
+
+def test_an_index_tells_which_crane(tmp_path: Path) -> None:
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    classes = info.label_names()
+    table = {"filename": list("ab"), "index": [134, 517], "label": ["crane", "crane"]}
+    pd.DataFrame(table).to_csv(tmp_path / "a.csv", index=False)
+    found = aligned(read_external(tmp_path / "a.csv"), list("ab"), np.array([134, 517]), classes)
+    assert found["pred"].tolist() == [134, 517]
+
+
 def test_words_of_timm_for_wordnet_ids(tmp_path: Path) -> None:
     from timm.data import ImageNetInfo
 
