@@ -2,10 +2,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+OUT ?= results/gpu
+MINUTES ?= 8
 
-.PHONY: setup demo test test-slurm bench bench-all lint format clean
+.PHONY: setup demo test test-slurm gpu bench bench-all lint format clean
 
-setup: $(VENV)/.installed  ## make .venv and install kt with what its tests need
+setup:  ## make .venv and install kt with what its tests need; nothing where BIN names another Python
+ifneq ($(origin BIN),command line)
+setup: $(VENV)/.installed
+endif
 
 $(VENV)/.installed: pyproject.toml
 	@echo "Installing into $(VENV) (torch is large: this takes some minutes the first time)"
@@ -17,12 +22,15 @@ demo: setup  ## train a small zoo on real digits here, sweep it, show the tables
 	@$(BIN)/kt sweep sweeps/demo.toml --executor local
 
 test: setup  ## all tests, offline, on the CPU
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slurm"
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slurm and not gpu"
 
 test-slurm: setup  ## sweeps on a real Slurm of one node, which it starts and stops (root, Debian; minutes)
 	tests/slurm/start.sh
 	KT_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm tests/slurm; \
 	    code=$$?; tests/slurm/stop.sh; exit $$code
+
+gpu: setup  ## what a GPU shows: tests, then benchmarks, in eight minutes; without one at toy size
+	$(BIN)/python -m benchmarks.gpu --out $(OUT) --minutes $(MINUTES)
 
 bench: setup  ## time and memory of pairs, predictions, images' identity, transfers and reports, with their ratios
 	$(BIN)/python -m benchmarks.pairs

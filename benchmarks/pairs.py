@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -92,16 +93,23 @@ SMALL = tuple(name for name, case in CASES.items() if case.models == 300)
 # --- what it is compared with --------------------------------------------------------------------
 
 
+def flip_products(outputs: Outputs, device: torch.device) -> Callable[[], Any]:
+    """The matrix products of the flips alone, on values that lie ready in float32."""
+    models = len(outputs.right)
+    edges = np.searchsorted(outputs.labels, np.arange(CLASSES + 1)).tolist()
+    inside = [torch.from_numpy(outputs.right[:, a:b]).float().to(device)
+              for a, b in itertools.pairwise(edges)]  # fmt: skip
+    result = torch.empty(models, models, device=device)
+    return lambda: [torch.mm(values, values.T, out=result) for values in inside]
+
+
 def bare_products(outputs: Outputs, embedding: ClassEmbedding, similar: bool) -> float:
     """Seconds of the matrix products alone, on values that lie ready in float32.
 
     Flips: all of them. Similarities of classes: a few blocks of teachers, times their number.
     """
     models = len(outputs.right)
-    edges = np.searchsorted(outputs.labels, np.arange(CLASSES + 1)).tolist()
-    inside = [torch.from_numpy(outputs.right[:, a:b]).float() for a, b in itertools.pairwise(edges)]
-    result = torch.empty(models, models)
-    found = seconds(lambda: [torch.mm(values, values.T, out=result) for values in inside])
+    found = seconds(flip_products(outputs, torch.device("cpu")))
     if similar:
         rows = min(models, max(1, BLOCK // (models * CLASSES))) * models
         mask = (torch.rand(rows, CLASSES, generator=torch.Generator().manual_seed(0)) < 0.1).float()

@@ -29,11 +29,12 @@ from benchmarks.measure import interleaved, medians, show
 from benchmarks.photos import photo
 from kt_cli.data.images import ImageSet
 from kt_cli.data.views import Views, canonical, preprocess
-from kt_cli.device import pick_device
+from kt_cli.device import pick_device, place
 from kt_cli.spec import TransferSpec
 from kt_cli.transfer.distil import distil, order_of
 from kt_cli.transfer.keeping import Keeping, Memory
-from kt_cli.transfer.targets import Asking, Source, Targets
+from kt_cli.transfer.targets import Asking, Opened, Source, Targets
+from kt_cli.transfer.train import precision
 from kt_cli.zoo.load import build
 
 CLASSES, SIZE, SIDE = 1_000, 112, 128
@@ -78,24 +79,35 @@ def ready(config: Mapping[str, Any], classes: int, views: Views, spec: TransferS
 
 
 def bare_steps(module: nn.Module, spec: TransferSpec, batches: Batches) -> Work:
+    """`bare_epoch`, until the device has done it."""
+    return settled(bare_epoch(module, spec, batches))
+
+
+def bare_epoch(module: nn.Module, spec: TransferSpec, batches: Batches) -> Work:
     """Forward, backward and update of one epoch on what lies ready: nothing else."""
     assert spec.lr is None
+    device = batches[0][0][0].device
+    place(module, device, spec.amp)
     optimizer = torch.optim.SGD(
         module.parameters(), lr=1e-4, momentum=spec.momentum, weight_decay=spec.weight_decay,
-        fused=batches[0][0][0].is_cuda,
+        fused=device.type == "cuda",
     )  # fmt: skip
+    scaler = torch.amp.GradScaler(device.type, enabled=spec.amp == "float16")
 
     def epoch() -> None:
         module.train()
         for batch in batches:
             optimizer.zero_grad(set_to_none=True)
             for images, target in batch:
-                log_q, log_p = target.log_softmax(dim=1), module(images).log_softmax(dim=1)
+                with precision(spec.amp, device):
+                    logits = module(images)
+                log_q, log_p = target.log_softmax(dim=1), logits.float().log_softmax(dim=1)
                 loss = F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
-                (loss / len(batch)).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+                scaler.scale(loss / len(batch)).backward()  # type: ignore[no-untyped-call]
+            scaler.step(optimizer)
+            scaler.update()
 
-    return settled(epoch)
+    return epoch
 
 
 def bare_forward(module: nn.Module, batches: Sequence[Tensor]) -> Work:
@@ -131,11 +143,7 @@ def works(pair: Pair, views: Views, paper: Views) -> dict[str, Work]:
     student = student.to(device)
     opened = {"frozen": (deepcopy(student), config), "teacher": build(pair.teacher, CLASSES, SIZE)}
 
-    def targets(keeping: Keeping | None) -> Targets:
-        asking = Asking.by(SPEC, views)
-        frozen, teacher = (Source(asking, partial(opened.__getitem__, key), key, keeping)
-                           for key in opened)  # fmt: skip
-        return Targets(SPEC, frozen, [teacher])
+    targets = partial(targets_of, SPEC, views, opened)
 
     memory, prepare = Memory(), preprocess(config, device)
     targets(memory).begin(0)
@@ -157,6 +165,16 @@ def works(pair: Pair, views: Views, paper: Views) -> dict[str, Work]:
         "online": settled(partial(train, student, None)),
         "targets": settled(lambda: targets(Memory()).begin(0)),
     }
+
+
+def targets_of(
+    spec: TransferSpec, views: Views, opened: Mapping[str, Opened], keeping: Keeping | None
+) -> Targets:
+    """opened: the frozen student and its teacher, in this order."""
+    asking = Asking.by(spec, views)
+    frozen, teacher = (Source(asking, partial(opened.__getitem__, key), key, keeping)
+                       for key in opened)  # fmt: skip
+    return Targets(spec, frozen, [teacher])
 
 
 # --- made-up images and tables -------------------------------------------------------------------
