@@ -49,7 +49,8 @@ def _cause(predictions: Predictions, classes: int) -> str:
     if renamed > 3 * max(predictions.accuracy / 100, 1 / classes):
         share = f"{100 * renamed:.0f}%"
         return f"{share} would be right with its classes in another order. {HOW_TO_ORDER}"
-    return "its answers look random. Are its weights those of a trained model?"
+    random = "its answers look random. Are its weights those of a trained model?"
+    return _in_circles(predictions, classes) or random
 
 
 def _in_circles(predictions: Predictions, classes: int) -> str | None:

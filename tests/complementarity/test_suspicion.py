@@ -75,6 +75,14 @@ def test_some_classes_in_another_order(labels: NDArray[np.int64], share: float) 
     assert suspicion(predictions(known, labels)) is None
 
 
+def test_half_of_few_classes_in_another_order(labels: NDArray[np.int64]) -> None:
+    """What remains right of four classes is near chance, and still the order is to blame."""
+    few = labels % 4
+    known = np.where(np.random.default_rng(1).random(N) < 0.8, few, (few + 1) % 4)
+    text = suspicion(predictions(np.array([0, 2, 1, 3])[known], few))
+    assert text and "near chance: 2 of its classes look to be in another order" in text
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_confusions_are_no_other_order(labels: NDArray[np.int64], seed: int) -> None:
     """A model that says one class for another, or knows little, means what it says."""
