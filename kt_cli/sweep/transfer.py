@@ -138,7 +138,7 @@ class _Transfer:
         return zoo.load(model, classes=self.data.classes, select=self.data.eval.select)
 
     def _width(self, model: Model) -> int:
-        module = self._open(model).module
+        module = (self.loaded if model is self.student else self._open(model)).module
         if features.classifier(module) is None:
             raise KtError(f"{model.name} has no pooled features before a classifier to distil")
         return features.width(module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,37 @@ def assert_curves(found: Sequence[Curve], wanted: Sequence[Curve]) -> None:
 
 def differ(left: nn.Module, right: nn.Module) -> bool:
     return not torch.equal(left.state_dict()["head.weight"], right.state_dict()["head.weight"])
+
+
+# --- compiled ------------------------------------------------------------------------------------
+
+
+class Wide(Tiny):
+    """A student of its own shape."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(1)
+        torch.manual_seed(width)
+        self.body[1], self.head = nn.Linear(48, width), nn.Linear(width, 3)
+
+
+def test_ten_students_are_compiled_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch gives up on a function that it compiled eight times, and says so in its log alone."""
+    compiled, plain = list[int](), torch.compile
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        compiled.append(width)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(plain, backend=backend))
+    for width in range(4, 14):
+        student, other = Wide(width), Wide(width)
+        for module, compile_ in ((student, True), (other, False)):
+            spec = replace(SPEC, method="kl-dp", compile=compile_, epochs=1)
+            teach(Course(module, CONFIG, make_views(), asked(Wide(width), "student"),
+                         [asked(Tiny(0), "teacher")], spec))  # fmt: skip
+        assert_near(student.state_dict(), other.state_dict())
+    assert set(compiled) == set(range(4, 14))
 
 
 # --- one -----------------------------------------------------------------------------------------
