@@ -17,6 +17,7 @@ from kt_cli.transfer.checkpoint import Checkpoint
 from kt_cli.transfer.interpolation import forget
 from kt_cli.transfer.normalisation import set_training
 
+FIRST_SCALE = 2.0**16  # of losses in half precision; torch's own
 Prepare = Callable[[Tensor], Tensor]
 # (epoch, indices (b,), their views (b, 3, S, S)) -> mean loss, and sums over samples (m,).
 LossOf = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -144,6 +145,7 @@ def fit(
 
     Raises:
         NotFinite: the loss is not; the module is as it was at the last checkpoint.
+        KtError: no update was made, since half precision does not hold the gradients.
     """
     state = _State(module, optimizer, order, loop, counted, views.device)
     rates = [float(group["lr"]) for group in optimizer.param_groups]
@@ -196,7 +198,8 @@ class _State:
         device: torch.device,
     ) -> None:
         self._module, self._optimizer, self._order, self._loop = module, optimizer, order, loop
-        self.scaler = torch.amp.GradScaler(device.type, enabled=loop.amp == "float16")
+        half = loop.amp == "float16"
+        self.scaler = torch.amp.GradScaler(device.type, FIRST_SCALE, enabled=half)
         # Losses of this epoch's updates, and sums of each epoch: read once an epoch.
         self._losses = torch.zeros(order.updates_per_epoch, device=device)
         self._sums = torch.zeros(order.epochs, 1 + counted, device=device)
@@ -231,6 +234,8 @@ class _State:
         self._write(self._loop.checkpoint)
 
     def record(self) -> Record:
+        if self.scaler.is_enabled():
+            self._require_update()
         found = self._sums.cpu()
         seconds = self._seconds + time.perf_counter() - self._started
         return Record(
@@ -249,6 +254,14 @@ class _State:
         if self._loop.checkpoint is not None:
             self._restore(self._loop.checkpoint)
         raise NotFinite(loss, epoch * self._order.updates_per_epoch + first + 1, epoch + 1)
+
+    def _require_update(self) -> None:
+        """The scaler skips updates whose gradients overflow, and halves its scale: perhaps all."""
+        if self.scaler.get_scale() <= FIRST_SCALE / 2 ** min(self._order.updates, 100):
+            raise KtError(
+                "no update was made: half precision does not hold the gradients",
+                "Try --amp-dtype bfloat16.",
+            )
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that training changes, by name; all but the optimizer's in place."""

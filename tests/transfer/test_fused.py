@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kt_cli.errors import KtError
 from kt_cli.spec import PretrainSpec
 from kt_cli.transfer import pretrain
 from kt_cli.transfer.checkpoint import Checkpoint
@@ -76,6 +77,14 @@ def test_an_overflow_in_the_first_updates_costs_these_updates_alone(
             assert torch.equal(skipped[name], start[name]), name
             assert not torch.equal(value, start[name]), name
     assert_near(module.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_training_without_any_update_is_no_result(fused: bool) -> None:
+    with pytest.raises(KtError, match="no update was made") as caught:
+        run(convolutional(), "float16", overflows=9, fused=fused)
+    assert "bfloat16" in caught.value.tip
+    run(convolutional(), "float16", overflows=8, fused=fused)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
