@@ -521,3 +521,17 @@ def test_a_run_lets_go_of_its_models_by_itself(place: Path, tmp_path: Path, way:
         assert held() == before
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("amp", ["bfloat16", "float16"])
+def test_a_guard_that_goes_nowhere_gives_back_the_student(
+    place: Path, tmp_path: Path, amp: str
+) -> None:
+    """After mixed precision too: weights, statistics and counts are what they were."""
+    row = transfer(place, tmp_path, "nfnet", "norm", method="kl+guard", lr=8.0, amp=amp,
+                   augment="paper")  # fmt: skip
+    assert row["guard_alpha"] == 0 and row["delta"] == 0 and row["delta_unguarded"] < 0
+    found, wanted = weights(tmp_path / "student"), weights(place / "norm")
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert found[name].dtype == value.dtype and torch.equal(found[name], value), name
