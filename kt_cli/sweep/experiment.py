@@ -14,7 +14,7 @@ from kt_cli.complementarity.predictions import evaluate
 from kt_cli.data.guard import unseen_after
 from kt_cli.data.sources import Data, open_data
 from kt_cli.data.views import canonical, canonical_path, preprocess
-from kt_cli.device import Meter, pick_device
+from kt_cli.device import Meter, pick_device, place
 from kt_cli.errors import DataError
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import (
@@ -49,7 +49,7 @@ def pretrain_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
     used = run.data.part(spec.fraction)
     data = open_data(used, training=True)
     module, config = _starting_module(spec, len(data.classes))
-    module = module.to(device)
+    module = place(module, device, spec.amp)
     try:
         curve = pretrain(
             module,
