@@ -21,6 +21,7 @@ from benchmarks.measure import ROOT
 POLL_SECONDS = 0.2
 LINES = 40  # of a failure, or of what a process that died had said
 DIED, CUT = "died", "cut"
+ENDINGS = (0, 1, 5)  # of pytest: all passed, some failed, none left
 Tell = Callable[[str], None]
 
 
@@ -30,6 +31,7 @@ class _File:
 
     path: Path
     folder: Path
+    root: Path
     known: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
     at: str = ""
@@ -40,23 +42,27 @@ class _File:
     def events(self) -> Path:
         return self.folder / f"{self.path.stem}.jsonl"
 
+    @property
+    def _words(self) -> Path:
+        return self.events.with_suffix(".txt")
+
     def start(self, options: Sequence[str], seconds: float) -> None:
         """Go on with the tests that are not known."""
         self.at, self._before = "", len(self.known)
         left_out = [f"--deselect={test}" for test in sorted(self.known)]
         # Descriptors are not captured: what a dying process says is read here.
         own = ["-m", "gpu", "-q", "--capture=sys", "-p", "no:cacheprovider", *options, *left_out]
-        command = [sys.executable, "-m", "pytest", str(self.path.relative_to(ROOT)), *own]
+        command = [sys.executable, "-m", "pytest", str(self.path.relative_to(self.root)), *own]
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = {
             **os.environ, "PYTHONPATH": path, "KT_GPU_EVENTS": str(self.events),
             "KT_GPU_TEST_SECONDS": str(seconds),
         }  # fmt: skip
-        self._said = (self.folder / f"{self.path.stem}.txt").open("w+", errors="replace")
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=self._said,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+        with self._words.open("w") as words:
+            self.process = subprocess.Popen(
+                command, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=words,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
 
     def outcomes(self) -> Iterator[dict[str, Any]]:
         """New ones."""
@@ -86,9 +92,7 @@ class _File:
         return len(self.known) > self._before
 
     def last_words(self) -> str:
-        self._said.flush()
-        self._said.seek(0)
-        return "".join(self._said.readlines()[-LINES:])
+        return "\n".join(self._words.read_text(errors="replace").splitlines()[-LINES:])
 
     def kill(self) -> None:
         end(self.process)
@@ -96,13 +100,14 @@ class _File:
 
 def run(
     files: Sequence[Path], *, jobs: int, seconds: float, until: float, options: Sequence[str],
-    say: Tell, write: Tell,
+    say: Tell, write: Tell, root: Path = ROOT,
 ) -> Counter[str]:  # fmt: skip
     """Run test files, `jobs` at once; how many tests passed, failed, were skipped, died or cut.
 
     Args:
         seconds: that a test may take. until: time (monotonic) at which all ends.
-        options: of pytest. say: what a reader wants to see at once. write: everything.
+        options: of pytest. root: where it runs.
+        say: what a reader wants to see at once. write: everything.
     """
 
     def both(text: str) -> None:
@@ -111,7 +116,7 @@ def run(
 
     total: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as temporary:
-        waiting = [_File(path, Path(temporary)) for path in files]
+        waiting = [_File(path, Path(temporary), root) for path in files]
         working: list[_File] = []
         while (waiting or working) and time.monotonic() < until:
             while waiting and len(working) < jobs:
@@ -156,7 +161,7 @@ def _look(file: _File, both: Tell, write: Tell) -> None:
 
 def _ended(file: _File, both: Tell) -> bool:
     """Whether the file is done; a process that died in a test gets a successor for the rest."""
-    if file.ended:
+    if file.ended and file.process.returncode in ENDINGS:
         return True
     if file.at:
         words = file.last_words()
@@ -164,7 +169,7 @@ def _ended(file: _File, both: Tell) -> bool:
         file.note(file.at, DIED)
         file.kill()  # what it left behind
         return False
-    if file.went_on:  # it gave up by itself, as its device was of no use any more
+    if file.went_on and not file.ended:  # it gave up by itself, as it had lost its device
         return False
     both(f"{file.path.name}: {_code(file)} without a test\n{file.last_words()}")
     file.counts[DIED] += 1

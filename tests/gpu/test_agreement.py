@@ -13,11 +13,13 @@ import pytest
 import torch
 
 from gpu.toys import (
+    AMPS,
     CPU,
     Small,
     assert_near,
     distance,
     only_on_cuda,
+    precise,
     spec_of,
     train,
     weights,
@@ -108,7 +110,7 @@ def test_a_transfer_moves_the_student_as_on_the_cpu(
     assert_near(students[1], students[0], 0.02 * moved)
 
 
-@pytest.mark.parametrize("amp", ["", "float16", "bfloat16"], ids=["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("amp", map(precise, AMPS))
 @pytest.mark.parametrize("arch", ARCHS)
 def test_before_and_after_are_the_same_where_nothing_moves(
     arch: str, amp: str, device: torch.device, tmp_path: Path

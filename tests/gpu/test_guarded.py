@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gpu.toys import AMPS, spec_of
+from gpu.toys import AMPS, precise, spec_of
 from gpu.zoo import model, run_of, trained
 from kt_cli.sweep.transfer import transfer_run
 
@@ -23,7 +23,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("amp", AMPS, ids=["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("amp", map(precise, AMPS))
 def test_the_guard_at_zero_gives_back_the_student_exactly(
     amp: str, zoo: Path, tmp_path: Path, device: torch.device
 ) -> None:

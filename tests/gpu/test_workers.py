@@ -63,10 +63,6 @@ def second():
     return Net(3)
 
 
-def third():
-    return Net(4)
-
-
 def sees():
     with open("seen.jsonl", "a") as file:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -117,25 +113,24 @@ def rows(folder: Path, table: str) -> pd.DataFrame:
 
 
 def test_a_device_side_assert_in_one_of_four_models_costs_that_one(tmp_path: Path) -> None:
-    names = ("first", "breaks", "second", "third")
+    names = ("first", "breaks", "second", "sees")
     models = ",".join(f"py:toy_models:{name}" for name in names)
-    sweep(tmp_path, "--models", models, "--pairs", "0", code=1)
+    err = sweep(tmp_path, "--models", models, "--pairs", "0", code=1)
     found = rows(tmp_path, "models")
     wanted = {name: store.FAILED if name == "breaks" else store.OK for name in names}
     assert found["status"].to_dict() == wanted, f"{found['error'].to_dict()}\n{logs(tmp_path)}"
+    assert_its_gpu_only(tmp_path, err)
 
 
+@only_on_cuda("without a GPU there is none to see, and the sweep above says so")
 def test_a_worker_sees_its_gpu_only_and_the_sweep_holds_none(tmp_path: Path) -> None:
     """Through all that a sweep does: training images, predictions, pairs and a transfer."""
     other = model(tmp_path / "zoo", "test_vit")
     err = sweep(
         tmp_path, "--models", f"py:toy_models:sees,{other.ref.removeprefix('local-dir:')}",
-        "--pairs", "1" if torch.cuda.is_available() else "0", "--methods", "kl", "--epochs", "1",
-        "--lr", "0.01", "--augment", "none",
+        "--pairs", "1", "--methods", "kl", "--epochs", "1", "--lr", "0.01", "--augment", "none",
     )  # fmt: skip
-    assert "the sweep holds a context: False" in err, err
-    wanted = (visible(), 1) if torch.cuda.is_available() else ("", 0)
-    assert seen(tmp_path) == {wanted}
+    assert_its_gpu_only(tmp_path, err)
 
 
 @only_on_cuda("without a GPU there is none to name by its UUID")
@@ -144,6 +139,13 @@ def test_a_gpu_may_be_named_by_its_uuid(tmp_path: Path) -> None:
     sweep(tmp_path, "--models", "py:toy_models:sees,py:toy_models:first", "--pairs", "0",
           CUDA_VISIBLE_DEVICES=uuid)  # fmt: skip
     assert seen(tmp_path) == {(uuid, 1)}
+
+
+def assert_its_gpu_only(folder: Path, err: str) -> None:
+    """Workers saw one GPU, or none on the CPU; the sweep itself never woke one."""
+    assert "the sweep holds a context: False" in err, err
+    wanted = (visible(), 1) if torch.cuda.is_available() else ("", 0)
+    assert seen(folder) == {wanted}
 
 
 def visible() -> str:

@@ -36,6 +36,12 @@ def only_on_cuda(reason: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not torch.cuda.is_available(), reason=reason)
 
 
+def precise(amp: str) -> Any:
+    """A parameter for what takes a CPU a minute in float16 and shows no more than bfloat16 does."""
+    marks = only_on_cuda("float16 is slow on a CPU") if amp == "float16" else ()
+    return pytest.param(amp, id=amp or "float32", marks=marks)
+
+
 def spec_of(**changes: Any) -> TransferSpec:
     return replace(SPEC, **changes)
 
