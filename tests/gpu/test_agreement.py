@@ -110,7 +110,7 @@ def test_a_transfer_moves_the_student_as_on_the_cpu(
     assert_near(students[1], students[0], 0.02 * moved)
 
 
-@pytest.mark.parametrize("amp", map(precise, AMPS))
+@pytest.mark.parametrize("amp", [precise(amp) for amp in AMPS])
 @pytest.mark.parametrize("arch", ARCHS)
 def test_before_and_after_are_the_same_where_nothing_moves(
     arch: str, amp: str, device: torch.device, tmp_path: Path

@@ -23,7 +23,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("amp", map(precise, AMPS))
+@pytest.mark.parametrize("amp", [precise(amp) for amp in AMPS])
 def test_the_guard_at_zero_gives_back_the_student_exactly(
     amp: str, zoo: Path, tmp_path: Path, device: torch.device
 ) -> None:
