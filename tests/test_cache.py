@@ -299,7 +299,7 @@ def test_the_documented_entry_is_the_entry_and_reads_back(repository: Path, tmp_
     torch.manual_seed(0)  # no two of its answers tie in half precision
     module, config = load.build("test_vit", 10, 32)
     load.save(
-        module, tmp_path / "vit", data_config=config, label_names=["x"] * 10, num_classes=10,
+        module, tmp_path / "vit", data_config=config, label_names=list("0123456789"), num_classes=10,
         card="", extra={},
     )  # fmt: skip
     (model,) = names.resolve([f"local-dir:{tmp_path / 'vit'}"])
