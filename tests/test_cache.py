@@ -299,8 +299,8 @@ def test_the_documented_entry_is_the_entry_and_reads_back(repository: Path, tmp_
     torch.manual_seed(0)  # no two of its answers tie in half precision
     module, config = load.build("test_vit", 10, 32)
     load.save(
-        module, tmp_path / "vit", data_config=config, label_names=list("0123456789"), num_classes=10,
-        card="", extra={},
+        module, tmp_path / "vit", data_config=config, num_classes=10,
+        label_names=list("0123456789"), card="", extra={},
     )  # fmt: skip
     (model,) = names.resolve([f"local-dir:{tmp_path / 'vit'}"])
     images = open_data(DataSpec("digits", limit=20)).eval
