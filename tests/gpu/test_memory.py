@@ -138,7 +138,7 @@ def test_memory_is_flat_over_twenty_transfers(
     archs = ("test_resnet", "test_vit")
     models = [model(tmp_path, arch) for arch in archs]
     methods = ("kl-dp", "crd", "kl-mcl", "cd")
-    rounds = TWENTY // len(methods) if device.type == "cuda" else 3
+    rounds = TWENTY // len(methods) if device.type == "cuda" else 2
     after = []
     for _ in range(rounds):
         for i, method in enumerate(methods):
