@@ -266,6 +266,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "guard_alpha": Column(F, "how far the guard let the student go, 0 to 1; null without one"),
         "guard_score": Column(F, "lower bound of the gain on the guard's images, points"),
         "guard_n": Column(N, "images that the guard judged on"),
+        "guard_data": Column(S, "fingerprint of these images; null without a guard"),
         "delta_unguarded": Column(F, "Δ of the same run without the guard"),
         "gain_unguarded": Column(F, "gain without the guard, percent of images"),
         "loss_unguarded": Column(F, "loss without the guard, percent of images"),

@@ -13,7 +13,7 @@ from kt_cli.report.table import Cell
 OUTCOME = ["status", "error", "created"]
 DATA = ["data", "eval_data", "eval_size", "eval_amp", "limit", "n", "num_classes"]
 PAIR = ["teacher", "student", "teacher_key", "student_key"]
-TRAINING = ["n_train", "train_data", "fraction", "subset_seed", "guard_share"]
+TRAINING = ["n_train", "train_data", "fraction", "subset_seed", "guard_share", "guard_data"]
 SETTINGS = [
     "teachers", "order", "epochs", "lr", "batch_size", "micro_batch", "momentum", "weight_decay",
     "temperature", "kd_lambda", "kd_topk", "distil_on", "label_smoothing", "mcl_tau", "mcl_every",
@@ -29,7 +29,8 @@ KEYS = {
     ],
 }  # fmt: skip
 SAME_DATA = ("sweep", "eval_data", "eval_size", "eval_amp")
-SAME_TRANSFER = (*SAME_DATA, "train_data", "settings")
+SAME_IMAGES = (*SAME_DATA, "train_data", "guard_data")  # of transfers
+SAME_TRANSFER = (*SAME_IMAGES, "settings")
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,12 @@ def native(value: Any) -> Cell:
 
 
 def split(rows: pd.DataFrame, same: Sequence[str]) -> list[Group]:
-    """Groups of rows that agree in all columns of `same`, sorted by these."""
+    """Groups of rows that agree in all columns of `same`, sorted by these.
+
+    Transfers without a guard stand beside those with one, unless guards judged on several sets.
+    """
+    if "guard_data" in same:
+        rows = _with_guard(rows, [column for column in same if column != "guard_data"])
     fields = [c for c in (*DATA, *TRAINING, *SETTINGS) if c in rows.columns]
     groups = []
     for _, sweep in rows.groupby("sweep", sort=True, observed=True):
@@ -71,6 +77,17 @@ def split(rows: pd.DataFrame, same: Sequence[str]) -> list[Group]:
             differs = ", ".join(_named(c, members[c].iloc[0]) for c in common)
             groups.append(Group(members, about, differs))
     return groups
+
+
+def _with_guard(rows: pd.DataFrame, same: list[str]) -> pd.DataFrame:
+    """Rows without a guard's images have those of the others, if these are one set."""
+    if rows["guard_data"].notna().all() or rows["guard_data"].isna().all():
+        return rows
+    data = rows["guard_data"].astype(object)
+    sets = data.groupby([rows[c] for c in same], dropna=False, observed=True)
+    return rows.assign(
+        guard_data=data.fillna(sets.transform("first")[sets.transform("nunique") == 1])
+    )
 
 
 def _images(rows: pd.DataFrame) -> dict[str, Cell]:
@@ -87,6 +104,6 @@ def _named(column: str, value: Any) -> str:
     name = {"n": "evaluation images", "n_train": "transfer images"}.get(column, column)
     if pd.isna(value):
         return f"{name} none"
-    if column in ("eval_data", "train_data"):
+    if column in ("eval_data", "train_data", "guard_data"):
         return f"{name} {value[:8]}"
     return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"

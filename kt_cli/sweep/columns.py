@@ -71,6 +71,7 @@ def guard_columns(choice: Choice | None, before: Right, full: Right) -> Row:
         "guard_alpha": choice.alpha,
         "guard_score": choice.score,
         "guard_n": choice.n,
+        "guard_data": choice.images,
         "delta_unguarded": percent * (gain - loss),
         "gain_unguarded": percent * gain,
         "loss_unguarded": percent * loss,

@@ -60,12 +60,14 @@ class Judge:
 class Choice:
     """How far the student goes.
 
-    alpha: 0 for not at all. score: lower bound of the gain in percentage points on n images.
+    alpha: 0 for not at all. score: lower bound of the gain in percentage points on n images, of
+    which `images` is the fingerprint.
     """
 
     alpha: float
     score: float
     n: int
+    images: str
 
 
 def choose(
@@ -88,11 +90,9 @@ def choose(
             found.append(evaluator(images).argmax(dim=1).cpu().numpy())
     scores = [score(judge.before, judge.right(np.concatenate(found))) for found in predicted]
     best = int(np.argmax(scores))
-    if scores[best] <= 0:
-        load(evaluator.module, start)
-        return Choice(0.0, 0.0, len(judge.images))
-    load(evaluator.module, states[best]())
-    return Choice(ALPHAS[best], 100 * scores[best], len(judge.images))
+    alpha, won = (ALPHAS[best], 100 * scores[best]) if scores[best] > 0 else (0.0, 0.0)
+    load(evaluator.module, states[best]() if alpha else start)
+    return Choice(alpha, won, len(judge.images), judge.images.fingerprint)
 
 
 def _at(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,6 +45,11 @@ class Sweep:
     def transfer(self, teacher: str, student: str, **changes: object) -> dict[str, object]:
         """A row in whole images: Δ = gain − loss exactly."""
         gained, lost, known = self._random.integers(0, 30, 3)
+        guard: dict[str, object] = {}
+        if str(changes.get("method")).endswith("+guard"):
+            alpha = float(self._random.integers(0, 3)) / 2
+            guard = {"guard_alpha": alpha, "guard_data": "g" * 16, "guard_n": 90}
+            gained, lost = (gained, lost) if alpha else (0, 0)
         before = 100.0 * self.accuracy(student)
         delta = 100 * (int(gained) - int(lost)) / N
         return {
@@ -60,7 +66,7 @@ class Sweep:
             "transfer_p": float(self._random.random() ** 4),
             "transfer_rate": 100 * self._random.random() if known else None,
             "share_taught": 100 * self._random.random(),
-            **changes,
+            **guard, **changes,
         }  # fmt: skip
 
     def team(self, names: Sequence[str], student: str, **changes: object) -> dict[str, object]:
@@ -78,12 +84,14 @@ class Sweep:
     def pair(self, teacher: str, student: str, **changes: object) -> dict[str, object]:
         difference = 100 * (self.accuracy(teacher) - self.accuracy(student))
         negative = float(self._random.integers(0, 20)) / 2 + max(0, -difference)
+        both = np.random.default_rng(zlib.crc32(" ".join(sorted((teacher, student))).encode()))
         return {
             **self.outcome(), **self.data(),
             "teacher": teacher, "student": student,
             "teacher_key": f"key:{teacher}", "student_key": f"key:{student}",
             "acc_diff": difference, "pos_flips": negative + difference, "neg_flips": negative,
-            "agreement": 80 + 10 * self._random.random(), "kappa": self._random.random(),
+            "agreement": 80 + 10 * both.random(), "kappa": both.random(),
+            "oracle_acc": 90 + 10 * both.random(),
             "flip_entropy": math.log(CLASSES) * self._random.random(),
             **{f"top{p}_classes": int(self._random.integers(1, 5)) for p in (2, 5, 20, 50)},
             **changes,

@@ -17,7 +17,8 @@ def test_one_group_has_all_rows_and_says_nothing_of_differences(filled: Sweep) -
     assert group.differs == ""
     assert group.about == {
         "sweep": "demo", "data": "digits", "images": 200, "limit": None, "eval_data": "e" * 16,
-        "eval_size": "test", "eval_amp": None, "train_data": "t" * 16, "settings": "5e771465",
+        "eval_size": "test", "eval_amp": None, "train_data": "t" * 16, "guard_data": "g" * 16,
+        "settings": "5e771465",
     }  # fmt: skip
     assert group.first("lr") == 0.01
 
@@ -31,6 +32,7 @@ def test_one_group_has_all_rows_and_says_nothing_of_differences(filled: Sweep) -
         ({"eval_amp": "float16"}, "eval_amp float16"),
         ({"eval_size": "train"}, "eval_size train"),
         ({"train_data": "u" * 16, "subset_seed": 7}, "subset_seed 7"),
+        ({"settings": "other", "micro_batch": 32}, "micro_batch 32"),
     ],
 )
 def test_what_differs_is_apart_and_named(
@@ -43,6 +45,20 @@ def test_what_differs_is_apart_and_named(
     groups = split(read_results([sweep.folder]).ok("transfer"), SAME_TRANSFER)
     assert [len(group.rows) for group in groups] == [1, 1]
     assert sum(named in group.differs for group in groups) == 1
+
+
+def test_guards_that_judged_on_other_images_are_apart(sweep: Sweep) -> None:
+    pair = ("resnet50", "convnext_tiny")
+    plain = sweep.transfer(*pair, method="kl")
+    sweep.write("transfer", [plain, sweep.transfer(*pair, method="kl+guard", guard_data="one")])
+    (group,) = split(read_results([sweep.folder]).ok("transfer"), SAME_TRANSFER)
+    assert len(group.rows) == 2 and group.about["guard_data"] == "one"
+    sweep.write("transfer", [sweep.transfer(*pair, method="kl+guard", guard_data="other")])
+    groups = split(read_results([sweep.folder]).ok("transfer"), SAME_TRANSFER)
+    assert [(len(g.rows), g.about["guard_data"], g.differs) for g in groups] == [
+        (1, "one", "guard_data one"), (1, "other", "guard_data other"),
+        (1, None, "guard_data none"),
+    ]  # fmt: skip
 
 
 def test_no_rows_are_no_groups(sweep: Sweep) -> None:

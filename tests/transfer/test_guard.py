@@ -93,7 +93,7 @@ def test_the_ends_can_be_the_best(start: float, end: float, alpha: float) -> Non
 @pytest.mark.parametrize("end", [0.2, 0.9, 0.5, 0.52])
 def test_where_nothing_is_surely_better_the_student_stays(end: float) -> None:
     choice, weight = line(0.5, end, LEVELS)
-    assert choice == Choice(0.0, 0.0, 300)
+    assert choice == Choice(0.0, 0.0, 300, "x")
     assert weight == 0.5
 
 
@@ -161,7 +161,7 @@ def test_each_place_is_judged_and_left_with_its_own_statistics(
     judge = Judge(image_set(pixels, labels), before)
     found = choose(Evaluator(module, FULL, CPU), start, end, judge, restore)
     scores = [score(before, predicted(by_hand(start, end, a), pixels) == labels) for a in ALPHAS]
-    assert found == Choice(best, pytest.approx(100 * max(scores)), 300)  # type: ignore[arg-type]
+    assert found == Choice(best, pytest.approx(100 * max(scores)), 300, "x")  # type: ignore[arg-type]
     assert_same(module.state_dict(), by_hand(start, end, best))
     assert not module.training
     assert_same(start, copies[0])
