@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from kt_cli import store
 from kt_cli.errors import UnknownName
 from kt_cli.report import plots
-from kt_cli.report.bootstrap import mean_interval
+from kt_cli.report.intervals import mean_interval
 from kt_cli.report.plots import binning, classes, curves, style
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results, read_results
@@ -235,6 +235,17 @@ def test_matrix_of_many_models_is_one_of_accuracies() -> None:
     both = rows[rows["student"].isin(top) & rows["teacher"].isin(top)]
     assert values[0, 0] == pytest.approx(both["delta"].mean())
     assert not list(plots.draw_all(edited(found, "transfer", teacher_acc=np.nan), ["matrix"]))
+
+
+def test_matrices_beside_each_other_have_one_scale() -> None:
+    found = toys.results(methods=("kl", "kl-dp"))
+    rows = found.frames["transfer"]
+    rows = rows.assign(delta=rows["delta"].where(rows["method"] == "kl", rows["delta"] / 10))
+    drawn = list(plots.draw_all(Results({**found.frames, "transfer": rows}), ["matrix"]))
+    scales = {one.figure.axes[0].images[0].get_clim() for one in drawn}
+    assert len(drawn) == 2 and len(scales) == 1
+    wanted = np.quantile(rows["delta"].abs(), 0.98)  # one seed: each cell is a row
+    assert scales.pop() == pytest.approx((-wanted, wanted))
 
 
 def test_there_is_a_matrix_for_each_method_and_none_for_teams() -> None:

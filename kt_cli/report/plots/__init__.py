@@ -45,15 +45,17 @@ class Plot:
         same: columns that its rows agree in.
         rows: its rows, where they are not simply the finished ones of `table`.
         lists: whether it shows lists, which have no mean over seeds.
+        scale: what `draw` is told too, so that all its groups are drawn to one scale.
     """
 
     title: str
     table: str
-    draw: Callable[[Group], Sketch | None]
+    draw: Callable[..., Sketch | None]
     needs: Mapping[str, tuple[str, ...]]
     same: tuple[str, ...]
     rows: Callable[[Results], pd.DataFrame] | None = None
     lists: bool = False
+    scale: Callable[[Sequence[Group]], float] | None = None
 
     def groups(self, results: Results, query: Query) -> list[Group]:
         """What it draws, each in a figure of its own."""
@@ -110,6 +112,7 @@ PLOTS: dict[str, Plot] = {
     "matrix": Plot(
         "Transfer delta of each student from each teacher.", "transfer", matrix.matrix,
         {"transfer": ("delta", "student_acc", "teacher_acc")}, (*SAME_TRANSFER, "method"),
+        scale=matrix.scale,
     ),
     "curves": _transfers("Training curves.", curves.curves, "delta", *curves.PANELS, lists=True),
 }  # fmt: skip
@@ -134,9 +137,11 @@ def draw_all(
     for name, plot in PLOTS.items():
         if names is not None and name not in names:
             continue
-        for group in plot.groups(results, query):
+        groups = plot.groups(results, query)
+        scale = () if plot.scale is None else (plot.scale(groups),)
+        for group in groups:
             with applied():
-                sketch = plot.draw(group)
+                sketch = plot.draw(group, *scale)
             if sketch is not None:
                 caption = _caption(plot, group, (*sketch.notes, *_left_out(plot, group, results)))
                 notes = general_notes(group, results, query, plot.table)

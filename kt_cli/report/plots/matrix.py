@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -35,26 +37,50 @@ DIVERGING = LinearSegmentedColormap.from_list(
 )
 
 
-def matrix(group: Group) -> Sketch | None:
-    """Δ of each student (row) from each teacher (column), most accurate first, for one method."""
+def scale(groups: Sequence[Group]) -> float:
+    """Where the colours of all these matrices end: 2% of all their cells are beyond it."""
+    tables = [_table(rows) for rows in map(_rows, groups) if rows is not None]
+    cells = np.abs(np.concatenate([np.ravel(table) for table in tables] or [np.ones(1)]))
+    return float(np.nanquantile(cells, 0.98)) or float(np.nanmax(cells)) or 1.0
+
+
+def matrix(group: Group, top: float | None = None) -> Sketch | None:
+    """Δ of each student (row) from each teacher (column), most accurate first, for one method.
+
+    Args:
+        top: |Δ| where the colours end; of matrices beside each other the same.
+    """
+    rows = _rows(group)
+    if rows is None:
+        return None
+    top = top or scale([group])
+    notes = [f"n = {counted(len(rows), 'transfer')} by {group.first('method')}."]
+    if _by_model(rows):
+        figure = _figure(_table(rows), top, "student", "teacher")
+    else:
+        figure = _figure(_table(rows), top, "student accuracy (%)", "teacher accuracy (%)")
+        notes.append("Means over students and teachers of like accuracy.")
+    notes.append("Colours mean the same in all matrices that were drawn together.")
+    dashes = ("A dash: Δ < 0.",) if figure.axes[0].collections else ()
+    return Sketch(figure, (*notes, "Hatched: no transfer.", *dashes))
+
+
+def _rows(group: Group) -> pd.DataFrame | None:
+    """What a matrix shows; None where that is less than two pairs."""
     if not by_one_teacher(group):
         return None
     rows = group.rows[np.isfinite(numbers(group.rows, "delta"))]
-    if rows[["teacher", "student"]].drop_duplicates().shape[0] < 2:
-        return None
-    single = max(rows["student"].nunique(), rows["teacher"].nunique()) <= MOST
-    if not single:
+    if not _by_model(rows):
         rows = rows.dropna(subset=["student_acc", "teacher_acc"])
-        if rows.empty:
-            return None
-    notes = [f"n = {counted(len(rows), 'transfer')} by {group.first('method')}."]
-    if single:
-        figure = _figure(_by_name(rows), "student", "teacher")
-    else:
-        figure = _figure(_by_accuracy(rows), "student accuracy (%)", "teacher accuracy (%)")
-        notes.append("Means over students and teachers of like accuracy.")
-    dashes = ("A dash: Δ < 0.",) if figure.axes[0].collections else ()
-    return Sketch(figure, (*notes, "Hatched: no transfer.", *dashes))
+    return rows if len(rows[["teacher", "student"]].drop_duplicates()) > 1 else None
+
+
+def _by_model(rows: pd.DataFrame) -> bool:
+    return max(rows["student"].nunique(), rows["teacher"].nunique()) <= MOST
+
+
+def _table(rows: pd.DataFrame) -> pd.DataFrame:
+    return _by_name(rows) if _by_model(rows) else _by_accuracy(rows)
 
 
 def _by_name(rows: pd.DataFrame) -> pd.DataFrame:
@@ -86,7 +112,7 @@ def _bins(rows: pd.DataFrame, role: str) -> Values:
     return np.asarray(rows[role].map(middle).astype("float64"))
 
 
-def _figure(table: pd.DataFrame, row: str, column: str) -> Figure:
+def _figure(table: pd.DataFrame, top: float, row: str, column: str) -> Figure:
     down, across = table.shape
     names = [[_label(name) for name in axis] for axis in (table.index, table.columns)]
     letters = [max(map(len, axis)) * 0.6 * SMALL / POINTS for axis in names]
@@ -98,16 +124,16 @@ def _figure(table: pd.DataFrame, row: str, column: str) -> Figure:
     figure = new_figure(width, max(SHORTEST, cell * down) + letters[1] + 0.5)
     axes = figure.add_subplot()
     values = table.to_numpy(dtype=np.float64)
-    image = _heat(axes, values)
+    image = _heat(axes, values, top)
     axes.set_xticks(range(across), names[1], rotation=90, fontsize=font)
     axes.set_yticks(range(down), names[0], fontsize=font)
     axes.tick_params(length=0)
     axes.set_xlabel(column)
     axes.set_ylabel(row)
-    _signs(axes, values, font, cell)
-    extend = "both" if np.nanmax(np.abs(values)) > image.get_clim()[1] else "neither"
-    scale = figure.colorbar(image, ax=axes, extend=extend, pad=0.02, aspect=25, shrink=0.9)
-    scale.set_label("Δ (pp)")
+    _signs(axes, values, top, font, cell)
+    extend = "both" if np.nanmax(np.abs(values)) > top else "neither"
+    bar = figure.colorbar(image, ax=axes, extend=extend, pad=0.02, aspect=25, shrink=0.9)
+    bar.set_label("Δ (pp)")
     return figure
 
 
@@ -115,21 +141,19 @@ def _label(name: object) -> str:
     return f"{name:.1f}" if isinstance(name, float) else str(name)
 
 
-def _heat(axes: Axes, values: Values) -> AxesImage:
-    """Cells coloured about 0; the scale ends where 2% of the cells are beyond it."""
-    top = float(np.nanquantile(np.abs(values), 0.98)) or float(np.nanmax(np.abs(values))) or 1.0
+def _heat(axes: Axes, values: Values, top: float) -> AxesImage:
+    """Cells coloured about 0."""
     axes.patch.set(facecolor="white", hatch="//////", edgecolor=PALE)  # where nothing is drawn
     return axes.imshow(values, cmap=DIVERGING, vmin=-top, vmax=top, aspect="equal")
 
 
-def _signs(axes: Axes, values: Values, font: float, cell: float) -> None:
+def _signs(axes: Axes, values: Values, top: float, font: float, cell: float) -> None:
     """Say the sign without colour: the number where it fits, else a dash where Δ < 0."""
     if cell < ROOMY:
         rows, columns = np.nonzero(values < 0)
         axes.scatter(columns, rows, marker="_", s=(0.45 * cell * POINTS) ** 2, color=INK,
                      linewidths=0.5)  # fmt: skip
         return
-    top = float(axes.images[0].get_clim()[1] or 1.0)
     size = min(font, 0.32 * cell * POINTS)
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
