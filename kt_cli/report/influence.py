@@ -1,99 +1,84 @@
-"""Spearman's ρ of what goes with Δ, with intervals that resample students and teachers.
-
-In each resample both ranks are taken anew, ties at their mean rank, a pair weighing the product of
-how often its student and its teacher were drawn (see bootstrap.py).
-"""
+"""Spearman's ρ of what goes with Δ, with intervals that leave out models (see intervals.py)."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kt_cli.report.bootstrap import ENDS, Draws, Floats, Pairs, draw
+from kt_cli.report.intervals import ROUNDING, Codes, Floats, Pairs, mean_changes
 from kt_cli.report.stats import DECIMALS
 from kt_cli.report.table import Interval
 
-RESAMPLES = 1000
 FEWEST_PAIRS = 10  # for an interval
-MOST_PAIRS = 2000  # above these it is as wide as that of as many drawn at random: quick
-AT_ONCE = 4_000_000  # weights in memory
+MOST_MODELS = 50  # that are left out one by one; more, as far as ρ is linear in them
+HIGHEST = 1 - 1e-6  # ρ without a model, so that Fisher's scale ends
 
 
 def spearman(x: Floats, y: Floats, pairs: Pairs) -> Interval:
     """Spearman's ρ of x (n,) and y (n,) over pairs of models, with its 95% interval.
 
-    Pairs in which either is NaN take no part. NaN where one of them does not vary; NaN ends below
-    ten pairs and of a single student with a single teacher.
+    On Fisher's scale artanh ρ the interval is that of a mean. Pairs in which either is NaN take no
+    part. NaN where one of them does not vary; NaN ends below ten pairs, with too few models, and
+    at ±1.
     """
     known = ~(np.isnan(x) | np.isnan(y))
     x, y = (values[known].round(DECIMALS) for values in (x, y))
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return Interval(*[float("nan")] * 3)
-    value = float(_correlations(Ranked.of(x), Ranked.of(y), np.ones((1, len(x))))[0])
-    if len(x) < FEWEST_PAIRS or not pairs.vary(known):
+    value, influences = _linear(x, y)
+    if len(x) < FEWEST_PAIRS or 1 - abs(value) < ROUNDING:
         return Interval(value, float("nan"), float("nan"))
-    chosen = np.flatnonzero(known)
-    if len(chosen) > MOST_PAIRS:
-        some = np.sort(np.random.default_rng(0).choice(len(chosen), MOST_PAIRS, replace=False))
-        chosen, x, y = chosen[some], x[some], y[some]
-    few = Pairs(pairs.students[chosen], pairs.teachers[chosen])
-    ranked = Ranked.of(x), Ranked.of(y)
-    shift = value - float(_correlations(*ranked, np.ones((1, len(x))))[0])
-    found = shift + np.nanpercentile(_resampled(*ranked, few, pairs.shape), ENDS)
-    low, high = np.clip(found, -1.0, 1.0).tolist()
+
+    def changes(*role: Codes) -> Floats:
+        models = np.unique(np.concatenate(role))
+        if len(models) > MOST_MODELS:
+            return mean_changes(influences / (1 - value**2), role)
+        left = [_without(x, y, np.all([codes != m for codes in role], axis=0)) for m in models]
+        known = np.array([one for one in left if not np.isnan(one)], dtype=np.float64)
+        return np.asarray(np.arctanh(known) - np.arctanh(value))
+
+    half = Pairs(pairs.students[known], pairs.teachers[known]).half_width(changes)
+    low, high = np.tanh(np.arctanh(value) + np.array([-half, half])).tolist()
     return Interval(value, low, high)
 
 
-@dataclass(frozen=True)
-class Ranked:
-    """Values in ascending order, equal ones in one tie.
+def _without(x: Floats, y: Floats, kept: NDArray[np.bool_]) -> float:
+    """ρ of some of the pairs; NaN of none or all of them, and where one of both does not vary."""
+    x, y = x[kept], y[kept]
+    if kept.all() or len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan")
+    return float(np.clip((_Ranks(x).standard * _Ranks(y).standard).mean(), -HIGHEST, HIGHEST))
+
+
+def _linear(x: Floats, y: Floats) -> tuple[float, Floats]:
+    """ρ, and the influence of each pair (n,): how ρ grows with its weight, times n.
+
+    That is its own product of ranks, and that it moves the ranks of the others.
+    """
+    of_x, of_y = _Ranks(x), _Ranks(y)
+    value = float((of_x.standard * of_y.standard).mean())
+    squares = of_x.standard**2 + of_y.standard**2
+    own = of_x.standard * of_y.standard - value * squares / 2
+    moved = of_x.moved(of_y.standard - value * of_x.standard)
+    return value, own + moved + of_y.moved(of_x.standard - value * of_y.standard)
+
+
+class _Ranks:
+    """The mid-ranks of values (n,) that are not all equal.
 
     Attributes:
-        order: indices (n,) that sort the values.
-        starts: where in `order` each tie begins (ties,).
-        tie: of each value in its own place its tie (n,).
+        standard: they, with mean 0 and variance 1 (n,).
     """
 
-    order: NDArray[np.intp]
-    starts: NDArray[np.intp]
-    tie: NDArray[np.intp]
+    def __init__(self, values: Floats) -> None:
+        _, self._tie, ties = np.unique(values, return_inverse=True, return_counts=True)
+        self._ranks: Floats = ((np.cumsum(ties) - ties / 2) / len(values))[self._tie]
+        self._deviation = float(self._ranks.std())
+        self.standard: Floats = (self._ranks - 0.5) / self._deviation
 
-    @classmethod
-    def of(cls, values: Floats) -> Ranked:
-        order = np.argsort(values, kind="stable")
-        first = np.diff(values[order], prepend=-np.inf) > 0
-        tie = np.empty(len(values), dtype=np.intp)
-        tie[order] = np.cumsum(first) - 1
-        return cls(order, np.flatnonzero(first), tie)
-
-    def ranks(self, weights: Floats) -> Floats:
-        """Mid-ranks (b, n) of values that weigh `weights` (b, n), centred on their mean."""
-        in_tie = np.add.reduceat(weights[:, self.order], self.starts, axis=1)  # b × ties
-        middle: Floats = np.cumsum(in_tie, axis=1) - in_tie / 2
-        # A mid-rank's weighted mean is half of the total weight.
-        centred: Floats = middle - in_tie.sum(axis=1, keepdims=True) / 2
-        return centred[:, self.tie]
-
-
-def _correlations(x: Ranked, y: Ranked, weights: Floats) -> Floats:
-    """Pearson's correlation of the ranks under each row of weights (b, n); NaN without spread."""
-    of_x, of_y = x.ranks(weights), y.ranks(weights)
-    weighted = weights * of_x
-    both = np.einsum("bn,bn->b", weighted, of_y)
-    squares = np.einsum("bn,bn->b", weighted, of_x) * np.einsum("bn,bn,bn->b", weights, of_y, of_y)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found: Floats = both / np.sqrt(squares)
-    return found
-
-
-def _resampled(x: Ranked, y: Ranked, pairs: Pairs, shape: tuple[int, int]) -> Floats:
-    draws: Draws = draw(*shape, RESAMPLES)
-    step = max(1, AT_ONCE // len(x.order))
-    found = []
-    for start in range(0, RESAMPLES, step):
-        some = slice(start, start + step)
-        weights = draws.students[some][:, pairs.students] * draws.teachers[some][:, pairs.teachers]
-        found.append(_correlations(x, y, weights.astype(np.float64)))
-    return np.concatenate(found)
+    def moved(self, slopes: Floats) -> Floats:
+        """What it does that a value is below others, whose ranks count by `slopes` (n,)."""
+        in_tie = np.bincount(self._tie, slopes)
+        above = in_tie.sum() - np.cumsum(in_tie) + in_tie / 2
+        found: Floats = above[self._tie] - (self._ranks * slopes).sum()
+        return found / (len(slopes) * self._deviation)

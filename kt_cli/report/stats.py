@@ -95,34 +95,6 @@ def spread(values: pd.Series[float]) -> Spread:
     return Spread(len(known), low, q05, median, float(known.mean()), q95, high)
 
 
-class Versus(NamedTuple):
-    """Differences of two methods on the same pairs.
-
-    Attributes:
-        students, teachers: names (n,) of the pairs that both methods have.
-        differences: Δ of the first less Δ of the second (n,), in points.
-    """
-
-    students: pd.Series[str]
-    teachers: pd.Series[str]
-    differences: Floats
-
-
-def by_run(rows: pd.DataFrame) -> pd.Series[float]:
-    """Δ of one method's rows by student, teacher and seed."""
-    runs = rows.groupby(["student", "teacher", "seed"], observed=True, dropna=False)
-    found: pd.Series[float] = runs["delta"].mean()
-    return found
-
-
-def versus(one: pd.Series[float], other: pd.Series[float]) -> Versus:
-    """Δ of one method less Δ of another (of `by_run`), by pair: the mean of the seeds of both."""
-    both = (one - other).dropna().rename("delta")
-    pairs = both.groupby(["student", "teacher"], observed=True).mean().reset_index()
-    differences = pairs["delta"].to_numpy(dtype=float).round(DECIMALS)
-    return Versus(pairs["student"], pairs["teacher"], differences)
-
-
 def wilcoxon(differences: Floats) -> float:
     """Two-sided p of Wilcoxon's signed-rank test; zeros are left out, ties share their mean rank.
 

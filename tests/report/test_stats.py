@@ -115,20 +115,6 @@ def test_over_teachers_is_the_spread_of_pairs(rows: pd.DataFrame) -> None:
     assert (found["s2", "own"].mean, found["s2", "own"].std) == (7.0, 0.0)
 
 
-def test_versus_takes_the_seeds_that_both_have(rows: pd.DataFrame) -> None:
-    other = rows.assign(delta=rows["delta"] - [1, 1, -1, 0, 0, 0]).iloc[[1, 2, 3, 4]]
-    found = stats.versus(stats.by_run(rows), stats.by_run(other))
-    pairs = zip(found.students, found.teachers, found.differences, strict=True)
-    # Of s1 with t1 only the second seed is in both; of s2 with t2 none.
-    assert list(pairs) == [("s1", "t1", 1), ("s1", "t2", -1), ("s1", "t3", 0), ("s2", "t1", 0)]
-
-
-def test_versus_averages_seeds_of_a_pair(rows: pd.DataFrame) -> None:
-    other = rows.assign(delta=0.0)
-    found = stats.versus(stats.by_run(rows), stats.by_run(other))
-    assert found.differences.tolist() == [-0.5, 2.0, 0.0, 3.0, 0.5]
-
-
 @pytest.mark.parametrize("count", [2, 3, 5, 9])
 def test_wilcoxon_is_exact_with_ties(count: int) -> None:
     """Against all signs of the ranks."""

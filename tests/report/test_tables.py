@@ -81,11 +81,39 @@ def test_students_average_seeds_first_and_spread_over_teachers(filled: Sweep) ->
             assert record[method].n == 3
 
 
-def test_best_method_of_each_student_is_bold(filled: Sweep) -> None:
-    table = only(filled, "students")
-    for i, record in enumerate(records(table)):
-        best = max(filled.METHODS, key=lambda method: record[method].mean)
-        assert {key for row, key in table.bold if row == i} == {best}
+def test_the_best_method_of_a_student_is_bold_where_its_teachers_bear_it_out(sweep: Sweep) -> None:
+    """Students with eight teachers: one whom a method always helps most, one whom neither does."""
+    deltas = {"always": (2.0, 0.0), "never": (0.0, 0.0)}
+    sweep.write("transfer", [
+        sweep.transfer(f"t{i}", student, method=method, delta=delta + (i * (3 + 2 * k) % 8) / 8)
+        for student, both in deltas.items()
+        for k, (method, delta) in enumerate(zip(("kl-dp", "kl"), both, strict=True))
+        for i in range(8)
+    ])  # fmt: skip
+    table = only(sweep, "students")
+    students = [record["student"] for record in records(table)]
+    assert table.bold == {(students.index("always"), "kl-dp")}
+    assert any(note.startswith("Bold: the best, where on the same pairs") for note in table.notes)
+
+
+def test_a_gain_is_bold_in_the_matrix_where_it_is_significant_among_all(sweep: Sweep) -> None:
+    p_values = {("a", "b"): 0.001, ("a", "c"): 0.02, ("b", "c"): 0.9, ("c", "a"): 0.0005}
+    sweep.write("transfer", [
+        sweep.transfer(t, s, delta=-1.0 if t == "c" else 1.0, transfer_p=p)
+        for (t, s), p in p_values.items()
+    ])  # fmt: skip
+    table = only(sweep, "matrix")  # 0.02 is one of three that may be; nothing is said of a loss
+    assert {(records(table)[i]["student"], key) for i, key in table.bold} == {("b", "a")}
+
+
+def test_of_several_seeds_each_must_have_gained(sweep: Sweep) -> None:
+    sweep.write("transfer", [
+        sweep.transfer("a", student, seed=seed, delta=delta, transfer_p=1e-9)
+        for student, seeds in (("b", (1.0, 1.0)), ("c", (5.0, -1.0)))
+        for seed, delta in enumerate(seeds)
+    ])  # fmt: skip
+    table = only(sweep, "matrix")
+    assert [records(table)[i]["student"] for i, _ in table.bold] == ["b"]
 
 
 def test_a_single_method_is_not_bold(sweep: Sweep) -> None:

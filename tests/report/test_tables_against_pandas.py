@@ -16,8 +16,9 @@ from scipy.stats import wilcoxon as scipy_wilcoxon
 
 from kt_cli import store
 from kt_cli.report.read import read_results
-from kt_cli.report.table import NAMES, MeanStd, Table
+from kt_cli.report.table import NAMES, Interval, MeanStd, Table
 from kt_cli.report.tables import build
+from tests.report.by_hand import jackknife, mean_ends
 from tests.report.records import records
 
 Sweep = Any  # of the conftest beside this file
@@ -52,8 +53,14 @@ def check_summary(table: Table, rows: pd.DataFrame) -> None:
     found = {record["method"]: record for record in records(table)}
     assert set(found) == set(rows["method"])
     for method, mine in rows.groupby("method"):
+        mine = mine.dropna(subset=["delta"])
         record, delta = found[method], mine["delta"]
         assert record["n"] == len(mine)
+        alphas = mine["guard_alpha"].dropna()
+        assert record["abstained"] == (100 * np.mean(alphas == 0) if len(alphas) else None)
+        won = mine.assign(won=100.0 * (delta > 0))
+        check_ends(record["success_rate"], mean_ends(won, "won", percent=True))
+        check_ends(record["delta_interval"], mean_ends(mine, "delta"))
         assert record["success_rate"].value == pytest.approx(100 * np.mean(delta > 0))
         pairs = mine.groupby(["student", "teacher"])["delta"].mean().reset_index()
         by_student = [100 * np.mean(part["delta"] > 0) for _, part in pairs.groupby("student")]
@@ -75,6 +82,28 @@ def check_summary(table: Table, rows: pd.DataFrame) -> None:
             hits = (mine["transfer_p"] < 0.05) & (sign * delta > 0)
             assert record[key] == pytest.approx(100 * hits.mean())
 
+    for key, column in (("success_rate", "won"), ("delta", "delta")):
+        runs = rows.assign(won=100.0 * (rows["delta"] > 0)).dropna(subset=["delta"])
+        best = best_by_hand(runs, column)
+        p, order = best_p(runs, column, best), [row[0] for row in table.rows]
+        assert [i for i, k in table.bold if k == key] == [order.index(best)] * (p < 0.05)
+
+
+def best_by_hand(rows: pd.DataFrame, column: str) -> str:
+    return str(rows.groupby("method")[column].mean().idxmax())
+
+
+def best_p(rows: pd.DataFrame, column: str, best: str) -> float:
+    """The largest p of the best method against another; 1 where an interval reaches zero."""
+    index = ["student", "teacher", "seed"]
+    wide = rows.pivot_table(index=index, columns="method", values=column)
+    p_values = [0.0]
+    for other in wide.columns.drop(best):
+        pairs = (wide[best] - wide[other]).dropna().groupby(["student", "teacher"]).mean()
+        low, _ = mean_ends(pairs.rename("difference").reset_index(), "difference")
+        p_values.append(p_by_hand(pairs.to_numpy()) if low > 0 else 1.0)
+    return max(p_values) if len(p_values) > 1 else 1.0
+
 
 def check_students(table: Table, rows: pd.DataFrame) -> None:
     pairs = rows.groupby(["student", "teacher", "method"])["delta"].mean().reset_index()
@@ -86,6 +115,22 @@ def check_students(table: Table, rows: pd.DataFrame) -> None:
         for method in rows["method"].unique():
             values = mine.loc[mine["method"] == method, "delta"]
             check_mean_std(record[method], values)
+    known = [(r["student"], rows[(rows["student"] == r["student"]) & rows["delta"].notna()])
+             for r in records(table)]  # fmt: skip
+    best = {student: best_by_hand(mine, "delta") for student, mine in known if len(mine)}
+    p_values = {s: best_p(mine, "delta", best[s]) for s, mine in known if len(mine)}
+    wanted = {s for s, p in zip(p_values, holm_by_hand(list(p_values.values())), strict=True)
+              if p < 0.05}  # fmt: skip
+    students = [r["student"] for r in records(table)]
+    assert table.bold == {(students.index(s), best[s]) for s in wanted}
+
+
+def holm_by_hand(p_values: list[float]) -> list[float]:
+    """Of each p the largest of the smaller ones times how many are not smaller than those."""
+    return [
+        max(min(1.0, q * sum(other >= q for other in p_values)) for q in p_values if q <= p)
+        for p in p_values
+    ]
 
 
 def check_matrix(table: Table, rows: pd.DataFrame) -> None:
@@ -97,6 +142,11 @@ def check_matrix(table: Table, rows: pd.DataFrame) -> None:
             value = wanted.loc[record["student"], teacher]
             assert same(record[teacher], value)
         check_mean_std(record["mean"], wanted.loc[record["student"]].dropna())
+    gains = mine.assign(p=np.where(mine["delta"] > 0, mine["transfer_p"], 1.0))
+    p_values = gains.groupby(["student", "teacher"])["p"].max()
+    corrected = holm_by_hand(p_values.tolist())
+    bold = {pair for pair, p in zip(p_values.index, corrected, strict=True) if p < 0.05}
+    assert {(records(table)[i]["student"], key) for i, key in table.bold} == bold
 
 
 def check_compare(table: Table, rows: pd.DataFrame) -> None:
@@ -108,14 +158,14 @@ def check_compare(table: Table, rows: pd.DataFrame) -> None:
         pairs = both.groupby(["student", "teacher"]).mean()
         assert record["pairs"] == len(pairs)
         assert record["difference"].value == pytest.approx(pairs.mean())
+        both_ends = mean_ends(pairs.rename("difference").reset_index(), "difference")
+        check_ends(record["difference"], both_ends)
         signs = [int((np.sign(pairs) == sign).sum()) for sign in (1, 0, -1)]
         assert [record[key] for key in ("better", "equal", "worse")] == signs
         assert record["p"] == pytest.approx(p_by_hand(pairs.to_numpy()), abs=1e-12)
         p_values.append(record["p"])
-    for record in records(table):
-        larger = [q for q in p_values if q <= record["p"]]
-        steps = [min(1.0, q * sum(other >= q for other in p_values)) for q in larger]
-        assert record["p_holm"] == pytest.approx(max(steps), abs=1e-9)
+    corrected = [record["p_holm"] for record in records(table)]
+    assert corrected == pytest.approx(holm_by_hand(p_values), abs=1e-9)
 
 
 def p_by_hand(differences: np.ndarray) -> float:
@@ -144,13 +194,28 @@ def check_influence(table: Table, rows: pd.DataFrame) -> None:
             by_pair = by_pair.round(9)  # values that differ in the last bit are ties
             wanted = spearmanr(by_pair["delta"], by_pair[record["property"]]).statistic
             assert same(record[method].value, wanted)
+            ends = (math.nan, math.nan)
+            if len(by_pair) >= 10 and abs(wanted) < 1:
+                both = by_pair.reset_index().rename(columns={record["property"]: "x"})
+                half = jackknife(both, fisher)
+                ends = tuple(np.tanh(np.arctanh(wanted) + np.array([-half, half])))
+            check_ends(record[method], ends)
+
+
+def fisher(pairs: pd.DataFrame) -> float:
+    return float(np.arctanh(spearmanr(pairs["delta"], pairs["x"]).statistic))
 
 
 def check_complementarity(table: Table, rows: pd.DataFrame) -> None:
     random = rows["teacher_key"].str.startswith("random:")
-    trained = rows[~random]
+    trained = rows[~random].sort_values(["teacher", "student"], kind="stable")
+    models = pd.Series(
+        list(map(frozenset, zip(trained["teacher"], trained["student"], strict=True)))
+    )
+    first = trained.index[~models.duplicated()]
     values = {
-        **{key: trained[key] for key in ("pos_flips", "agreement", "kappa", "flip_entropy")},
+        **{key: trained[key] for key in ("pos_flips", "flip_entropy")},
+        **{key: trained.loc[first, key] for key in ("agreement", "kappa", "oracle_acc")},
         **{f"top{p}_classes": trained[f"top{p}_classes"] for p in (2, 5, 20, 50)},
         **{
             f"top{p}_excess": trained[f"top{p}_similarity"] - trained["class_similarity"]
@@ -170,6 +235,13 @@ def check_complementarity(table: Table, rows: pd.DataFrame) -> None:
             quantiles = [record[key] for key in ("q05", "median", "q95")]
             assert quantiles == pytest.approx(known.quantile([0.05, 0.5, 0.95]).tolist())
             assert record["mean"].value == pytest.approx(known.mean())
+            pairs = rows.loc[known.index, ["student", "teacher"]].assign(value=known)
+            percent = record["quantity"].partition("_")[0] in ("pos", "agreement", "oracle")
+            check_ends(record["mean"], mean_ends(pairs, "value", percent))
+
+
+def check_ends(found: Interval, wanted: tuple[float, float]) -> None:
+    assert (found.low, found.high) == pytest.approx(wanted, nan_ok=True)
 
 
 def check_models(table: Table, rows: pd.DataFrame) -> None:

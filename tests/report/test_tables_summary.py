@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 
 from kt_cli import store
-from kt_cli.report.bootstrap import mean_interval
+from kt_cli.complementarity.significance import mcnemar
 from kt_cli.report.query import Query
 from kt_cli.report.table import Interval
 from kt_cli.report.tables import sweep_tables
+from kt_cli.report.tables.shared import smallest_seen
+from tests.report.by_hand import mean_ends
 from tests.report.records import records
 
 Sweep = Any  # of the conftest beside this file
@@ -39,11 +41,7 @@ def test_by_splits_the_summary_and_each_part_is_that_of_its_rows(filled: Sweep) 
     for key, mine in groups:
         assert found[key]["n"] == len(mine)
         assert found[key]["delta"].mean == pytest.approx(mine["delta"].mean())
-    for start in range(0, len(table.rows), len(METHODS)):
-        block = range(start, start + len(METHODS))
-        deltas = [records(table)[i]["delta"].mean for i in block]
-        best = {i for i, key in table.bold if key == "delta" and i in block}
-        assert best == {start + int(np.argmax(deltas))}
+    assert not table.bold  # three teachers bear out nothing
 
 
 def test_by_a_derived_column(filled: Sweep) -> None:
@@ -76,11 +74,90 @@ def test_intervals_of_the_summary_are_those_over_pairs(filled: Sweep) -> None:
     (table,) = sweep_tables([filled.folder], ["summary"])
     for record in records(table):
         mine = rows[rows["method"] == record["method"]]
-        wanted = mean_interval(mine.assign(won=100.0 * (mine["delta"] > 0)), "won")
+        wanted = mean_ends(mine.assign(won=100.0 * (mine["delta"] > 0)), "won", percent=True)
         assert isinstance(record["success_rate"], Interval)
-        assert record["success_rate"].low == pytest.approx(wanted.low)
-        assert record["success_rate"].high == pytest.approx(wanted.high)
-        assert record["delta_interval"].low == pytest.approx(mean_interval(mine, "delta").low)
+        assert (record["success_rate"].low, record["success_rate"].high) == pytest.approx(wanted)
+        interval = record["delta_interval"]
+        assert (interval.low, interval.high) == pytest.approx(mean_ends(mine, "delta"))
+
+
+def test_a_guard_that_stays_abstains(sweep: Sweep) -> None:
+    rows = [
+        sweep.transfer(t, s, method="kl+guard", guard_alpha=alpha, delta=delta)
+        for (t, s), alpha, delta in (
+            (("a", "b"), 0.0, 0.0), (("a", "c"), 0.5, 1.0), (("b", "c"), 0.3, -1.0),
+            (("b", "a"), 0.0, 0.0), (("c", "a"), 1.0, None),
+        )
+    ]  # fmt: skip
+    sweep.write("transfer", [*rows, sweep.transfer("a", "b", method="kl", delta=1.0)])
+    (table,) = sweep_tables([sweep.folder], ["summary"])
+    plain, guarded = records(table)
+    assert (guarded["n"], guarded["abstained"], guarded["success_rate"].value) == (4, 50.0, 25.0)
+    assert guarded["paper_success_rate"] == 0.0  # the median of 0 (a), 0 (b) and 50 (c)
+    assert (plain["n"], plain["abstained"]) == (1, None)
+    assert "abstained" in [column.key for column in table.shown]
+    assert any(note.startswith("abstained: share where the guard") for note in table.notes)
+    assert "Left out: 1 transfer without Δ." in table.notes
+
+
+def test_without_a_guard_nothing_is_said_of_abstaining(sweep: Sweep) -> None:
+    sweep.write("transfer", [sweep.transfer("a", "b")])
+    (table,) = sweep_tables([sweep.folder], ["summary"])
+    assert "abstained" not in [column.key for column in table.shown]
+    assert not any("abstained" in note for note in table.notes)
+
+
+def test_the_best_is_bold_where_the_same_pairs_bear_it_out(sweep: Sweep) -> None:
+    models, rng = "abcde", np.random.default_rng(0)
+    sweep.write("transfer", [
+        sweep.transfer(t, s, method=method, delta=delta + rng.normal(0, 0.3))
+        for method, delta in (("kl-dp", 2.0), ("kl", 0.2), ("xekl", -0.5))
+        for t in models for s in models if s != t
+    ])  # fmt: skip
+    (table,) = sweep_tables([sweep.folder], ["summary"])
+    best = [record["method"] for record in records(table)].index("kl-dp")
+    assert (best, "delta") in table.bold
+    assert {i for i, _ in table.bold} == {best}
+    assert not any(key == "paper_success_rate" for _, key in table.bold)
+
+
+@pytest.mark.parametrize(("n", "changed"), [(899, 27), (50_000, 1350), (300, 39)])
+def test_the_smallest_delta_that_can_be_seen_is_mcnemars(n: int, changed: int) -> None:
+    """The exact test of as many changed images is significant from there on."""
+    gained = np.arange(changed // 2, changed + 1)
+    deltas = 100 * (2 * gained - changed) / n
+    exact = deltas[mcnemar(gained, changed - gained) < 0.05].min()
+    least = smallest_seen(100 * changed / n, n)
+    assert least == pytest.approx(exact, abs=100 * 3.1 / n)  # a step is two images
+    assert n == pytest.approx(3.84 * 100 * (100 * changed / n) / least**2)
+
+
+def test_the_smallest_delta_that_can_be_seen_by_simulation() -> None:
+    """Half of the transfers that truly gain as much are significant; a third more, nearly all."""
+    random, n, changed = np.random.default_rng(0), 10_000, 4.0
+    for factor, low, high in ((1.0, 0.4, 0.6), (1.6, 0.8, 0.95), (0.3, 0.02, 0.15)):
+        delta = factor * smallest_seen(changed, n)
+        rates = [(changed + delta) / 200, (changed - delta) / 200, 1 - changed / 100]
+        gained, lost, _ = random.multinomial(n, rates, 2000).T
+        assert low < (mcnemar(gained, lost) < 0.05).mean() < high
+
+
+def test_six_images_at_least_must_change() -> None:
+    assert smallest_seen(0.01, 900) == pytest.approx(600 / 900)
+    p = mcnemar(np.array([5, 6]), np.array([0, 0]))
+    assert p[0] > 0.05 > p[1]
+
+
+def test_what_can_be_seen_is_said(sweep: Sweep) -> None:
+    sweep.write("transfer", [
+        sweep.transfer("a", "b", method=m, gain=g, loss=1.0) for m, g in (("xekl", 2), ("kl", 5))
+    ])  # fmt: skip
+    for name in ("summary", "students", "matrix"):
+        notes = sweep_tables([sweep.folder], [name])[0].notes
+        (said,) = [note for note in notes if "is significant from about" in note]
+        assert said.startswith(
+            "On 200 images a single transfer’s Δ is significant from about ±3.39 (kl)"
+        )
 
 
 def test_by_a_column_of_the_same_name_as_one_of_the_table(sweep: Sweep) -> None:

@@ -48,7 +48,7 @@ def test_each_teacher_alone_and_then_all_together(sweep: Sweep) -> None:
     assert found[3]["step_accs"] == "80.5 / 81.0"
     assert found[0]["step_accs"] is None
     assert {r["team"] for r in found} == {f"{RESNET} + {VIT}"}
-    assert table.bold == {(2, "delta")}
+    assert not table.bold  # single runs
     assert "n = 6 transfers of 1 team, 1 method, 2 seeds." in table.notes
     assert table.group["settings"] == "5e771465, 7ea3, aaaa"
 
@@ -69,6 +69,17 @@ def test_means_over_teams_come_first(sweep: Sweep) -> None:
         ("all, parallel", 2, statistics.fmean([5.0, -0.5])),
     ]
     assert overall[2]["delta"].std == pytest.approx(statistics.stdev([5.0, -0.5]))
+
+
+def test_the_best_way_is_bold_where_all_teams_bear_it_out(sweep: Sweep) -> None:
+    students = [f"s{i}" for i in range(8)]
+    sweep.write("transfer", [
+        *(sweep.transfer(t, s, delta=0.1) for s in students for t in (VIT, RESNET)),
+        *(sweep.team([VIT, RESNET], s, delta=2.0 + i % 3) for i, s in enumerate(students)),
+    ])  # fmt: skip
+    table = only(sweep)
+    assert [records(table)[i]["taught_by"] for i, _ in table.bold] == ["all, parallel"]
+    assert any(note.startswith("Bold: ") and "over all teams" in note for note in table.notes)
 
 
 def test_teachers_that_were_trained_again_are_told_apart(sweep: Sweep) -> None:

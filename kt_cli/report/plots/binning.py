@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from kt_cli.report.bootstrap import mean_interval
+from kt_cli.report.intervals import mean_interval
 
 Values = NDArray[np.float64]
 BINS = 11
@@ -56,8 +56,11 @@ def binned_means(rows: pd.DataFrame, x: str, y: str, limits: Values, name: str) 
 def series(
     name: str, x: Sequence[Any], parts: Sequence[pd.DataFrame], columns: Sequence[str]
 ) -> Series:
-    """The means of `columns[i]` over the rows `parts[i]`, by students and teachers resampled."""
-    found = [mean_interval(part, column) for part, column in zip(parts, columns, strict=True)]
+    """The means of `columns[i]` over the rows `parts[i]`, by models left out."""
+    found = [
+        mean_interval(part, column, percent=column.endswith("rate"))
+        for part, column in zip(parts, columns, strict=True)
+    ]
     value, low, high = (
         np.array([getattr(one, field) for one in found], dtype=np.float64)
         for field in ("value", "low", "high")

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from kt_cli.report.bootstrap import mean_interval
 from kt_cli.report.captions import counted
 from kt_cli.report.groups import Group
+from kt_cli.report.intervals import mean_interval
 from kt_cli.report.methods import method_rank
 from kt_cli.report.plots import binning
 from kt_cli.report.plots.binning import by_method, numbers
@@ -31,7 +31,7 @@ from kt_cli.report.plots.style import (
 
 NAME = 20  # letters of a method
 WITHIN = 0.98  # of the transfers, at least, are within the axes of gain and loss
-BARS = "Bars: 95% intervals, students and teachers resampled."
+BARS = "Bars: 95% intervals, each model left out in turn."
 
 
 def success(group: Group) -> Sketch | None:
@@ -40,7 +40,7 @@ def success(group: Group) -> Sketch | None:
     if not parts:
         return None
     shares = {m: rows.assign(success=100.0 * (rows["delta"] > 0)) for m, rows in parts.items()}
-    found = [mean_interval(rows, "success") for rows in shares.values()]
+    found = [mean_interval(rows, "success", percent=True) for rows in shares.values()]
     places = np.arange(len(parts))
     figure = new_figure(COLUMN, 0.75 + 0.2 * len(parts))
     axes = figure.add_subplot()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from kt_cli.complementarity.significance import holm
-from kt_cli.report import stats
-from kt_cli.report.bootstrap import Pairs, codes, intervals
 from kt_cli.report.captions import transfer_caption
 from kt_cli.report.groups import Group
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results
 from kt_cli.report.table import Column, Row, Table
-from kt_cli.report.tables.shared import methods_of, transfer_groups, transfer_notes
+from kt_cli.report.tables.shared import INTERVALS, methods_of, transfer_groups, transfer_notes
+from kt_cli.report.versus import Versus, by_run, versus
 
 TITLE = "Methods compared on the same pairs"
 NEEDS = {"transfer": ("delta",)}
@@ -29,9 +28,9 @@ COLUMNS = (
 )
 LEGEND = (
     "Difference: Δ of the method less that of the other on the same pair and seed, seeds averaged, "
-    "mean over pairs [95% interval, bootstrap over students and teachers]; better, equal, worse: "
-    "pairs by its sign; p: Wilcoxon’s signed-rank test over pairs, two-sided, which takes pairs "
-    "for independent; then after Holm’s correction for all comparisons of this table."
+    "mean over pairs [95% interval]; better, equal, worse: pairs by its sign; p: Wilcoxon’s "
+    "signed-rank test over pairs, two-sided, which takes pairs for independent; then after Holm’s "
+    "correction for all comparisons of this table."
 )
 
 
@@ -42,29 +41,23 @@ def compare_tables(results: Results, query: Query) -> list[Table]:
 
 
 def _compare(group: Group, results: Results, query: Query) -> Table:
-    by_method = {
-        str(method): stats.by_run(rows)
-        for method, rows in group.rows.dropna(subset=["delta"]).groupby("method", observed=True)
-    }
-    methods = [method for method in methods_of(group.rows) if method in by_method]
+    runs = by_run(group.rows)
+    methods = [method for method in methods_of(group.rows) if method in runs]
     compared = [
-        (later, earlier, stats.versus(by_method[later], by_method[earlier]))
+        (later, earlier, versus(runs[later], runs[earlier]))
         for place, later in enumerate(methods)
         for earlier in methods[:place]
     ]
     compared = [one for one in compared if len(one[2].differences)]
-    p_values = np.array([stats.wilcoxon(versus.differences) for *_, versus in compared])
-    rows = tuple(
-        _row(*one, float(p), float(corrected))
-        for one, p, corrected in zip(compared, p_values, holm(p_values), strict=True)
-    )
-    notes = (LEGEND, *transfer_notes(group, results, query))
+    p_values = holm(np.array([found.p for *_, found in compared]))
+    rows = tuple(_row(*one, float(p)) for one, p in zip(compared, p_values, strict=True))
+    notes = (LEGEND, INTERVALS, *transfer_notes(group, results, query))
     return Table("compare", TITLE, COLUMNS, rows, transfer_caption(group), notes, group.about)
 
 
-def _row(method: str, other: str, versus: stats.Versus, p: float, corrected: float) -> Row:
-    signs = np.sign(versus.differences)
-    pairs = Pairs(codes(versus.students), codes(versus.teachers))
-    (difference,) = intervals([versus.differences], pairs)
+def _row(method: str, other: str, found: Versus, corrected: float) -> Row:
+    signs = np.sign(found.differences)
     better, equal, worse = (int((signs == sign).sum()) for sign in (1, 0, -1))
-    return (method, other, len(signs), difference, better, equal, worse, p, corrected)
+    return (
+        method, other, len(signs), found.interval, better, equal, worse, found.p, corrected,
+    )  # fmt: skip

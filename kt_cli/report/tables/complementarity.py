@@ -11,13 +11,13 @@ import pandas as pd
 from kt_cli import schema
 from kt_cli.complementarity.significance import SIGNIFICANT, holm
 from kt_cli.report import stats
-from kt_cli.report.bootstrap import mean_intervals
 from kt_cli.report.captions import counted, data_caption, left_out
 from kt_cli.report.groups import SAME_DATA, Group, split
+from kt_cli.report.intervals import Pairs
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results
-from kt_cli.report.table import Column, Interval, Row, Table
-from kt_cli.report.tables.shared import floats, general_notes
+from kt_cli.report.table import Column, Row, Table
+from kt_cli.report.tables.shared import INTERVALS, floats, general_notes
 
 TITLE = "Complementary knowledge"
 TOP = schema.TOP_PERCENTS
@@ -34,12 +34,15 @@ QUANTITIES: dict[str, str] = {
     "pos_flips_random": "ρ⁺ of random teachers (%)",
     "agreement": "agreement (%)",
     "kappa": "error consistency κ",
+    "oracle_acc": "oracle: either is right (%)",
     "flip_entropy": "entropy of ρ⁺ (nats)",
     **{f"top{p}_classes": f"classes with {p}% of ρ⁺" for p in TOP},
     "class_similarity": "similarity of all classes",
     **{f"top{p}_excess": f"similarity, top {p}% − all" for p in TOP},
     **{f"top{p}_similarity_pct": f"its percentile, top {p}%" for p in TOP},
 }
+SYMMETRIC = ("agreement", "kappa", "oracle_acc")
+PERCENT = ("pos_flips", "pos_flips_weaker", "pos_flips_random", "agreement", "oracle_acc")
 COLUMNS = (
     Column("quantity", kind="text", detail=True),
     Column("label", "over ordered pairs", "text"),
@@ -70,7 +73,8 @@ def _complementarity(group: Group, results: Results, query: Query) -> Table:
     notes = (
         f"n = {counted(len(pairs), 'ordered pair')} of {counted(_models(pairs), 'model')}. "
         "ρ⁺(teacher → student): images that the teacher has right and the student wrong. "
-        "Interval of the mean: bootstrap over students and teachers.",
+        "Agreement, κ and oracle are the same in both directions: each two models count once.",
+        INTERVALS,
         *_extremes(pairs),
         *_random_note(random),
         *_different(pairs),
@@ -102,15 +106,22 @@ def _spreads(pairs: pd.DataFrame) -> list[Row]:
         columns = ["pos_flips_random"] if len(pairs) else []
     else:
         columns = [c for c in QUANTITIES if c in pairs and (pairs[c].count() or not _optional(c))]
-    found = zip(columns, mean_intervals(pairs, columns), strict=True)
-    return [_spread_row(pairs, column, mean) for column, mean in found]
+    once = pairs[~_unordered(pairs).duplicated()]
+    every, each = (pairs, Pairs.of(pairs)), (once, Pairs.of(once))
+    return [_spread_row(column, *(each if column in SYMMETRIC else every)) for column in columns]
+
+
+def _unordered(pairs: pd.DataFrame) -> pd.Series[int]:
+    """What is equal for pairs of the same two models."""
+    return pd.Series(Pairs.of(pairs).unordered, pairs.index)
 
 
 def _optional(column: str) -> bool:
     return "similarity" in column or column.endswith("_excess")
 
 
-def _spread_row(pairs: pd.DataFrame, column: str, mean: Interval) -> Row:
+def _spread_row(column: str, pairs: pd.DataFrame, places: Pairs) -> Row:
+    mean = places.mean(floats(pairs, column), percent=column in PERCENT)
     spread = stats.spread(pairs[column])
     count, low, q05, median, _, q95, high = spread
     values = [low, q05, median, q95, high]
@@ -151,11 +162,7 @@ def _random_note(random: pd.DataFrame) -> list[str]:
 
 def _different(pairs: pd.DataFrame) -> list[str]:
     """How many accuracies differ, each two models counted once."""
-    keys = pd.concat([pairs["teacher_key"].astype(object), pairs["student_key"].astype(object)])
-    codes = pd.factorize(keys)[0].reshape(2, -1)
-    # Either direction may be all that --where left.
-    _, first = np.unique(codes.min(0) * len(keys) + codes.max(0), return_index=True)
-    once = pairs["mcnemar_p"].iloc[first].dropna()
+    once = pairs.loc[~_unordered(pairs).duplicated(), "mcnemar_p"].dropna()
     if once.empty:
         return []
     surely = int((holm(once.to_numpy()) < SIGNIFICANT).sum())

@@ -6,14 +6,15 @@ import numpy as np
 import pandas as pd
 
 from kt_cli.report import stats
-from kt_cli.report.bootstrap import Pairs
 from kt_cli.report.captions import transfer_caption
 from kt_cli.report.groups import Group
 from kt_cli.report.influence import spearman
+from kt_cli.report.intervals import Pairs
 from kt_cli.report.query import Query, derived
 from kt_cli.report.read import Results
 from kt_cli.report.table import Column, Row, Table
 from kt_cli.report.tables.shared import (
+    INTERVALS,
     by_one_teacher,
     floats,
     methods_of,
@@ -42,7 +43,7 @@ DERIVED = [
 ]  # fmt: skip
 LEGEND = (
     "Spearman’s rank correlation of each property with Δ over n pairs (seeds averaged) [95% "
-    "interval, bootstrap over students and teachers]; 0: none, ±1: perfectly monotonic. It says "
+    "interval]; 0: none, ±1: perfectly monotonic. It says "
     "what goes together, not what causes what."
 )
 
@@ -68,7 +69,7 @@ def _influence(group: Group, results: Results, query: Query) -> Table:
         for key in PROPERTIES
         if pairs[key].nunique() > 1
     )
-    notes = (LEGEND, *transfer_notes(group, results, query))
+    notes = (LEGEND, INTERVALS, *transfer_notes(group, results, query))
     return Table("influence", TITLE, columns, rows, transfer_caption(group), notes, group.about)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from kt_cli.complementarity.significance import SIGNIFICANT, holm
 from kt_cli.report import stats
 from kt_cli.report.captions import transfer_caption
 from kt_cli.report.groups import Group
@@ -15,17 +16,18 @@ from kt_cli.report.read import Results
 from kt_cli.report.table import Cell, Column, Table
 from kt_cli.report.tables.shared import (
     by_one_teacher,
-    highest,
     methods_of,
+    seen_note,
     transfer_groups,
     transfer_notes,
 )
 
 TITLE = "Transfer delta by student and teacher"
-NEEDS = {"transfer": ("delta", "teacher_acc", "student_acc")}
+NEEDS = {"transfer": ("delta", "gain", "loss", "transfer_p", "teacher_acc", "student_acc")}
 LEGEND = (
-    "Δ in percentage points; models from the most to the least accurate; mean ± standard "
-    "deviation over a student’s teachers"
+    "Δ in percentage points{seeds}; models from the most to the least accurate; mean ± standard "
+    "deviation over a student’s teachers. Bold: significant gains (McNemar’s exact test{each}, "
+    "p < 0.05 after Holm’s correction for all transfers of this table)."
 )
 
 
@@ -43,7 +45,8 @@ def _matrix(group: Group, method: str, results: Results, query: Query) -> Table:
     mine = replace(group, rows=group.rows[group.rows["method"] == method], about=about)
     students = by_accuracy(mine.rows, "student")
     teachers = by_accuracy(mine.rows, "teacher")
-    cells = _cells(mine.rows, students, teachers)
+    cells = _cells(stats.pair_deltas(mine.rows), "delta", students, teachers)
+    p_values = holm(_cells(_gain_p(mine.rows), "p", students, teachers))
     columns = (
         Column("student", "student", "text"),
         Column("mean", "mean", "signed"),
@@ -53,10 +56,12 @@ def _matrix(group: Group, method: str, results: Results, query: Query) -> Table:
         (name, _mean(values), *(None if np.isnan(v) else float(v) for v in values))
         for name, values in zip(students, cells, strict=True)
     )
-    bold = {(i, _key(teachers[place])) for i, row in enumerate(rows) for place in highest(row[2:])}
-    seeds = " (seeds averaged)" if mine.rows["seed"].nunique() > 1 else ""
-    best = "; the best teacher of each student in bold." if len(teachers) > 1 else "."
-    notes = (LEGEND + seeds + best, *transfer_notes(mine, results, query))
+    bold = {(int(i), _key(teachers[j])) for i, j in np.argwhere(p_values < SIGNIFICANT)}
+    several = mine.rows["seed"].nunique() > 1
+    legend = LEGEND.format(
+        seeds=" (seeds averaged)" if several else "", each=" in each seed" if several else ""
+    )
+    notes = (legend, *seen_note(mine), *transfer_notes(mine, results, query))
     return Table(
         "matrix", f"{TITLE}: {method}", columns, rows, transfer_caption(mine), notes,
         about, frozenset(bold),
@@ -78,16 +83,24 @@ def _number(value: float) -> float:
     return -np.inf if np.isnan(value) else float(value)
 
 
-def _cells(rows: pd.DataFrame, students: list[str], teachers: list[str]) -> stats.Floats:
-    """Δ over seeds (students, teachers), NaN where a pair was not run."""
-    pairs = stats.pair_deltas(rows)
+def _cells(
+    pairs: pd.DataFrame, column: str, students: list[str], teachers: list[str]
+) -> stats.Floats:
+    """A column of the pairs as (students, teachers), NaN where a pair was not run."""
     places = [
         pd.Index(names).get_indexer(pd.Index(pairs[role].astype(object)))
         for role, names in (("student", students), ("teacher", teachers))
     ]
     cells = np.full((len(students), len(teachers)), np.nan)
-    cells[places[0], places[1]] = pairs["delta"]
+    cells[places[0], places[1]] = pairs[column]
     return cells
+
+
+def _gain_p(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of each pair the largest p of a gain over its seeds: 1 where a seed has none."""
+    known = rows.dropna(subset=["delta", "transfer_p"])
+    gains = known.assign(p=known["transfer_p"].where(known["delta"] > 0, 1.0))
+    return gains.groupby(["student", "teacher"], observed=True)["p"].max().reset_index()
 
 
 def _mean(values: stats.Floats) -> Cell:

@@ -12,9 +12,17 @@ from kt_cli.report.groups import SAME_TRANSFER, Group, split
 from kt_cli.report.methods import method_rank
 from kt_cli.report.query import Query, seed_average
 from kt_cli.report.read import Results
-from kt_cli.report.table import Cell, Column, Row, number
 
+CHI_SQUARE = 3.84  # of one degree of freedom, 95%
 JOINED = ", "  # between the settings of a table that is about several
+INTERVALS = (
+    "Intervals: 95%, over models like these: each is left out in turn, as student and as teacher; "
+    "there are none below three students or teachers, unless there is a single one."
+)
+BEST = (
+    "Bold: the best, where on the same pairs it is better than each other one (95% interval of the "
+    "difference; Wilcoxon’s p < 0.05 after Holm’s correction"
+)
 NOUNS = {"transfer": "transfer", "complementarity": "ordered pair", "models": "model"}
 
 
@@ -36,13 +44,18 @@ def methods_of(rows: pd.DataFrame) -> list[str]:
     return sorted(map(str, rows["method"].unique()), key=method_rank)
 
 
+def with_delta(group: Group) -> pd.DataFrame:
+    """The transfers that are averaged; a note says how many others there are."""
+    return group.rows.dropna(subset=["delta"])
+
+
 def transfer_notes(
     group: Group, results: Results, query: Query, count: str | None = None
 ) -> list[str]:
     """How many transfers a table is about (or what `count` says), and which it leaves out."""
     unknown = int(group.rows["delta"].isna().sum())
     return [
-        count or _count_note(group.rows, query),
+        count or _count_note(with_delta(group), query),
         *([f"Left out: {counted(unknown, 'transfer')} without Δ."] if unknown else []),
         *left_out(failed_transfers(group, results), group, "transfer"),
         *general_notes(group, results, query, "transfer"),
@@ -94,21 +107,29 @@ def _count_note(rows: pd.DataFrame, query: Query) -> str:
     )
 
 
-def best_in_column(
-    rows: Sequence[Row], columns: Sequence[Column], keys: Sequence[str]
-) -> frozenset[tuple[int, str]]:
-    """The highest cells of each column of `keys`."""
-    places = {column.key: place for place, column in enumerate(columns)}
-    by_key = {key: [row[places[key]] for row in rows] for key in keys}
-    return frozenset((i, key) for key, cells in by_key.items() for i in highest(cells))
+def seen_note(group: Group) -> list[str]:
+    """From which |Δ| on a single transfer is significant, by method."""
+    images = group.about["images"]
+    if not isinstance(images, (int, float)):
+        return []
+    changed = (group.rows["gain"] + group.rows["loss"]).groupby(group.rows["method"], observed=True)
+    least = {str(m): smallest_seen(float(c), images) for m, c in changed.mean().dropna().items()}
+    if not least:
+        return []
+    each = ", ".join(f"{least[method]:.2f} ({method})" for method in sorted(least, key=method_rank))
+    return [
+        f"On {images:,.0f} images a single transfer’s Δ is significant from about ±{each} points "
+        "on, at the method’s mean gain and loss."
+    ]
 
 
-def highest(cells: Sequence[Cell]) -> list[int]:
-    """Where the highest value is, ties included; nowhere if there is nothing to compare."""
-    values = [number(cell) for cell in cells]
-    known = [value for value in values if value is not None]
-    best = max(known, default=None)
-    return [i for i, v in enumerate(values) if v == best] if len(known) > 1 else []
+def smallest_seen(changed: float, images: float) -> float:
+    """The smallest |Δ| in points that McNemar's test finds significant, about.
+
+    By its normal approximation |g − l| ≥ √(3.84 · 100 (g + l) / n), g + l = `changed` the percent
+    of n images that are gained or lost; and of fewer than six no test says anything.
+    """
+    return float(max(np.sqrt(CHI_SQUARE * 100 * changed / images), 600 / images))
 
 
 def floats(rows: pd.DataFrame, column: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

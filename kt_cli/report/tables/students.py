@@ -11,18 +11,20 @@ from kt_cli.report.captions import transfer_caption
 from kt_cli.report.groups import Group, native
 from kt_cli.report.query import Query, derived
 from kt_cli.report.read import Results
-from kt_cli.report.table import Cell, Column, MeanStd, Row, Table
+from kt_cli.report.table import Cell, Column, MeanStd, Table
 from kt_cli.report.tables.matrix import by_accuracy
 from kt_cli.report.tables.shared import (
+    BEST,
     by_one_teacher,
-    highest,
     methods_of,
+    seen_note,
     transfer_groups,
     transfer_notes,
 )
+from kt_cli.report.versus import borne_out, by_run
 
 TITLE = "Transfer delta by student"
-NEEDS = {"transfer": ("delta", "student_acc"), "models": ("params_m",)}
+NEEDS = {"transfer": ("delta", "gain", "loss", "student_acc"), "models": ("params_m",)}
 LEADING = (
     Column("student", "student", "text"),
     Column("student_type", "type", "text"),
@@ -49,15 +51,16 @@ def _students(group: Group, results: Results, query: Query) -> Table:
         (name, *facts[name], *_cells(name, deltas, methods, theirs.get(name, {}), beside))
         for name in names
     )
-    bold = {(i, key) for i, row in enumerate(rows) for key in _best(row, columns, methods)}
     notes = (
-        _legend(group.rows, methods),
+        _legend(group.rows),
+        *([f"{BEST} over the students)."] if len(methods) > 1 else []),
+        *seen_note(group),
         *_published_note(names, beside),
         *transfer_notes(group, results, query),
     )
     return Table(
         "students", TITLE, columns, rows, transfer_caption(group), notes, group.about,
-        frozenset(bold),
+        _best(group.rows, names) if len(methods) > 1 else frozenset(),
     )  # fmt: skip
 
 
@@ -74,9 +77,10 @@ def _facts(rows: pd.DataFrame, results: Results) -> dict[str, tuple[Cell, ...]]:
     """Type, accuracy, parameters and number of teachers of each student."""
     keys = ["student_type", "student_acc", "student_params_m"]
     once = derived(rows.drop_duplicates("student"), keys, results.ok("models"))
-    teachers = rows.groupby("student", observed=True)["teacher"].nunique()
+    known = rows.dropna(subset=["delta"]).groupby("student", observed=True)
+    teachers = known["teacher"].nunique()
     return {
-        str(name): (*map(native, values), int(teachers[name]))
+        str(name): (*map(native, values), int(teachers.get(name, 0)))
         for name, *values in once[["student", *keys]].itertuples(index=False)
     }
 
@@ -96,21 +100,21 @@ def _cells(
     return cells
 
 
-def _best(row: Row, columns: tuple[Column, ...], methods: list[str]) -> list[str]:
-    ours = [
-        cell if isinstance(cell, MeanStd) else None
-        for cell, column in zip(row, columns, strict=True)
-        if column.key in methods
-    ]
-    return [methods[i] for i in highest(ours)]
+def _best(rows: pd.DataFrame, names: Sequence[str]) -> frozenset[tuple[int, str]]:
+    """The method that a student's teachers bear out as the best for it."""
+    places = {name: i for i, name in enumerate(names)}
+    contests = {
+        places[str(name)]: runs for name, runs in by_run(rows).groupby("student", observed=True)
+    }
+    best = zip(contests, borne_out(contests.values()), strict=True)
+    return frozenset((i, method) for i, method in best if method)
 
 
-def _legend(rows: pd.DataFrame, methods: list[str]) -> str:
+def _legend(rows: pd.DataFrame) -> str:
     seeds = " (each teacher’s seeds averaged first)" if rows["seed"].nunique() > 1 else ""
-    best = "; the best mean of each student in bold." if len(methods) > 1 else "."
     return (
         "before: top-1 before transfer; Δ in percentage points, mean ± standard deviation over n "
-        f"teachers{seeds}{best}"
+        f"teachers{seeds}."
     )
 
 

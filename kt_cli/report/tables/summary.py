@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+
 import pandas as pd
 
 from kt_cli.report import published, stats
-from kt_cli.report.bootstrap import mean_intervals
 from kt_cli.report.captions import transfer_caption
 from kt_cli.report.derived import EQUAL_WITHIN, STRONGER
 from kt_cli.report.groups import Group, native
+from kt_cli.report.intervals import Pairs
 from kt_cli.report.methods import method_rank
 from kt_cli.report.query import Query, derived
 from kt_cli.report.read import Results
 from kt_cli.report.table import Cell, Column, Row, Table
 from kt_cli.report.tables.shared import (
-    best_in_column,
+    BEST,
+    INTERVALS,
     by_one_teacher,
+    floats,
+    seen_note,
     transfer_groups,
     transfer_notes,
 )
+from kt_cli.report.versus import borne_out, by_run
 
 TITLE = "Transfer by method"
 USED = (
     "delta", "gain", "loss", "transfer_p", "transfer_rate", "share_taught", "acc_diff",
+    "guard_alpha",
 )  # fmt: skip
 NEEDS = {"transfer": USED, "models": ("params_m",)}
 STRENGTHS = tuple(STRONGER.categories)
@@ -34,6 +40,7 @@ COLUMNS = (
     Column("seeds", kind="count", detail=True),
     Column("success_rate", "success\n(%)", digits=1),
     Column("paper_success_rate", "paper’s\n(%)", digits=1),
+    Column("abstained", "abstained\n(%)", digits=1),
     Column("delta", "Δ\n(pp)", "signed"),
     Column("delta_interval", "Δ, 95%\ninterval", "range"),
     *(Column(f"delta_{s}", f"Δ\n{s}", "signed") for s in STRENGTHS),
@@ -50,15 +57,19 @@ AGAINST = (
     Column("published_median", "published\npaper’s (%)", digits=1),
     Column("published_mean", "published\nmean (%)", digits=1),
 )
-BEST = ("success_rate", "paper_success_rate", "delta")
+BEST_OF = {"success_rate": "won", "delta": "delta"}  # column: what is compared by run
 LEGEND = (
-    "success: share of transfers with Δ > 0; paper’s: median over students of the share of "
-    "their teachers with Δ > 0; Δ: accuracy after − before, mean ± standard deviation; intervals: "
-    "95%, bootstrap over students and teachers; Δ stronger, equal, weaker: its mean over teachers "
-    f"whose accuracy is higher, within {EQUAL_WITHIN:g} points, lower; gain, "
-    "loss: images that became right, wrong; rate: share of the teacher’s complementary knowledge "
-    "that was learned; sig.±: significant gains, losses (McNemar’s exact test, p < 0.05); "
-    "taught: training images taught by the teacher"
+    "n: transfers; success: share of them with Δ > 0; paper’s: median over students of the share "
+    "of their teachers with Δ > 0; Δ: accuracy after − before, mean ± standard deviation; Δ "
+    "stronger, equal, weaker: its mean over teachers whose accuracy is higher, within "
+    f"{EQUAL_WITHIN:g} points, lower; gain, loss: images that became right, wrong; rate: share of "
+    "the teacher’s complementary knowledge, where it has some, that was learned; sig.±: "
+    "significant gains, losses (McNemar’s exact test of each transfer, p < 0.05: by chance up to "
+    "2.5% of either); taught: training images taught by the teacher."
+)
+Parts = list[tuple[tuple[Cell, ...], pd.DataFrame]]
+ABSTAINED = (
+    "abstained: share where the guard left the student as it was, neither success nor failure."
 )
 
 
@@ -71,25 +82,36 @@ def _summary(group: Group, results: Results, query: Query) -> Table:
     used = ["student", "teacher", "method", "seed", *USED]
     rows = derived(group.rows, [*by, "stronger"], results.ok("models"))
     rows = rows[list(dict.fromkeys([*by, *used, "stronger"]))]
+    rows = rows.assign(won=100.0 * (rows["delta"] > 0))
     parts = _parts(rows, by)
     against = query.against == published.PAPER and by_one_teacher(group)
-    columns = (*(_by_column(name, rows) for name in by), *COLUMNS, *(AGAINST if against else ()))
+    guarded = bool(rows["guard_alpha"].notna().any())
+    own = (c if guarded or c.key != "abstained" else replace(c, detail=True) for c in COLUMNS)
+    columns = (*(_by_column(name, rows) for name in by), *own, *(AGAINST if against else ()))
     cells = tuple(_row(key, part, against) for key, part in parts)
+    several = len(parts) > 1
     notes = (
-        LEGEND + ("; the best in bold." if len(parts) > 1 else "."),
+        LEGEND,
+        *([ABSTAINED] if guarded else []),
+        INTERVALS,
+        *([f"{BEST})."] if several else []),
+        *seen_note(group),
         *_published_notes(against),
         *transfer_notes(group, results, query),
     )
     return Table(
         "summary", TITLE, columns, cells, transfer_caption(group), notes, group.about,
-        _best(cells, columns, len(by)),
+        _best(parts) if several else frozenset(),
     )  # fmt: skip
 
 
-def _parts(rows: pd.DataFrame, by: list[str]) -> list[tuple[tuple[Cell, ...], pd.DataFrame]]:
-    """The rows by the values of `by`, in their order and missing ones last, then by method."""
+def _parts(rows: pd.DataFrame, by: list[str]) -> Parts:
+    """The rows by the values of `by`, in their order and missing ones last, then by method.
+
+    Those without Δ say only that there is such a part.
+    """
     parts = [
-        (tuple(map(native, key)), part)
+        (tuple(map(native, key)), part.dropna(subset=["delta"]))
         for key, part in rows.groupby([*by, "method"], observed=True, dropna=False)
     ]
     order = {values: place for place, values in enumerate(dict.fromkeys(k[:-1] for k, _ in parts))}
@@ -105,21 +127,22 @@ def _by_column(name: str, rows: pd.DataFrame) -> Column:
 
 
 def _row(key: tuple[Cell, ...], rows: pd.DataFrame, against: bool) -> Row:
-    won = np.where(rows["delta"].isna(), np.nan, 100.0 * (rows["delta"] > 0))
-    success, delta = mean_intervals(rows.assign(won=won), ["won", "delta"])
+    pairs = Pairs.of(rows)
     by_strength = [rows.loc[rows["stronger"] == strength, "delta"] for strength in STRENGTHS]
     by_student = stats.student_success(rows)
     *by, method = (str(v) if isinstance(v, bool) else v for v in key)
+    abstained = stats.share(rows["guard_alpha"] == 0) if rows["guard_alpha"].notna().any() else None
     return (
         *by,
         method,
         len(rows),
         len(rows.drop_duplicates(["teacher", "student"])),
         int(rows["seed"].nunique()),
-        success,
+        pairs.mean(floats(rows, "won"), percent=True),
         float(by_student.median()),
+        abstained,
         stats.mean_std(rows["delta"]),
-        delta,
+        pairs.mean(floats(rows, "delta")),
         *map(stats.mean, by_strength),
         *(int(values.count()) for values in by_strength),
         stats.mean(rows["gain"]),
@@ -149,13 +172,17 @@ def _published_notes(against: bool) -> list[str]:
     ]
 
 
-def _best(
-    rows: tuple[Row, ...], columns: tuple[Column, ...], by: int
-) -> frozenset[tuple[int, str]]:
-    """The best method of each group of `--by`."""
-    starts = [i for i, row in enumerate(rows) if i == 0 or row[:by] != rows[i - 1][:by]]
+def _best(parts: Parts) -> frozenset[tuple[int, str]]:
+    """In each group of `--by` the method that the same pairs bear out as the best, by column."""
     found = set()
-    for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
-        best = best_in_column(rows[start:end], columns, BEST)
-        found |= {(start + i, key) for i, key in best}
+    for key, column in BEST_OF.items():
+        blocks: dict[tuple[Cell, ...], dict[str, int]] = {}
+        for i, ((*block, method), _) in enumerate(parts):
+            blocks.setdefault(tuple(block), {})[str(method)] = i
+        contests = [
+            by_run(pd.concat([parts[i][1] for i in block.values()]), column)
+            for block in blocks.values()
+        ]
+        won = zip(blocks.values(), borne_out(contests), strict=True)
+        found |= {(block[method], key) for block, method in won if method}
     return frozenset(found)

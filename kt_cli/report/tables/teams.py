@@ -12,12 +12,13 @@ import pandas as pd
 
 from kt_cli.report import stats
 from kt_cli.report.captions import counted, transfer_caption
-from kt_cli.report.groups import SAME_DATA, SETTINGS, Group, split
+from kt_cli.report.groups import SAME_IMAGES, SETTINGS, Group, split
 from kt_cli.report.methods import method_rank
 from kt_cli.report.query import Query, seed_average
 from kt_cli.report.read import Results
 from kt_cli.report.table import Cell, Column, Row, Table
-from kt_cli.report.tables.shared import JOINED, highest, transfer_notes
+from kt_cli.report.tables.shared import BEST, JOINED, transfer_notes, with_delta
+from kt_cli.report.versus import borne_out, by_run
 from kt_cli.spec import TOGETHER
 
 TITLE = "Several teachers"
@@ -47,7 +48,7 @@ LEGEND = (
     "sequential, one after another, by accuracy ascending or descending; parallel, for each "
     "sample the best of them; soup, the mean of the weights of students taught by one each. "
     "n: runs (seeds) of a row, or teams; Δ: accuracy after − before, mean ± standard deviation "
-    "over these, the best in bold; rate: share learned of what the teachers, any of them, know, "
+    "over these; rate: share learned of what the teachers, any of them, know, "
     "then of what each knows."
 )
 
@@ -58,7 +59,7 @@ def team_tables(results: Results, query: Query) -> list[Table]:
     if not (rows["teachers"].notna() & (rows["teachers"] != "single")).any():
         return []
     rows = _one_setup(seed_average(rows) if query.seed_average else rows)
-    found = [_teams(g, results, query) for g in split(rows, (*SAME_DATA, "train_data", "setup"))]
+    found = [_teams(g, results, query) for g in split(rows, (*SAME_IMAGES, "setup"))]
     return [table for table in found if table.rows]
 
 
@@ -79,16 +80,16 @@ def _teams(group: Group, results: Results, query: Query) -> Table:
     about["settings"] = group.first("settings")
     group = Group(group.rows, about, group.differs)
     blocks = _blocks(group.rows)
-    rows: list[Row] = []
-    bold: set[tuple[int, str]] = set()
-    for block in (*_overall(blocks), *blocks):
-        bold |= {(len(rows) + i, "delta") for i in _best(block)}
-        rows += [line.row(block) for line in block.lines]
+    overall = list(_overall(blocks))
+    rows = tuple(line.row(block) for block in (*overall, *blocks) for line in block.lines)
     used = Group(group.rows.loc[sorted({r for b in blocks for r in b.runs})], about, group.differs)
-    notes = (LEGEND, *transfer_notes(used, results, query, _count(used.rows, blocks)))
+    notes = (
+        LEGEND,
+        *([f"{BEST}), over all teams."] if overall else []),
+        *transfer_notes(used, results, query, _count(with_delta(used), blocks)),
+    )
     return Table(
-        "teams", TITLE, COLUMNS, tuple(rows), transfer_caption(group), notes, about,
-        frozenset(bold),
+        "teams", TITLE, COLUMNS, rows, transfer_caption(group), notes, about, _best(overall),
     )  # fmt: skip
 
 
@@ -116,7 +117,7 @@ class Line:
         delta, *others = (self.runs[column] for column in NUMBERS)
         return (
             block.student, block.method, block.team, self.teachers, self.way, self._taught_by,
-            len(self.runs), stats.mean_std(delta), *map(stats.mean, others),
+            int(delta.count()), stats.mean_std(delta), *map(stats.mean, others),
             *(_each(self.runs, column) for column in LISTS),
         )  # fmt: skip
 
@@ -189,18 +190,19 @@ def _overall(blocks: Iterable[Block]) -> Iterator[Block]:
 
 
 def _means(name: str, teams: list[Block]) -> Iterator[Line]:
-    by_way: dict[str, list[pd.Series[float]]] = {ALONE: [], BEST_ALONE: []}
+    by_way: dict[str, list[dict[str, Any]]] = {ALONE: [], BEST_ALONE: []}
     for block in teams:
+        who = {"student": block.student, "teacher": block.team, "seed": 0}
         alone = [line for line in block.lines if line.way == ALONE]
         if alone:
-            by_way[ALONE].append(pd.concat([_mean(line) for line in alone], axis=1).mean(axis=1))
-            by_way[BEST_ALONE].append(_mean(max(alone, key=lambda line: line.delta)))
+            each = pd.concat([_mean(line) for line in alone], axis=1).mean(axis=1)
+            by_way[ALONE].append({**each, **who})
+            by_way[BEST_ALONE].append({**_mean(max(alone, key=lambda line: line.delta)), **who})
         for line in block.lines[len(alone) :]:
-            by_way.setdefault(line.way, []).append(_mean(line))
+            by_way.setdefault(line.way, []).append({**_mean(line), **who})
     for way, means in by_way.items():
         if means:
-            runs = pd.DataFrame(means).reset_index(drop=True)
-            yield Line(name, way, runs.assign(**dict.fromkeys(LISTS)), overall=True)
+            yield Line(name, way, pd.DataFrame(means).assign(**dict.fromkeys(LISTS)), overall=True)
 
 
 def _mean(line: Line) -> pd.Series[float]:
@@ -217,5 +219,11 @@ def _each(runs: pd.DataFrame, column: str) -> Cell:
     return " / ".join(Column("each", digits=1).show(float(v)) for v in np.mean(lists, axis=0))
 
 
-def _best(block: Block) -> list[int]:
-    return highest([line.delta for line in block.lines])
+def _best(overall: Sequence[Block]) -> frozenset[tuple[int, str]]:
+    """Of these blocks, the first of the table, the way that all teams bear out as the best."""
+    contests, first = [], 0
+    for block in overall:
+        lines = [line.runs.assign(way=first + i) for i, line in enumerate(block.lines)]
+        contests.append(by_run(pd.concat(lines), what="way"))
+        first += len(lines)
+    return frozenset((int(place), "delta") for place in borne_out(contests) if place)
