@@ -100,7 +100,7 @@ class Pairs:
         variance, freedom = _variance(models), len(models) - 1.0
         if len(vary) == 2 and variance > 0:
             own = min(0.5, _variance(changes(self.unordered)) / variance)
-            variance *= 1 - 2 * own**2
+            variance *= 1 - 4 * own**3
             parts = np.array([_variance(role) for role in roles])
             if parts.any():
                 terms = parts**2 / [len(role) - 1 for role in roles]

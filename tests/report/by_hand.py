@@ -52,7 +52,7 @@ def jackknife(rows: pd.DataFrame, value: Callable[[pd.DataFrame], float]) -> flo
     freedom = models - 1.0
     if students and teachers and found > 0:
         ratio = min(0.5, variance(unordered)[0] / found)
-        found *= 1 - 2 * ratio**2
+        found *= 1 - 4 * ratio**3
         squares = by_student**2 / (students - 1) + by_teacher**2 / (teachers - 1)
         if squares > 0:
             freedom = min(freedom, (by_student + by_teacher) ** 2 / squares)
