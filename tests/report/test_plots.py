@@ -154,7 +154,7 @@ def test_success_is_the_share_of_positive_deltas() -> None:
     shares = rows.assign(success=100.0 * (rows["delta"] > 0)).groupby("method")["success"].mean()
     np.testing.assert_allclose([bar.get_width() for bar in axes.patches], shares)
     one = mean_interval(rows[rows["method"] == "kl"].assign(success=100.0 * (rows["delta"] > 0)),
-                        "success")  # fmt: skip
+                        "success", percent=True)  # fmt: skip
     np.testing.assert_allclose(lines(axes, 2)[0].get_xdata(), [one.low, one.high])
 
 

@@ -93,7 +93,8 @@ def test_the_ends_can_be_the_best(start: float, end: float, alpha: float) -> Non
 @pytest.mark.parametrize("end", [0.2, 0.9, 0.5, 0.52])
 def test_where_nothing_is_surely_better_the_student_stays(end: float) -> None:
     choice, weight = line(0.5, end, LEVELS)
-    assert choice == Choice(0.0, 0.0, 300, "x")
+    judged = image_set(grey(LEVELS), (LEVELS > 0.5).astype(np.int64))
+    assert choice == Choice(0.0, 0.0, 300, judged.fingerprint)
     assert weight == 0.5
 
 
@@ -161,7 +162,9 @@ def test_each_place_is_judged_and_left_with_its_own_statistics(
     judge = Judge(image_set(pixels, labels), before)
     found = choose(Evaluator(module, FULL, CPU), start, end, judge, restore)
     scores = [score(before, predicted(by_hand(start, end, a), pixels) == labels) for a in ALPHAS]
-    assert found == Choice(best, pytest.approx(100 * max(scores)), 300, "x")  # type: ignore[arg-type]
+    wanted = pytest.approx(100 * max(scores))
+    assert (found.alpha, found.score, found.n) == (best, wanted, 300)
+    assert found.images == judge.images.fingerprint
     assert_same(module.state_dict(), by_hand(start, end, best))
     assert not module.training
     assert_same(start, copies[0])
