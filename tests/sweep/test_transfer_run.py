@@ -205,7 +205,8 @@ def test_the_row_fits_the_table_and_its_curves_are_whole(
     (read,) = store.read([tmp_path], "transfer").to_dict("records")
     unset = {k for k in schema.TABLES["transfer"] if k not in row} - {"run_id", "status", "attempt"}
     maybe = {k for k in unset if k.endswith(("_by_class", "unguarded"))}
-    assert unset - maybe - {"guard_alpha", "guard_score", "guard_n"} <= {"error"}
+    guarded = {"guard_alpha", "guard_score", "guard_n", "guard_data"}
+    assert unset - maybe - guarded <= {"error"}
     assert read["after_acc"] == row["after_acc"] and read["teacher"] == row["teacher"]
     assert list(read["curve_loss"]) == row["curve_loss"]
 
@@ -248,7 +249,7 @@ def test_the_guard_goes_some_way_on_the_line(place: Path, tmp_path: Path) -> Non
     row = transfer(place, tmp_path, "resnet", "mambaout", method="xekl+guard", **settings)
     alpha = row["guard_alpha"]
     assert alpha in [i / 10 for i in range(11)] and alpha > 0 and row["guard_score"] > 0
-    assert row["guard_n"] == CLASSES * GUARD
+    assert row["guard_n"] == CLASSES * GUARD and row["guard_data"]
     assert row["delta_unguarded"] == free["delta"] and row["curve_loss"] == free["curve_loss"]
     start, end = weights(place / "mambaout"), weights(tmp_path / "free")
     for name, value in weights(tmp_path / "student").items():
