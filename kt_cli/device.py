@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from kt_cli import __version__
+from kt_cli.errors import DeviceLost, first_line
 
 # Only torch's own allocator has a type for it. cuBLAS and cuDNN say so by their status, and cuDNN's
 # search for an algorithm passes over those that memory does not suffice for, until none is left.
@@ -130,6 +133,36 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def context_lost() -> bool:
+    """Whether CUDA computes nothing more for this process, as after an assertion in a kernel.
+
+    Kernels fail later than they are started, in whatever waits for the device next, and then all
+    that follows fails: the error alone says neither whose it is nor that it is one of these.
+    """
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
+
+
+@contextmanager
+def loss_named() -> Iterator[None]:
+    """What is raised after the context was lost is raised as DeviceLost; also a decorator."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, DeviceLost) or not context_lost():
+            raise
+        raise DeviceLost(
+            f"the GPU computes nothing more for this process: {first_line(error)}",
+            "Of models that run together it may be any: kt sweep --pairs 0 tries one by one, and "
+            "CUDA_LAUNCH_BLOCKING=1 shows where. kt doctor tells whether the GPU is sound.",
+        ) from error
 
 
 def free_memory(device: torch.device) -> int:

@@ -5,6 +5,7 @@ KtError                    anything that the user can act on; exit code 1
 │   ├── UnknownName        a model, method, data source or format that does not exist
 │   ├── ClassMismatch      models, or a model and the data, disagree in the number of classes
 │   └── DataError          a folder, image, file or table that is missing, empty or unreadable
+├── DeviceLost             the GPU computes nothing more for this process, whoever's fault it was
 ├── WeightsUnavailable     weights are neither in the cache nor to be had from the hub
 └── WriteError             something could not be written (disk full, no permission)
 
@@ -46,6 +47,10 @@ class ClassMismatch(UsageError):
 
 
 class DataError(UsageError):
+    pass
+
+
+class DeviceLost(KtError):
     pass
 
 

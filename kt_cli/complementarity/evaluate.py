@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
-from kt_cli.device import out_of_memory, place
+from kt_cli.device import context_lost, out_of_memory, place
 from kt_cli.errors import KtError, without_frames
 from kt_cli.zoo.preprocessing import Geometry, normaliser
 
@@ -106,6 +106,8 @@ def evaluate_all(
                 logits = evaluator(inputs[evaluator.geometry])
                 found.append(_columns(logits, labels, keep_logits))
             except Exception as error:  # a model's own code may raise anything
+                if context_lost():
+                    raise
                 failed.add(evaluator)
                 found.append(without_frames(error))
         yield here, found

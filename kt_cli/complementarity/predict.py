@@ -23,7 +23,7 @@ from kt_cli.complementarity.evaluate import BATCH, Columns, Evaluator, evaluate_
 from kt_cli.complementarity.pairs import Outputs
 from kt_cli.complementarity.predictions import COLUMNS, Predictions, cached, entry
 from kt_cli.data.images import ImageSet
-from kt_cli.device import free_memory, out_of_memory
+from kt_cli.device import context_lost, free_memory, loss_named, out_of_memory
 from kt_cli.errors import DataError, KtError, without_frames
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import EvalSpec, Model
@@ -69,6 +69,7 @@ def predict(model: Model, images: ImageSet, how: How, progress: Progress = silen
     return found
 
 
+@loss_named()
 def predict_all(
     models: Sequence[Model], images: ImageSet, how: How, progress: Progress = silent
 ) -> list[Predictions | Exception]:
@@ -76,6 +77,7 @@ def predict_all(
 
     Raises:
         DataError: an image cannot be decoded. WriteError: the cache cannot be written.
+        DeviceLost: the GPU computes nothing more for this process; any of the models may be why.
     """
     if any(scheme(model.ref) != "predictions" for model in models):
         images.identify(progress)
@@ -159,6 +161,8 @@ class _Subject:
                 loaded.module, loaded.data_config, how.device, how.spec.amp, how.batch_size
             )
         except Exception as error:
+            if context_lost():
+                raise
             loaded.module.cpu()  # a part of it was there
             self.error = without_frames(error)
 

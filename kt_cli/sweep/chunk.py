@@ -18,7 +18,7 @@ import torch
 
 from kt_cli import schema, store
 from kt_cli.device import Meter, out_of_memory
-from kt_cli.errors import KtError, WriteError
+from kt_cli.errors import DeviceLost, KtError, WriteError
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import Run, TransferSpec
 from kt_cli.sweep.columns import Row, pair_columns
@@ -38,8 +38,8 @@ EXPERIMENTS: dict[str, Callable[[Run, Path, Progress], list[Row]]] = {
 def finish(runs: Sequence[Run], folder: Path, progress: Progress = silent) -> list[list[Row]]:
     """Do one run, or several predictions together: for each, rows with their outcome.
 
-    An error becomes a row, except where rows cannot be written, and where the job was to be
-    requeued and could not.
+    An error becomes a row, except where rows cannot be written, where the GPU computes nothing
+    more, and where the job was to be requeued and could not.
     """
     try:
         check_data(runs[0])  # the others have the same images
@@ -48,7 +48,7 @@ def finish(runs: Sequence[Run], folder: Path, progress: Progress = silent) -> li
         else:
             (run,) = runs
             found = [EXPERIMENTS[run.kind](run, folder, progress)]
-    except (WriteError, subprocess.SubprocessError):
+    except (WriteError, DeviceLost, subprocess.SubprocessError):
         raise
     except Exception as error:
         found = [error] * len(runs)
@@ -90,7 +90,7 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-WORKER, STARTED = "worker ", "run "
+WORKER, STARTED, LOST = "worker ", "run ", "lost "
 
 
 def run_chunk(
@@ -98,12 +98,16 @@ def run_chunk(
 ) -> None:
     """Do the runs `start` to `stop` of a manifest (one JSON per line), a part per run.
 
-    Says on stdout which runs it starts, so that whoever finds it dead knows whose fault it was.
+    Says on stdout which runs it starts, and that the GPU is lost to it, so that whoever finds it
+    dead knows whose fault it was.
 
     Args:
         alone: run after run, where predictions could share decoded images: one of them killed a
             worker that did them together.
         watched: process to die with: a local chunk must not outlive the sweep that started it.
+
+    Raises:
+        DeviceLost: nothing more can be done here; a new process may.
     """
     if watched is not None:
         threading.Thread(target=_die_with, args=(watched,), daemon=True).start()
@@ -113,8 +117,16 @@ def run_chunk(
     if slot.threads:
         torch.set_num_threads(slot.threads)
     _say(f"{WORKER}{os.getpid()}")
-    folder = Path(manifest).parent.parent
-    runs = read_manifest(Path(manifest), start, stop)
+    try:
+        _work(Path(manifest), start, stop, alone)
+    except DeviceLost as error:
+        _say(f"{LOST}{error.message}")
+        raise
+
+
+def _work(manifest: Path, start: int, stop: int, alone: bool) -> None:
+    folder = manifest.parent.parent
+    runs = read_manifest(manifest, start, stop)
     outcomes = {table: store.Outcomes(folder, table) for table in {run.table for run in runs}}
     parts: dict[str, list[Path]] = {}
     for first, group in _groups(runs, start, alone):
@@ -127,9 +139,6 @@ def run_chunk(
         for run, rows in zip(together, finish(together, folder), strict=True):
             if rows:
                 parts.setdefault(run.table, []).append(store.write(folder, run.table, rows))
-            if rows and "CUDA error" in (rows[0].get("error") or ""):
-                # The device's context is lost to this process; a new one takes the rest.
-                sys.exit(1)
     for table, written in parts.items():
         store.merge(folder, table, written)
 

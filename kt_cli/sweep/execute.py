@@ -27,8 +27,8 @@ from kt_cli import store
 from kt_cli.errors import KtError, WriteError
 from kt_cli.progress import Progress
 from kt_cli.spec import Run
-from kt_cli.sweep.chunk import STARTED, WORKER, failed_row, run_chunk
-from kt_cli.sweep.logs import last_line, last_numbers
+from kt_cli.sweep.chunk import LOST, STARTED, WORKER, failed_row, run_chunk
+from kt_cli.sweep.logs import last_line, last_numbers, last_said
 from kt_cli.sweep.manifest import write_manifest
 from kt_cli.sweep.slots import Slot, chunk_count
 
@@ -137,12 +137,16 @@ class LocalStage:
             self._waiting.append(_Chunk(missing, working.chunk.stop, alone=True))
             return
         if not self._has_rows(self._runs[at]):
-            error = f"the worker died ({reason or 'killed'}); see logs/{log.name}"
-            store.write(self._folder, self._table, [failed_row(self._runs[at], error)])
-            self._outcomes.refresh()
+            said = last_said(working.job.paths.stdout, LOST)
+            error = said or f"the worker died ({reason or 'killed'})"
+            self._fail(at, f"{error}; see logs/{log.name}")
         rest = max(missing, at + 1)
         if rest < working.chunk.stop:
             self._waiting.append(_Chunk(rest, working.chunk.stop, working.chunk.alone))
+
+    def _fail(self, at: int, error: str) -> None:
+        store.write(self._folder, self._table, [failed_row(self._runs[at], error)])
+        self._outcomes.refresh()
 
 
 def run_inline(folder: Path, runs: Sequence[Run], slot: Slot) -> int:

@@ -14,7 +14,7 @@ from kt_cli.complementarity.predictions import evaluate
 from kt_cli.data.guard import unseen_after
 from kt_cli.data.sources import Data, open_data
 from kt_cli.data.views import canonical, canonical_path, preprocess
-from kt_cli.device import Meter, pick_device, place
+from kt_cli.device import Meter, loss_named, pick_device, place
 from kt_cli.errors import DataError
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import (
@@ -33,6 +33,7 @@ from kt_cli.transfer.train import NotFinite
 from kt_cli.zoo import load as zoo
 
 
+@loss_named()
 def pretrain_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
     """Train one model of a zoo and save it as `folder / run.out`, a timm `local-dir:` model.
 

@@ -22,10 +22,10 @@ from kt_cli.schema import TABLES
 from kt_cli.spec import Run
 from kt_cli.store import Outcomes
 from kt_cli.sweep import cluster, jobs
-from kt_cli.sweep.chunk import STARTED, failed_row, tried
+from kt_cli.sweep.chunk import LOST, STARTED, failed_row, tried
 from kt_cli.sweep.cluster import Facts
 from kt_cli.sweep.jobs import CANCELLED, OPEN, OVER, Submitted
-from kt_cli.sweep.logs import last_line, last_numbers
+from kt_cli.sweep.logs import last_line, last_numbers, last_said
 from kt_cli.sweep.manifest import read_manifest, write_manifest
 from kt_cli.sweep.resources import SlurmSpec
 from kt_cli.sweep.slurm import Silent, TooMany, submit_follower, submit_stage
@@ -219,11 +219,14 @@ def lost_rows(folder: Path, submitted: Submitted) -> list[dict[str, object]]:
         if not lost:
             continue
         log = log_of(folder, submitted, task, "err")
-        at, end = last_numbers(log_of(folder, submitted, task, "out"), STARTED) or (0, 0)
+        said = log_of(folder, submitted, task, "out")
+        at, end = last_numbers(said, STARTED) or (0, 0)
         reason = last_line(log)
         if reason.startswith("kt_cli.errors.WriteError") or NOT_ITS_FAULT.search(reason):
             continue
-        error = f"the job died ({reason or 'killed'}); see logs/{log.name}"
+        error = last_said(said, LOST) or f"the job died ({reason or 'killed'})"
+        together = f"one of {end - at} that ran together: " if end - at > 1 else ""
+        error = f"{together}{error}; see logs/{log.name}"
         rows += [failed_row(runs[i], error) for i in sorted(lost & set(range(at, end)))]
     return rows
 

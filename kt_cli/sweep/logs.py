@@ -12,10 +12,16 @@ def last_line(log: Path) -> str:
     return (own or said or [""])[-1].strip()[:500]
 
 
-def last_numbers(log: Path, prefix: str) -> list[int] | None:
-    """The numbers behind `prefix` in the last line that has it: what a worker said of itself."""
+def last_said(log: Path, prefix: str) -> str | None:
+    """What is behind `prefix` in the last line that has it: what a worker said of itself."""
     said = [line for line in lines(log) if line.startswith(prefix)]
-    return [int(number) for number in said[-1].split()[1:]] if said else None
+    return said[-1].removeprefix(prefix) if said else None
+
+
+def last_numbers(log: Path, prefix: str) -> list[int] | None:
+    """The numbers behind `prefix` in the last line that has it."""
+    said = last_said(log, prefix)
+    return None if said is None else [int(number) for number in said.split()]
 
 
 def lines(log: Path) -> list[str]:

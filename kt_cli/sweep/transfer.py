@@ -20,7 +20,7 @@ from kt_cli.data.guard import require_guard, unseen_share
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import Data, open_data
 from kt_cli.data.views import Views, canonical, preprocess
-from kt_cli.device import Meter, out_of_memory, pick_device
+from kt_cli.device import Meter, loss_named, out_of_memory, pick_device
 from kt_cli.errors import KtError
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import TOGETHER, DataSpec, Model, Run, TransferSpec, digest
@@ -41,6 +41,7 @@ KEEPING: dict[str, keeping.Keeping | None] = {
 }  # fmt: skip
 
 
+@loss_named()
 def transfer_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
     """Transfer from the teachers into the student and measure what changed.
 

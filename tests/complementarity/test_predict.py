@@ -34,7 +34,7 @@ from kt_cli.complementarity.predict import (
 from kt_cli.complementarity.predictions import Predictions, entry, logits_of
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
-from kt_cli.errors import DataError, KtError, WriteError
+from kt_cli.errors import DataError, DeviceLost, KtError, WriteError
 from kt_cli.spec import DataSpec, EvalSpec, Model
 from kt_cli.zoo import load as zoo
 from tests.complementarity.conftest import MakeModel
@@ -245,6 +245,33 @@ def test_an_error_keeps_no_model_alive(
     assert len(made) == 2 and [module() for module in made] == [None, None]
     assert isinstance(failed, ValueError)
     assert "in forward" in "".join(traceback.format_exception(failed))
+
+
+def raises(error: Exception) -> Callable[..., None]:
+    def act(*_: object) -> None:
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_lost_gpu_is_no_models_fault(
+    make_model: MakeModel, images: ImageSet, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """Whoever asks the device next gets the error; only the device itself says that it is lost."""
+    models = [make_model("a"), make_model("b", "test_vit"), make_model("c")]
+    assertion = RuntimeError("CUDA error: device-side assert triggered")
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", raises(assertion) if lost else lambda *_: None)
+    monkeypatch.setattr(VisionTransformer, "forward", raises(assertion))
+    if not lost:
+        a, b, c = predict_all(models, images, HOW)
+        assert b is assertion and isinstance(a, Predictions) and isinstance(c, Predictions)
+        return
+    with pytest.raises(DeviceLost, match="device-side assert") as caught:
+        predict_all(models, images, HOW)
+    assert "one by one" in caught.value.tip
+    assert not any(entry(model, images, HOW.spec, CPU).exists() for model in models)
 
 
 def test_an_image_that_cannot_be_read_leaves_nothing(

@@ -154,6 +154,20 @@ def test_only_the_runs_that_a_dead_job_was_at_count_as_tried(fake: FakeSlurm, fo
     assert attempts == [2, 1, 1, 1, 1]
 
 
+def test_a_lost_gpu_is_said_in_the_rows_of_those_that_were_on_it(
+    fake: FakeSlurm, folder: Path
+) -> None:
+    leading(folder).advance(False)
+    (submitted,) = jobs.listed(folder)
+    log(folder, submitted, 0, "worker 7\nrun 0 3\nlost the GPU computes nothing more: assert\n",
+        "terminate called after throwing an instance of 'c10::Error'\n")  # fmt: skip
+    assert leading(folder).advance(True) == SUBMITTED
+    outcomes = store.Outcomes(folder, "models")
+    assert {r.id for r in RUNS if outcomes.failed(r.id)} == {r.id for r in RUNS[:3]}
+    error = outcomes.by_id[RUNS[0].id].error or ""
+    assert error.startswith("one of 3 that ran together: the GPU computes nothing more: assert")
+
+
 def test_a_full_disk_is_nobodys_failure(fake: FakeSlurm, folder: Path) -> None:
     leading(folder).advance(False)
     (submitted,) = jobs.listed(folder)
