@@ -135,6 +135,22 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
 
 
+def require_gpu() -> None:
+    """Refuse to go on, on the CPU, where the GPU that this process was given does not compute.
+
+    Raises:
+        DeviceLost: it does not.
+    """
+    try:
+        torch.ones(8, device="cuda").sum().item()
+    except Exception as error:
+        raise DeviceLost(
+            f"GPU {os.environ.get('CUDA_VISIBLE_DEVICES', '')} of {socket.gethostname()} does not "
+            f"compute: {first_line(error)}",
+            "kt doctor looks at it; CUDA_VISIBLE_DEVICES names those to use.",
+        ) from error
+
+
 def context_lost() -> bool:
     """Whether CUDA computes nothing more for this process, as after an assertion in a kernel.
 

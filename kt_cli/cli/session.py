@@ -215,7 +215,7 @@ class Session:
             if self.place.executor is Executor.inline:
                 self.failures += run_inline(self.folder, runs, self.places[0])
                 return
-            work = LocalStage(self.folder, runs, self.places)
+            work = LocalStage(self.folder, runs, self.places, screen.warn)
             work.run(progress, WHAT[stage.name])
             self.failures += work.failures
 

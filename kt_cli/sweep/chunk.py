@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from kt_cli import schema, store
-from kt_cli.device import Meter, out_of_memory
+from kt_cli.device import Meter, out_of_memory, require_gpu
 from kt_cli.errors import DeviceLost, KtError, WriteError
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import Run, TransferSpec
@@ -118,6 +118,8 @@ def run_chunk(
         torch.set_num_threads(slot.threads)
     _say(f"{WORKER}{os.getpid()}")
     try:
+        if slot.gpu is not None:
+            require_gpu()
         _work(Path(manifest), start, stop, alone)
     except DeviceLost as error:
         _say(f"{LOST}{error.message}")

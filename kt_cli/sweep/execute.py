@@ -3,7 +3,8 @@
 submitit's local executor starts whatever it is given, at once and on whichever GPU; here a slot
 (one GPU, or one share of the CPU) is handed to one chunk at a time. Progress is what the rows on
 disk say. A worker that dies costs the run that it was at, as a failed row; the rest of its chunk
-goes on in a new one.
+goes on in a new one. On a GPU that may be the GPU's fault: the verdict waits until something else
+ran there, and where nothing does, the GPU takes no more runs and those go to others.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from kt_cli.sweep.slots import Slot, chunk_count
 
 POLL_SECONDS = 0.2
 YEAR_MINUTES = 365 * 24 * 60
+LOSSES = 3  # in a row, of different models, until it is the GPU
 
 
 @dataclass
@@ -44,25 +46,47 @@ class _Chunk:
 
 
 @dataclass
+class _Place:
+    """A slot, and how workers were lost there since one of them last finished a run."""
+
+    slot: Slot
+    starts: int = 0
+    runs: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass
 class _Working:
     job: Any
-    slot: Slot
+    place: _Place
     chunk: _Chunk
 
 
 class LocalStage:
-    """Runs of one stage on this machine, through submitit's local executor."""
+    """Runs of one stage on this machine, through submitit's local executor.
 
-    def __init__(self, folder: Path, runs: Sequence[Run], places: Sequence[Slot]) -> None:
-        self._folder, self._runs, self._free = folder, list(runs), list(places)
+    Args:
+        warn: told of each GPU that takes no more runs.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        runs: Sequence[Run],
+        slots: Sequence[Slot],
+        warn: Callable[[str], object] = lambda text: None,
+    ) -> None:
+        self._folder, self._runs, self._warn = folder, list(runs), warn
+        self._places = [_Place(slot) for slot in slots]
+        self._free = list(self._places)
         (table,) = {run.table for run in runs}
         self._outcomes = store.Outcomes(folder, table, only_new=True)
         self._table = table
         self._manifest = write_manifest(folder, runs)
-        count = chunk_count(len(runs), len(places))
+        count = chunk_count(len(runs), len(slots))
         edges = [len(runs) * i // count for i in range(count + 1)]
         self._waiting = [_Chunk(a, b) for a, b in itertools.pairwise(edges)]
         self._working: list[_Working] = []
+        self._reason = ""
         self._expected = {row for run in runs for row in run.row_ids()}
         self.total = len(self._expected)
 
@@ -75,10 +99,12 @@ class LocalStage:
         """Do everything; returns when each run has a row, `ok` or failed.
 
         Raises:
-            KtError: rows cannot be written (disk full, folder gone).
+            KtError: rows cannot be written (disk full, folder gone), or no place is left.
         """
         try:
             while self._waiting or self._working:
+                if not self._free and not self._working:
+                    raise self._nowhere()
                 while self._waiting and self._free:
                     self._start(self._free.pop(0), self._waiting.pop(0))
                 time.sleep(POLL_SECONDS)
@@ -86,11 +112,14 @@ class LocalStage:
                 progress(self._rows_there(), self.total, what)
                 for working in [w for w in self._working if w.job.done()]:
                     self._ended(working)
+            for place in self._free:
+                self._convict(place)
         finally:
             for working in self._working:
                 _kill(working.job)
 
-    def _start(self, slot: Slot, chunk: _Chunk) -> None:
+    def _start(self, place: _Place, chunk: _Chunk) -> None:
+        slot = place.slot
         executor = submitit.LocalExecutor(folder=self._folder / "logs")
         # The chunk chooses its device itself; submitit only must not hide it.
         gpus = {} if slot.gpu is None else {"gpus_per_node": 1}
@@ -99,16 +128,22 @@ class LocalStage:
         with _deaf_to_interrupts(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             job = executor.submit(run_chunk, *arguments)
-        self._working.append(_Working(job, slot, chunk))
+        self._working.append(_Working(job, place, chunk))
 
     def _ended(self, working: _Working) -> None:
         self._working.remove(working)
-        self._free.append(working.slot)
         self._outcomes.refresh()
-        chunk = working.chunk
-        missing = [i for i in range(chunk.start, chunk.stop) if not self._has_rows(self._runs[i])]
+        place, chunk = working.place, working.chunk
+        here = range(chunk.start, chunk.stop)
+        if any(self._outcomes.done(self._runs[i].id) for i in here):
+            self._convict(place)
+        missing = [i for i in here if not self._has_rows(self._runs[i])]
         if missing:
             self._worker_died(working, missing[0])
+        if place.starts + len({self._subject(i) for i in place.runs}) < LOSSES:
+            self._free.append(place)
+        else:
+            self._retire(place)
 
     def _rows_there(self) -> int:
         return len(self._expected & self._outcomes.by_id.keys())
@@ -117,32 +152,71 @@ class LocalStage:
         known = self._outcomes.by_id
         return run.id in known or all(row in known for row in run.row_ids())
 
+    def _subject(self, at: int) -> str:
+        """The model that a run is about: many runs of one that fails say nothing of the GPU."""
+        run = self._runs[at]
+        return run.models[-1].key if run.models else run.id
+
+    def _convict(self, place: _Place) -> None:
+        """It was the runs that were at fault, not the GPU."""
+        for at, error in place.runs.items():
+            if not self._has_rows(self._runs[at]):
+                self._fail(at, error)
+        place.starts, place.runs = 0, {}
+
+    def _retire(self, place: _Place) -> None:
+        """It was the GPU: others take the runs that were lost there."""
+        self._waiting += [_Chunk(at, at + 1, alone=True) for at in place.runs]
+        self._warn(
+            f"GPU {place.slot.gpu} lost {LOSSES} workers in a row and takes no more runs; see "
+            f"{self._folder / 'logs'} and kt doctor."
+        )
+
+    def _nowhere(self) -> KtError:
+        """No GPU is left. Where one computes, the next sweep gets past the runs that were lost."""
+        for place in self._places:
+            if not place.starts:
+                self._convict(place)
+        return KtError(
+            f"no GPU is left: {self._reason}",
+            f"Logs: {self._folder / 'logs'}. kt doctor looks at the GPUs, CUDA_VISIBLE_DEVICES "
+            "names those to use. What is finished is kept.",
+        )
+
     def _worker_died(self, working: _Working, missing: int) -> None:
         """The run that the worker was at failed; those after it get a new worker.
 
         Of several that it did together nobody knows which it was: a new worker does them alone.
 
         Raises:
-            KtError: the worker did not even start, so that another would not either.
+            KtError: the worker did not even start, so that another would not either, unless on
+                another GPU.
         """
+        place, chunk = working.place, working.chunk
         log = working.job.paths.stderr
-        reason = last_line(log)
+        lost = last_said(working.job.paths.stdout, LOST)
+        reason = self._reason = lost or last_line(log)
         started = last_numbers(working.job.paths.stdout, STARTED)
+        if started is None and place.slot.gpu is not None:
+            place.starts += 1
+            self._waiting.append(chunk)
+            return
         if started is None:
             raise KtError(f"a worker could not start: {reason or 'see its log'}", f"Log: {log}")
         if reason.startswith("kt_cli.errors.WriteError"):
             raise WriteError(reason.partition(": ")[2], "Free some space; then run again.")
         at, end = started
         if end - at > 1 and missing < end:
-            self._waiting.append(_Chunk(missing, working.chunk.stop, alone=True))
+            self._waiting.append(_Chunk(missing, chunk.stop, alone=True))
             return
         if not self._has_rows(self._runs[at]):
-            said = last_said(working.job.paths.stdout, LOST)
-            error = said or f"the worker died ({reason or 'killed'})"
-            self._fail(at, f"{error}; see logs/{log.name}")
+            error = lost or f"the worker died ({reason or 'killed'})"
+            place.runs[at] = f"{error}; see logs/{log.name}"
+            if place.slot.gpu is None:
+                self._convict(place)
         rest = max(missing, at + 1)
-        if rest < working.chunk.stop:
-            self._waiting.append(_Chunk(rest, working.chunk.stop, working.chunk.alone))
+        if rest < chunk.stop:
+            self._waiting.append(_Chunk(rest, chunk.stop, chunk.alone))
 
     def _fail(self, at: int, error: str) -> None:
         store.write(self._folder, self._table, [failed_row(self._runs[at], error)])
