@@ -44,7 +44,7 @@ class Evaluator:
         self.batch_size = batch_size
         self.geometry = Geometry.of(data_config)
         self._normalise = normaliser(data_config, device)
-        self._device, self._amp = device, getattr(torch, amp) if amp else None
+        self.device, self._amp = device, getattr(torch, amp) if amp else None
         self.module = place(module, device, amp).eval()
 
     @torch.inference_mode()
@@ -70,7 +70,7 @@ class Evaluator:
     def _precision(self) -> AbstractContextManager[Any]:
         if self._amp is None:
             return nullcontext()
-        return torch.autocast(self._device.type, self._amp)
+        return torch.autocast(self.device.type, self._amp)
 
 
 def evaluate_all(
@@ -93,7 +93,8 @@ def evaluate_all(
     transforms = [geometry.transform() for geometry in geometries]
     failed: set[Evaluator] = set()
     start = 0
-    for seen in batches(images, transforms, batch_size, workers):
+    device = evaluators[0].device
+    for seen in batches(images, transforms, batch_size, workers, device):
         inputs = dict(zip(geometries, seen, strict=True))
         here = slice(start, start + len(seen[0]))
         labels = torch.from_numpy(images.labels[here])

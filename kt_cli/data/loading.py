@@ -18,6 +18,7 @@ from kt_cli.errors import KtError
 Transform = Callable[[Image], Tensor]
 WORTH_SECONDS = 1.0
 TRIED = 3
+CPU = torch.device("cpu")
 
 
 def batches(
@@ -25,11 +26,14 @@ def batches(
     transforms: Sequence[Transform],
     batch_size: int,
     workers: int | None = None,
+    device: torch.device = CPU,
 ) -> Iterator[list[Tensor]]:
     """Images in order, decoded once: for each batch what each transform makes of it, (b, …).
 
     Args:
         workers: decoding processes; None for as many as pay.
+        device: where the batches will go. They are on the CPU, for a GPU in pinned memory; without
+            one this process must not touch CUDA: a context takes memory from those that compute.
 
     Raises:
         DataError: an image cannot be decoded, or is not the one of the fingerprint any more; the
@@ -42,7 +46,7 @@ def batches(
         num_workers=_worth(dataset) if workers is None else workers,
         collate_fn=_stack,
         worker_init_fn=_quiet_worker,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=device.type == "cuda",
     )
     for batch in loader:
         if isinstance(batch, KtError):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 CHUNK_RUNS = 50
+DEVICE = re.compile(r"\d+|(GPU|MIG)-\S+")
+DRIVER = Path("/proc/driver/nvidia")
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,33 @@ def chunk_count(runs: int, parallel: int) -> int:
 
 
 def cuda_devices() -> list[str]:
-    """The CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """The CUDA devices that this process may use, each as CUDA_VISIBLE_DEVICES names it alone.
+
+    They are counted without a context, which would take memory on the first of them.
+    """
     import torch
 
-    if not torch.cuda.is_available():
-        return []
+    named = _named()
+    if named and named[0].startswith("MIG-") and torch.version.cuda:
+        return named  # CUDA counts one of them, whatever their number: a process has only one
     count = torch.cuda.device_count()
-    named = [d.strip() for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d.strip()]
-    return named[:count] if named else [str(index) for index in range(count)]
+    return [str(index) for index in range(count)] if named is None else named[:count]
+
+
+def given_gpu() -> str | None:
+    """The GPU that a cluster gave this job; None for none, or on a node that has no driver."""
+    named = _named()
+    return named[0] if named and DRIVER.exists() else None
+
+
+def _named() -> list[str] | None:
+    """What CUDA_VISIBLE_DEVICES names; None where it is not set.
+
+    As CUDA reads it: nothing counts behind an entry that names none, nor where one is named twice.
+    """
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if value is None:
+        return None
+    entries = (entry.strip() for entry in value.split(","))
+    named = list(itertools.takewhile(DEVICE.fullmatch, entries))
+    return named if len(set(named)) == len(named) else []

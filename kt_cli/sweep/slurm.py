@@ -28,7 +28,7 @@ from kt_cli.sweep.cluster import Facts
 from kt_cli.sweep.jobs import Submitted
 from kt_cli.sweep.manifest import write_manifest
 from kt_cli.sweep.resources import SlurmSpec
-from kt_cli.sweep.slots import Slot, chunk_count
+from kt_cli.sweep.slots import Slot, chunk_count, given_gpu
 
 MAX_TIMEOUTS = 100  # of one job; what fails is counted in rows
 CHUNKS_PER_GPU = 2
@@ -49,8 +49,7 @@ class ChunkJob(submitit.helpers.Checkpointable):
     def __call__(self, manifest: str, start: int, stop: int, threads: int) -> None:
         from kt_cli.sweep.chunk import run_chunk
 
-        # Slurm gave the job its GPU, so it is not chosen here.
-        run_chunk(manifest, start, stop, Slot(None, threads), alone=False)
+        run_chunk(manifest, start, stop, Slot(given_gpu(), threads), alone=False)
 
 
 class TooMany(KtError):

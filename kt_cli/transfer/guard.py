@@ -84,7 +84,8 @@ def choose(
     """
     states = [_at(evaluator.module, start, end, a, restore_statistics) for a in ALPHAS]
     predicted: list[list[NDArray[np.integer]]] = [[] for _ in states]
-    for (images,) in batches(judge.images, [evaluator.geometry.transform()], BATCH):
+    transforms = [evaluator.geometry.transform()]
+    for (images,) in batches(judge.images, transforms, BATCH, device=evaluator.device):
         for state, found in zip(states, predicted, strict=True):
             load(evaluator.module, state())
             found.append(evaluator(images).argmax(dim=1).cpu().numpy())

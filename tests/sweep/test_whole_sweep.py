@@ -12,8 +12,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from kt_cli import schema, store
+from kt_cli.spec import DataSpec, Model, Run, TransferSpec
+from kt_cli.sweep.chunk import failed_row
+from kt_cli.sweep.experiment import decode_training_images
+from tests.conftest import Kt
 
 SWEEP = """
 name = "small"
@@ -129,6 +134,33 @@ def test_running_again_does_nothing_and_says_so(undisturbed: Path) -> None:
     out, err = finish(start(undisturbed, undisturbed / "cache"))
     assert "Nothing to do" in err and "kl-dp" in out
     assert before == {table: raw_ids(undisturbed, table) for table in schema.TABLES}
+
+
+def test_whoever_leads_never_starts_cuda(
+    undisturbed: Path, monkeypatch: pytest.MonkeyPatch, kt: Kt
+) -> None:
+    """Its context would take memory on the first GPU from the worker that computes there."""
+    started: list[str] = []
+
+    def starts(name: str) -> Callable[..., bool]:
+        def start(*_: object, **__: object) -> bool:
+            started.append(name)
+            return False
+
+        return start
+
+    for module, name in (
+        (torch.cuda, "is_available"), (torch.cuda, "_lazy_init"), (torch.cuda, "mem_get_info"),
+        (torch.accelerator, "is_available"), (torch.Tensor, "pin_memory"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, starts(name))
+    monkeypatch.chdir(undisturbed)
+    code, out, err = kt("sweep", "small.toml", "--gpus", "2")
+    assert code == 0 and "Nothing to do" in err and "kl-dp" in out
+    run = Run("transfer", (Model("t"), Model("s")), "", TransferSpec(side=32), DataSpec("digits"))
+    decode_training_images([run])
+    failed_row(run, "the worker died")
+    assert started == []
 
 
 def test_more_methods_add_only_their_runs(undisturbed: Path, tmp_path: Path) -> None:
