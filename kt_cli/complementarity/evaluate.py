@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from kt_cli.zoo.preprocessing import Geometry, normaliser
 
 BATCH = 128
 Columns = dict[str, Any]
+_Arrived = Callable[[], Columns]  # waits for what is on its way
+Item = TypeVar("Item")
 
 
 class Evaluator:
@@ -84,36 +87,79 @@ def evaluate_all(
 ) -> Iterator[tuple[slice, list[Columns | Exception]]]:
     """Batch after batch: its place among the images, and what each model says about it.
 
-    A model that fails gives its exception in place of values, once; then empty columns.
+    A model that fails gives its exception in place of values, once; then empty columns. A batch is
+    read when the next one is on its way, so that a GPU need not wait for whoever decodes and reads.
 
     Raises:
         DataError: an image cannot be decoded.
     """
+    device = evaluators[0].device
     geometries = list(dict.fromkeys(e.geometry for e in evaluators))
     transforms = [geometry.transform() for geometry in geometries]
+    labels = torch.from_numpy(images.labels).to(device)
     failed: set[Evaluator] = set()
-    start = 0
-    device = evaluators[0].device
-    for seen in batches(images, transforms, batch_size, workers, device):
-        inputs = dict(zip(geometries, seen, strict=True))
-        here = slice(start, start + len(seen[0]))
-        labels = torch.from_numpy(images.labels[here])
+
+    def asked() -> Iterator[tuple[slice, list[_Arrived | Exception]]]:
+        start = 0
+        for seen in batches(images, transforms, batch_size, workers, device):
+            inputs = dict(zip(geometries, seen, strict=True))
+            here = slice(start, start + len(seen[0]))
+            yield here, [
+                dict if e in failed
+                else _tried(partial(_ask, e, inputs[e.geometry], labels[here], keep_logits))
+                for e in evaluators
+            ]  # fmt: skip
+            start = here.stop
+
+    for here, answers in _one_behind(asked()):
         found: list[Columns | Exception] = []
-        for evaluator in evaluators:
-            if evaluator in failed:
-                found.append({})
-                continue
-            try:
-                logits = evaluator(inputs[evaluator.geometry])
-                found.append(_columns(logits, labels, keep_logits))
-            except Exception as error:  # a model's own code may raise anything
-                if context_lost():
-                    raise
+        for evaluator, answer in zip(evaluators, answers, strict=True):
+            said = answer if isinstance(answer, Exception) else _tried(answer)
+            found.append({} if evaluator in failed else said)
+            if isinstance(said, Exception):
                 failed.add(evaluator)
-                found.append(without_frames(error))
         yield here, found
-        start = here.stop
-        progress(start, len(images))
+        progress(here.stop, len(images))
+
+
+def _one_behind(items: Iterator[Item]) -> Iterator[Item]:
+    """Each item when the next one has been made."""
+    before: list[Item] = []
+    for item in items:
+        yield from before
+        before = [item]
+    yield from before
+
+
+def _tried(act: Callable[[], Item]) -> Item | Exception:
+    """What comes of it, or the error: a model's own code may raise anything."""
+    try:
+        return act()
+    except Exception as error:
+        if context_lost():
+            raise
+        return without_frames(error)
+
+
+def _ask(evaluator: Evaluator, images: Tensor, labels: Tensor, keep_logits: bool) -> _Arrived:
+    """Columns on their way from the device; they are waited for where they are read."""
+    kept = _columns(evaluator(images), labels, keep_logits)
+    copies = {name: values.to("cpu", non_blocking=True) for name, values in kept.items()}
+    if labels.is_cuda:
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record()
+
+    def arrived() -> Columns:
+        columns = {name: values.numpy() for name, values in copies.items()}
+        if labels.is_cuda:
+            copied.synchronize()
+            # What is read may be kept for long, and pinned memory is scarce.
+            columns = {name: values.copy() for name, values in columns.items()}
+        if not np.isfinite(columns["confidence"]).all():
+            raise KtError("the model's outputs are not finite", "Its weights may be damaged.")
+        return columns
+
+    return arrived
 
 
 def label_probability(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -123,15 +169,15 @@ def label_probability(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def _columns(logits: Tensor, labels: Tensor, keep_logits: bool) -> Columns:
-    """What is kept of (b, C) logits, given (b,) labels."""
+def _columns(logits: Tensor, labels: Tensor, keep_logits: bool) -> dict[str, Tensor]:
+    """What is kept of (b, C) logits, given (b,) labels on the same device."""
     probabilities = logits.softmax(dim=1)
     # Ranked by logits, as validate.py does: probabilities of peaked logits tie at zero.
     ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
     kept = {
         "pred": ranked[:, 0],
         "confidence": probabilities.gather(1, ranked[:, :1])[:, 0],
-        "label_prob": label_probability(probabilities, labels.to(logits.device)),
+        "label_prob": label_probability(probabilities, labels),
         "top5": ranked,
     }
     small = torch.int16 if logits.shape[1] < 2**15 else torch.int32
@@ -139,7 +185,4 @@ def _columns(logits: Tensor, labels: Tensor, keep_logits: bool) -> Columns:
         kept[name] = kept[name].to(small)
     if keep_logits:
         kept["logits"] = logits.half()
-    columns = {name: values.cpu().numpy() for name, values in kept.items()}
-    if not np.isfinite(columns["confidence"]).all():
-        raise KtError("the model's outputs are not finite", "Its weights may be damaged.")
-    return columns
+    return kept

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +24,8 @@ from torch import Tensor, nn
 
 from benchmarks.photos import photos
 from kt_cli import arrays
-from kt_cli.complementarity.evaluate import Evaluator
-from kt_cli.complementarity.predict import How, predict_all
+from kt_cli.complementarity.evaluate import Evaluator, evaluate_all
+from kt_cli.complementarity.predict import REFRESH, How, predict_all
 from kt_cli.complementarity.predictions import Predictions, entry
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
@@ -274,6 +275,38 @@ def test_a_model_that_fails_fails_alone(saved: Zoo, nets: Path) -> None:
         assert isinstance(said, Predictions)
         logits = logits_of(evaluator_of(model, saved.images, BATCH), saved.images)
         np.testing.assert_array_equal(said.pred, logits.argmax(dim=1).numpy())
+
+
+def test_a_batch_is_read_when_the_next_is_on_its_way(saved: Zoo) -> None:
+    """So that a GPU need not wait; a model that fails says so once, at the batch where it did."""
+    calls: list[nn.Module] = []
+
+    class Means(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            calls.append(self)
+            fails = self is failing and calls.count(self) == 3
+            return images.mean(dim=(2, 3)).repeat(1, 4) * (torch.nan if fails else 1)
+
+    good, failing = Means(), Means()
+    evaluators = [Evaluator(module, CONFIG, CPU) for module in (good, failing)]
+    stream = evaluate_all(evaluators, saved.images, batch_size=8, workers=0)
+    here, first = next(stream)
+    assert here == slice(0, 8) and calls == [good, failing] * 2
+    rest = [found for _, found in stream]
+    said = [type(found[1]) for found in (first, *rest)]
+    assert said == [dict, dict, KtError] + [dict] * (len(said) - 3)
+    assert not any(found[1] for found in rest[2:]) and rest[0][1]
+    assert sum(len(found[0]["pred"]) for found in (first, *rest)) == len(saved.images)
+
+
+def test_one_model_alone_says_what_it_says_among_others(saved: Zoo) -> None:
+    models, again = saved.models(), replace(how(), mode=REFRESH)
+    together = predict_all(models, saved.images, again)
+    for model, said in zip(models, together, strict=True):
+        (alone,) = predict_all([model], saved.images, again)
+        assert isinstance(alone, Predictions) and isinstance(said, Predictions)
+        for name in ("pred", "confidence", "label_prob", "top5"):
+            np.testing.assert_array_equal(getattr(alone, name), getattr(said, name))
 
 
 class Bounded(nn.Module):
