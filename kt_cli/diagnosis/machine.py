@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ SHARED = Path("/dev/shm")  # noqa: S108
 SECONDS = 20
 SMALL_SHARED, SMALL_MEMORY, SMALL_GPU = 1 * GB, 4 * GB, 4 * GB
 FEW_FILES = 1024
+NO_DEVICES = "No devices were found"  # nvidia-smi's words, on a machine that lost none
 NO_CUDA_BUILD = (
     "This torch is built without CUDA. Install the build for your driver: the selector of "
     "pytorch.org tells the command."
@@ -32,8 +34,16 @@ NO_DEVICE = (
 
 def gpus(asked: Asked) -> Iterator[Finding]:
     """What torch sees, against what the driver sees."""
-    driver = _driver()
+    driver, complaint = _driver()
+    if complaint:
+        level = red if torch.cuda.is_available() else yellow
+        yield level(
+            f"nvidia-smi fails: {complaint}",
+            "Where there are GPUs, one or its driver is broken: reset it, or restart the machine.",
+        )
     if not torch.cuda.is_available():
+        if complaint:
+            return
         if not driver:
             yield yellow(
                 "no GPU here: everything runs on the CPU",
@@ -47,37 +57,62 @@ def gpus(asked: Asked) -> Iterator[Finding]:
             NO_DEVICE.format(visible=visible) if built else NO_CUDA_BUILD,
         )
         return
-    for index in range(torch.cuda.device_count()):
+    count, mig = torch.cuda.device_count(), _mig_devices()
+    if len(mig) > 1 and "MIG-" not in os.environ.get("CUDA_VISIBLE_DEVICES", ""):
+        yield yellow(
+            f"of {len(mig)} MIG devices a sweep uses one, as CUDA counts no more",
+            f"Name those to use: CUDA_VISIBLE_DEVICES={','.join(mig)}.",
+        )
+    elif not mig and count < len(driver) and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        yield red(
+            f"torch sees {count} of the driver's {len(driver)} GPUs", "The others may be broken."
+        )
+    for index in range(count):
         yield _gpu(index, driver[0].rpartition(", ")[2] if driver else "unknown")
 
 
 def _gpu(index: int, driver: str) -> Finding:
-    name = torch.cuda.get_device_name(index)
+    name = f"GPU {index}"
     try:
+        name = f"{index}: {torch.cuda.get_device_name(index)}"
         torch.ones(8, device=f"cuda:{index}").sum().item()
         free, total = torch.cuda.mem_get_info(index)
     except RuntimeError as error:
         return red(
-            f"{name} ({index}) does not compute: {first_line(error)}",
+            f"{name} does not compute: {first_line(error)}",
             "It may be in use exclusively, broken, or unknown to this build of torch.",
         )
     half = "bfloat16" if torch.cuda.is_bf16_supported() else "float16 only"
-    said = f"{index}: {name}, {free / GB:.1f} of {total / GB:.1f} GB free, {half}, driver {driver}"
+    said = f"{name}, {free / GB:.1f} of {total / GB:.1f} GB free, {half}, driver {driver}"
     if free < min(SMALL_GPU, total / 2):
         return yellow(said, "Others use this GPU: choose another with CUDA_VISIBLE_DEVICES.")
     return green(said)
 
 
-def _driver() -> list[str]:
-    """The driver's GPUs, `name, version` each; empty without a driver."""
-    query = ("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+def _driver() -> tuple[list[str], str]:
+    """The driver's GPUs, `name, version` each, and what it complains of; empty without a driver."""
+    code, said = _nvidia_smi("--query-gpu=name,driver_version", "--format=csv,noheader")
+    if code and NO_DEVICES not in said:
+        return [], said.partition("\n")[0]
+    return ([] if code else said.splitlines()), ""
+
+
+def _mig_devices() -> list[str]:
+    """UUIDs of the parts of GPUs that are divided."""
+    code, said = _nvidia_smi("-L")
+    return [] if code else re.findall(r"UUID: (MIG-[^)\s]+)", said)
+
+
+def _nvidia_smi(*arguments: str) -> tuple[int, str]:
+    """Its exit status and what it prints; nothing at all where there is none, or no answer."""
     try:
         done = subprocess.run(  # noqa: S603
-            query, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL
-        )
+            ("nvidia-smi", *arguments),  # noqa: S607
+            capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
-        return []
-    return done.stdout.strip().splitlines() if done.returncode == 0 else []
+        return 0, ""
+    return done.returncode, (done.stdout.strip() or done.stderr.strip())
 
 
 def processors(asked: Asked) -> Iterator[Finding]:

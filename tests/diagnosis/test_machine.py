@@ -81,6 +81,57 @@ def test_a_gpu_that_does_not_compute(
     assert level == "red" and "no kernel image is available →" in said
 
 
+@pytest.mark.parametrize(("seen", "level"), [(0, "yellow"), (1, "red")])
+def test_a_driver_that_complains_is_not_taken_for_no_gpu(
+    look: Look, commands: Commands, monkeypatch: pytest.MonkeyPatch, seen: int, level: str
+) -> None:
+    lost = "Unable to determine the device handle for GPU0000:C1:00.0: Unknown Error"
+    commands({"nvidia-smi": f"echo '{lost}'; exit 255"})
+    cuda(monkeypatch, seen)
+    (first, *rest) = look(machine.gpus)
+    assert first[0] == level and lost in first[1] and len(rest) == seen
+
+
+def test_gpus_that_torch_lost(
+    look: Look, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands(DRIVER)
+    cuda(monkeypatch, 1)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    said = look(machine.gpus)
+    assert [level for level, _ in said] == ["red", "green"]
+    assert "torch sees 1 of the driver's 2 GPUs" in said[0][1]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert [level for level, _ in look(machine.gpus)] == ["green"]
+
+
+def test_a_gpu_without_a_name_is_a_finding_too(
+    look: Look, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(index: int) -> str:
+        raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+
+    commands({})
+    cuda(monkeypatch, 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", fail)
+    ((level, said),) = look(machine.gpus)
+    assert level == "red" and "GPU 0 does not compute" in said and "ECC" in said
+
+
+def test_mig_devices_are_named_so_that_a_sweep_can_use_them(
+    look: Look, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = "".join(f"  MIG 3g.40gb     Device  {i}: (UUID: MIG-{i}{i})\n" for i in range(2))
+    commands({"nvidia-smi": f"[ $1 = -L ] && printf '{listed}' || echo 'NVIDIA H100, 550.54'"})
+    cuda(monkeypatch, 1)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    said = look(machine.gpus)
+    assert [level for level, _ in said] == ["yellow", "green"]
+    assert "CUDA_VISIBLE_DEVICES=MIG-00,MIG-11" in said[0][1]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-00,MIG-11")
+    assert [level for level, _ in look(machine.gpus)] == ["green"]
+
+
 @pytest.mark.parametrize(
     ("quota", "level"), [("max 100000", "green"), ("150000 100000", "yellow"), (None, "green")]
 )
