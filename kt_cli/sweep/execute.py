@@ -197,12 +197,12 @@ class LocalStage:
         lost = last_said(working.job.paths.stdout, LOST)
         reason = self._reason = lost or last_line(log)
         started = last_numbers(working.job.paths.stdout, STARTED)
-        if started is None and place.slot.gpu is not None:
+        if started is None:
+            if place.slot.gpu is None:
+                raise KtError(f"a worker could not start: {reason or 'see its log'}", f"Log: {log}")
             place.starts += 1
             self._waiting.append(chunk)
             return
-        if started is None:
-            raise KtError(f"a worker could not start: {reason or 'see its log'}", f"Log: {log}")
         if reason.startswith("kt_cli.errors.WriteError"):
             raise WriteError(reason.partition(": ")[2], "Free some space; then run again.")
         at, end = started
