@@ -115,6 +115,12 @@ TABLES: dict[str, dict[str, Column]] = {
             "how outputs were matched to the classes: by the model's `names`, `synsets`, "
             "`valid-labels`, `by-position` as asked, or `position` without names",
         ),
+        "preprocessing": Column(
+            S, "JSON: the data configuration as resolved, and the version of timm"
+        ),
+        "outputs": Column(
+            S, "hash of which outputs the classes are, in their order; empty for all as they come"
+        ),
         "batch_size": Column(N, "images per forward pass"),
         "warning": Column(
             S,

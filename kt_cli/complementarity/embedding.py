@@ -17,11 +17,11 @@ from kt_cli.data.images import ImageSet
 from kt_cli.errors import ClassMismatch, DataError, WeightsUnavailable, unknown
 from kt_cli.files import cache_folder
 from kt_cli.spec import Model, digest
-from kt_cli.zoo import clip, scheme
+from kt_cli.zoo import clip, identity, scheme
 from kt_cli.zoo import load as zoo
 from kt_cli.zoo.heads import classifier_rows
 
-FORMAT = 1  # of an entry of the cache
+FORMAT = 2  # of an entry of the cache
 WITHOUT_HEAD = ("predictions", "random")
 
 
@@ -51,28 +51,29 @@ def _head(models: Sequence[Model], images: ImageSet) -> ClassEmbedding | None:
         if scheme(model.ref) in WITHOUT_HEAD:
             continue
         name, path = f"head:{model.name}", _entry("head", model.key, images)
-        try:
-            return ClassEmbedding.of(name, arrays.read(path)[0]["vectors"])
-        except DataError:
-            pass  # not there yet, or damaged
-        try:
-            loaded = zoo.load(model, images.classes, select=images.select)
-        except (WeightsUnavailable, DataError, ClassMismatch):
-            continue  # its predictions come from the cache; another model will do
-        rows = classifier_rows(loaded.module)
+        rows, source = _kept(path)
+        if rows is None or not source or source != identity.source(model):
+            try:
+                loaded = zoo.load(model, images.classes, select=images.select)
+            except WeightsUnavailable:
+                pass  # its predictions come from the cache, as these rows do
+            except (DataError, ClassMismatch):
+                continue  # another model will do
+            else:
+                rows = classifier_rows(loaded.module)
+                if rows is not None:
+                    _keep(path, rows, name, images, loaded.source)
         if rows is not None:
-            _keep(path, rows, name, images)
             return ClassEmbedding.of(name, rows)
     return None
 
 
 def _clip(models: Sequence[Model], images: ImageSet) -> ClassEmbedding | None:
     name, path = f"clip:{clip.NAME}", _entry("clip", clip.NAME, images)
-    try:
-        return ClassEmbedding.of(name, arrays.read(path)[0]["vectors"])
-    except DataError:
+    rows, _ = _kept(path)
+    if rows is None:
         rows = clip.text_embeddings(readable(images.classes))
-    _keep(path, rows, name, images)
+        _keep(path, rows, name, images)
     return ClassEmbedding.of(name, rows)
 
 
@@ -85,8 +86,19 @@ def _entry(kind: str, source: str, images: ImageSet) -> Path:
     return cache_folder("classes") / f"{key}.parquet"
 
 
-def _keep(path: Path, rows: arrays.Array, name: str, images: ImageSet) -> None:
-    about = {"name": name, "data": images.name, "num_classes": str(len(rows))}
+def _kept(path: Path) -> tuple[arrays.Array, str]:
+    """Rows that are kept, None where they are damaged or missing, and of which source."""
+    try:
+        columns, about = arrays.read(path)
+        return columns["vectors"], about.get("source", "")
+    except DataError:
+        return None, ""
+
+
+def _keep(path: Path, rows: arrays.Array, name: str, images: ImageSet, source: str = "") -> None:
+    about = {
+        "name": name, "data": images.name, "num_classes": str(len(rows)), "source": source,
+    }  # fmt: skip
     arrays.write(path, {"id": list(images.classes), "vectors": rows}, about)
 
 

@@ -6,9 +6,9 @@ holds, and goes to the cache batch by batch: memory does not grow with the numbe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,14 @@ from kt_cli import __version__, arrays
 from kt_cli.complementarity import external
 from kt_cli.complementarity.evaluate import BATCH, Columns, Evaluator, evaluate_all
 from kt_cli.complementarity.pairs import Outputs
-from kt_cli.complementarity.predictions import COLUMNS, Predictions, cached, entry
+from kt_cli.complementarity.predictions import COLUMNS, Predictions, entry, kept, renewed
 from kt_cli.data.images import ImageSet
 from kt_cli.device import context_lost, free_memory, loss_named, out_of_memory
 from kt_cli.errors import DataError, KtError, without_frames
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import EvalSpec, Model
+from kt_cli.zoo import identity, scheme, target
 from kt_cli.zoo import load as zoo
-from kt_cli.zoo import scheme, target
 from kt_cli.zoo.classes import BY_POSITION
 
 REUSE, REFRESH, CACHED_ONLY = "reuse", "refresh", "cached-only"
@@ -43,7 +43,8 @@ class How:
 
     Attributes:
         logits: keep them too.
-        mode: "reuse" what the cache has, "refresh" it, or be content with it ("cached-only").
+        mode: "reuse" what the cache has of the models as they are, "refresh" it, or be content
+            with it ("cached-only"); then published weights need not be there.
         batch_size: images per forward pass, halved where memory is exhausted.
         workers: decoding processes; None for as many as pay.
     """
@@ -93,21 +94,51 @@ def predict_all(
 
 
 def _known(model: Model, images: ImageSet, how: How) -> Predictions | Exception | None:
-    """What needs no forward pass; None where there is nothing."""
+    """What can be told without loading the model; None where that is nothing."""
     if scheme(model.ref) == "predictions":
         try:
             return _external(model, images)
         except KtError as error:
             return error
-    if how.mode != REFRESH:
-        known = cached(model, images, how.spec, how.device, logits=how.logits)
-        if known is not None or how.mode == REUSE:
-            return known
-        return DataError(
-            f"the cache has no predictions of {model.name} on {images.name}",
-            "Without --cached-only they are computed.",
-        )
+    found = _kept(model, images, how)
+    if found is not None:
+        source = identity.source(model)
+        gone = not source and scheme(model.ref) in identity.HUB
+        if source and found.about.get("source") == source:
+            return found
+        return found if gone and how.mode == CACHED_ONLY else None
+    return _not_cached(model, images) if how.mode == CACHED_ONLY else None
+
+
+def _kept(model: Model, images: ImageSet, how: How) -> Predictions | None:
+    if how.mode == REFRESH:
+        return None
+    return kept(model, images, how.spec, how.device, logits=how.logits)
+
+
+def _as_loaded(loaded: zoo.Loaded, model: Model, images: ImageSet, how: How) -> Predictions | None:
+    """What the cache has of the very model that was loaded; None where it is to be evaluated.
+
+    Raises:
+        DataError: the cache alone is to be asked, and has only what the model was.
+    """
+    found = _kept(model, images, how)
+    if found is None:
+        return None
+    traits = loaded.traits(how.spec.size)
+    if found.traits == traits:
+        return renewed(found, loaded.source)
+    if how.mode == CACHED_ONLY:
+        raise _not_cached(model, images, identity.differences(found.traits, traits))
     return None
+
+
+def _not_cached(model: Model, images: ImageSet, changed: Sequence[str] = ()) -> DataError:
+    since = f" as it is: {'; '.join(changed)}" if changed else ""
+    return DataError(
+        f"the cache has no predictions of {model.name}{since} on {images.name}",
+        "Without --cached-only they are computed.",
+    )
 
 
 def _external(model: Model, images: ImageSet) -> Predictions:
@@ -120,9 +151,16 @@ def _external(model: Model, images: ImageSet) -> Predictions:
 
 
 def outputs_of(
-    models: Sequence[Model], images: ImageSet, how: How, progress: Progress = silent
+    models: Sequence[Model],
+    images: ImageSet,
+    how: How,
+    progress: Progress = silent,
+    look: Callable[[Model, Predictions], object] = lambda model, said: None,
 ) -> Outputs:
     """What M models say, as one value for `pairs`: about 7 bytes for each model and image.
+
+    Args:
+        look: shown the predictions of each model.
 
     Raises:
         KtError: as `predict`, for the first model that cannot be evaluated.
@@ -137,6 +175,7 @@ def outputs_of(
         for row, found in enumerate(predict_all(here, images, how, progress), start):
             if isinstance(found, Exception):
                 raise found
+            look(models[row], found)
             preds[row], right[row], confidence[row] = found.pred, found.right, found.confidence
     return Outputs(images.labels, right, preds, confidence, classes)
 
@@ -146,10 +185,14 @@ def outputs_of(
 
 @dataclass
 class _Subject:
-    """A model on its way through the images, and its entry of the cache as it grows."""
+    """A model on its way through the images, and its entry of the cache as it grows.
+
+    found: what is kept of the very same model already.
+    """
 
     model: Model
     evaluator: Evaluator | None = None
+    found: Predictions | None = None
     about: dict[str, str] = field(default_factory=dict)
     error: Exception | None = None
 
@@ -198,8 +241,11 @@ def _groups(models: Sequence[Model], images: ImageSet, how: How) -> Iterator[lis
         subject = _Subject(model)
         try:
             loaded = zoo.load(model, images.classes, how.spec.size, images.select)
+            subject.found = _as_loaded(loaded, model, images, how)
         except Exception as error:  # one model that cannot be read stops no other
             subject.error = without_frames(error)
+        done = subject.error or subject.found
+        if done is not None:
             group.append(subject)
             continue
         needed = _bytes(loaded.module)
@@ -234,13 +280,15 @@ def _compute(
     found: dict[str, Predictions | Exception] = {}
     for subject in group:
         subject.evaluator = None  # free its weights
-        if subject.error is not None:
-            found[subject.model.key] = subject.error
-            continue
-        known = cached(subject.model, images, how.spec, how.device, logits=how.logits)
-        assert known is not None
-        found[subject.model.key] = known
+        known = subject.error or subject.found
+        found[subject.model.key] = known or _written(subject.model, images, how)
     return found
+
+
+def _written(model: Model, images: ImageSet, how: How) -> Predictions:
+    found = kept(model, images, how.spec, how.device)
+    assert found is not None
+    return replace(found, fresh=True)
 
 
 def _stream(subjects: Sequence[_Subject], images: ImageSet, how: How, progress: Any) -> None:
@@ -286,7 +334,8 @@ def _about(loaded: zoo.Loaded, model: Model, images: ImageSet, how: How) -> dict
         "device": how.device.type,
         "input_size": str(loaded.data_config["input_size"][-1]),
         "params_m": f"{sum(p.numel() for p in loaded.module.parameters()) / 1e6:.6f}",
-        "weights": loaded.weights,
+        "source": loaded.source,
+        **loaded.traits(how.spec.size),
         "class_matching": loaded.matching,
         "kt_version": __version__,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

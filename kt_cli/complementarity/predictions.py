@@ -2,13 +2,15 @@
 
 One Parquet file per model × data × input size × precision × kind of device below the cache folder
 (docs/predictions.md has its schema). A file is complete or absent; an unreadable one is computed
-again. Files written by others' code are read by `kt_cli.complementarity.external`.
+again, and so is one of a model that changed since: it says of which traits the model was
+(`kt_cli.zoo.identity`). Files written by others' code are read by
+`kt_cli.complementarity.external`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from kt_cli.data.images import ImageSet
 from kt_cli.errors import DataError
 from kt_cli.files import cache_folder
 from kt_cli.spec import EvalSpec, Model, digest, signature
+from kt_cli.zoo.identity import TRAITS, Traits
 
 FORMAT = 3  # of an entry; raise it when what is stored, or how it is computed, changes
 COLUMNS = ("pred", "confidence", "label_prob", "top5")
@@ -36,8 +39,9 @@ class Predictions:
         pred: (n,) integer, the most probable class.
         confidence: (n,) float32, its probability. label_prob: (n,) float32, the label's.
         top5: (n, min(5, C)) integer, most probable first; None where it is not known.
-        about: weights hash, parameters in millions, input side.
+        about: traits of the model, parameters in millions, input side.
         path: the cache's file, with `logits` where they were kept. logits: those of others' files.
+        fresh: computed just now, not found.
     """
 
     images: ImageSet
@@ -48,6 +52,12 @@ class Predictions:
     about: Mapping[str, str]
     path: Path | None = None
     logits: NDArray[np.float32] | None = None
+    fresh: bool = False
+
+    @property
+    def traits(self) -> Traits:
+        """What the model was that said this."""
+        return {name: self.about[name] for name in TRAITS if name in self.about}
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -72,7 +82,7 @@ def entry(model: Model, images: ImageSet, spec: EvalSpec, device: torch.device) 
     return cache_folder("predictions") / f"{key}.parquet"
 
 
-def cached(
+def kept(
     model: Model,
     images: ImageSet,
     spec: EvalSpec,
@@ -80,7 +90,7 @@ def cached(
     *,
     logits: bool = False,
 ) -> Predictions | None:
-    """The cached predictions of a model, or None where there are none to use."""
+    """What the cache has of a model, as it is now or was; None where there is nothing whole."""
     path = entry(model, images, spec, device)
     if not path.exists():
         return None
@@ -93,6 +103,17 @@ def cached(
     if set(COLUMNS) - set(columns) or len(columns["pred"]) != len(images):
         return None
     return Predictions(images, **columns, about=about, path=path)
+
+
+def renewed(found: Predictions, source: str) -> Predictions:
+    """Kept predictions of a model that is what it was, though its files are others; said there."""
+    if source in ("", found.about.get("source")):
+        return found
+    assert found.path is not None
+    columns, about = arrays.read(found.path)
+    about["source"] = source
+    arrays.write(found.path, columns, about)
+    return replace(found, about=about)
 
 
 def logits_of(predictions: Predictions, rows: int) -> Iterator[NDArray[np.floating]]:

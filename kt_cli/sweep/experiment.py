@@ -17,12 +17,7 @@ from kt_cli.data.views import canonical, canonical_path, preprocess
 from kt_cli.device import Meter, loss_named, pick_device, place
 from kt_cli.errors import DataError
 from kt_cli.progress import Progress, silent
-from kt_cli.spec import (
-    DataSpec,
-    PretrainSpec,
-    Run,
-    TransferSpec,
-)
+from kt_cli.spec import DataSpec, PretrainSpec, Run, TransferSpec, digest
 from kt_cli.sweep.columns import Row
 from kt_cli.sweep.transfer import views_of
 from kt_cli.transfer import checkpoint
@@ -30,6 +25,7 @@ from kt_cli.transfer.cards import pretrain_card
 from kt_cli.transfer.distil import Curve
 from kt_cli.transfer.pretrain import pretrain, seed_everything
 from kt_cli.transfer.train import NotFinite
+from kt_cli.zoo import identity
 from kt_cli.zoo import load as zoo
 
 
@@ -50,6 +46,7 @@ def pretrain_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
     used = run.data.part(spec.fraction)
     data = open_data(used, training=True)
     module, config = _starting_module(spec, len(data.classes))
+    start = digest([zoo.fingerprint(module), identity.preprocessing(config, config)])
     module = place(module, device, spec.amp)
     try:
         curve = pretrain(
@@ -57,7 +54,7 @@ def pretrain_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
             views_of(used, spec.crop, spec.side, spec.augment, spec.seed),
             preprocess(config, device),
             spec,
-            checkpoint=checkpoint.of_run(folder, run.id),
+            checkpoint=checkpoint.of_run(folder, run.id, start),
             on_epoch=lambda done, total: progress(done, total, spec.name),
         )
     except NotFinite:

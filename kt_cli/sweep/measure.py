@@ -12,7 +12,7 @@ from kt_cli.complementarity.classes import ClassEmbedding
 from kt_cli.complementarity.embedding import class_embedding
 from kt_cli.complementarity.pairs import Outputs, pair_blocks
 from kt_cli.complementarity.predict import How, outputs_of, predict_all
-from kt_cli.complementarity.predictions import Predictions, cached
+from kt_cli.complementarity.predictions import Predictions
 from kt_cli.complementarity.significance import wilson
 from kt_cli.complementarity.suspicion import suspicion
 from kt_cli.data.sources import open_data
@@ -20,6 +20,7 @@ from kt_cli.device import Meter, pick_device
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import EvalSpec, PairsSpec, Run, pair_id
 from kt_cli.sweep.columns import Row, data_columns
+from kt_cli.sweep.measured import Measured
 
 
 def predict_runs(
@@ -36,17 +37,17 @@ def predict_runs(
     meter = Meter(device)
     images = open_data(data).eval
     how = How(spec, device)
-    known = {m.key for (m,) in (r.models for r in runs) if cached(m, images, spec, device)}
     found = predict_all([run.models[0] for run in runs], images, how, progress)
-    evaluated = len(runs) - len(known)
+    known = [isinstance(said, Predictions) and not said.fresh for said in found]
+    evaluated = len(runs) - sum(known)
     measured = meter.columns(len(images) * evaluated)
     measured["seconds"] /= max(1, evaluated)
     idle = {**measured, "seconds": 0.0, "samples_per_s": None}
     return [
         said
         if isinstance(said, Exception)
-        else [{**_model_row(run, said), **(idle if run.models[0].key in known else measured)}]
-        for run, said in zip(runs, found, strict=True)
+        else [{**_model_row(run, said), **(idle if cached else measured)}]
+        for run, said, cached in zip(runs, found, known, strict=True)
     ]
 
 
@@ -64,7 +65,7 @@ def _model_row(run: Run, said: Predictions) -> Row:
         "top5": said.top5_accuracy,
         "params_m": float(said.about["params_m"]),
         "input_size": int(said.about["input_size"]),
-        "weights": said.about["weights"],
+        **said.traits,
         "class_matching": said.about["class_matching"],
         "batch_size": int(said.about["batch_size"]),
         "warning": None if model.untrained else suspicion(said),
@@ -78,7 +79,11 @@ def pairs_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
     device = pick_device()
     meter = Meter(device)
     images = open_data(run.data).eval
-    outputs = outputs_of(run.models, images, How(spec.evaluation, device), progress)
+    measured = Measured(folder, images, spec.evaluation)
+    outputs = outputs_of(
+        run.models, images, How(spec.evaluation, device), progress,
+        look=lambda model, said: measured.require({model: said.traits}),
+    )  # fmt: skip
     best_first = np.argsort(-outputs.right.mean(axis=1), kind="stable")
     ranked = [run.models[i] for i in best_first]
     embedding = class_embedding(spec.embedding, ranked, images)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +21,11 @@ from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import Data, open_data
 from kt_cli.data.views import Views, canonical, preprocess
 from kt_cli.device import Meter, loss_named, out_of_memory, pick_device
-from kt_cli.errors import KtError
+from kt_cli.errors import DataError, KtError
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import TOGETHER, DataSpec, Model, Run, TransferSpec, digest
 from kt_cli.sweep.columns import Row, course_columns, data_columns, guard_columns, pair_columns
+from kt_cli.sweep.measured import Measured
 from kt_cli.sweep.sharing import keep_targets
 from kt_cli.transfer import checkpoint, guard, keeping, methods, normalisation, teachers
 from kt_cli.transfer.cards import transfer_card
@@ -35,6 +36,7 @@ from kt_cli.transfer.targets import Opened
 from kt_cli.transfer.train import NotFinite, memory_exhausted
 from kt_cli.zoo import features
 from kt_cli.zoo import load as zoo
+from kt_cli.zoo.identity import Traits, differences
 
 KEEPING: dict[str, keeping.Keeping | None] = {
     keeping.MEMORY: keeping.Memory(), keeping.DISK: keeping.Disk(), keeping.ONLINE: None,
@@ -98,15 +100,17 @@ class _Transfer:
             self.spec = kept.settings
 
     def row(self) -> Row:
-        *told, before = self._predictions(self.run.models, self.data.eval)
+        told = self._predictions(self.teachers, self.data.eval)
+        self._require_the_same(told)
         order = _order([said.accuracy for said in told], self.spec)
         module = self.loaded.module.to(self.device)
         start = copied(module)
+        before, *judged = self._before(module)
         steps: list[float] = []
         curves = self._teach(module, [self.teachers[i] for i in order], steps)
         full = self._evaluate(module)
         drifted = self._statistics_alone(module, start, before)
-        choice = self._guarded(module, start) if self.spec.guarded else None
+        choice = self._guarded(module, start, *judged) if self.spec.guarded else None
         after = self._evaluate(module) if choice else full
         right = np.stack([said.right for said in told])
         classes = len(self.data.classes)
@@ -149,6 +153,17 @@ class _Transfer:
         """The student, which changes."""
         return self._open(self.student)
 
+    def _require_the_same(self, told: Sequence[Predictions]) -> None:
+        """Note what the models are, as loaded or measured, and refuse others than those of a sweep.
+
+        Raises:
+            DataError: they changed since the sweep measured them.
+        """
+        taught_by = {m: said.traits for m, said in zip(self.teachers, told, strict=True)}
+        mine = self.loaded.traits(self.spec.eval_size)
+        self.traits: dict[Model, Traits] = {**taught_by, self.student: mine}
+        Measured(self.folder, self.data.eval, self.spec.evaluation).require(self.traits)
+
     def _predictions(self, models: Sequence[Model], images: ImageSet) -> list[Predictions]:
         found = predict_all(models, images, self.how, self.progress)
         return [_raised(said) for said in found]
@@ -162,21 +177,43 @@ class _Transfer:
         self, module: nn.Module, ordered: Sequence[Model], steps: list[float]
     ) -> list[Curve]:
         student, *others = (
-            teachers.Asked(m.key, partial(_opened, self._open, m), self.widths[m.key])
+            teachers.Asked(
+                digest([m.key, self.traits[m]]), partial(self._opened, m), self.widths[m.key]
+            )
             for m in (self.student, *ordered)
         )
+        models = [[m.key, self.traits[m]] for m in (*ordered, self.student)]
+        identity = digest([models, self.images.fingerprint])
         course = teachers.Course(
             module, self.loaded.config("train"), self.views, student, others, self.spec,
             keeping=KEEPING[self.spec.keep_targets],
-            checkpoint=partial(checkpoint.of_run, self.folder, self.run.id),
+            checkpoint=partial(checkpoint.of_run, self.folder, self.run.id, identity),
             after_step=lambda taught: steps.append(self._evaluate(taught).accuracy),
             on_epoch=lambda done, total: self.progress(done, total, "transfer"),
         )  # fmt: skip
         return teachers.teach(course)
 
-    def _evaluate(self, module: nn.Module) -> Predictions:
+    def _opened(self, model: Model) -> Opened:
+        loaded = self._open(model)
+        changed = differences(self.traits[model], loaded.traits(self.spec.eval_size))
+        if changed:
+            raise DataError(
+                f"{model.name} changed while it was in use: {'; '.join(changed)}",
+                "Run the command again; a function of your own must give the same model each time.",
+            )
+        return loaded.module, loaded.config("train")
+
+    def _before(self, module: nn.Module) -> list[Predictions]:
+        """About the evaluation images, and the guard's: of a copy, as passes may leave traces."""
+        images = [self.data.eval, *([self.data.guard] if self.spec.guarded else [])]
+        copy = deepcopy(module)
+        return [self._evaluate(copy, each) for each in images]
+
+    def _evaluate(self, module: nn.Module, images: ImageSet | None = None) -> Predictions:
+        """Before and after alike, so that a difference is one of weights. Nothing is cached."""
         config = self.loaded.config(self.spec.eval_size)
-        return evaluate(module, config, self.data.eval, self.device, amp=self.spec.eval_amp)
+        images = self.data.eval if images is None else images
+        return evaluate(module, config, images, self.device, amp=self.spec.eval_amp)
 
     def _statistics_alone(
         self, module: nn.Module, start: Mapping[str, torch.Tensor], before: Predictions
@@ -193,14 +230,15 @@ class _Transfer:
         load(module, end)
         return found
 
-    def _guarded(self, module: nn.Module, start: Mapping[str, torch.Tensor]) -> guard.Choice:
+    def _guarded(
+        self, module: nn.Module, start: Mapping[str, torch.Tensor], student: Predictions
+    ) -> guard.Choice:
         assert self.data.guard is not None
         prepare = preprocess(self.loaded.config("train"), self.device)
         if judged_without_labels(self.spec):
-            *others, student = self._predictions(self.run.models, self.data.guard)
+            others = self._predictions(self.teachers, self.data.guard)
             judge = guard.Judge.without_labels(student, others)
         else:
-            (student,) = self._predictions([self.student], self.data.guard)
             judge = guard.Judge(self.data.guard, student.right)
         config = self.loaded.config(self.spec.eval_size)
         return guard.choose(
@@ -256,11 +294,6 @@ def _require_judge(spec: TransferSpec, data: Data) -> None:
     assert data.guard is not None
     if not data.guard.labelled and not judged_without_labels(spec):
         raise KtError(f"the guard of {spec.method} needs labels, and its images have none")
-
-
-def _opened(load: Any, model: Model) -> Opened:
-    loaded: zoo.Loaded = load(model)
-    return loaded.module, loaded.config("train")
 
 
 def _raised(said: Predictions | Exception) -> Predictions:

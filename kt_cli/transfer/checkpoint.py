@@ -25,10 +25,12 @@ class Checkpoint:
 
     Attributes:
         path: of the file. seconds: between two of them within an epoch.
+        identity: of what is trained on what; a state of another one is not gone on from.
     """
 
     path: Path
     seconds: float = EVERY_SECONDS
+    identity: str = ""
     _last: float = field(default_factory=time.monotonic, repr=False)
 
     def due(self, epoch_ended: bool = False) -> bool:
@@ -43,7 +45,8 @@ class Checkpoint:
             WriteError: it could not be written; the earlier one is left as it was.
         """
         with atomic_file(self.path) as temporary:
-            save_tensors(temporary, tensors, {"kt": json.dumps(dict(about))})
+            said = {"kt": json.dumps(dict(about)), "identity": self.identity}
+            save_tensors(temporary, tensors, said)
         self._last = time.monotonic()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -53,14 +56,17 @@ class Checkpoint:
         try:
             with safe_open(self.path, "pt") as file:
                 about = json.loads(file.metadata()["kt"])
+                if file.metadata()["identity"] != self.identity:
+                    return None
                 return {name: file.get_tensor(name).clone() for name in file.keys()}, about  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
 
 
-def of_run(folder: Path, run_id: str, part: str = "0") -> Checkpoint:
+def of_run(folder: Path, run_id: str, identity: str, part: str = "0") -> Checkpoint:
     """Where a run that saves its results in `folder` keeps the state of one of its trainings."""
-    return Checkpoint(folder / ".checkpoints" / f"{run_id}-{part}.safetensors", EVERY_SECONDS)
+    path = folder / ".checkpoints" / f"{run_id}-{part}.safetensors"
+    return Checkpoint(path, EVERY_SECONDS, identity)
 
 
 def remove_all(folder: Path, run_id: str) -> None:

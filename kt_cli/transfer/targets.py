@@ -27,7 +27,7 @@ from kt_cli.transfer.train import precision
 from kt_cli.zoo.features import FeatureTap
 
 BATCH = 64
-FORMAT = 1  # of kept answers; raise it when how they are computed changes
+FORMAT = 2  # of kept answers; raise it when how they are computed changes
 # A module and its preprocessing at training size.
 Opened = tuple[nn.Module, Mapping[str, Any]]
 
@@ -57,7 +57,8 @@ class Asking:
         """Identity of a model's answers about the views of an epoch."""
         temperature = self.temperature if self.topk else None
         how = [self.amp, self.topk, temperature, self.features]
-        return digest([FORMAT, model, self.views.epoch_key(epoch), *how])
+        views = self.views
+        return digest([FORMAT, model, views.epoch_key(epoch), views.device.type, *how])
 
     def answers(self, logits: Tensor, labels: Tensor, features: Tensor | None) -> Answers:
         logits = full(logits)
@@ -72,7 +73,8 @@ class Source:
 
     Args:
         load: gives a module that is nobody else's: its parameters are frozen.
-        key: identity of the model; "" where what it says is of use to nobody else.
+        key: identity of the model, its preprocessing and its outputs; "" where what it says is of
+            use to nobody else.
         keeping: where answers are kept; None for nowhere.
     """
 

@@ -25,7 +25,8 @@ from kt_cli.transfer.train import OnEpoch
 class Asked:
     """A model that is asked about views.
 
-    key: its identity. load: opens it. width: of its pooled features, where they are distilled.
+    key: as in `targets.Source`. load: opens it.
+    width: of its pooled features, where they are distilled.
     """
 
     key: str

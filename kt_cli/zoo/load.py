@@ -5,7 +5,6 @@ Weights are read with `weights_only` throughout: no file is ever unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,15 +18,16 @@ from torch import Tensor, nn
 
 from kt_cli.errors import DataError, KtError, UsageError, WeightsUnavailable
 from kt_cli.spec import Model
-from kt_cli.zoo import names, own, scheme, target
-from kt_cli.zoo.classes import ABSENT, Outputs, Select, matched, outputs_of
+from kt_cli.zoo import identity, names, own, scheme, target
+from kt_cli.zoo.classes import ABSENT, Columns, Outputs, Select, matched, outputs_of
+from kt_cli.zoo.identity import fingerprint, fingerprint_of_function
 from kt_cli.zoo.openers import OPENERS
 from kt_cli.zoo.published import HOW_TO_GET_WEIGHTS, missing_weights, require_weights
 from kt_cli.zoo.save import TEST_ONLY, save
 
 __all__ = [
-    "Loaded", "build", "for_fine_tuning", "load", "missing_weights", "require_weights", "save",
-    "whole",
+    "Loaded", "build", "fingerprint", "for_fine_tuning", "load", "missing_weights",
+    "require_weights", "save", "whole",
 ]  # fmt: skip
 
 LOGGERS = ("timm", "huggingface_hub")
@@ -45,9 +45,11 @@ class Loaded:
         num_classes: C of its logits (n, C).
         outputs: all that it has, selected or not, with their names where they are known; what the
             data calls them, where names did not tell.
-        weights: hash of the state dict's content.
+        weights: hash of the state dict's content, and of what a function of one's own adds.
+        source: see `kt_cli.zoo.identity`.
         matching: how outputs were matched to classes, as `kt_cli.zoo.classes.Matching.how`; ""
             where no classes were named.
+        columns: those of its outputs that are selected; None for all as they are.
     """
 
     module: nn.Module
@@ -55,11 +57,21 @@ class Loaded:
     num_classes: int
     outputs: Outputs
     weights: str
+    source: str = ""
     matching: str = ""
+    columns: Columns | None = None
 
     def config(self, eval_size: str) -> dict[str, Any]:
         """The preprocessing at "test" size (as timm's validate.py) or at "train" size."""
         return data_config(whole(self.module), eval_size)
+
+    def traits(self, eval_size: str) -> identity.Traits:
+        """What it is, as far as that decides what it says; see `kt_cli.zoo.identity`."""
+        return {
+            "weights": self.weights,
+            "preprocessing": identity.preprocessing(self.config(eval_size), self.config("train")),
+            "outputs": identity.outputs(self.columns),
+        }
 
 
 class Selected(nn.Module):
@@ -109,34 +121,29 @@ def load(
     if known is not None and classes is not None:
         matched(model, known, classes, select)  # before its weights are read
     own.require_unchanged(model)
+    source = identity.source(model)
     with _quiet(), _explained(model):
         module = OPENERS[scheme(model.ref)](model, len(classes) if classes else None).eval()
         config = data_config(module, eval_size)
         count = _count_classes(module, config, model.name)
-    outputs, weights = Outputs.of(count, _label_names(model, module)), fingerprint(module)
+    now = identity.source(model)
+    if source not in ("", now):
+        raise DataError(f"{model.name} changed while it was in use", "Run the command again.")
+    outputs = Outputs.of(count, _label_names(model, module))
+    weights = (fingerprint_of_function if scheme(model.ref) == "py" else fingerprint)(module)
     if classes is None:
-        return Loaded(module, config, count, outputs, weights)
+        return Loaded(module, config, count, outputs, weights, now)
     found = matched(model, outputs, classes, select)
     if found.columns is not None:
         module = Selected(module, found.columns).eval()
     outputs = found.named(outputs, classes)
-    return Loaded(module, config, len(classes), outputs, weights, found.how)
+    return Loaded(module, config, len(classes), outputs, weights, now, found.how, found.columns)
 
 
 def _label_names(model: Model, module: nn.Module) -> Any:
     if scheme(model.ref) == "local-dir":
         return own.label_names(Path(target(model.ref)))
     return getattr(module, "pretrained_cfg", {}).get("label_names")
-
-
-def fingerprint(module: nn.Module) -> str:
-    """Hash of names, shapes, types and values of a module's state, 16 hexadecimal digits."""
-    state = hashlib.blake2b()
-    for name, value in sorted(module.state_dict().items()):
-        state.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-        # Bytes of any type, of bfloat16 too, which numpy does not know.
-        state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return state.hexdigest()[:16]
 
 
 def data_config(module: nn.Module, eval_size: str = "test") -> dict[str, Any]:

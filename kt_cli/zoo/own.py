@@ -168,7 +168,10 @@ def require_unchanged(model: Model) -> None:
     else:
         return
     if found != model.key:
-        raise DataError(f"{model.name} changed while it was in use", "Run the command again.")
+        raise DataError(
+            f"{model.name} changed while it was in use: its weights or {CONFIG} are others",
+            "Run the command again.",
+        )
 
 
 def card_extra(model: Model) -> dict[str, Any] | None:

@@ -191,7 +191,7 @@ def test_a_full_cache_is_named(
 ) -> None:
     disk = small_disk("4k", "cache")
     monkeypatch.setenv("KT_CACHE", str(disk))
-    code, _, err = kt("transfer", zoo.vit, zoo.resnet, *QUICK, "-o", "s")
+    code, _, err = kt("transfer", zoo.vit, zoo.resnet, *QUICK, "--limit", "800", "-o", "s")
     assert code == 1 and "No space left" in err and str(disk) in err
     assert not content() and not list(disk.rglob("*.tmp"))
 

@@ -135,9 +135,16 @@ def test_it_is_due_after_its_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert always.due() and always.due(epoch_ended=True)
 
 
+def test_a_state_of_another_training_is_none(tmp_path: Path) -> None:
+    for identity in ("", "one"):
+        checkpoints.of_run(tmp_path, "abc", identity).save(TENSORS, ABOUT)
+        assert checkpoints.of_run(tmp_path, "abc", "another").load() is None
+        assert checkpoints.of_run(tmp_path, "abc", identity).load() is not None
+
+
 def test_those_of_a_run_are_removed_alone(tmp_path: Path) -> None:
     for run, part in itertools.product(("abc", "def"), ("0", "1")):
-        checkpoints.of_run(tmp_path, run, part).save(TENSORS, ABOUT)
+        checkpoints.of_run(tmp_path, run, "", part).save(TENSORS, ABOUT)
     home = tmp_path / ".checkpoints"
     assert len(list(home.iterdir())) == 4
     (home / ".abc-0.safetensors.0123456789ab.tmp").write_bytes(b"of a process that was killed")

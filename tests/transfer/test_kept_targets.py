@@ -178,5 +178,8 @@ def test_kept_answers_are_told_apart_by_all_that_changes_them() -> None:
         Asking(views, features=True).key("a", 0),
     ]  # fmt: skip
     assert len(set(keys)) == len(keys)
+    views.device = torch.device("cuda")
+    assert plain.key("a", 0) not in keys
+    views.device = torch.device("cpu")
     # Whole logits serve all temperatures.
     assert Asking(views, temperature=2.0).key("a", 0) == plain.key("a", 0)

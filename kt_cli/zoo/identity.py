@@ -1,0 +1,144 @@
+"""What a model was when it said something: so that what is kept is used only while it still is.
+
+Traits say it as text: `weights`, a hash of the state as loaded; `preprocessing`, the resolved
+configuration and the version of timm, which makes the transform of it; `outputs`, which of the
+model's outputs the classes of the data are. They need the model in memory. Its `source` does not:
+while that is the same, so are the traits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kt_cli.spec import Model, digest
+from kt_cli.zoo import own, published, scheme, target
+
+Traits = dict[str, str]
+TRAITS = ("weights", "preprocessing", "outputs")
+HUB = ("timm", "hf-hub")
+LIBRARIES = ("torch", "timm")
+
+
+def timm_version() -> str:
+    return version("timm")
+
+
+def source(model: Model) -> str:
+    """Hash of all that decides what would be loaded, without loading it; "" where that is unknown.
+
+    It is unknown of a function of the user's own, which may read any file, and of published
+    weights that are not in the cache of the hub.
+    """
+    kind = scheme(model.ref)
+    known: list[Any] = [model.key, timm_version()]
+    if kind in ("py", "predictions"):
+        return ""
+    if kind in HUB:
+        file = published.cached(model.ref)
+        if file is None:
+            return ""
+        # The hub names files by their content; that it is still this content, the time tells.
+        status = file.stat()
+        known += [file.resolve().name, status.st_size, status.st_mtime_ns]
+        if kind == "hf-hub":
+            known.append(own.content(file.parent / own.CONFIG).hex())
+    architecture = {
+        "timm": model.ref,
+        "checkpoint": model.ref.partition("@")[0],
+        "random": target(model.ref).partition("#")[0],
+    }.get(kind)
+    if architecture:
+        known.append(repr(published.config(architecture)))
+    return digest(known)[:24]
+
+
+def preprocessing(evaluation: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+    """Data configurations at both sizes as JSON; `train_…` where that of training differs."""
+    tested, trained = (json.loads(json.dumps(c, default=str)) for c in (evaluation, training))
+    differing = {f"train_{k}": v for k, v in trained.items() if v != tested.get(k)}
+    return json.dumps({**tested, **differing, "timm": timm_version()}, sort_keys=True)
+
+
+def outputs(columns: Sequence[int] | None) -> str:
+    """Hash of the chosen outputs in the order of the classes; "" for all as they are."""
+    return "" if columns is None else digest(list(columns))[:16]
+
+
+def differences(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What changed between two traits, a phrase each; what is not known of both is no change."""
+    found = []
+    for name in (name for name in TRAITS if name in was and name in now):
+        if name != "preprocessing":
+            if was[name] != now[name]:
+                said = (traits[name] or "as they come" for traits in (was, now))
+                found.append(f"{name} were {', are '.join(said)}")
+            continue
+        before, after = (json.loads(traits[name]) for traits in (was, now))
+        found += [
+            f"{key} {before.get(key)} → {after.get(key)}"
+            for key in sorted({*before, *after})
+            if before.get(key) != after.get(key)
+        ]
+    return found
+
+
+# --- the weights as loaded ----------------------------------------------------------------------
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Hash of names, shapes, types and values of a module's state, 16 hexadecimal digits."""
+    return _hashed(module.state_dict().items())
+
+
+def fingerprint_of_function(module: nn.Module) -> str:
+    """As `fingerprint`, with all that a module of the user's own may keep beside its state.
+
+    That is buffers that are not saved, attributes that are plain values, and the files that its
+    classes are written in; not the functions that these call.
+    """
+    buffers = {**module.state_dict(), **dict(module.named_buffers())}
+    parts = {name: [type(part).__qualname__, _plain(part)] for name, part in module.named_modules()}
+    files = sorted({path for part in module.modules() if (path := _file(type(part)))})
+    code = [own.content(Path(path)).hex() for path in files]
+    return digest([_hashed(buffers.items()), parts, code])[:16]
+
+
+def _hashed(tensors: Iterable[tuple[str, Any]]) -> str:
+    state = hashlib.blake2b()
+    for name, value in sorted(tensors):
+        state.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        # Bytes of any type, of bfloat16 too, which numpy does not know.
+        state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return state.hexdigest()[:16]
+
+
+def _plain(part: nn.Module) -> dict[str, Any]:
+    return {
+        name: value for name, value in vars(part).items() if name[0] != "_" and _is_plain(value)
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _file(kind: type) -> str | None:
+    if kind.__module__.partition(".")[0] in LIBRARIES:
+        return None
+    try:
+        return inspect.getsourcefile(kind)
+    except (TypeError, OSError):  # made at run time
+        return None
