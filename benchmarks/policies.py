@@ -1,35 +1,42 @@
-"""What hurts a student and what helps, from the rows of three sweeps.
+"""What hurts a student and what helps, from the rows of four sweeps.
 
-    python -m benchmarks.policies results/policies results/statistics results/guard
+    python -m benchmarks.policies results/{policies,statistics,controls,guard}
 
-Prints the tables of docs/policies.md. A pair's Δ is the mean over its seeds; intervals are 95%
-bootstrap intervals of the mean over pairs.
+Prints the tables of docs/policies.md. Seeds are averaged to one value for each pair first; means
+and their 95% intervals are those of `kt report`, which leave out one model after the other.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from kt_cli import store
 from kt_cli.complementarity.significance import SIGNIFICANT, mcnemar
+from kt_cli.report.intervals import mean_interval
 from kt_cli.report.methods import method_rank
+from kt_cli.report.table import Interval
 
-RESAMPLES = 10_000
 PAIR = ["teacher", "student"]
 COLUMNS = [
     *PAIR, "method", "seed", "bn", "n", "status", "delta", "gain", "loss", "guard_alpha",
-    "delta_unguarded", "gain_unguarded", "loss_unguarded", "delta_statistics",
+    "delta_unguarded", "gain_unguarded", "loss_unguarded", "delta_statistics", "student_acc",
 ]  # fmt: skip
+HEAD = ("Δ", "success %", "gain", "loss", "sig. gain %", "sig. loss %")
+SHARES = ("success", "won", "lost", "gain", "loss")  # in percent of runs, or of images
+POLICIES = ("train", "eval", "recompute")
 
 
 def outcomes(folder: Path) -> pd.DataFrame:
     """One row for each run; of a guarded one another for what it would have been without."""
     rows = store.read([folder], "transfer", COLUMNS)
+    failed = rows[rows["status"] != store.OK]
+    if len(failed):
+        print(f"{len(failed)} transfers failed and take no part.")
     rows = rows[rows["status"] == store.OK]
     rows["guarded"] = rows["method"].str.endswith("+guard")
     rows["method"] = rows["method"].str.removesuffix("+guard")
@@ -37,81 +44,102 @@ def outcomes(folder: Path) -> pd.DataFrame:
     without = rows[rows["guarded"]].drop(columns=list(plain.values())).rename(columns=plain)
     found = pd.concat([without.assign(guarded=False), rows.drop(columns=list(plain))])
     counts = [(found[k] * found["n"] / 100).round().astype(int) for k in ("gain", "loss")]
-    found["significant"] = mcnemar(*(c.to_numpy() for c in counts)) < SIGNIFICANT
+    significant = mcnemar(*(c.to_numpy() for c in counts)) < SIGNIFICANT
+    for name, which in (("success", True), ("won", significant), ("lost", significant)):
+        sign = -1 if name == "lost" else 1
+        found[name] = 100.0 * ((sign * found["delta"] > 0) & which)
     return found
 
 
+def over_pairs(rows: pd.DataFrame, column: str) -> Interval:
+    """The mean of a column over pairs, each the mean of its seeds."""
+    means = rows.groupby(PAIR, as_index=False)[column].mean()
+    return mean_interval(means, column, percent=column in SHARES)
+
+
+def shown(found: Interval, pattern: str) -> str:
+    """`+0.26 [−0.07, +0.63]`; without an interval where there is none."""
+    ends = "" if math.isnan(found.low) else f" [{found.low:{pattern}}, {found.high:{pattern}}]"
+    return f"{found.value:{pattern}}{ends}".replace("-", "−")
+
+
 def summary(rows: pd.DataFrame) -> list[str]:
-    """success, Δ with its interval, significant gains and losses, gain, loss, share below zero."""
-    delta = rows.groupby(PAIR)["delta"].mean().to_numpy()
-    low, high = interval(delta)
-    won = rows["significant"] & (rows["delta"] > 0)
-    lost = rows["significant"] & (rows["delta"] < 0)
-    shares = [(rows["delta"] > 0), won, lost, (rows["delta"] < 0)]
-    success, wins, losses, below = (f"{100 * share.mean():.0f}" for share in shares)
-    return [
-        success, f"{delta.mean():+.2f} [{low:+.2f}, {high:+.2f}]", wins, losses,
-        f"{rows['gain'].mean():.2f}", f"{rows['loss'].mean():.2f}", below,
-    ]  # fmt: skip
+    """The columns of HEAD."""
+    signed = [shown(over_pairs(rows, "delta"), "+.2f")]
+    shares = [shown(over_pairs(rows, name), ".0f") for name in ("success", "won", "lost")]
+    moved = [shown(over_pairs(rows, name), ".2f") for name in ("gain", "loss")]
+    return [*signed, shares[0], *moved, *shares[1:]]
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """95% bootstrap interval of the mean."""
-    draws = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = [list(head), *map(list, rows)]
-    lines.insert(1, ["---"] + ["--:"] * (len(lines[0]) - 1))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-HEAD = (
-    "success %",
-    "mean Δ [95% interval]",
-    "sig. gain %",
-    "sig. loss %",
-    "gain",
-    "loss",
-    "Δ < 0 %",
-)
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
+    print("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    for name in ("policies", "statistics", "guard"):
+    for name in ("policies", "statistics", "controls", "guard"):
         parser.add_argument(name, type=Path, help=f"results of sweeps/{name}.toml")
     chosen = parser.parse_args()
     rows = section("All methods, running statistics updated as in the paper", chosen.policies)
-    print(markdown(["method", "guard", *HEAD], (
+    markdown(["method", "guard", *HEAD], (
         [f"`{method}`", guard, *summary(some)] for method, guard, some in cells(rows)
-    )))  # fmt: skip
-    rows = section("Students with batch normalisation, by policy", chosen.statistics)
-    print(markdown(["method", "--bn", *HEAD, "Δ of statistics alone"], (
-        [f"`{method}`", bn, *summary(some), f"{some['delta_statistics'].mean():+.2f}"]
-        for method, _, both in cells(rows)
-        for bn in ("train", "eval", "recompute")
-        if len(some := both[both["bn"] == bn])
-    )))  # fmt: skip
+    ))  # fmt: skip
+    statistics(chosen.statistics, chosen.controls)
     rows = section("Much to gain and to lose", chosen.guard)
-    print(markdown(["method", "guard", *HEAD, "mean α"], (
+    markdown(["method", "guard", *HEAD, "mean α"], (
         [f"`{method}`", guard, *summary(some), f"{some['guard_alpha'].mean():.2f}"]
         for method, guard, some in cells(rows)
-    )))  # fmt: skip
+    ))  # fmt: skip
+
+
+def statistics(folder: Path, controls: Path) -> None:
+    """Each policy for running statistics, and what one changes against another on the same pair."""
+    rows = section("Running statistics, by policy", folder)
+    trained = store.read([folder], "pretrain", ["model", "curve_acc", "accuracy"])
+    taught = trained[trained["model"].isin(rows["student"].unique())]
+    print(f"Students: at least {taught['curve_acc'].str[-1].min():.2f}% on their training images, "
+          f"{taught['accuracy'].min():.2f} to {taught['accuracy'].max():.2f}% on the others; "
+          f"teachers from {trained['accuracy'].min():.2f}%.\n")  # fmt: skip
+    markdown(["method", "--bn", *HEAD, "Δ of statistics alone"], (
+        [f"`{method}`", bn, *summary(some), shown(over_pairs(some, "delta_statistics"), "+.2f")]
+        for method, _, both in cells(rows)
+        for bn in POLICIES
+        if len(some := both[both["bn"] == bn])
+    ))  # fmt: skip
+    print("\nDifferences in Δ on the same pair and seed:\n")
+    markdown(["method", "eval − train", "recompute − train", "Δ − Δ of `self`, train"],
+             differences(rows))  # fmt: skip
+    rows = section("Without batch normalisation", controls)
+    markdown(
+        ["method", *HEAD], ([f"`{method}`", *summary(some)] for method, _, some in cells(rows))
+    )
+
+
+def differences(rows: pd.DataFrame) -> Iterator[list[str]]:
+    key = [*PAIR, "seed"]
+    wide = rows.pivot_table(index=key, columns=["method", "bn"], values="delta")
+    for method in sorted(rows["method"].unique(), key=method_rank):
+        against = [wide[method][bn] - wide[method]["train"] for bn in POLICIES[1:]]
+        against.append(wide[method]["train"] - wide["self"]["train"])
+        yield [f"`{method}`", *(
+            shown(over_pairs(one.rename("delta").reset_index(), "delta"), "+.2f")
+            for one in against
+        )]  # fmt: skip
 
 
 def section(title: str, folder: Path) -> pd.DataFrame:
     """Head a table of a sweep, and give its rows."""
+    print(f"\n### {title}\n")
     rows = outcomes(folder)
     runs = len(rows) - int(rows["guarded"].sum())
     pairs, seeds = rows.groupby(PAIR).ngroups, rows["seed"].nunique()
-    print(f"\n### {title}\n\n{runs:,} transfers of {pairs} pairs, {seeds} seeds.\n")
+    print(f"{runs:,} transfers of {pairs} pairs of {rows['student'].nunique()} students and "
+          f"{rows['teacher'].nunique()} teachers, {seeds} seeds.\n")  # fmt: skip
     return rows
 
 
-def cells(rows: pd.DataFrame) -> Iterable[tuple[str, str, pd.DataFrame]]:
+def cells(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """The rows of each method, without the guard and with it."""
     for method in sorted(rows["method"].unique(), key=method_rank):
         for guarded, word in ((False, "no"), (True, "yes")):
