@@ -5,7 +5,7 @@ JOBS ?= 2
 OUT ?= results/gpu
 MINUTES ?= 8
 
-.PHONY: setup demo test test-slurm gpu bench bench-all lint format clean
+.PHONY: docs setup demo test test-slurm gpu bench bench-all lint format clean
 
 setup:  ## make .venv and install kt with what its tests need; nothing where BIN names another Python
 ifneq ($(origin BIN),command line)

@@ -39,7 +39,7 @@ from kt_cli.data.loading import batches
 from kt_cli.data.sources import open_data
 from kt_cli.data.views import DRAWS, Views, find_augment, preprocess
 from kt_cli.device import pick_device
-from kt_cli.spec import DataSpec, TransferSpec
+from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.transfer.distil import distil, order_of
 from kt_cli.transfer.keeping import Keeping, Memory
 from kt_cli.zoo.load import build

@@ -25,7 +25,7 @@ from benchmarks.photos import photos
 from kt_cli.data.contents import GRAIN
 from kt_cli.data.folders import class_folders
 from kt_cli.data.sources import open_data
-from kt_cli.spec import DataSpec
+from kt_cli.settings import DataSpec
 
 CLASSES = 50
 DIFFERENT = 500

@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 
 from kt_cli.data.sources import open_data
 from kt_cli.progress import Progress
-from kt_cli.spec import DataSpec, Model, Run, TransferSpec
+from kt_cli.settings import DataSpec, TransferSpec
+from kt_cli.spec import Model, Run
 from kt_cli.sweep import chunk
 from kt_cli.sweep.columns import Row
 from kt_cli.sweep.manifest import write_manifest

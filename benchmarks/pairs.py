@@ -27,7 +27,8 @@ from kt_cli.complementarity.classes import ClassEmbedding
 from kt_cli.complementarity.pairs import BLOCK, Outputs, flip_blocks, pair_blocks
 from kt_cli.device import Meter
 from kt_cli.schema import TOP_PERCENTS
-from kt_cli.spec import Model, PairsSpec, Run
+from kt_cli.settings import PairsSpec
+from kt_cli.spec import Model, Run
 from kt_cli.sweep.measure import write_pairs
 
 IMAGES, CLASSES, WIDTH = 50_000, 1_000, 2_048

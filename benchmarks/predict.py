@@ -32,7 +32,8 @@ from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
 from kt_cli.data.sources import open_data
 from kt_cli.device import pick_device
-from kt_cli.spec import DataSpec, EvalSpec, Model
+from kt_cli.settings import DataSpec, EvalSpec
+from kt_cli.spec import Model
 from kt_cli.zoo import load as zoo
 from kt_cli.zoo.load import data_config
 from kt_cli.zoo.names import resolve

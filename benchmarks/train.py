@@ -30,7 +30,7 @@ from benchmarks.photos import photo
 from kt_cli.data.images import ImageSet
 from kt_cli.data.views import Views, canonical, preprocess
 from kt_cli.device import pick_device, place
-from kt_cli.spec import TransferSpec
+from kt_cli.settings import TransferSpec
 from kt_cli.transfer.distil import distil, order_of
 from kt_cli.transfer.keeping import Keeping, Memory
 from kt_cli.transfer.targets import Asking, Opened, Source, Targets

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 import traceback
+import warnings
 from collections.abc import Iterable
 
 
@@ -89,3 +90,12 @@ def without_frames(error: Exception) -> Exception:
 def first_line(error: BaseException) -> str:
     """What a library's error says, on one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class KtWarning(UserWarning):
+    """What a user should know of a call that goes on all the same."""
+
+
+def warn(text: str) -> None:
+    """Warn whoever called kt; the commands show it as a note."""
+    warnings.warn(text, KtWarning, stacklevel=3)

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from kt_cli.errors import WriteError
@@ -131,3 +132,19 @@ def cache_folder(kind: str) -> Path:
     """Where `kind` of recomputable files is kept: below KT_CACHE, by default ~/.cache/kt."""
     root = os.environ.get("KT_CACHE")
     return (Path(root) if root else Path.home() / ".cache" / "kt") / kind
+
+
+def require_writable(target: Path) -> None:
+    """Refuse a place where nothing can be saved once the work is done.
+
+    Args:
+        target: an absolute path; what of it does not exist will be made.
+
+    Raises:
+        WriteError: nothing can be written there.
+    """
+    there = next(folder for folder in target.parents if folder.exists())
+    try:
+        TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise write_error(target, error) from error

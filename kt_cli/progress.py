@@ -1,8 +1,11 @@
-"""How the library says how far it is. Only `kt_cli.cli` draws."""
+"""How the library says how far it is and what happens. Only `kt_cli.cli` draws."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 
 class Progress(Protocol):
@@ -12,3 +15,26 @@ class Progress(Protocol):
 
 def silent(done: int, total: int, what: str) -> None:
     """Say nothing."""
+
+
+def _nobody(*told: Any) -> None:
+    """Hear nothing."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who hears of a sweep.
+
+    Attributes:
+        progress: how far work is.
+        note: one line about what happens, which is no result.
+        plan: the session and its stages, before anything is done.
+        jobs: a `View` of a cluster's jobs, at each look; None when there is nothing more to see.
+        skipped: a part of the results that cannot be read, and why.
+    """
+
+    progress: Progress = silent
+    note: Callable[[str], None] = _nobody
+    plan: Callable[[Any, Any], None] = _nobody
+    jobs: Callable[[Any], None] = _nobody
+    skipped: Callable[[Path, str], None] = _nobody

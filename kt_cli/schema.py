@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from kt_cli.settings import PretrainSpec, TransferSpec
+from kt_cli.settings.declared import declared
+
 TOP_PERCENTS = (2, 5, 20, 50)
 
 
@@ -16,6 +19,17 @@ class Column(NamedTuple):
 
 
 S, N, F, B = "string", "int64", "double", "bool"
+TYPES = {str: S, int: N, float: F, bool: B}
+
+
+def settings_of(kind: type) -> dict[str, Column]:
+    """The columns of settings, from their declarations."""
+    return {
+        name: Column(TYPES[one.types[0]], one.said.column or one.said.help.rstrip("."))
+        for name, one in declared(kind).items()
+        if one.said.column is not None
+    }
+
 
 DATA: dict[str, Column] = {
     "data": Column(S, "data source as named by the user"),
@@ -57,30 +71,13 @@ TABLES: dict[str, dict[str, Column]] = {
     "pretrain": {
         "run_id": Column(S, "identity of the run"),
         "model": Column(S, "name of the trained model"),
-        "arch": Column(S, "timm architecture or model reference it started from"),
-        "pretrained": Column(B, "whether it started from trained weights"),
+        **settings_of(PretrainSpec),
         "data": Column(S, "data source as named by the user"),
         "train_data": Column(S, "fingerprint of the training images"),
         "n_train": Column(N, "training images"),
         "fraction": Column(F, "share of the training images used"),
         "guard_share": Column(F, "share of the training images set aside"),
         "num_classes": Column(N, "classes C"),
-        "epochs": Column(N, "epochs"),
-        "lr": Column(F, "peak learning rate"),
-        "batch_size": Column(N, "samples per update"),
-        "micro_batch": Column(N, "samples per forward pass"),
-        "weight_decay": Column(F, "weight decay"),
-        "optimizer": Column(S, "`adamw` or `sgd`"),
-        "schedule": Column(S, "learning rate after warm-up: cosine, linear, step or constant"),
-        "warmup": Column(F, "share of the updates that warm up"),
-        "freeze_epochs": Column(N, "epochs at the start that trained the classifier alone"),
-        "label_smoothing": Column(F, "label smoothing"),
-        "augment": Column(S, "augmentation"),
-        "crop": Column(F, "centre crop, share of the shorter side"),
-        "side": Column(N, "side length of canonical crops in pixels"),
-        "img_size": Column(N, "input side length in pixels; null for the architecture's own"),
-        "amp": Column(S, "mixed precision of the training; empty for full precision"),
-        "seed": Column(N, "seed"),
         "final_loss": Column(F, "mean training loss of the last epoch"),
         "curve_loss": Column("list<double>", "mean training loss of each epoch"),
         "curve_acc": Column(
@@ -191,10 +188,10 @@ TABLES: dict[str, dict[str, Column]] = {
             S, "how the teacher's outputs were matched to the classes, as `class_matching`"
         ),
         "student_matching": Column(S, "how the student's were"),
-        "method": Column(S, "transfer method, with `+guard` where the guard decided"),
-        "seed": Column(N, "seed of the views and of the order"),
-        "teachers": Column(S, "`single`, or how several teach: `sequential`, `parallel`, `soup`"),
-        "order": Column(S, "of sequential teachers, by accuracy: `asc`, `desc`; or as `given`"),
+        **settings_of(TransferSpec),
+        "micro_batch_asked": Column(
+            N, "samples per forward pass as asked for; more where memory was exhausted"
+        ),
         **DATA,
         "train_data": Column(S, "fingerprint of the transfer images"),
         "n_train": Column(N, "transfer images"),
@@ -205,30 +202,6 @@ TABLES: dict[str, dict[str, Column]] = {
             S,
             "hash of all settings but method and seed, as they were in the end; equal ones compare",
         ),
-        "epochs": Column(N, "epochs"),
-        "lr": Column(F, "learning rate at batch 256"),
-        "batch_size": Column(N, "samples per update"),
-        "micro_batch": Column(N, "samples per forward pass, as it was in the end"),
-        "micro_batch_asked": Column(
-            N, "samples per forward pass as asked for; more where memory was exhausted"
-        ),
-        "momentum": Column(F, "momentum of SGD"),
-        "weight_decay": Column(F, "weight decay"),
-        "temperature": Column(F, "temperature T"),
-        "kd_lambda": Column(F, "weight λ of distillation in xekl"),
-        "kd_topk": Column(N, "classes that are distilled; 0 for all"),
-        "distil_on": Column(S, "samples that are distilled: `all`, `positive`, `not-negative`"),
-        "label_smoothing": Column(F, "of the cross-entropy"),
-        "mcl_tau": Column(F, "τ of the slow weights"),
-        "mcl_every": Column(N, "updates N between two steps of the slow weights"),
-        "bn": Column(S, "running statistics: `train`, `eval` or `recompute`"),
-        "augment": Column(S, "augmentation of the views"),
-        "crop": Column(F, "canonical centre crop, share of the shorter side"),
-        "side": Column(N, "side length of canonical crops in pixels"),
-        "amp": Column(S, "mixed precision of training; empty for full precision"),
-        "target_topk": Column(N, "classes that targets are kept of; 0 for all"),
-        "reference_compat": Column(B, "whether it does as the authors' code"),
-        "keep_targets": Column(S, "where targets were kept: `memory`, `disk` or `online`"),
         "teacher_acc": Column(F, "teacher's top-1 in percent; of several: any of them is right"),
         "student_acc": Column(F, "student's top-1 before transfer, percent"),
         "after_acc": Column(F, "student's top-1 after transfer, percent"),

@@ -293,7 +293,7 @@ def test_the_documented_entry_is_the_entry_and_reads_back(repository: Path, tmp_
 
     from kt_cli.complementarity.predict import How, predict
     from kt_cli.data.sources import open_data
-    from kt_cli.spec import DataSpec, EvalSpec
+    from kt_cli.settings import DataSpec, EvalSpec
     from kt_cli.zoo import load, names
 
     torch.manual_seed(0)  # no two of its answers tie in half precision

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kt_cli.errors import UsageError
-from kt_cli.spec import TransferSpec
+from kt_cli.settings import TransferSpec
 from kt_cli.transfer import methods, partition
 from kt_cli.transfer.methods import Lesson
 from kt_cli.transfer.partition import Said

@@ -5,16 +5,8 @@ from typing import Any
 
 import pytest
 
-from kt_cli.spec import (
-    DataSpec,
-    EvalSpec,
-    Model,
-    PairsSpec,
-    PretrainSpec,
-    Run,
-    TransferSpec,
-    pair_id,
-)
+from kt_cli.settings import DataSpec, EvalSpec, PairsSpec, PretrainSpec, TransferSpec
+from kt_cli.spec import Model, Run, pair_id
 
 TEACHER = Model("resnet50.a1_in1k", "resnet50.a1_in1k", "resnet50")
 STUDENT = Model("local:0123", "local-dir:/zoo/vit", "vit")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,7 +27,7 @@ from kt_cli.cli import (
     sweep,
     transfer,
 )
-from kt_cli.errors import KtError, first_line
+from kt_cli.errors import KtError, KtWarning, first_line
 
 DEBUG = "KT_DEBUG"
 RESUMING = ("sweep", "pretrain", "transfer", "models prefetch")
@@ -75,13 +78,31 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
 
 
+@contextmanager
+def _shown_warnings() -> Iterator[None]:
+    """Shows what the library warns of as notes."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, KtWarning):
+                screen.warn(str(message))
+            else:
+                usual(message, category, *where, **more)
+
+        warnings.simplefilter("always", KtWarning)
+        warnings.showwarning = show
+        yield
+
+
 def main() -> None:
     # A login that is lost; nohup ignores it.
     lost = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
     signals = [signal.SIGINT, signal.SIGTERM, *lost]
     before = [signal.signal(number, _stop) for number in signals]
     try:
-        app()
+        with _shown_warnings():
+            app()
     except KtError as error:
         screen.show_error(error)
         sys.exit(error.exit_code)

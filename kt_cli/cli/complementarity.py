@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from kt_cli.cli import comparison, options, screen
+from kt_cli.cli.fields import Fields, Given, with_settings
 from kt_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from kt_cli.data.images import ImageSet
-    from kt_cli.spec import DataSpec, Model
+from kt_cli.settings import DataSpec, EvalSpec
 
 GALLERY_SAMPLES = 12
+IMAGES = (
+    "source", "root", "val_split", "limit", "class_map", "labels", "valid_labels", "by_position",
+    "real_labels",
+)  # fmt: skip
 
 
 class Baseline(str, Enum):
@@ -24,6 +26,13 @@ class Baseline(str, Enum):
     random = "random"
 
 
+class Embedding(str, Enum):
+    head = "head"
+    clip = "clip"
+    none = "none"
+
+
+@with_settings
 def complementarity(
     models: Annotated[
         list[str],
@@ -31,20 +40,12 @@ def complementarity(
             metavar="MODEL MODEL [MODEL…]", help="Two or more models, or selections of them."
         ),
     ],
+    images: Annotated[Given, Fields(DataSpec, ("source", "limit", "real_labels"), only=IMAGES)],
+    how: Annotated[Given, Fields(EvalSpec, without=("amp",))],
     arch: Annotated[
         str | None,
         typer.Option(help="timm architecture of MODELs that are checkpoint files or folders."),
     ] = None,
-    data: options.DataOption = None,
-    data_dir: options.DataDir = None,
-    val_split: options.ValSplit = "validation",
-    class_map: options.ClassMap = None,
-    labels: options.Labels = None,
-    valid_labels: options.ValidLabels = None,
-    by_position: options.ByPosition = None,
-    real_labels: options.RealLabels = None,
-    limit: options.Limit = None,
-    eval_size: options.EvalSizeOption = options.EvalSize.test,
     amp: options.Amp = False,
     amp_dtype: options.AmpType = None,
     batch_size: options.EvalBatch = None,
@@ -52,12 +53,17 @@ def complementarity(
         bool, typer.Option("--logits", help="Keep logits too: gives the mean of probabilities.")
     ] = False,
     refresh: Annotated[
-        bool, typer.Option("--refresh", help="Predict again what the cache has.")
+        bool, typer.Option("--refresh", hidden=True, help="Predict again what the cache has.")
     ] = False,
     cached_only: Annotated[
-        bool, typer.Option("--cached-only", help="Predict nothing: take what the cache has.")
+        bool,
+        typer.Option(
+            "--cached-only", hidden=True, help="Predict nothing: take what the cache has."
+        ),
     ] = False,
-    class_embedding: options.ClassEmbedding = "head",
+    class_embedding: Annotated[
+        Embedding, typer.Option(hidden=True, help="What classes are compared by.")
+    ] = Embedding.head,
     baseline: Annotated[
         Baseline, typer.Option(help="random: randomly initialised teachers beside the models.")
     ] = Baseline.none,
@@ -76,91 +82,27 @@ def complementarity(
 
     Each model predicts the evaluation images once; the predictions are kept and reused.
     """
-    if refresh and cached_only:
-        raise UsageError("--refresh and --cached-only exclude each other", "Choose one of them.")
-    from kt_cli.complementarity import embedding, evaluate, predict
+    from kt_cli.api.complementarity import complementarity as measured
     from kt_cli.complementarity import gallery as drawing
-    from kt_cli.complementarity.comparison import compare, to_dict
-    from kt_cli.device import pick_device
-    from kt_cli.spec import EvalSpec
 
-    embedding.require_kind(class_embedding)
     if gallery is not None:
         drawing.require_ending(gallery)
-    resolved = _resolve(models, arch, baseline)
-    if data is None and data_dir is None and _only_predictions(resolved):
-        if limit or gallery:
-            raise UsageError(
-                "--limit and --gallery need images", "Name them: --data, beside the predictions."
-            )
-        images = _predicted_images(resolved)
-    else:
-        spec = options.data_spec(
-            data, data_dir, val_split=val_split, limit=limit, class_map=class_map, labels=labels,
-            valid_labels=valid_labels, by_position=by_position, real_labels=real_labels,
-        )  # fmt: skip
-        images = _images(resolved, spec, cached_only)
-    device = pick_device()
-    how = predict.How(
-        EvalSpec(eval_size.value, options.precision(amp, amp_dtype)),
-        device,
-        logits=logits,
-        mode=predict.REFRESH if refresh else predict.CACHED_ONLY if cached_only else predict.REUSE,
-        batch_size=batch_size or evaluate.BATCH,
-        workers=workers,
-    )
+        if not images:
+            raise UsageError("--gallery needs images", "Name them: --data, beside the predictions.")
+    how["eval_amp"] = options.precision(amp, amp_dtype)
     with screen.progress() as progress:
-        found = compare(resolved, images, how, class_embedding, progress)
+        found = measured(
+            models, arch=arch, baseline=baseline.value, class_embedding=class_embedding.value,
+            batch_size=batch_size, workers=workers, logits=logits, refresh=refresh,
+            cached_only=cached_only, progress=progress, **images, **how,
+        )  # fmt: skip
+    compared, limit = found.comparison, found.limit
     if as_json:
-        told = to_dict(found, top)
-        screen.out.print_json(json.dumps({"data": images.name, "limit": limit, **told}))
+        about = {"data": compared.images.name, "limit": limit}
+        screen.out.print_json(json.dumps({**about, **found.to_dict(top)}))
     else:
-        comparison.show(found, limit, top, samples)
-    for warning in found.warnings:
-        screen.warn(warning)
+        comparison.show(compared, limit, top, samples)
     if gallery is not None:
-        drawing.draw(gallery, found, comparison.of_interest(found), samples or GALLERY_SAMPLES)
+        interesting = comparison.of_interest(compared)
+        drawing.draw(gallery, compared, interesting, samples or GALLERY_SAMPLES)
         screen.note(f"Drew {gallery}")
-
-
-def _resolve(references: list[str], arch: str | None, baseline: Baseline) -> list[Model]:
-    from kt_cli.zoo import names
-    from kt_cli.zoo.baseline import random_twins
-
-    resolved = names.resolve(references, arch)
-    trained = [model for model in resolved if not model.untrained]
-    if len(trained) < 2:
-        only = (trained or resolved)[0]
-        raise UsageError(
-            f"one model alone has nothing to be compared with: {only.name}",
-            "Name at least two different models; equal weights count once.",
-        )
-    if baseline is Baseline.random:
-        known = {model.key for model in resolved}
-        resolved += [twin for twin in random_twins(trained) if twin.key not in known]
-    return resolved
-
-
-def _only_predictions(models: list[Model]) -> bool:
-    from kt_cli.zoo import scheme
-
-    return all(scheme(model.ref) == "predictions" for model in models)
-
-
-def _predicted_images(models: list[Model]) -> ImageSet:
-    from kt_cli.complementarity.external import images_of
-    from kt_cli.zoo import target
-
-    return images_of([Path(target(model.ref)) for model in models])
-
-
-def _images(models: list[Model], spec: DataSpec, cached_only: bool) -> ImageSet:
-    from kt_cli.data.sources import open_data
-    from kt_cli.zoo import load
-
-    images = open_data(spec).eval
-    options.warn_of_empty_classes(images)
-    options.require_classes(models, images, images.name)
-    if not cached_only:
-        load.require_weights(models)
-    return images

@@ -11,17 +11,22 @@ import typer
 from rich.text import Text
 
 from kt_cli.cli import options, screen
+from kt_cli.cli.fields import Fields, Given, with_settings
 from kt_cli.errors import KtError
+from kt_cli.settings import DataSpec
+from kt_cli.settings.data import data_spec
+from kt_cli.settings.declared import by_keyword
 
 if TYPE_CHECKING:
     from kt_cli.diagnosis.finding import Finding
 
 
+IMAGES = ("source", "root", "class_map", "labels")
+
+
+@with_settings
 def doctor(
-    data: options.DataOption = None,
-    data_dir: options.DataDir = None,
-    class_map: options.ClassMap = None,
-    labels: options.Labels = None,
+    images: Annotated[Given, Fields(DataSpec, IMAGES, only=IMAGES)],
     limit: Annotated[
         int,
         typer.Option(min=1, help="Images on which top-1 is compared with timm's figure, at most."),
@@ -44,8 +49,8 @@ def doctor(
     from kt_cli.diagnosis.finding import Asked, diagnose
 
     wishes = {"partition": partition, "account": account, "qos": qos}
-    named = data or data_dir
-    spec = options.data_spec(data, data_dir, class_map=class_map, labels=labels) if named else None
+    (given,) = by_keyword(images, DataSpec)
+    spec = data_spec(given) if {"source", "root"} & given.keys() else None
     with screen.progress() as progress:
         asked = Asked(
             data=spec,

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.filesize import decimal
 from rich.text import Text
 from typer.core import TyperGroup
 
-from kt_cli.cli import options, screen, weights
+from kt_cli.cli import options, screen
 from kt_cli.errors import DataError, KtError, unknown
+from kt_cli.progress import Listener
 from kt_cli.spec import Model
 from kt_cli.zoo import SCHEMES, own, scheme, target
 from kt_cli.zoo.facts import Fact, facts
@@ -25,7 +25,7 @@ from kt_cli.zoo.published import ALIASES
 if TYPE_CHECKING:
     from kt_cli.zoo.prefetch import Wanted
 
-SHOWN = 20
+SHOWN, JOBS = 20, 8
 LISTING = "list"
 
 
@@ -122,37 +122,38 @@ def prefetch(
         list[str],
         typer.Argument(metavar="MODEL…", help="Models as everywhere: names, timm-top300, 'vit_*'."),
     ],
-    jobs: Annotated[
-        int, typer.Option("-j", "--jobs", min=1, help="Models at a time.")
-    ] = weights.JOBS,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Models at a time.")] = JOBS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is missing.")] = False,
 ) -> None:
     """Fetch weights of published models into the hub's cache, so that jobs need no network.
 
     What is there is not fetched again; the same command goes on where it stopped.
     """
-    from kt_cli.zoo import names
-    from kt_cli.zoo.prefetch import plan
+    from kt_cli.zoo import names, weights
+    from kt_cli.zoo import prefetch as fetching
 
-    planned = plan(names.resolve(selection), jobs)
+    planned = fetching.plan(names.resolve(selection), jobs)
     screen.note(weights.describe(planned))
     if dry_run:
         sizes = [(w.model.name, _size(w)) for w in planned.wanted]
         if sizes:
             _table(("model", "size"), sizes)
         return
-    failures = weights.fetch(planned, jobs)
+    with screen.progress() as progress:
+        failures = weights.fetch_planned(planned, jobs, Listener(progress, screen.note))
     for failure in failures:
         screen.out.print(Text(f"{failure.model.name}: {failure.reason}"), soft_wrap=True)
     if failures:
         raise KtError(
-            f"weights of {weights.number(len(failures))} could not be had",
+            f"weights of {weights.models_text(len(failures))} could not be had",
             "The others are kept; the same command tries these again.",
         )
 
 
 def _size(wanted: Wanted) -> str:
-    return "unknown" if wanted.bytes is None else decimal(wanted.bytes)
+    from kt_cli.zoo.weights import size_text
+
+    return "unknown" if wanted.bytes is None else size_text(wanted.bytes)
 
 
 def _matching(words: Sequence[str]) -> list[Fact]:
@@ -253,7 +254,7 @@ def _show_own(found: Sequence[OwnModel]) -> None:
         for m in found
     ]
     _table(("model", "architecture", "classes", "size"), rows)
-    screen.note(f"{weights.number(len(found))}.")
+    screen.note(f"{len(found):,} model{'s' * (len(found) != 1)}.")
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table as Drawing
-from rich.text import Text
 
-from kt_cli.cli import screen
+from kt_cli.cli import screen, table_view
+from kt_cli.files import write_text
+from kt_cli.progress import Listener
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from kt_cli.report.table import Table
+    from kt_cli.api.report import Report
 
 
 class Format(str, Enum):
@@ -169,25 +167,33 @@ def report(
     Each sweep, set of images and choice of settings gets tables of its own; nothing is averaged
     across them. Exit code 1: there is nothing to report, or only failed runs; 2: wrong usage.
     """
-    from kt_cli.cli.reporting import Request, work
+    from kt_cli.api.report import OnlyFailures, Request
+    from kt_cli.api.report import report as reported
     from kt_cli.report.query import Query
 
     query = Query(
         where, _listed(by), _listed(sort), _listed(columns), top, seed_average,
         against.value if against else "",
     )  # fmt: skip
-    work(
-        Request(
-            paths=tuple(results or [Path("results")]),
-            query=query,
-            tables=tuple(name.value for name in table or ()),
-            format=format_.value if format_ else "",
-            output=output,
-            folder=plots,
-            plots=tuple(name.value for name in plot or ()),
-            suffixes=tuple(suffix.value for suffix in plot_format or ()),
-        )
+    request = Request(
+        paths=tuple(results or [Path("results")]),
+        query=query,
+        tables=tuple(name.value for name in table or ()),
+        format=format_.value if format_ else "",
+        output=output,
+        folder=plots,
+        plots=tuple(name.value for name in plot or ()),
+        suffixes=tuple(suffix.value for suffix in plot_format or ()),
     )
+    try:
+        found = reported(request, Listener(skipped=screen.skipped_part))
+    except OnlyFailures as failed:
+        _emit(failed.report, output)
+        raise
+    _emit(found, output)
+    if plots is not None:
+        for path in found.draw(plots):
+            screen.note(f"Wrote {path}")
 
 
 def _listed(values: Sequence[str] | None) -> tuple[str, ...]:
@@ -196,32 +202,16 @@ def _listed(values: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(filter(None, parts))
 
 
-def show_tables(tables: Sequence[Table]) -> None:
-    """Draw tables on stdout; wider than the terminal rather than cut off."""
-    draw(tables, screen.out)
-
-
-def draw(tables: Sequence[Table], console: Console) -> None:
-    for table in tables:
-        drawing = _drawing(table)
-        needed = console.measure(drawing, options=console.options.update(width=10**4)).minimum
-        if needed > console.width:
-            drawing.width = needed
-        console.print(Text(table.title, style="bold"))
-        if table.caption:
-            console.print(Text(f"{table.caption}."))
-        console.print(drawing, crop=False)
-        console.print(*(Text(note, style="dim") for note in table.notes), sep="\n", end="\n\n")
-
-
-def _drawing(table: Table) -> Drawing:
-    drawing = Drawing(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    for i, column in enumerate(table.shown):
-        drawing.add_column(
-            Text(column.header), justify=column.align, overflow="fold", no_wrap=i == 0
-        )
-    for i, texts in enumerate(table.texts()):
-        styles = ["bold" if (i, c.key) in table.bold else "" for c in table.shown]
-        cells = [t.replace("± ", "±") for t in texts]
-        drawing.add_row(*(Text(t, style=s) for t, s in zip(cells, styles, strict=True)))
-    return drawing
+def _emit(found: Report, output: Path | None) -> None:
+    if found.request.written_as != "table":
+        text = found.text()
+    elif output is None:
+        table_view.show_tables(found.tables)
+        return
+    else:
+        text = table_view.as_text(found.tables)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(output, text)
+        screen.note(f"Wrote {output}")

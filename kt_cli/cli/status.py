@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kt_cli.cli import live, options, screen
+from kt_cli.cli import options, progress_view, screen
 from kt_cli.errors import UsageError, unknown
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="Where sweeps keep their results.")]
@@ -64,7 +64,7 @@ def _show(folder: Path) -> None:
     if not view.stages:
         _show_rows(folder)
         return
-    screen.out.print(live.render(view), soft_wrap=True)
+    screen.out.print(progress_view.render(view), soft_wrap=True)
     if view.active is False:
         again = f"kt sweep {folder / 'sweep.toml'} -o {folder.parent}"
         left = sum(stage.total - stage.done for stage in view.stages)

@@ -141,12 +141,31 @@ def compare(
         KtError: a model or an image cannot be read; what other models said is in the cache.
     """
     models = sorted(models, key=lambda model: model.untrained)
-    trained = sum(not model.untrained for model in models)
     predictions = []
     for found in predict_all(models, images, how, progress):
         if isinstance(found, Exception):
             raise found
         predictions.append(found)
+    order = np.argsort([-said.accuracy for said in predictions], kind="stable")
+    vectors = class_embedding(embedding, [models[i] for i in order], images)
+    untrained = [model.untrained for model in models]
+    return compared([m.name for m in models], predictions, untrained, vectors, how.logits)
+
+
+def compared(
+    names: Sequence[str],
+    predictions: Sequence[Predictions],
+    untrained: Sequence[bool],
+    embedding: ClassEmbedding | None,
+    logits: bool,
+) -> Comparison:
+    """All pairs of models by what they say about the same images.
+
+    Args:
+        untrained: which are baselines; these come last.
+        embedding: what classes are compared by. logits: whether predictions have them.
+    """
+    images = predictions[0].images
     outputs = Outputs(
         images.labels,
         np.stack([p.right for p in predictions]),
@@ -154,20 +173,20 @@ def compare(
         np.stack([p.confidence for p in predictions]),
         len(images.classes),
     )
-    order = np.argsort(-outputs.right.mean(axis=1), kind="stable")
-    vectors = class_embedding(embedding, [models[i] for i in order], images)
+    trained = list(untrained).count(False)
     suspicions = [
-        (m.name, suspicion(p)) for m, p in zip(models, predictions, strict=True) if not m.untrained
+        (name, suspicion(said))
+        for name, said in zip(names[:trained], predictions[:trained], strict=True)
     ]
     return Comparison(
-        names=tuple(m.name for m in models),
+        names=tuple(names),
         predictions=tuple(predictions),
         outputs=outputs,
-        untrained=tuple(m.untrained for m in models),
+        untrained=tuple(untrained),
         classes=tuple(readable(images.classes)),
-        pairs=all_pairs(outputs, vectors),
-        embedding=vectors,
-        mean_probability=_mean_probability(predictions[:trained]) if how.logits else None,
+        pairs=all_pairs(outputs, embedding),
+        embedding=embedding,
+        mean_probability=_mean_probability(predictions[:trained]) if logits else None,
         warnings=tuple(f"{name}: {text}" for name, text in suspicions if text),
     )
 

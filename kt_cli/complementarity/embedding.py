@@ -16,7 +16,8 @@ from kt_cli.data.class_names import readable
 from kt_cli.data.images import ImageSet
 from kt_cli.errors import ClassMismatch, DataError, WeightsUnavailable, unknown
 from kt_cli.files import cache_folder
-from kt_cli.spec import Model, digest
+from kt_cli.settings.declared import digest
+from kt_cli.spec import Model
 from kt_cli.zoo import clip, identity, scheme
 from kt_cli.zoo import load as zoo
 from kt_cli.zoo.heads import classifier_rows

@@ -35,8 +35,10 @@ from kt_cli.complementarity.matching import (
     require_once,
     row_order,
 )
+from kt_cli.complementarity.predictions import COLUMNS, Predictions
 from kt_cli.data.images import ImageSet, listing
 from kt_cli.errors import DataError
+from kt_cli.zoo.classes import BY_POSITION
 from kt_cli.zoo.own import natural
 from kt_cli.zoo.timm_labels import AMBIGUOUS, described
 
@@ -232,16 +234,31 @@ def _pick(values: NDArray[np.float32], columns: NDArray[np.integer]) -> NDArray[
     return np.asarray(values[np.arange(len(values)), columns])
 
 
+def predictions(external: External, images: ImageSet, key: str) -> Predictions:
+    """What a file, or arrays, say about `images`, as if kt had asked the model.
+
+    Args:
+        key: identity of the model.
+
+    Raises:
+        DataError: as `aligned`.
+    """
+    in_order = images.select == BY_POSITION
+    columns = aligned(external, images.ids, images.labels, images.classes, in_order)
+    kept: dict[str, Any] = {name: columns.get(name) for name in COLUMNS}
+    return Predictions(images, **kept, about={"model": key}, logits=columns.get("logits"))
+
+
 # --- where no other data is named ---------------------------------------------------------------
 
 
-def images_of(paths: Sequence[Path]) -> ImageSet:
-    """The images that files of predictions are about, by the first of them that has labels.
+def images_of(externals: Sequence[External]) -> ImageSet:
+    """The images that predictions are about, by the first of them that has labels.
 
     Raises:
-        DataError: as `common_images`, or a file cannot be read.
+        DataError: as `common_images`.
     """
-    ids, labels, classes = common_images([read_external(path) for path in paths])
+    ids, labels, classes = common_images(externals)
     return ImageSet(
         name="predictions",
         classes=classes,

@@ -58,7 +58,15 @@ def read_external(path: Path) -> External:
     Raises:
         DataError: it cannot be read, or it does not tell what was predicted.
     """
-    table = read_table(path)
+    return external_of(read_table(path))
+
+
+def external_of(table: Table) -> External:
+    """What the columns of a table mean.
+
+    Raises:
+        DataError: they do not tell what was predicted.
+    """
     outputs, words = _outputs_name(table), None
     answers, truths = _answers(table), TRUTHS
     if answers is None and (outputs is None or _is_ranked(table, outputs)):
@@ -66,7 +74,7 @@ def read_external(path: Path) -> External:
     whole = outputs is not None and not _is_ranked(table, outputs)
     ids, truth = table.first(IDS), table.first(truths)
     found = External(
-        path=path,
+        path=table.path,
         ids=None if ids is None else [str(name) for name in table.columns[ids].tolist()],
         label=None if truth is None else _classes(table, truth),
         answers=answers,

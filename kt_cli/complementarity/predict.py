@@ -21,15 +21,15 @@ from kt_cli import __version__, arrays
 from kt_cli.complementarity import external
 from kt_cli.complementarity.evaluate import BATCH, Columns, Evaluator, evaluate_all
 from kt_cli.complementarity.pairs import Outputs
-from kt_cli.complementarity.predictions import COLUMNS, Predictions, entry, kept, renewed
+from kt_cli.complementarity.predictions import Predictions, entry, kept, renewed
 from kt_cli.data.images import ImageSet
 from kt_cli.device import context_lost, free_memory, loss_named, out_of_memory
 from kt_cli.errors import DataError, KtError, without_frames
 from kt_cli.progress import Progress, silent
-from kt_cli.spec import EvalSpec, Model
+from kt_cli.settings import EvalSpec
+from kt_cli.spec import Model
 from kt_cli.zoo import identity, scheme, target
 from kt_cli.zoo import load as zoo
-from kt_cli.zoo.classes import BY_POSITION
 
 REUSE, REFRESH, CACHED_ONLY = "reuse", "refresh", "cached-only"
 # The rest is for activations, decoded images and whoever else is there.
@@ -142,12 +142,7 @@ def _not_cached(model: Model, images: ImageSet, changed: Sequence[str] = ()) -> 
 
 
 def _external(model: Model, images: ImageSet) -> Predictions:
-    read = external.read_external(Path(target(model.ref)))
-    in_order = images.select == BY_POSITION
-    columns = external.aligned(read, images.ids, images.labels, images.classes, in_order)
-    kept: Columns = {name: columns.get(name) for name in COLUMNS}
-    about = {"model": model.key}
-    return Predictions(images, **kept, about=about, logits=columns.get("logits"))
+    return external.predictions(external.read_external(Path(target(model.ref))), images, model.key)
 
 
 def outputs_of(

@@ -24,7 +24,9 @@ from kt_cli.complementarity.evaluate import BATCH, Columns, Evaluator, evaluate_
 from kt_cli.data.images import ImageSet
 from kt_cli.errors import DataError
 from kt_cli.files import cache_folder
-from kt_cli.spec import EvalSpec, Model, digest, signature
+from kt_cli.settings import EvalSpec
+from kt_cli.settings.declared import digest, signature
+from kt_cli.spec import Model
 from kt_cli.zoo.identity import TRAITS, Traits
 
 FORMAT = 3  # of an entry; raise it when what is stored, or how it is computed, changes

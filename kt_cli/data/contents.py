@@ -24,7 +24,7 @@ from kt_cli import arrays
 from kt_cli.errors import DataError, WriteError
 from kt_cli.files import cache_folder
 from kt_cli.progress import Progress, silent
-from kt_cli.spec import digest
+from kt_cli.settings.declared import digest
 
 Digests = NDArray[np.uint8]  # (n, SIZE)
 Status = tuple[int, int, int, int]

@@ -12,7 +12,7 @@ from kt_cli.data.contents import Digests, of_bytes
 from kt_cli.data.images import ImageSet, Split, listing
 from kt_cli.data.subsets import Indices, stratified
 from kt_cli.progress import Progress
-from kt_cli.spec import DataSpec
+from kt_cli.settings import DataSpec
 
 SPLIT_SEED = 0
 

@@ -9,7 +9,8 @@ from typing import Any
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
 from kt_cli.errors import UsageError
-from kt_cli.spec import DataSpec, Model
+from kt_cli.settings import DataSpec
+from kt_cli.spec import Model
 from kt_cli.zoo.own import card_extra
 
 

@@ -14,13 +14,14 @@ from PIL import Image
 
 from kt_cli.data.contents import Digests, keep_set, kept_set
 from kt_cli.data.subsets import Indices
-from kt_cli.errors import DataError
+from kt_cli.errors import DataError, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.zoo.classes import Select
 
 Split = Literal["train", "val"]
 Contents = Callable[[Indices, Progress], Digests]
 NO_LABEL = -1
+NAMED = 5
 
 
 class Names(Sequence[str]):
@@ -184,6 +185,12 @@ class ImageSet:
     def empty_classes(self) -> list[str]:
         """Names of the classes without any image."""
         return [self.classes[c] for c in np.flatnonzero(self.class_sizes == 0)]
+
+    def warn_of_empty_classes(self) -> None:
+        empty = self.empty_classes
+        if empty and len(self) >= len(self.classes):
+            more = f" and {len(empty) - NAMED} more" if len(empty) > NAMED else ""
+            warn(f"no images of {', '.join(empty[:NAMED])}{more}: these classes keep their labels.")
 
     def subset(self, indices: Indices) -> ImageSet:
         """The images at `indices`, in that order."""

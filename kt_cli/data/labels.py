@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kt_cli.data.class_names import imagenet_synsets
 from kt_cli.data.images import ImageSet
 from kt_cli.errors import DataError, first_line
-from kt_cli.spec import DataSpec
+from kt_cli.settings import DataSpec
 from kt_cli.zoo.classes import BY_POSITION
 from kt_cli.zoo.own import natural
 

@@ -18,7 +18,7 @@ from kt_cli.data.subsets import stratified
 from kt_cli.data.timm_sets import timm_set
 from kt_cli.errors import DataError, UnknownName, unknown
 from kt_cli.progress import Progress, silent
-from kt_cli.spec import HOW_TO_NAME_DATA, DataSpec
+from kt_cli.settings import HOW_TO_NAME_DATA, DataSpec
 
 STREAMS = ("wds/", "tfds/")
 GUARD_SEED = 231_017_653

@@ -19,7 +19,7 @@ from kt_cli.data.images import Contents, ImageSet, Names, Split, as_rgb, listing
 from kt_cli.data.subsets import Indices
 from kt_cli.errors import DataError, first_line
 from kt_cli.progress import Progress
-from kt_cli.spec import DataSpec
+from kt_cli.settings import DataSpec
 
 
 def timm_set(spec: DataSpec, split: Split) -> ImageSet | None:

@@ -29,7 +29,7 @@ from kt_cli.device import send
 from kt_cli.errors import unknown
 from kt_cli.files import atomic_file, cache_folder
 from kt_cli.progress import Progress, silent
-from kt_cli.spec import digest
+from kt_cli.settings.declared import digest
 
 STATISTICS = ("mean", "std")
 GREY = (0.299, 0.587, 0.114)

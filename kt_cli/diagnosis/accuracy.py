@@ -14,7 +14,8 @@ from kt_cli.data.sources import open_data
 from kt_cli.device import pick_device
 from kt_cli.diagnosis.data import evaluation, is_imagenet
 from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
-from kt_cli.spec import EvalSpec, Model
+from kt_cli.settings import EvalSpec
+from kt_cli.spec import Model
 from kt_cli.zoo import names, published
 from kt_cli.zoo.facts import Fact, facts
 

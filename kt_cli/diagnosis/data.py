@@ -10,7 +10,7 @@ from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
 from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
 from kt_cli.errors import DataError, UsageError
-from kt_cli.spec import DataSpec
+from kt_cli.settings import DataSpec
 from kt_cli.zoo.facts import NUM_CLASSES
 
 DECODED = 64

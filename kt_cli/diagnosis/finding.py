@@ -8,7 +8,7 @@ from enum import Enum
 
 from kt_cli.errors import KtError, first_line
 from kt_cli.progress import Progress, silent
-from kt_cli.spec import DataSpec
+from kt_cli.settings import DataSpec
 
 FAULT = "This check itself failed; what it looks at is most likely broken."
 

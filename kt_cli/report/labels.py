@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from kt_cli.scan import is_texts, texts_dtype
-from kt_cli.spec import TOGETHER, digest
+from kt_cli.settings.declared import digest
+from kt_cli.spec import TOGETHER
 
 ROLES = (
     ("models", "model"),

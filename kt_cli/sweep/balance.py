@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kt_cli import store
-from kt_cli.spec import Model, PretrainSpec, Run, TransferSpec
+from kt_cli.settings import PretrainSpec, TransferSpec
+from kt_cli.spec import Model, Run
 from kt_cli.zoo import facts
 
 MACS_PER_SECOND = 3e12  # a data centre's GPU in full precision, where nothing is measured yet

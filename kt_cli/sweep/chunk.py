@@ -20,7 +20,8 @@ from kt_cli import schema, store
 from kt_cli.device import Meter, out_of_memory, require_gpu
 from kt_cli.errors import DeviceLost, KtError, WriteError
 from kt_cli.progress import Progress, silent
-from kt_cli.spec import Run, TransferSpec
+from kt_cli.settings import TransferSpec
+from kt_cli.spec import Run
 from kt_cli.sweep.columns import Row, pair_columns
 from kt_cli.sweep.experiment import check_data, pretrain_run
 from kt_cli.sweep.manifest import read_manifest

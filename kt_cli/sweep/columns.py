@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from kt_cli.data.sources import open_data
-from kt_cli.spec import TOGETHER, DataSpec, EvalSpec, Model
+from kt_cli.settings import DataSpec, EvalSpec
+from kt_cli.spec import TOGETHER, Model
 from kt_cli.transfer.distil import Curve
 from kt_cli.transfer.guard import Choice, Right
 

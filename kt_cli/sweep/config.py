@@ -2,119 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import tomli_w
 
 from kt_cli.errors import DataError, UsageError, unknown
-from kt_cli.spec import DataSpec, PretrainSpec, TransferSpec
-from kt_cli.sweep.checks import (
-    TEACHERS,
-    check_data,
-    check_name,
-    check_positive,
-    check_pretrain,
-    check_transfer,
-)
-from kt_cli.sweep.resources import SLURM_KEYS, SlurmSpec, build_slurm
+from kt_cli.settings import DataSpec, PretrainSpec, SlurmSpec, SweepSpec, TransferSpec
+from kt_cli.settings.cluster import check_cluster
+from kt_cli.settings.data import check_images, whole_source
+from kt_cli.settings.declared import absolute, by_keyword, check, declared, values
+from kt_cli.settings.declared import build as built
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-AUTO_PAIRS = 400  # as many as the paper draws
-
-
-@dataclass(frozen=True)
-class SweepSpec:
-    """A whole sweep.
-
-    Attributes:
-        name: the folder of its results, below the output folder.
-        models: references as in `kt_cli.zoo.names`; the zoo's models are added to them.
-        data: None where no data is named yet (enough for a plan).
-        zoo: models to train first.
-        methods, seeds: each drawn pair is transferred once for each method and seed.
-        pairs: how many ordered pairs to transfer; "all", or "auto": all up to 400, else 400.
-        pair_seed: draws them.
-        students: names (or globs) of the models that are taught; empty for all.
-        transfer: settings shared by all transfers (its method and seed are replaced).
-        grid: settings with several values: each drawn pair is transferred with all combinations.
-        teachers: ways in which teams of several teachers teach, beside single ones.
-        team: teachers in a team; there is one for each student of the drawn pairs.
-        target_budget: GB of disk for what models say about training views.
-        save_students: keep every student after transfer as a model.
-        class_embedding: what classes are compared by: "head", "clip" or "none".
-        flips_by_class: keep the flips of each class, for each pair.
-        baseline: "random" adds randomly initialised teachers to the pairs.
-        slurm: resources of its jobs on a cluster; no part of any run's identity.
-    """
-
-    name: str
-    models: tuple[str, ...] = ()
-    data: DataSpec | None = None
-    zoo: tuple[PretrainSpec, ...] = ()
-    methods: tuple[str, ...] = ("kl-dp",)
-    seeds: tuple[int, ...] = (0,)
-    pairs: int | str = "auto"
-    pair_seed: int = 0
-    students: tuple[str, ...] = ()
-    transfer: TransferSpec = field(default_factory=TransferSpec)
-    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    teachers: tuple[str, ...] = ()
-    team: int = 3
-    target_budget: float = 100.0
-    save_students: bool = False
-    class_embedding: str = "head"
-    flips_by_class: bool = False
-    baseline: str = "none"
-    slurm: SlurmSpec = field(default_factory=SlurmSpec)
-
-    def transfers(self) -> list[TransferSpec]:
-        """The settings of all transfers of a pair: methods × seeds × the grid."""
-        points = [dict(zip(self.grid, values, strict=True))
-                  for values in itertools.product(*self.grid.values())]  # fmt: skip
-        return [
-            replace(self.transfer, method=method, seed=seed, **point)
-            for method in self.methods
-            for seed in self.seeds
-            for point in points
-        ]
-
-    def team_transfers(self) -> list[TransferSpec]:
-        """The settings of all transfers of a team; methods that cannot choose are left out."""
-        from kt_cli.transfer import methods
-
-        return [
-            replace(settings, teachers=way)
-            for settings in self.transfers()
-            for way in self.teachers
-            if way != "parallel" or methods.find(settings.method).many
-        ]
-
-    def transfer_count(self, models: int) -> int:
-        """Transfers among so many models, of pairs and at most of teams."""
-        pairs = self.pair_count(models)
-        teams = min(pairs, models) if models > self.team else 0
-        return pairs * len(self.transfers()) + teams * len(self.team_transfers())
-
-    def is_student(self, name: str) -> bool:
-        """Whether a model is taught."""
-        return not self.students or any(fnmatchcase(name, glob) for glob in self.students)
-
-    def pair_count(self, models: int, students: int | None = None) -> int:
-        """Ordered pairs to transfer among so many models, so many of them taught; None for all."""
-        every = (models if students is None else students) * (models - 1)
-        if self.pairs == "all":
-            return every
-        return min(every, AUTO_PAIRS if self.pairs == "auto" else int(self.pairs))
+TABLES = ("name", "models", "data", "complementarity", "transfer", "pretrain", "zoo", "slurm")
+# Fields of SweepSpec, by the table of a sweep file that has them.
+TOP = ("name", "models")
+ABOUT_PAIRS = ("class_embedding", "flips_by_class", "baseline")
+ABOUT_TRANSFERS = tuple(name for name in declared(SweepSpec) if name not in (*TOP, *ABOUT_PAIRS))
+REPLACED = ("method", "seed", "teachers")  # of TransferSpec, for each run of a sweep
+GRID = ("lr", "temperature", "kd_lambda", "mcl_tau", "mcl_every", "kd_topk", "micro_batch", "bn")
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -131,18 +45,47 @@ def read_file(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is not a TOML file: {error}") from error
 
 
-SWEEP_KEYS = {
-    "name": str, "models": list, "data": dict, "complementarity": dict, "transfer": dict,
-    "pretrain": dict, "zoo": list, "slurm": dict,
-}  # fmt: skip
-COMPLEMENTARITY_KEYS = {"class_embedding": str, "flips_by_class": bool, "baseline": str}
-REPLACED = ("method", "seed", "teachers")  # of TransferSpec, for each run of a sweep
-BASELINES = ("none", "random")
-GRID = ("lr", "temperature", "kd_lambda", "mcl_tau", "mcl_every", "kd_topk", "micro_batch", "bn")
-TRANSFER_KEYS = {
-    "methods": list, "seeds": list, "pairs": (int, str), "pair_seed": int, "save_students": bool,
-    "teachers": list, "team": int, "students": list, "target_budget": (int, float),
-}  # fmt: skip
+def with_settings(tables: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of a sweep file, with the settings of a call laid over them.
+
+    Raises:
+        UnknownName: no such setting.
+    """
+    merged = dict(tables)
+    sweep, transfer, images, slurm = by_keyword(
+        settings, SweepSpec, TransferSpec, DataSpec, SlurmSpec
+    )
+    given = {
+        "complementarity": {k: sweep.pop(k) for k in ABOUT_PAIRS if k in sweep},
+        "transfer": {**transfer, **{k: sweep.pop(k) for k in ABOUT_TRANSFERS if k in sweep}},
+        "data": images, "slurm": slurm,
+    }  # fmt: skip
+    merged |= _plain(sweep)
+    for name, table in given.items():
+        if table or name in merged:
+            merged[name] = {**_table(merged, name), **_plain(table)}
+    return _with_whole_paths(merged)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a file has them."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def _with_whole_paths(tables: dict[str, Any]) -> dict[str, Any]:
+    """With data that is named by its absolute path; a root alone is a source."""
+    images = dict(_table(tables, "data"))
+    if "source" not in images and "root" in images:
+        images["source"] = images.pop("root")
+    for key, one in declared(DataSpec).items():
+        if isinstance(images.get(key), str) and one.said.path:
+            images[key] = absolute(images[key])
+    if isinstance(images.get("source"), str):
+        images["source"] = whole_source(images["source"])
+    # What may be said before any data is named.
+    if images.keys() - {"fraction", "limit"}:
+        return {**tables, "data": images}
+    return {k: v for k, v in tables.items() if k != "data"}
 
 
 def build(tables: Mapping[str, Any], name: str) -> SweepSpec:
@@ -151,54 +94,64 @@ def build(tables: Mapping[str, Any], name: str) -> SweepSpec:
     Raises:
         UnknownName, UsageError: a key that does not exist, or a value of the wrong type.
     """
-    tables = dict(tables)
-    models = tables.get("models", [])
-    tables["models"] = [models] if isinstance(models, str) else models
-    _check(tables, SWEEP_KEYS, "the sweep file")
-    transfer = dict(tables.get("transfer", {}))
-    own = {key: transfer.pop(key) for key in TRANSFER_KEYS if key in transfer}
-    for key in ("methods", "teachers", "students"):
-        if isinstance(own.get(key), str):
-            own[key] = [own[key]]
-    _check(own, TRANSFER_KEYS, "[transfer]")
+    for key in tables:
+        if key not in TABLES:
+            raise unknown("key of the sweep file", key, TABLES)
+    top = {"name": name, **_listed({key: tables[key] for key in TOP if key in tables})}
+    transfer = dict(_table(tables, "transfer"))
+    own = _listed({key: transfer.pop(key) for key in ABOUT_TRANSFERS if key in transfer})
     grid = {key: transfer.pop(key) for key in GRID if isinstance(transfer.get(key), list)}
-    about_pairs = dict(tables.get("complementarity", {}))
-    _check(about_pairs, COMPLEMENTARITY_KEYS, "[complementarity]")
-    _check(tables.get("slurm", {}), SLURM_KEYS, "[slurm]")
-    common = tables.get("pretrain", {})
-    if not all(isinstance(entry, dict) for entry in tables.get("zoo", [])):
+    common, zoo = _table(tables, "pretrain"), tables.get("zoo", [])
+    if not isinstance(zoo, list) or not all(isinstance(entry, dict) for entry in zoo):
         raise UsageError("zoo must be a list of tables: [[zoo]]")
-    data = tables.get("data")
-    spec = SweepSpec(
-        name=tables.get("name", name),
-        models=tuple(tables["models"]),
-        data=None if data is None else _filled(DataSpec, data, "[data]"),
-        zoo=tuple(
-            _filled(PretrainSpec, {**common, **entry}, "[[zoo]]") for entry in tables.get("zoo", [])
-        ),
-        transfer=_filled(TransferSpec, transfer, "[transfer]"),
-        grid=_grid(grid),
-        slurm=build_slurm(tables.get("slurm", {})),
+    images = _table(tables, "data")
+    return checked(
+        SweepSpec(
+            **values(SweepSpec, top, "the sweep file", TOP),
+            **values(SweepSpec, own, "[transfer]", ABOUT_TRANSFERS),
+            **values(
+                SweepSpec, _table(tables, "complementarity"), "[complementarity]", ABOUT_PAIRS
+            ),
+            data=built(DataSpec, images, "[data]") if "data" in tables else None,
+            zoo=tuple(built(PretrainSpec, {**common, **entry}, "[[zoo]]") for entry in zoo),
+            transfer=_transfer(transfer),
+            grid=_grid(grid),
+            slurm=built(SlurmSpec, _table(tables, "slurm"), "[slurm]"),
+        )
     )
-    settled: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in {**about_pairs, **own}.items()
-    }
-    return checked(replace(spec, **settled))
+
+
+def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = tables.get(name, {})
+    if not isinstance(table, dict):
+        raise UsageError(f"{name} must be a table: [{name}]")
+    return table
+
+
+def _listed(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table in which a list of one name may be that name alone."""
+    several = {name for name, one in declared(SweepSpec).items() if one.items is str}
+    return {k: [v] if k in several and isinstance(v, str) else v for k, v in table.items()}
+
+
+def _transfer(table: Mapping[str, Any]) -> TransferSpec:
+    names = [name for name in declared(TransferSpec) if name not in REPLACED]
+    return TransferSpec(**values(TransferSpec, table, "[transfer]", names, ABOUT_TRANSFERS))
 
 
 def _grid(lists: Mapping[str, list[Any]]) -> dict[str, tuple[Any, ...]]:
     """Values of the settings that have several, each of the right type."""
     found = {}
-    for key, values in lists.items():
-        points = [_filled(TransferSpec, {key: value}, "[transfer]") for value in values]
-        found[key] = tuple(getattr(point, key) for point in points)
-        if not values or len(set(found[key])) < len(values):
-            raise UsageError(f"{key} must list values that differ, not {values}")
+    for key, several in lists.items():
+        found[key] = tuple(getattr(_transfer({key: value}), key) for value in several)
+        if not several or len(set(found[key])) < len(several):
+            raise UsageError(f"{key} must list values that differ, not {several}")
     return found
 
 
 def checked(spec: SweepSpec) -> SweepSpec:
     """`spec`, or an error that names the first value that cannot be."""
+    check(spec)
     check_name(spec.name)
     if isinstance(spec.pairs, str) and spec.pairs not in ("all", "auto"):
         raise UsageError(f"pairs must be a number, 'all' or 'auto', not {spec.pairs!r}")
@@ -217,21 +170,18 @@ def checked(spec: SweepSpec) -> SweepSpec:
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice:
         raise UsageError(f"two models of the zoo are called {twice!r}")
-    if spec.baseline not in BASELINES:
-        raise unknown("baseline", spec.baseline, BASELINES)
-    check_positive(spec, ("target_budget",))
-    if spec.team < 2:
-        raise UsageError(f"a team has at least 2 teachers, not {spec.team}")
-    for way in spec.teachers:
-        if way not in TEACHERS[1:]:
-            raise unknown("way to teach together", way, TEACHERS[1:])
     for transfer in spec.transfers() or [spec.transfer]:
-        check_transfer(transfer)
-    for entry in spec.zoo:
-        check_pretrain(entry)
+        check(transfer.settled)
+    check_cluster(spec.slurm)
     if spec.data is not None:
-        check_data(spec.data)
+        check_images(spec.data)
     return spec
+
+
+def check_name(name: str) -> None:
+    """Errors for what cannot be the name of a folder."""
+    if not name or "/" in name or name.startswith("."):
+        raise UsageError(f"{name!r} cannot name a folder", "Use letters, digits, - and _.")
 
 
 def to_toml(spec: SweepSpec) -> str:
@@ -239,14 +189,15 @@ def to_toml(spec: SweepSpec) -> str:
     plain = _without_none(asdict(spec))
     transfer = {k: v for k, v in plain.pop("transfer").items() if k not in REPLACED}
     transfer |= plain.pop("grid")
-    own = {key: plain.pop(key) for key in TRANSFER_KEYS}
-    plain["slurm"] = spec.slurm.to_table()
-    plain["complementarity"] = {key: plain.pop(key) for key in COMPLEMENTARITY_KEYS}
-    ordered = {
-        k: plain[k] for k in ("name", "models", "data", "complementarity", "zoo") if k in plain
-    }
-    slurm = {"slurm": plain["slurm"]} if plain["slurm"] else {}
-    return tomli_w.dumps({**ordered, "transfer": {**own, **transfer}, **slurm})
+    own = {key: plain.pop(key) for key in declared(SweepSpec) if key in ABOUT_TRANSFERS}
+    usual = _without_none(asdict(SlurmSpec()))
+    slurm = {k: v for k, v in plain.pop("slurm").items() if v != usual.get(k)}
+    about_pairs = {key: plain.pop(key) for key in ABOUT_PAIRS}
+    ordered = {k: plain[k] for k in (*TOP, "data") if k in plain}
+    return tomli_w.dumps({
+        **ordered, "complementarity": about_pairs, "zoo": plain["zoo"],
+        "transfer": {**own, **transfer}, **({"slurm": slurm} if slurm else {}),
+    })  # fmt: skip
 
 
 def _without_none(value: Any) -> Any:
@@ -257,36 +208,20 @@ def _without_none(value: Any) -> Any:
     return value
 
 
-def _filled(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
-    """A spec of `kind` from a table; keys and types are checked, integers pass as floats."""
-    hints = get_type_hints(kind)
-    allowed = {
-        f.name: hints[f.name]
-        for f in fields(kind)
-        if not (kind is TransferSpec and f.name in REPLACED)
-    }
-    _check(values, allowed, where, TRANSFER_KEYS if kind is TransferSpec else ())
-    given = {k: float(v) if float in _types(hints[k]) else v for k, v in values.items()}
-    try:
-        return kind(**given)
-    except TypeError as error:
-        raise UsageError(f"{where}: {str(error).split(') ')[-1]}") from error
+def team_transfers(spec: SweepSpec) -> list[TransferSpec]:
+    """The settings of all transfers of a team; methods that cannot choose are left out."""
+    from kt_cli.transfer import methods
+
+    return [
+        replace(settings, teachers=way)
+        for settings in spec.transfers()
+        for way in spec.teachers
+        if way != "parallel" or methods.find(settings.method).many
+    ]
 
 
-def _check(
-    values: Mapping[str, Any], allowed: Mapping[str, Any], where: str, also: Iterable[str] = ()
-) -> None:
-    """Errors for keys that are not allowed (`also` are valid in that table too) and for types."""
-    for key, value in values.items():
-        if key not in allowed:
-            raise unknown(f"key of {where}", key, [*allowed, *also])
-        types = _types(allowed[key])
-        wanted = (*types, int) if float in types else types
-        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-            shown = " or ".join(kind.__name__ for kind in types if kind is not type(None))
-            raise UsageError(f"{where}: {key} must be {shown}, not {value!r}")
-
-
-def _types(hint: Any) -> tuple[type[Any], ...]:
-    """The types of an annotation such as `float | None`, or of a tuple of them."""
-    return hint if isinstance(hint, tuple) else get_args(hint) or (hint,)
+def transfer_count(spec: SweepSpec, models: int) -> int:
+    """Transfers among so many models, of pairs and at most of teams."""
+    pairs = spec.pair_count(models)
+    teams = min(pairs, models) if models > spec.team else 0
+    return pairs * len(spec.transfers()) + teams * len(team_transfers(spec))

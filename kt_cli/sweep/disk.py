@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kt_cli.settings import SweepSpec
 from kt_cli.spec import Model
-from kt_cli.sweep.config import SweepSpec
+from kt_cli.sweep.config import transfer_count
 from kt_cli.zoo import facts
 
 PREDICTION_BYTES = 50  # an image's row in the cache of predictions, its name included
@@ -24,7 +25,7 @@ def bytes_needed(
     params = [published.params_m if (published := facts.fact(m.key)) else TYPICAL_PARAMS_M
               for m in models] or [TYPICAL_PARAMS_M]  # fmt: skip
     size = 4e6 * sum(params) / len(params)
-    transfers = spec.transfer_count(count)
+    transfers = transfer_count(spec, count)
     return {
         "predictions": PREDICTION_BYTES * count * evaluation,
         "training images": 3.0 * spec.transfer.side**2 * training * bool(transfers),

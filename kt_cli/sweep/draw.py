@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kt_cli.spec import digest
+from kt_cli.settings.declared import digest
 
 BINS = 20
 

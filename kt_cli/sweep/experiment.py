@@ -17,7 +17,9 @@ from kt_cli.data.views import canonical, canonical_path, preprocess
 from kt_cli.device import Meter, loss_named, pick_device, place
 from kt_cli.errors import DataError
 from kt_cli.progress import Progress, silent
-from kt_cli.spec import DataSpec, PretrainSpec, Run, TransferSpec, digest
+from kt_cli.settings import DataSpec, PretrainSpec, TransferSpec
+from kt_cli.settings.declared import digest
+from kt_cli.spec import Run
 from kt_cli.sweep.columns import Row
 from kt_cli.sweep.transfer import views_of
 from kt_cli.transfer import checkpoint

@@ -19,6 +19,7 @@ from typing import Protocol
 from kt_cli import store
 from kt_cli.errors import KtError
 from kt_cli.schema import TABLES
+from kt_cli.settings import SlurmSpec
 from kt_cli.spec import Run
 from kt_cli.store import Outcomes
 from kt_cli.sweep import cluster, jobs
@@ -27,7 +28,6 @@ from kt_cli.sweep.cluster import Facts
 from kt_cli.sweep.jobs import CANCELLED, OPEN, OVER, Submitted
 from kt_cli.sweep.logs import last_line, last_numbers, last_said
 from kt_cli.sweep.manifest import read_manifest, write_manifest
-from kt_cli.sweep.resources import SlurmSpec
 from kt_cli.sweep.slurm import Silent, TooMany, submit_follower, submit_stage
 
 BUSY, CLAIMED, SUBMITTED, FINISHED = "busy", "claimed", "submitted", "finished"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kt_cli.files import write_text
-from kt_cli.spec import Run, digest
+from kt_cli.settings.declared import digest
+from kt_cli.spec import Run
 
 
 def write_manifest(folder: Path, runs: Sequence[Run]) -> Path:

@@ -18,7 +18,8 @@ from kt_cli.complementarity.suspicion import suspicion
 from kt_cli.data.sources import open_data
 from kt_cli.device import Meter, pick_device
 from kt_cli.progress import Progress, silent
-from kt_cli.spec import EvalSpec, PairsSpec, Run, pair_id
+from kt_cli.settings import EvalSpec, PairsSpec
+from kt_cli.spec import Run, pair_id
 from kt_cli.sweep.columns import Row, data_columns
 from kt_cli.sweep.measured import Measured
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from kt_cli import store
 from kt_cli.data.images import ImageSet
 from kt_cli.errors import DataError
-from kt_cli.spec import EvalSpec, Model
+from kt_cli.settings import EvalSpec
+from kt_cli.spec import Model
 from kt_cli.zoo.identity import TRAITS, Traits, differences
 
 WHICH = ("model_key", "eval_data", "eval_size", "eval_amp")

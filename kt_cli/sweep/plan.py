@@ -17,9 +17,10 @@ import numpy as np
 
 from kt_cli.errors import DataError, unknown
 from kt_cli.progress import Progress, silent
-from kt_cli.spec import DataSpec, Model, PairsSpec, PretrainSpec, Run, TransferSpec
+from kt_cli.settings import DataSpec, PairsSpec, PretrainSpec, SweepSpec, TransferSpec
+from kt_cli.spec import Model, Run
 from kt_cli.store import OK, OnSkip, Outcomes, read
-from kt_cli.sweep.config import SweepSpec
+from kt_cli.sweep.config import team_transfers, transfer_count
 from kt_cli.sweep.draw import draw_pairs, draw_teams, ranked_pairs
 from kt_cli.sweep.sharing import keep_targets
 from kt_cli.zoo import own
@@ -56,6 +57,11 @@ class Stage:
     @property
     def finished(self) -> bool:
         return self.todo is not None and not self.todo
+
+    @property
+    def label(self) -> str:
+        """What it is called while it works."""
+        return "train the zoo" if self.name == "pretrain" else self.name
 
 
 @dataclass(frozen=True)
@@ -230,7 +236,7 @@ class Planner:
     def _transfer(self) -> Stage:
         usable = self._usable()
         if usable is None:
-            total = self.spec.transfer_count(len(self._models) + len(self.spec.zoo))
+            total = transfer_count(self.spec, len(self._models) + len(self.spec.zoo))
             return Stage("transfer", total)
         trained = [(m, a) for m, a in usable if not m.untrained]
         models, accuracies = [m for m, _ in trained], np.array([a for _, a in trained])
@@ -243,7 +249,7 @@ class Planner:
         if self.spec.teachers:
             teams = draw_teams(drawn, [m.key for m in models], self.spec.team, self.spec.pair_seed)
         groups = [*(([t], s, self.spec.transfers()) for t, s in drawn),
-                  *((team, s, self.spec.team_transfers()) for team, s in teams)]  # fmt: skip
+                  *((team, s, team_transfers(self.spec)) for team, s in teams)]  # fmt: skip
         asked = [self._transfer_run([*(models[t] for t in taught_by), models[s]], settings)
                  for taught_by, s, transfers in sorted(groups, key=lambda group: group[1])
                  for settings in transfers]  # fmt: skip
@@ -302,7 +308,7 @@ class Planner:
 def unmeasured(spec: SweepSpec, models: int) -> list[Stage]:
     """The stages of a sweep over `models` and its zoo, where no data is named yet."""
     count = models + len(spec.zoo)
-    totals = (len(spec.zoo), count, count * (count - 1), spec.transfer_count(count))
+    totals = (len(spec.zoo), count, count * (count - 1), transfer_count(spec, count))
     return [Stage(name, total) for name, total in zip(STAGES, totals, strict=True)]
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kt_cli.data.views import is_random
-from kt_cli.spec import Run, Settings, TransferSpec
+from kt_cli.settings import TransferSpec
+from kt_cli.spec import Run, Settings
 from kt_cli.transfer import keeping, methods
 from kt_cli.transfer.keeping import Decision
 

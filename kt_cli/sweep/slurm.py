@@ -21,13 +21,13 @@ import submitit
 from submitit.core.utils import CommandFunction, FailedJobError, FailedSubmissionError
 
 from kt_cli.errors import KtError, UsageError
+from kt_cli.settings import SlurmSpec
 from kt_cli.spec import Run
 from kt_cli.sweep import cluster
 from kt_cli.sweep.balance import edges
 from kt_cli.sweep.cluster import Facts
 from kt_cli.sweep.jobs import Submitted
 from kt_cli.sweep.manifest import write_manifest
-from kt_cli.sweep.resources import SlurmSpec
 from kt_cli.sweep.slots import Slot, chunk_count, given_gpu
 
 MAX_TIMEOUTS = 100  # of one job; what fails is counted in rows

@@ -23,7 +23,9 @@ from kt_cli.data.views import Views, canonical, preprocess
 from kt_cli.device import Meter, loss_named, out_of_memory, pick_device
 from kt_cli.errors import DataError, KtError
 from kt_cli.progress import Progress, silent
-from kt_cli.spec import TOGETHER, DataSpec, Model, Run, TransferSpec, digest
+from kt_cli.settings import DataSpec, TransferSpec
+from kt_cli.settings.declared import digest
+from kt_cli.spec import TOGETHER, Model, Run
 from kt_cli.sweep.columns import Row, course_columns, data_columns, guard_columns, pair_columns
 from kt_cli.sweep.measured import Measured
 from kt_cli.sweep.sharing import keep_targets

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kt_cli.data.views import Views, preprocess, seed_of
 from kt_cli.device import place
-from kt_cli.spec import TransferSpec
+from kt_cli.settings import TransferSpec
 from kt_cli.transfer import methods, normalisation
 from kt_cli.transfer.answers import full
 from kt_cli.transfer.checkpoint import Checkpoint

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from kt_cli.errors import UsageError, unknown
-from kt_cli.spec import GUARDED, TransferSpec
+from kt_cli.settings import GUARDED, TransferSpec
 from kt_cli.transfer import losses, partition
 from kt_cli.transfer.partition import Partition, Sources
 

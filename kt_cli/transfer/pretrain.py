@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kt_cli.data.views import Views, seed_of
 from kt_cli.device import out_of_memory
 from kt_cli.errors import UsageError
-from kt_cli.spec import PretrainSpec
+from kt_cli.settings import PretrainSpec
 from kt_cli.transfer import normalisation
 from kt_cli.transfer.checkpoint import Checkpoint
 from kt_cli.transfer.distil import Curve

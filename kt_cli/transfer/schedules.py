@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-OPTIMIZERS = ("adamw", "sgd")
 STEPS = 3  # of the schedule "step"
 
 # From the share of the updates after warm-up that are done to a factor of the peak.

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from kt_cli.data.views import Views, preprocess
 from kt_cli.device import place
-from kt_cli.spec import TransferSpec, digest
+from kt_cli.settings import TransferSpec
+from kt_cli.settings.declared import digest
 from kt_cli.transfer import methods
 from kt_cli.transfer.answers import Answers, full, joined
 from kt_cli.transfer.keeping import Keeping

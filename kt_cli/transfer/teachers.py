@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from kt_cli.data.views import Views, preprocess
-from kt_cli.spec import TransferSpec
+from kt_cli.settings import TransferSpec
 from kt_cli.transfer import normalisation
 from kt_cli.transfer.checkpoint import Checkpoint
 from kt_cli.transfer.distil import Curve, distil

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from kt_cli.errors import ClassMismatch, UsageError
+from kt_cli.errors import ClassMismatch, UsageError, warn
 from kt_cli.spec import Model
 from kt_cli.zoo import own, published, scheme, target
 from kt_cli.zoo.facts import NUM_CLASSES, fact
@@ -228,6 +228,15 @@ def lacking(model: Model, classes: Sequence[str], select: Select = None) -> list
     known = outputs_of(model)
     chosen = match(known, classes, select).columns if known else None
     return [name for name, i in zip(classes, chosen or (), strict=False) if i == ABSENT]
+
+
+def warn_of_classes(models: Sequence[Model], classes: Sequence[str], select: Select = None) -> None:
+    """Say where a model's names decide against what was asked, and what one does not know."""
+    for name in overruled(models, classes, select):
+        warn(f"{name} carries the names of these classes, and they decide.")
+    for model in models:
+        if lacks := lacking(model, classes, select):
+            warn(f"{model.name} does not know {', '.join(lacks)}: there it is never right.")
 
 
 def require_common(models: Sequence[Model]) -> None:

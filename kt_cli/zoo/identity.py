@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from kt_cli.spec import Model, digest
+from kt_cli.settings.declared import digest
+from kt_cli.spec import Model
 from kt_cli.zoo import own, published, scheme, target
 
 Traits = dict[str, str]

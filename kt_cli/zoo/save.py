@@ -9,7 +9,11 @@ from typing import Any
 
 from torch import nn
 
+from kt_cli.errors import UsageError
 from kt_cli.files import atomic_folder, save_tensors
+from kt_cli.spec import Model
+from kt_cli.zoo import own
+from kt_cli.zoo import target as path_of
 from kt_cli.zoo.own import CONFIG, PREFERRED
 
 PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
@@ -83,3 +87,26 @@ def _set_preprocessing(pretrained_cfg: dict[str, Any], data_config: Mapping[str,
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def require_free(target: Path, overwrite: bool, models: Sequence[Model] = ()) -> None:
+    """Refuse to save a model over anything but, with `overwrite`, a model that kt saved.
+
+    Raises:
+        UsageError: `target` holds something else, or is or contains one of `models`.
+    """
+    here = target.resolve()
+    for model in models:
+        folder = Path(path_of(model.ref)).resolve()
+        if model.ref.startswith("local-dir:") and (here == folder or here in folder.parents):
+            raise UsageError(f"{target} holds {model.name} itself", "Choose another folder: -o.")
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not (own.is_model(target) and "kt" in own.read_config(target)):
+        raise UsageError(
+            f"{target} exists and is no model that kt saved", "Choose a new folder: -o."
+        )
+    if not overwrite:
+        raise UsageError(
+            f"{target} holds a model already", "Choose another folder (-o), or --overwrite it."
+        )

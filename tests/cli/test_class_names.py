@@ -18,7 +18,7 @@ from torch import nn
 
 from kt_cli import store
 from kt_cli.data.sources import open_data
-from kt_cli.spec import DataSpec
+from kt_cli.settings import DataSpec
 from kt_cli.zoo import load, own
 from kt_cli.zoo.classes import synsets
 

@@ -17,7 +17,7 @@ import pytest
 from kt_cli.cli import screen
 from kt_cli.data.sources import open_data
 from kt_cli.errors import KtError
-from kt_cli.spec import DataSpec
+from kt_cli.settings import DataSpec
 from kt_cli.transfer import checkpoint
 from kt_cli.zoo import hub
 

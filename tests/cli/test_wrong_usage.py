@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kt_cli.cli import options
+from kt_cli.api import complementarity
 
 Kt = Callable[..., tuple[int, str, str]]
 SaveTiny = Callable[..., str]
@@ -145,7 +145,7 @@ def test_nothing_but_a_model_of_ours_is_replaced_and_that_on_request(
 
 
 def test_a_fault_of_ours_is_said_in_two_lines(kt: Kt, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "data_spec", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(complementarity, "data_spec", lambda *_, **__: 1 / 0)
     code, _, err = kt("complementarity", *MODELS)
     assert code == 1 and "ZeroDivisionError" in err and "KT_DEBUG" in err
     assert "Traceback" not in err
@@ -178,6 +178,6 @@ def test_missing_weights_are_named_without_a_network(kt: Kt, tmp_path: Path) -> 
 def test_an_interrupt_is_no_traceback(
     kt: Kt, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
-    monkeypatch.setattr(options, "data_spec", lambda *_, **__: os.kill(os.getpid(), number))
+    monkeypatch.setattr(complementarity, "data_spec", lambda *_, **__: os.kill(os.getpid(), number))
     found, _, err = kt("complementarity", *MODELS)
     assert found == code and "Interrupted" in err and "Traceback" not in err

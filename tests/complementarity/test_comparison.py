@@ -17,7 +17,7 @@ from kt_cli.complementarity.predict import How
 from kt_cli.complementarity.reading import direction, samples, sentence
 from kt_cli.data.sources import open_data
 from kt_cli.errors import UsageError
-from kt_cli.spec import DataSpec, EvalSpec
+from kt_cli.settings import DataSpec, EvalSpec
 from kt_cli.zoo.baseline import random_twins
 from tests.complementarity.conftest import MakeModel
 

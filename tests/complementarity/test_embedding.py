@@ -14,7 +14,8 @@ from kt_cli.complementarity.embedding import class_embedding
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
 from kt_cli.errors import UnknownName, UsageError, WeightsUnavailable
-from kt_cli.spec import DataSpec, Model
+from kt_cli.settings import DataSpec
+from kt_cli.spec import Model
 from kt_cli.zoo import load
 from kt_cli.zoo.heads import classifier_rows
 from tests.complementarity.conftest import MakeModel

@@ -18,7 +18,8 @@ from kt_cli.complementarity.external import aligned, common_images, images_of, r
 from kt_cli.complementarity.predict import How, predict
 from kt_cli.data.sources import open_data
 from kt_cli.errors import DataError
-from kt_cli.spec import DataSpec, EvalSpec, Model
+from kt_cli.settings import DataSpec, EvalSpec
+from kt_cli.spec import Model
 
 N, C = 60, 7
 CLASSES = [f"kind {c}" for c in range(C)]

@@ -31,7 +31,8 @@ from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
 from kt_cli.data.sources import open_data
 from kt_cli.errors import KtError
-from kt_cli.spec import DataSpec, EvalSpec, Model
+from kt_cli.settings import DataSpec, EvalSpec
+from kt_cli.spec import Model
 from kt_cli.zoo import load as zoo
 from kt_cli.zoo.names import resolve
 

@@ -35,7 +35,8 @@ from kt_cli.complementarity.predictions import Predictions, entry, logits_of
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
 from kt_cli.errors import DataError, DeviceLost, KtError, WriteError
-from kt_cli.spec import DataSpec, EvalSpec, Model
+from kt_cli.settings import DataSpec, EvalSpec
+from kt_cli.spec import Model
 from kt_cli.zoo import load as zoo
 from tests.complementarity.conftest import MakeModel
 

@@ -19,7 +19,7 @@ from kt_cli.data.images import Contents, ImageSet, Names, as_rgb, listing
 from kt_cli.data.sources import open_data
 from kt_cli.errors import DataError
 from kt_cli.progress import Progress, silent
-from kt_cli.spec import DataSpec
+from kt_cli.settings import DataSpec
 
 WORDS = ["", "a", "über/x y.png", "日本.jpg", "bad\udcff.png", "🐈"]
 

@@ -17,7 +17,7 @@ from kt_cli.data.images import ImageSet
 from kt_cli.data.labels import class_map
 from kt_cli.data.sources import open_data
 from kt_cli.errors import DataError
-from kt_cli.spec import DataSpec
+from kt_cli.settings import DataSpec
 
 SYNSETS = tuple(ImageNetInfo("imagenet-1k").label_names())
 PNG = ["img1.png", "img2.png", "img10.png"]  # in natural order

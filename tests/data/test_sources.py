@@ -19,7 +19,8 @@ from kt_cli.data.loading import batches
 from kt_cli.data.sources import open_data
 from kt_cli.data.views import centre_square
 from kt_cli.errors import DataError, UnknownName
-from kt_cli.spec import DataSpec, Model
+from kt_cli.settings import DataSpec
+from kt_cli.spec import Model
 
 
 def forget() -> None:

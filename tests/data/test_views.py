@@ -13,7 +13,7 @@ from kt_cli.data import views
 from kt_cli.data.sources import open_data
 from kt_cli.data.views import AUGMENTS, Views, canonical, centre_square, preprocess
 from kt_cli.errors import UnknownName
-from kt_cli.spec import DataSpec
+from kt_cli.settings import DataSpec
 
 CPU = torch.device("cpu")
 

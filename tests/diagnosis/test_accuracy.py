@@ -17,7 +17,8 @@ from kt_cli.data.class_names import imagenet_synsets
 from kt_cli.data.digits import digits
 from kt_cli.diagnosis import accuracy
 from kt_cli.diagnosis.finding import Asked, Level
-from kt_cli.spec import DataSpec, Model
+from kt_cli.settings import DataSpec
+from kt_cli.spec import Model
 from kt_cli.zoo import load
 from kt_cli.zoo.facts import Fact, fact
 

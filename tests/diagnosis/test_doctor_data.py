@@ -9,7 +9,7 @@ from PIL import Image
 from kt_cli.data.class_names import imagenet_synsets
 from kt_cli.diagnosis import data
 from kt_cli.diagnosis.finding import Asked
-from kt_cli.spec import DataSpec
+from kt_cli.settings import DataSpec
 
 Look = Callable[..., list[tuple[str, str]]]
 

@@ -27,7 +27,7 @@ from gpu.toys import (
 from gpu.zoo import ARCHS, images, model, transfer
 from kt_cli.complementarity.predict import REFRESH, How, predict, predict_all
 from kt_cli.complementarity.predictions import Predictions, logits_of
-from kt_cli.spec import EvalSpec
+from kt_cli.settings import EvalSpec
 
 pytestmark = pytest.mark.gpu
 

@@ -26,7 +26,7 @@ from gpu.toys import (
 )
 from kt_cli.data.views import preprocess
 from kt_cli.device import place
-from kt_cli.spec import PretrainSpec
+from kt_cli.settings import PretrainSpec
 from kt_cli.transfer.checkpoint import Checkpoint
 from kt_cli.transfer.pretrain import pretrain
 

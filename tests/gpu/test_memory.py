@@ -17,7 +17,7 @@ from gpu.zoo import functions, images, model, named, run_of
 from kt_cli.complementarity.predict import REFRESH, How, predict_all
 from kt_cli.complementarity.predictions import Predictions
 from kt_cli.errors import KtError
-from kt_cli.spec import EvalSpec
+from kt_cli.settings import EvalSpec
 from kt_cli.sweep.transfer import transfer_run
 
 pytestmark = pytest.mark.gpu

@@ -19,7 +19,7 @@ from gpu.toys import (
 )
 from kt_cli.data.views import AUGMENTS, preprocess
 from kt_cli.device import place
-from kt_cli.spec import PretrainSpec
+from kt_cli.settings import PretrainSpec
 from kt_cli.transfer import train as loop
 from kt_cli.transfer.keeping import Disk, Memory
 from kt_cli.transfer.methods import METHODS

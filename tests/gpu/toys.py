@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kt_cli.data.views import Views
-from kt_cli.spec import TransferSpec
+from kt_cli.settings import TransferSpec
 from kt_cli.transfer.checkpoint import Checkpoint
 from kt_cli.transfer.distil import Curve, distil
 from kt_cli.transfer.keeping import Keeping

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from real_sweep import Sweep, same_rows, slurm_answers, wait_for
 
-from kt_cli.spec import DataSpec, Model, Run, TransferSpec
+from kt_cli.settings import DataSpec, SlurmSpec, TransferSpec
+from kt_cli.spec import Model, Run
 from kt_cli.sweep import cluster, slurm
-from kt_cli.sweep.resources import SlurmSpec
 from kt_cli.zoo import facts
 
 pytestmark = pytest.mark.slurm

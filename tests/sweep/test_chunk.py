@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kt_cli.spec import DataSpec, EvalSpec, Model, PairsSpec, Run
+from kt_cli.settings import DataSpec, EvalSpec, PairsSpec
+from kt_cli.spec import Model, Run
 from kt_cli.sweep.chunk import _groups
 
 DATA = DataSpec("digits")

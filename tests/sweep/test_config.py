@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from kt_cli.errors import DataError, UsageError
-from kt_cli.spec import DataSpec, PretrainSpec, TransferSpec
-from kt_cli.sweep.config import SweepSpec, build, read_file, to_toml
+from kt_cli.settings import DataSpec, PretrainSpec, SweepSpec, TransferSpec
+from kt_cli.sweep.config import build, read_file, team_transfers, to_toml, transfer_count
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -48,12 +48,12 @@ def test_lists_of_settings_are_a_grid() -> None:
 
 def test_teams_teach_by_methods_that_can_choose() -> None:
     spec = build(GRID, "x")
-    assert {(t.method, t.teachers) for t in spec.team_transfers()} == {("kl-dp+guard", "parallel")}
+    assert {(t.method, t.teachers) for t in team_transfers(spec)} == {("kl-dp+guard", "parallel")}
     both = build({**GRID, "transfer": {**GRID["transfer"], "teachers": ["soup", "parallel"]}}, "x")
-    ways = [(t.method, t.teachers) for t in both.team_transfers()]
+    ways = [(t.method, t.teachers) for t in team_transfers(both)]
     assert ways.count(("kl", "soup")) == 4 and ("kl", "parallel") not in ways
-    assert both.transfer_count(3) == both.pair_count(3) * 8 + 3 * 12
-    assert both.transfer_count(2) == both.pair_count(2) * 8  # too few for a team
+    assert transfer_count(both, 3) == both.pair_count(3) * 8 + 3 * 12
+    assert transfer_count(both, 2) == both.pair_count(2) * 8  # too few for a team
 
 
 def test_a_file_becomes_a_spec() -> None:

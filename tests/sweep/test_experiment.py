@@ -18,7 +18,8 @@ from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
 from kt_cli.data.views import canonical, canonical_path
 from kt_cli.errors import DataError
-from kt_cli.spec import DataSpec, EvalSpec, Model, PretrainSpec, Run, TransferSpec
+from kt_cli.settings import DataSpec, EvalSpec, PretrainSpec, TransferSpec
+from kt_cli.spec import Model, Run
 from kt_cli.sweep.experiment import check_data
 from kt_cli.sweep.plan import Images, other_images
 from kt_cli.zoo import load

@@ -13,7 +13,8 @@ from kt_cli import device, store
 from kt_cli.data.sources import open_data
 from kt_cli.errors import DeviceLost, KtError
 from kt_cli.progress import silent
-from kt_cli.spec import DataSpec, EvalSpec, Model, Run, TransferSpec
+from kt_cli.settings import DataSpec, EvalSpec, TransferSpec
+from kt_cli.spec import Model, Run
 from kt_cli.sweep import execute
 from kt_cli.sweep.chunk import run_chunk
 from kt_cli.sweep.execute import LocalStage

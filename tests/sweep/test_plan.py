@@ -9,8 +9,8 @@ import pytest
 
 from kt_cli import store
 from kt_cli.errors import UnknownName
-from kt_cli.spec import DataSpec, Model, PretrainSpec, Run
-from kt_cli.sweep.config import SweepSpec
+from kt_cli.settings import DataSpec, PretrainSpec, SweepSpec
+from kt_cli.spec import Model, Run
 from kt_cli.sweep.draw import draw_pairs
 from kt_cli.sweep.plan import MAX_ATTEMPTS, Images, Planner, unmeasured
 

@@ -24,7 +24,8 @@ from kt_cli.complementarity.predict import How, outputs_of
 from kt_cli.complementarity.predictions import Predictions
 from kt_cli.data.sources import open_data
 from kt_cli.errors import DataError
-from kt_cli.spec import DataSpec, Model, PairsSpec, Run, TransferSpec
+from kt_cli.settings import DataSpec, PairsSpec, TransferSpec
+from kt_cli.spec import Model, Run
 from kt_cli.sweep import chunk
 from kt_cli.sweep.measure import pairs_run
 from kt_cli.sweep.transfer import transfer_run

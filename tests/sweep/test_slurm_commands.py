@@ -11,9 +11,9 @@ import pytest
 from fake_slurm import FakeSlurm, fake_slurm
 
 from kt_cli import store
-from kt_cli.cli import leading
 from kt_cli.spec import Run
 from kt_cli.sweep import chunk, jobs, slurm
+from kt_cli.sweep import place as places
 from kt_cli.sweep.execute import run_inline
 from kt_cli.sweep.manifest import read_manifest
 from kt_cli.sweep.slots import Slot
@@ -69,7 +69,7 @@ def test_detach_submits_the_first_stage_once(fake: FakeSlurm, kt: Kt, tmp_path: 
     )
     # The job that follows finds the same resources in the file.
     kept = (tmp_path / "results" / "x" / "sweep.toml").read_text()
-    assert "module load a" in kept and 'time = "30"' in kept
+    assert "module load a" in kept and "time = 30" in kept
     fake.queue(f"{array}|0|PENDING", f"{array}|1|PENDING", f"{follower}|N/A|PENDING")
     assert kt("sweep", "x.toml", "--detach")[0] == 0
     assert fake.submitted == [array, follower]
@@ -139,12 +139,12 @@ def test_the_job_that_goes_on_waits_for_a_silent_controller(
 
     def sleep(seconds: float) -> None:
         waited.append(seconds)
-        if waited.count(leading.PATIENCE) == 2:
+        if waited.count(places.PATIENCE) == 2:
             (fake.folder / "down").unlink(missing_ok=True)
 
-    monkeypatch.setattr(leading.time, "sleep", sleep)
-    place = leading.choose(leading.Executor.slurm, "", None, detach=True, following=True)
-    assert place.facts is not None and waited.count(leading.PATIENCE) == 2
+    monkeypatch.setattr(places.time, "sleep", sleep)
+    place = places.choose("slurm", "", None, detach=True, following=True)
+    assert place.facts is not None and waited.count(places.PATIENCE) == 2
 
 
 def test_detached_jobs_that_nobody_follows_are_said(fake: FakeSlurm, kt: Kt) -> None:

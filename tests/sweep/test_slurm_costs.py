@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from kt_cli import store
-from kt_cli.spec import DataSpec, EvalSpec, Model, Run, TransferSpec
+from kt_cli.settings import DataSpec, EvalSpec, TransferSpec
+from kt_cli.spec import Model, Run
 from kt_cli.sweep.balance import MACS_PER_SECOND, Costs
 from kt_cli.sweep.budget import fitting, spent
 from kt_cli.sweep.draw import draw_pairs, ranked_pairs

@@ -15,13 +15,13 @@ from fake_slurm import FakeSlurm, fake_slurm
 
 from kt_cli import store
 from kt_cli.errors import KtError
-from kt_cli.spec import DataSpec, EvalSpec, Model, PairsSpec, Run
+from kt_cli.settings import DataSpec, EvalSpec, PairsSpec, SlurmSpec
+from kt_cli.spec import Model, Run
 from kt_cli.sweep import chunk, jobs, lead, slurm
 from kt_cli.sweep import watch as watch_module
 from kt_cli.sweep.cluster import Facts
 from kt_cli.sweep.lead import BUSY, CLAIMED, FINISHED, SUBMITTED, Lead
 from kt_cli.sweep.manifest import write_manifest
-from kt_cli.sweep.resources import SlurmSpec
 from kt_cli.sweep.slots import Slot
 from kt_cli.sweep.tidy import DAY_SECONDS, remove_stale
 from kt_cli.sweep.watch import Watch

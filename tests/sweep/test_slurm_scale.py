@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from fake_slurm import fake_slurm
 
-from kt_cli.spec import DataSpec, Model, Run, TransferSpec
+from kt_cli.settings import DataSpec, SlurmSpec, TransferSpec
+from kt_cli.spec import Model, Run
 from kt_cli.sweep import slurm
 from kt_cli.sweep.balance import Costs
 from kt_cli.sweep.cluster import Facts
 from kt_cli.sweep.lead import lost_rows
-from kt_cli.sweep.resources import SlurmSpec
 from kt_cli.zoo import facts
 
 MODELS = [Model(name, name, name) for name in facts.top(300)]

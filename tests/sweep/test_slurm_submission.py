@@ -14,14 +14,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from fake_slurm import FakeSlurm, fake_slurm
+from kt_cli.sweep.resources import build_slurm
 
 from kt_cli.errors import KtError, UsageError
-from kt_cli.spec import DataSpec, EvalSpec, Model, Run
+from kt_cli.settings import DataSpec, EvalSpec, SlurmSpec
+from kt_cli.spec import Model, Run
 from kt_cli.sweep import cluster, slurm
 from kt_cli.sweep.balance import edges
 from kt_cli.sweep.cluster import Facts
 from kt_cli.sweep.manifest import read_manifest
-from kt_cli.sweep.resources import SlurmSpec, build_slurm
 
 DATA = DataSpec("digits")
 RUNS = [Run("predict", (Model(f"m{i}", f"m{i}", f"m{i}"),), "eval", EvalSpec(), DATA)

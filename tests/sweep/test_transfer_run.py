@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from kt_cli import schema, store
 from kt_cli.data.sources import open_data
 from kt_cli.errors import KtError, UsageError
-from kt_cli.spec import DataSpec, Model, Run, TransferSpec
+from kt_cli.settings import DataSpec, TransferSpec
+from kt_cli.spec import Model, Run
 from kt_cli.sweep.transfer import transfer_run
 from kt_cli.transfer import checkpoint, normalisation
 from kt_cli.transfer.train import NotFinite

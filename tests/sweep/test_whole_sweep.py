@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from kt_cli import schema, store
-from kt_cli.spec import DataSpec, Model, Run, TransferSpec
+from kt_cli.settings import DataSpec, TransferSpec
+from kt_cli.spec import Model, Run
 from kt_cli.sweep.chunk import failed_row
 from kt_cli.sweep.experiment import decode_training_images
 from tests.conftest import Kt

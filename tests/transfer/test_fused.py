@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kt_cli.errors import KtError
-from kt_cli.spec import PretrainSpec
+from kt_cli.settings import PretrainSpec
 from kt_cli.transfer import pretrain
 from kt_cli.transfer.checkpoint import Checkpoint
 from kt_cli.transfer.train import Loop, Order, fit

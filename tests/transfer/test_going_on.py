@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kt_cli.data.views import Views
-from kt_cli.spec import TransferSpec
+from kt_cli.settings import TransferSpec
 from kt_cli.transfer import checkpoint as checkpoints
 from kt_cli.transfer.checkpoint import Checkpoint
 from kt_cli.transfer.distil import Curve

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kt_cli.files import cache_folder
-from kt_cli.spec import TransferSpec
+from kt_cli.settings import TransferSpec
 from kt_cli.transfer.keeping import Disk, Keeping, Memory
 from kt_cli.transfer.targets import BATCH, Asking, Source
 from tests.transfer.toys import (

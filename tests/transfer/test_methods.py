@@ -10,7 +10,7 @@ import torch
 from scipy.special import log_softmax, rel_entr, softmax
 from torch import Tensor
 
-from kt_cli.spec import TransferSpec
+from kt_cli.settings import TransferSpec
 from kt_cli.transfer import losses, methods, partition
 from kt_cli.transfer.contrast import Contrast
 from kt_cli.transfer.methods import METHODS, Lesson

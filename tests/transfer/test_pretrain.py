@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from kt_cli.sweep.checks import check_pretrain
 from torch import Tensor, nn
 
 from kt_cli.cli.app import main
@@ -20,8 +21,8 @@ from kt_cli.complementarity.predictions import evaluate
 from kt_cli.data.sources import open_data, training_id
 from kt_cli.data.views import Views
 from kt_cli.errors import KtError, UsageError
-from kt_cli.spec import DataSpec, PretrainSpec, Run
-from kt_cli.sweep.checks import check_pretrain
+from kt_cli.settings import DataSpec, PretrainSpec
+from kt_cli.spec import Run
 from kt_cli.sweep.experiment import pretrain_run
 from kt_cli.transfer import checkpoint
 from kt_cli.transfer.checkpoint import Checkpoint

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kt_cli.spec import TransferSpec
+from kt_cli.settings import TransferSpec
 from kt_cli.transfer.checkpoint import Checkpoint
 from kt_cli.transfer.distil import order_of
 from tests.transfer.toys import CLASSES, SPEC, N, Tiny, make_views, prepare, train

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kt_cli.errors import UnknownName, UsageError
-from kt_cli.spec import TransferSpec
+from kt_cli.settings import TransferSpec
 from kt_cli.transfer import methods
 from kt_cli.transfer.methods import METHODS
 

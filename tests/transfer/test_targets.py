@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kt_cli.data.views import Views
-from kt_cli.spec import TransferSpec
+from kt_cli.settings import TransferSpec
 from kt_cli.transfer.keeping import Disk, Keeping, Memory
 from kt_cli.transfer.losses import TopK
 from kt_cli.transfer.methods import METHODS

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kt_cli.spec import TransferSpec
+from kt_cli.settings import TransferSpec
 from kt_cli.transfer import normalisation
 from kt_cli.transfer.checkpoint import Checkpoint
 from kt_cli.transfer.distil import Curve

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kt_cli.data.views import Views
-from kt_cli.spec import TransferSpec
+from kt_cli.settings import TransferSpec
 from kt_cli.transfer.checkpoint import Checkpoint
 from kt_cli.transfer.distil import Curve, distil
 from kt_cli.transfer.keeping import Keeping

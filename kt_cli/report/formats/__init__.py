@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from kt_cli.report.formats.csv_json import render_csv, render_json
 from kt_cli.report.formats.latex import render_latex
-from kt_cli.report.formats.machines import render_csv, render_json
 from kt_cli.report.formats.markdown import render_markdown
 from kt_cli.report.table import Table
 

@@ -1,19 +1,14 @@
-"""kt report: reads what is needed once, and brings tables, plots and the page where they go."""
+"""Tables, plots and a page from the rows of finished runs, which are read once."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from kt_cli.cli import screen
-from kt_cli.cli.report import draw, show_tables
 from kt_cli.errors import KtError, UsageError
-from kt_cli.files import write_text
+from kt_cli.progress import Listener
 
 if TYPE_CHECKING:
     from kt_cli.report.plots import Drawn
@@ -22,8 +17,6 @@ if TYPE_CHECKING:
     from kt_cli.report.table import Table
 
 Needs = Mapping[str, Collection[str]]
-
-WIDE = 160
 SUFFIXES = {
     ".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json", ".html": "html",
     ".txt": "table",
@@ -33,7 +26,12 @@ FEW = 12
 
 @dataclass(frozen=True)
 class Request:
-    """What one call of `kt report` asks for. Empty: what is usual."""
+    """What one report is to hold. Empty: what is usual.
+
+    Attributes:
+        format: one of `kt_cli.report.formats.FORMATS`, "html", or "table" for the screen.
+        output: file that it is written to. folder: of the plots, suffixes: their formats.
+    """
 
     paths: tuple[Path, ...]
     query: Query
@@ -74,36 +72,82 @@ class Request:
             raise UsageError(f"--plots: {self.folder} is a file", "Name a folder.")
 
 
-def work(request: Request) -> None:
-    """Read, write, and say what is missing.
+class OnlyFailures(KtError):
+    """Runs failed and none succeeded. report: how they failed."""
+
+    report: Report
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was asked for: tables as values, and what plots and the page are made of."""
+
+    request: Request
+    results: Results
+    tables: Sequence[Table]
+
+    def text(self) -> str:
+        """All in the format asked for, other than for the screen."""
+        if self.request.written_as == "html":
+            from kt_cli.report.page import render_page
+
+            return render_page(self.results, self.tables, list(self._drawn()))
+        from kt_cli.report.formats import FORMATS
+
+        return FORMATS[self.request.written_as](self.tables)
+
+    def draw(self, folder: Path) -> Iterator[Path]:
+        """Draw the plots; yields the files.
+
+        Raises:
+            KtError: there is nothing to draw.
+        """
+        from kt_cli.report.plots import save
+
+        count = 0
+        for drawn in self._drawn():
+            for suffix in self.request.suffixes or ("pdf",):
+                yield save(drawn, folder, suffix)
+                count += 1
+        if not count:
+            names = ", ".join(self.request.plots)
+            raise KtError(
+                f"nothing to plot{': no rows for ' + names if names else ''}",
+                "Plots need finished transfers, or pairs that were compared.",
+            )
+
+    def _drawn(self) -> Iterator[Drawn]:
+        if self.results.only_failed:
+            return iter(())
+        from kt_cli.report.plots import draw_all
+
+        return draw_all(self.results, self.request.plots or None, self.request.query)
+
+
+def report(request: Request, tell: Listener = Listener()) -> Report:
+    """Read what is needed, and build the tables.
 
     Raises:
-        UsageError: of the options, or of a path that holds no results.
-        KtError: there is nothing to report, or only failures, which are shown first.
+        UsageError: of the request, or of a path that holds no results.
+        OnlyFailures: there are only failures. KtError: there is nothing to report.
     """
     format_ = request.written_as
     request.check()
     from kt_cli.report import tables
     from kt_cli.report.arrange import arrange
 
-    results = _read(request, format_)
+    results = _read(request, format_, tell)
     if _all_left_out(results):
         raise _nothing_meets(request, results)
     if all(results.ok(table).empty for table in results.frames):
-        _refuse_failures(request, format_)
+        _refuse_failures(request, tell)
     built = tables.build(results, request.tables or None, request.query)
     if not built:
         raise KtError("there are no results to report yet", "Models are trained, but not used yet.")
-    built = arrange(built, request.query)
-    if format_ == "html":
-        _write_page(request.output, results, built, list(_drawn(request, results)))
-    else:
-        _emit(built, format_, request.output)
-    if request.folder is not None:
-        _write_plots(request, results, request.folder)
+    return Report(request, results, arrange(built, request.query))
 
 
-def _read(request: Request, format_: str) -> Results:
+def _read(request: Request, format_: str, tell: Listener) -> Results:
     from kt_cli.report import tables
     from kt_cli.report.read import count_rows, read_results
     from kt_cli.report.table import DEFAULT_NAMES
@@ -117,7 +161,7 @@ def _read(request: Request, format_: str) -> Results:
         from kt_cli.report.plots import PLOTS
 
         needs += [plot.needs for name, plot in PLOTS.items() if name in (request.plots or PLOTS)]
-    return read_results(request.paths, _joined(needs), request.query, screen.skipped_part)
+    return read_results(request.paths, _joined(needs), request.query, tell.skipped)
 
 
 def _joined(needs: Sequence[Needs]) -> dict[str, set[str]]:
@@ -148,84 +192,22 @@ def _nothing_meets(request: Request, results: Results) -> KtError:
     )
 
 
-def _refuse_failures(request: Request, format_: str) -> None:
-    """Where runs failed and none succeeded, show how, and raise an error that says it."""
+def _refuse_failures(request: Request, tell: Listener) -> None:
+    """Where runs failed and none succeeded, raise an error that says how."""
     from kt_cli.report import tables
     from kt_cli.report.read import read_results
 
     wanted = ["failures"]
-    results = read_results(request.paths, tables.needs(wanted), on_skip=screen.skipped_part)
+    results = read_results(request.paths, tables.needs(wanted), on_skip=tell.skipped)
     if not results.only_failed:
         return
     built = tables.build(results, wanted)
-    if format_ == "html":
-        _write_page(request.output, results, built, [])
-    else:
-        _emit(built, format_, request.output)
     errors = [str(row[2]) for table in built for row in table.rows]
     count = sum(len(results.failed(table)) for table in results.frames)
     said = "; ".join(dict.fromkeys(errors))
-    raise KtError(
+    failed = OnlyFailures(
         f"no results: {count} run{'s' * (count > 1)} failed and none succeeded: {said}",
         "Remove the cause and run `kt sweep` again: it repeats what failed.",
     )
-
-
-# --- where things go ----------------------------------------------------------------------------
-
-
-def _emit(tables: Sequence[Table], format_: str, output: Path | None) -> None:
-    if format_ == "table" and output is None:
-        show_tables(tables)
-        return
-    _write(_text(tables, format_), output)
-
-
-def _write(text: str, output: Path | None) -> None:
-    if output is None:
-        typer.echo(text, nl=False)
-        return
-    write_text(output, text)
-    screen.note(f"Wrote {output}")
-
-
-def _text(tables: Sequence[Table], format_: str) -> str:
-    if format_ != "table":
-        from kt_cli.report.formats import FORMATS
-
-        return FORMATS[format_](tables)
-    from rich.console import Console
-
-    text = io.StringIO()
-    draw(tables, Console(file=text, width=WIDE, highlight=False, color_system=None))
-    return text.getvalue()
-
-
-def _write_page(
-    output: Path | None, results: Results, tables: Sequence[Table], plots: Sequence[Drawn]
-) -> None:
-    from kt_cli.report.page import render_page
-
-    _write(render_page(results, tables, plots), output)
-
-
-def _write_plots(request: Request, results: Results, folder: Path) -> None:
-    from kt_cli.report.plots import save
-
-    count = 0
-    for drawn in _drawn(request, results):
-        for suffix in request.suffixes or ("pdf",):
-            screen.note(f"Wrote {save(drawn, folder, suffix)}")
-            count += 1
-    if not count:
-        names = ", ".join(request.plots)
-        raise KtError(
-            f"nothing to plot{': no rows for ' + names if names else ''}",
-            "Plots need finished transfers, or pairs that were compared.",
-        )
-
-
-def _drawn(request: Request, results: Results) -> Iterator[Drawn]:
-    from kt_cli.report.plots import draw_all
-
-    return draw_all(results, request.plots or None, request.query)
+    failed.report = Report(request, results, built)
+    raise failed

@@ -28,17 +28,20 @@ def render_csv(tables: Sequence[Table]) -> str:
 
 
 def _csv_block(tables: Sequence[Table]) -> str:
-    records = [
-        {**table.group, **_flat(table.columns, row)} for table in tables for row in table.rows
-    ]
-    header = list(dict.fromkeys(key for record in records for key in record))
-    if not records:
+    found = [record for table in tables for record in records(table)]
+    header = list(dict.fromkeys(key for record in found for key in record))
+    if not found:
         header = [column.key for table in tables for column in table.columns]
     text = io.StringIO()
     writer = csv.DictWriter(text, header, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows(found)
     return text.getvalue()
+
+
+def records(table: Table) -> list[dict[str, Any]]:
+    """The rows of a table, each with what the table's group has in common."""
+    return [{**table.group, **_flat(table.columns, row)} for row in table.rows]
 
 
 def _flat(columns: Sequence[Column], row: Sequence[Cell]) -> dict[str, Any]:

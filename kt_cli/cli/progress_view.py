@@ -1,30 +1,30 @@
-"""A sweep on a cluster, on the screen: once for `kt status`, again and again while one waits."""
+"""A sweep at work on the screen: progress, and the jobs of a cluster as `kt status` shows them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
 from kt_cli.cli import screen
+from kt_cli.progress import Listener
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from kt_cli.sweep.watch import View
 
-WHAT = {
-    "pretrain": "train the zoo",
-    "predict": "predict",
-    "pairs": "pairs",
-    "transfer": "transfer",
-}
 QUIET_SECONDS = 30.0
+
+
+def label(stage: str) -> str:
+    """What a stage is called for people."""
+    return "train the zoo" if stage == "pretrain" else stage
 
 
 def render(view: View) -> RenderableType:
@@ -34,7 +34,7 @@ def render(view: View) -> RenderableType:
         table.add_column(header, justify="left" if header == "stage" else "right")
     for stage in view.stages:
         counts = (stage.total, stage.done, stage.failed, stage.queued, stage.running)
-        table.add_row(WHAT.get(stage.name, stage.name), *(f"{count:,}" for count in counts))
+        table.add_row(label(stage.name), *(f"{count:,}" for count in counts))
     said = [Text(pace(view))] if view.rate else []
     if view.active is None:
         said.append(Text("the cluster does not answer; rows are counted all the same"))
@@ -59,13 +59,33 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def watching() -> Iterator[Callable[[View], None]]:
+def listener(plan: Callable[[Any, Any], None]) -> Iterator[Listener]:
+    """Shows all that a sweep tells; `plan` shows its plan."""
+    with ExitStack() as shown, screen.progress() as progress:
+        jobs = _Jobs(shown)
+        yield Listener(progress, screen.note, plan, jobs, screen.skipped_part)
+
+
+class _Jobs:
     """Shows one view after the other: in place on a terminal, else a line when something is new."""
-    if screen.err.is_terminal:
-        with Live(console=screen.err, transient=True, auto_refresh=False) as live:
-            yield lambda view: live.update(render(view), refresh=True)
-        return
-    yield _Lines()
+
+    def __init__(self, shown: ExitStack) -> None:
+        self._shown, self._lines = shown, _Lines()
+        self._live: Live | None = None
+
+    def __call__(self, view: View | None) -> None:
+        if not screen.err.is_terminal:
+            if view is not None:
+                self._lines(view)
+            return
+        if view is None:
+            self._shown.close()
+            self._live = None
+            return
+        if self._live is None:
+            live = Live(console=screen.err, transient=True, auto_refresh=False)
+            self._live = self._shown.enter_context(live)
+        self._live.update(render(view), refresh=True)
 
 
 class _Lines:
@@ -84,7 +104,7 @@ class _Lines:
         stage = view.stages[-1]
         failed = f", {stage.failed:,} failed" * bool(stage.failed)
         screen.note(
-            f"{WHAT.get(stage.name, stage.name)}: {stage.done:,}/{stage.total:,} done{failed}, "
+            f"{label(stage.name)}: {stage.done:,}/{stage.total:,} done{failed}, "
             f"jobs: {stage.queued:,} queued, {stage.running:,} running"
             + f" ({pace(view)})"
             * bool(view.rate)

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from kt_cli.cli import screen, weights
-from kt_cli.cli.leading import Executor
-from kt_cli.cli.live import WHAT
-from kt_cli.spec import HOW_TO_NAME_DATA
+from kt_cli.cli import screen
+from kt_cli.cli.progress_view import label
+from kt_cli.settings import HOW_TO_NAME_DATA
 
 if TYPE_CHECKING:
-    from kt_cli.cli.session import Session
     from kt_cli.sweep.plan import Stage
+    from kt_cli.sweep.session import Session
 
 
 def show(
@@ -58,11 +57,12 @@ def show(
 def _disk(session: Session) -> str:
     from kt_cli.sweep.disk import bytes_needed
     from kt_cli.zoo.prefetch import plan
+    from kt_cli.zoo.weights import JOBS
 
     parts = bytes_needed(
-        session.spec, session.models, session.training_images(), session.evaluation_images()
+        session.spec, session.models, session.training_images, session.evaluation_images
     )
-    parts["weights to fetch"] = plan(session.models, weights.JOBS).bytes
+    parts["weights to fetch"] = plan(session.models, JOBS).bytes
     said = (f"{what} {max(size / 1e9, 0.01):,.2f} GB" for what, size in parts.items() if size)
     return f"disk, about: {', '.join(said)}"
 
@@ -78,9 +78,9 @@ def _at_once(session: Session, asked_gpus: int | None) -> str:
         cpus = slurm.cpus_per_gpu or session.place.facts.cpus_per_gpu
         gpu = "one GPU and " if session.place.facts.gpus else ""
         return f"{slurm.gpus} jobs of {slurm.minutes} min, {gpu}{cpus} CPUs each"
-    if session.place.executor is Executor.inline:
+    if session.place.executor == "inline":
         return "one run, in this process"
-    count, first = len(session.places), session.places[0]
+    count, first = len(session.slots), session.slots[0]
     if first.gpu is not None:
         return f"{count} GPU{'s' * (count > 1)}"
     asked = f" (--gpus {asked_gpus}: there is no GPU here)" if asked_gpus else ""
@@ -91,20 +91,20 @@ def _at_once(session: Session, asked_gpus: int | None) -> str:
 def _plan_row(session: Session, stage: Stage) -> list[str]:
     todo = stage.total - stage.done - stage.given_up - stage.left_out
     runs = 1 if stage.name == "pairs" else todo
-    label = WHAT[stage.name] + (f" ({stage.given_up} given up)" if stage.given_up else "")
+    shown = label(stage.name) + (f" ({stage.given_up} given up)" if stage.given_up else "")
     chunks = _chunks(session, runs) if todo else 0
     counts = [stage.total, stage.done, todo, chunks]
     hours = [_hours(session, stage, todo)] if session.place.facts else []
-    return [label, *(f"{count:,}" for count in counts), *hours]
+    return [shown, *(f"{count:,}" for count in counts), *hours]
 
 
 def _chunks(session: Session, runs: int) -> int:
     from kt_cli.sweep.slots import chunk_count
 
-    if session.place.executor is Executor.inline:
+    if session.place.executor == "inline":
         return 1
     if session.place.facts is None:
-        return chunk_count(runs, len(session.places))
+        return chunk_count(runs, len(session.slots))
     from kt_cli.sweep.slurm import tasks
 
     return tasks(runs, session.spec.slurm, session.place.facts)

@@ -1,0 +1,235 @@
+"""Measure what each of two or more models knows that the others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kt_cli.errors import UsageError, unknown, warn
+from kt_cli.progress import Progress, silent
+from kt_cli.settings import DataSpec, EvalSpec, PairsSpec
+from kt_cli.settings.data import data_spec
+from kt_cli.settings.declared import by_keyword, check
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import ArrayLike, NDArray
+
+    from kt_cli.complementarity.comparison import Comparison
+    from kt_cli.complementarity.predict import How
+    from kt_cli.data.images import ImageSet
+    from kt_cli.spec import Model
+
+
+@dataclass(frozen=True)
+class Complementarity:
+    """What models know together, alone, and of each other.
+
+    Attributes:
+        comparison: everything that was computed, as `kt complementarity` shows it.
+        limit: that was asked for.
+    """
+
+    comparison: Comparison
+    limit: int | None = None
+
+    @cached_property
+    def models(self) -> pd.DataFrame:
+        """One row for each model: top-1 and top-5 in percent, its interval, what it alone knows."""
+        import pandas as pd
+
+        return pd.DataFrame(self.to_dict(0)["models"])
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """One row for each ordered pair, with the columns of the table `complementarity`."""
+        import pandas as pd
+
+        rows = pd.DataFrame(self.to_dict(0)["pairs"])
+        return rows.drop(columns=["classes", "areas"])
+
+    def knows(self, teacher: str, student: str) -> NDArray[Any]:
+        """Indices of the samples that the teacher has right and the student wrong.
+
+        Raises:
+            UnknownName: no such model.
+        """
+        import numpy as np
+
+        right = self.comparison.right
+        return np.flatnonzero(right[self._at(teacher)] & ~right[self._at(student)])
+
+    def to_dict(self, classes: int = 10) -> dict[str, Any]:
+        """All of it as plain values, for JSON. classes: so many of each pair at most."""
+        from kt_cli.complementarity.comparison import to_dict
+
+        return to_dict(self.comparison, classes)
+
+    def _at(self, name: str) -> int:
+        names = self.comparison.names
+        if name not in names:
+            raise unknown("model", name, names)
+        return names.index(name)
+
+    def __repr__(self) -> str:
+        found = self.comparison
+        shown = self.models.round(2).to_string(index=False)
+        return f"{found.n:,} images of {len(found.classes):,} classes\n{shown}"
+
+    def _repr_html_(self) -> str:
+        found = self.comparison
+        shown = ["teacher", "student", "acc_diff", "pos_flips", "neg_flips", "agreement", "kappa"]
+        return (
+            f"<p>{found.n:,} images of {len(found.classes):,} classes · any right (oracle) "
+            f"{found.oracle:.2f}%</p>{self.models.round(2).to_html(index=False)}"
+            f"{self.pairs[shown].round(2).to_html(index=False)}"
+        )
+
+
+def complementarity(
+    models: Sequence[str] | Mapping[str, ArrayLike],
+    *,
+    labels: ArrayLike | str | None = None,
+    classes: Sequence[str] | None = None,
+    arch: str | None = None,
+    baseline: str = "none",
+    class_embedding: str = "head",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    logits: bool = False,
+    refresh: bool = False,
+    cached_only: bool = False,
+    progress: Progress = silent,
+    **settings: Any,
+) -> Complementarity:
+    """Compare models on images, or arrays of what models said about samples.
+
+    Args:
+        models: as on the command line; or by name what each says: (n,) predicted classes, or
+            (n, C) logits or probabilities.
+        labels: for arrays the (n,) true classes; for images the file of `--labels`.
+        classes: names of the classes of arrays.
+        arch: timm architecture of models that are checkpoint files.
+        baseline: "random" adds randomly initialised teachers.
+        class_embedding: what classes are compared by: "head", "clip" or "none".
+        logits: keep logits too, which gives the mean of probabilities.
+        refresh, cached_only: predict again what the cache has; or nothing at all.
+        settings: as the options of `kt complementarity` (docs/settings.md): data=…, limit=…
+
+    Raises:
+        UsageError: the models, the settings and the data do not go together.
+    """
+    if isinstance(models, Mapping):
+        if settings:
+            raise UsageError(f"arrays take no {', '.join(settings)}", "Those are for images.")
+        return Complementarity(_of_arrays(models, labels, classes))
+    if refresh and cached_only:
+        raise UsageError("--refresh and --cached-only exclude each other", "Choose one of them.")
+    from kt_cli.complementarity import evaluate, predict
+    from kt_cli.complementarity.comparison import compare
+    from kt_cli.device import pick_device
+
+    how, given = by_keyword({**settings, "labels": labels}, EvalSpec, DataSpec)
+    spec = EvalSpec(**how)
+    check(spec)
+    check(PairsSpec(embedding=class_embedding))
+    resolved = _resolved(models, arch, baseline)
+    asked = predict.How(
+        spec, pick_device(), logits=logits,
+        mode=predict.REFRESH if refresh else predict.CACHED_ONLY if cached_only else predict.REUSE,
+        batch_size=batch_size or evaluate.BATCH, workers=workers,
+    )  # fmt: skip
+    images = _images(resolved, given, asked)
+    found = compare(resolved, images, asked, class_embedding, progress)
+    for warning in found.warnings:
+        warn(warning)
+    return Complementarity(found, given.get("limit"))
+
+
+def _resolved(references: Sequence[str], arch: str | None, baseline: str) -> list[Model]:
+    from kt_cli.zoo import names
+    from kt_cli.zoo.baseline import random_twins
+
+    if baseline not in ("none", "random"):
+        raise unknown("baseline", baseline, ("none", "random"))
+    resolved = names.resolve(references, arch)
+    trained = [model for model in resolved if not model.untrained]
+    if len(trained) < 2:
+        only = (trained or resolved)[0]
+        raise UsageError(
+            f"one model alone has nothing to be compared with: {only.name}",
+            "Name at least two different models; equal weights count once.",
+        )
+    if baseline == "random":
+        known = {model.key for model in resolved}
+        resolved += [twin for twin in random_twins(trained) if twin.key not in known]
+    return resolved
+
+
+def _images(models: Sequence[Model], given: Mapping[str, Any], how: How) -> ImageSet:
+    from kt_cli.complementarity import predict
+    from kt_cli.data.sources import open_data
+    from kt_cli.zoo import classes, load, scheme, target
+
+    if not {"source", "root"} & given.keys() and all(
+        scheme(m.ref) == "predictions" for m in models
+    ):
+        from kt_cli.complementarity.external import images_of, read_external
+
+        if "limit" in given:
+            raise UsageError("--limit needs images", "Name them: --data, beside the predictions.")
+        return images_of([read_external(Path(target(model.ref))) for model in models])
+    images = open_data(data_spec(given)).eval
+    images.warn_of_empty_classes()
+    classes.require_classes(models, images.classes, images.name, images.select)
+    classes.warn_of_classes(models, images.classes, images.select)
+    if how.mode != predict.CACHED_ONLY:
+        load.require_weights(models)
+    return images
+
+
+def _of_arrays(
+    models: Mapping[str, ArrayLike], labels: ArrayLike | str | None, classes: Sequence[str] | None
+) -> Comparison:
+    from dataclasses import replace
+
+    import numpy as np
+
+    from kt_cli.complementarity import external
+    from kt_cli.complementarity.comparison import compared
+    from kt_cli.complementarity.layout import external_of
+    from kt_cli.complementarity.tables import Table
+
+    if labels is None or isinstance(labels, str):
+        raise UsageError("arrays need labels", "Give the true classes: labels=y.")
+    if len(models) < 2:
+        raise UsageError("one model alone has nothing to be compared with")
+    said = {}
+    for name, values in models.items():
+        array = np.asarray(values)
+        what = "pred" if array.ndim == 1 else _kind_of_outputs(name, array)
+        said[name] = external_of(Table(Path(name), {"label": np.asarray(labels), what: array}))
+    images = external.images_of(list(said.values()))
+    if classes is not None:
+        if len(classes) < len(images.classes):
+            raise UsageError(f"{len(classes)} names for {len(images.classes)} classes")
+        images = replace(images, classes=tuple(classes))
+    found = [external.predictions(one, images, name) for name, one in said.items()]
+    whole = all(one.logits is not None for one in found)
+    return compared(list(models), found, [False] * len(found), None, whole)
+
+
+def _kind_of_outputs(name: str, array: NDArray[Any]) -> str:
+    """The column that (n, C) outputs are: rows of shares that add up to one are probabilities."""
+    import numpy as np
+
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise UsageError(
+            f"{name} has shape {array.shape} of {array.dtype}",
+            "Predictions are (n,) classes, or (n, C) logits or probabilities.",
+        )
+    shares = (array >= 0).all() and np.allclose(array.sum(axis=1), 1, atol=1e-2)
+    return "probabilities" if shares else "logits"

@@ -1,0 +1,108 @@
+"""Train or fine-tune timm models on images of one's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kt_cli.errors import UsageError, warn
+from kt_cli.progress import Progress, silent
+from kt_cli.settings import DataSpec, PretrainSpec
+from kt_cli.settings.data import data_spec
+from kt_cli.settings.declared import by_keyword, check
+from kt_cli.spec import Run
+
+GUARD = 0.1
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model. row: as in the table `pretrain`; None where it was there already."""
+
+    path: Path
+    row: Mapping[str, Any] | None = None
+
+
+def pretrain(
+    architectures: str | Sequence[str],
+    *,
+    output: Path | str = "zoo",
+    overwrite: bool = False,
+    progress: Progress = silent,
+    **settings: Any,
+) -> list[Trained]:
+    """Train models, each into a folder of its own that timm loads.
+
+    What was interrupted goes on when the same call is made again; what is finished stays.
+
+    Args:
+        architectures: timm architectures, or with `pretrained` any models as on the command line.
+        output: folder that receives the models' folders.
+        settings: as the options of `kt pretrain` (docs/settings.md).
+
+    Raises:
+        UsageError: a model cannot be built or trained so.
+    """
+    names = [architectures] if isinstance(architectures, str) else list(architectures)
+    how, images = by_keyword(settings, PretrainSpec, DataSpec)
+    data = data_spec({"guard": GUARD, **images})
+    if "name" in how and len(names) > 1:
+        raise UsageError(f"--name names one model, not {len(names)}", "Leave it out.")
+    specs = [PretrainSpec(**{"name": _file_name(one), **how, "arch": one}) for one in names]
+    _require_possible(specs)
+    first = specs[0]
+    if first.freeze_epochs >= first.epochs:
+        epochs = f"{first.epochs} epoch{'s' * (first.epochs > 1)}"
+        warn(f"--freeze {first.freeze_epochs} of {epochs}: only the classifier is trained.")
+    return _train(_runs(specs, data, progress), Path(output), overwrite, progress)
+
+
+def _require_possible(specs: Sequence[PretrainSpec]) -> None:
+    from kt_cli.zoo import names
+
+    for spec in specs:
+        check(spec)
+        names.require_architecture(spec.arch, spec.pretrained)
+    called = [spec.name for spec in specs]
+    twice = next((spec for spec in specs if called.count(spec.name) > 1), None)
+    if twice:
+        raise UsageError(
+            f"two models would be called {twice.name!r}", "Train one of them alone, with --name."
+        )
+
+
+def _runs(specs: Sequence[PretrainSpec], images: DataSpec, progress: Progress) -> list[Run]:
+    from kt_cli.data.sources import training_id
+    from kt_cli.sweep.plan import starting_point
+
+    return [
+        Run("pretrain", starting_point(spec), training_id(images.part(spec.fraction), progress),
+            spec, images, out=spec.name)
+        for spec in specs
+    ]  # fmt: skip
+
+
+def _train(runs: Sequence[Run], output: Path, overwrite: bool, progress: Progress) -> list[Trained]:
+    """Run after run, without those that this very call finished before it was interrupted."""
+    from kt_cli.files import require_writable
+    from kt_cli.sweep.experiment import pretrain_run
+    from kt_cli.sweep.plan import trained_by
+    from kt_cli.zoo.save import require_free
+
+    done = [run for run in runs if not overwrite and trained_by(output / run.out) == run.id]
+    for run in runs:
+        if run not in done:
+            require_free(output / run.out, overwrite)
+            require_writable((output / run.out).absolute())
+    found = []
+    for run in runs:
+        row = None if run in done else pretrain_run(run, output, progress)[0]
+        found.append(Trained(output / run.out, row))
+    return found
+
+
+def _file_name(arch: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", Path(arch).name)

@@ -1,0 +1,118 @@
+"""The rows of finished runs, and each table of a report, as data frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kt_cli.report.query import Query
+    from kt_cli.report.table import Table
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results in some folders of sweeps.
+
+    Rows of finished runs are `rows("transfer")`; each table of `kt report` is a method of its name,
+    which takes the options of `kt report`: `summary(by="student_family", where="delta > 0")`.
+    """
+
+    folders: tuple[Path, ...]
+    query: Query
+
+    def rows(self, table: str = "transfer") -> pd.DataFrame:
+        """Finished rows of a table of results/README.md, one for each run.
+
+        Raises:
+            UnknownName: no such table. DataError: there are no results.
+        """
+        from kt_cli import schema
+        from kt_cli.errors import unknown
+        from kt_cli.report.read import read_results
+
+        if table not in schema.TABLES:
+            raise unknown("table of rows", table, schema.TABLES)
+        columns = {table: [*schema.TABLES[table]]}
+        return read_results(self.folders, columns, self.query).ok(table).reset_index(drop=True)
+
+    def tables(self, *names: str, **query: Any) -> list[Table]:
+        """Tables of a report as values; those that are usual where none is named.
+
+        Args:
+            query: as the options of `kt report`: where="…", by=("student_family",), top=10, …
+        """
+        from kt_cli.report.arrange import arrange
+        from kt_cli.report.tables import sweep_tables
+
+        known = {field.name for field in fields(self.query)}
+        asked = {k: (v,) if k in ("by", "sort", "columns") and isinstance(v, str) else v
+                 for k, v in query.items() if k in known}  # fmt: skip
+        if len(asked) < len(query):
+            raise TypeError(f"tables have no {', '.join(query.keys() - known)}")
+        wanted: Query = replace(self.query, **asked)  # type: ignore[arg-type]
+        return arrange(sweep_tables(self.folders, names or None, wanted), wanted)
+
+    def frame(self, name: str, **query: Any) -> pd.DataFrame:
+        """A table of a report: all its groups one below the other, numbers as numbers."""
+        import pandas as pd
+
+        from kt_cli.report.formats.csv_json import records
+
+        return pd.DataFrame([row for table in self.tables(name, **query) for row in records(table)])
+
+    def summary(self, **query: Any) -> pd.DataFrame:
+        """Methods by success, Δ, gain and loss; `by=("student_family",)` groups further."""
+        return self.frame("summary", **query)
+
+    def students(self, **query: Any) -> pd.DataFrame:
+        """Each student's mean Δ over its teachers."""
+        return self.frame("students", **query)
+
+    def matrix(self, **query: Any) -> pd.DataFrame:
+        """Δ of each teacher and student."""
+        return self.frame("matrix", **query)
+
+    def teams(self, **query: Any) -> pd.DataFrame:
+        """Several teachers against each of them alone."""
+        return self.frame("teams", **query)
+
+    def complementarity(self, **query: Any) -> pd.DataFrame:
+        """What pairs of models know of each other."""
+        return self.frame("complementarity", **query)
+
+    def influence(self, **query: Any) -> pd.DataFrame:
+        """What Δ goes along with."""
+        return self.frame("influence", **query)
+
+    def compare(self, **query: Any) -> pd.DataFrame:
+        """Methods on the same pairs."""
+        return self.frame("compare", **query)
+
+    def models(self, **query: Any) -> pd.DataFrame:
+        """Each model's accuracy."""
+        return self.frame("models", **query)
+
+    def failures(self, **query: Any) -> pd.DataFrame:
+        """Runs without a result, and why."""
+        return self.frame("failures", **query)
+
+
+def results(*folders: Path | str, where: str = "") -> Results:
+    """The results of sweeps, by default those in `results`.
+
+    Args:
+        folders: of sweeps, or folders that hold some.
+        where: condition on rows, as `kt report --where`.
+
+    Raises:
+        UsageError: the condition is not understood.
+    """
+    from kt_cli.report.query import Query
+
+    return Results(tuple(map(Path, folders)) or (RESULTS,), Query(where))

@@ -1,0 +1,142 @@
+"""Measure all ordered pairs of many models, and transfer between some of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kt_cli.errors import UsageError
+from kt_cli.progress import Listener
+from kt_cli.settings import SweepSpec
+
+if TYPE_CHECKING:
+    from kt_cli.api.results import Results
+    from kt_cli.spec import Model
+    from kt_cli.sweep.session import Session
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A sweep as it stands.
+
+    Attributes:
+        folder: of its results.
+        failures: runs without a result.
+        finished: whether nothing is left to do.
+    """
+
+    folder: Path
+    failures: int
+    finished: bool
+
+    @property
+    def results(self) -> Results:
+        """Its rows and tables, as data frames."""
+        from kt_cli.api.results import results
+
+        return results(self.folder)
+
+
+def sweep(
+    file: Path | str | Mapping[str, Any] | None = None,
+    *,
+    output: Path | str = RESULTS,
+    processes: int | None = None,
+    executor: str = "local",
+    detach: bool = False,
+    follow: bool = False,
+    retry_failed: bool = False,
+    dry_run: bool = False,
+    tell: Listener = Listener(),
+    **settings: Any,
+) -> Swept:
+    """Do a sweep; what is finished is a row in Parquet files, and the same call goes on.
+
+    Args:
+        file: a sweep file (TOML), or its tables; `settings` win over it.
+        output: where sweeps keep their results.
+        processes: at once where there is no GPU.
+        executor: "local" processes, "inline" in this one, "slurm", or "auto" as it is there.
+        detach: return when the jobs of a cluster are submitted.
+        retry_failed: also try again what failed three times.
+        dry_run: do nothing; `tell.plan` hears what there is to do.
+        settings: as the options of `kt sweep` (docs/settings.md): models=[…], data=…, lr=…
+
+    Raises:
+        UsageError: a setting that cannot be. KtError: nothing can be done.
+    """
+    spec = _asked(file, settings)
+    models = _resolved(spec)
+    from kt_cli.sweep.place import choose
+    from kt_cli.sweep.session import Session
+    from kt_cli.sweep.slots import cuda_devices, slots
+
+    place = choose(executor, spec.slurm.partition, processes, detach, follow)
+    folder = Path(output) / spec.name
+    session = Session(
+        spec, folder.absolute() if place.facts else folder, models, place,
+        slots(settings.get("gpus"), processes, cuda_devices()), retry_failed, tell,
+    )  # fmt: skip
+    _work(session, dry_run)
+    return Swept(session.folder, session.failures, session.finished and not dry_run)
+
+
+def _work(session: Session, dry_run: bool) -> None:
+    stages = session.stages()
+    session.tell.plan(session, stages)
+    if dry_run:
+        return
+    _ = session.planner  # which needs data
+    if all(stage.finished for stage in stages):
+        session.end()
+        if session.place.facts:
+            from kt_cli.sweep import cluster_loop
+
+            cluster_loop.close(session)
+        session.tell.note("Nothing to do: everything is done already.")
+        return
+    if not session.place.following:
+        session.begin()
+    if session.place.facts is None:
+        session.work()
+        return
+    from kt_cli.sweep import cluster_loop
+
+    session.finished = cluster_loop.lead(session)
+    if session.finished:
+        session.end()
+
+
+def _asked(file: Path | str | Mapping[str, Any] | None, settings: Mapping[str, Any]) -> SweepSpec:
+    """The sweep of the file with the settings laid over it."""
+    from kt_cli.sweep import config
+    from kt_cli.transfer import methods
+
+    tables = file if isinstance(file, Mapping) else config.read_file(Path(file)) if file else {}
+    models = settings.get("models") or ()
+    named = [models] if isinstance(models, str) else list(models)
+    name = Path(file).stem if isinstance(file, (str, Path)) else "-".join(named)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "sweep"
+    spec = config.build(config.with_settings(tables, {**settings, "models": named or None}), name)
+    for method in spec.methods:
+        methods.find(method)
+    return spec
+
+
+def _resolved(spec: SweepSpec) -> list[Model]:
+    from kt_cli.zoo import classes, names
+
+    resolved = names.resolve(spec.models) if spec.models else []
+    names.refuse_predictions(resolved, "kt sweep")
+    if spec.data is None:
+        classes.require_common(resolved)
+    for entry in spec.zoo:
+        names.require_architecture(entry.arch, entry.pretrained)
+    if len(resolved) + len(spec.zoo) < 2:
+        raise UsageError("a sweep needs at least two models")
+    return resolved

@@ -1,0 +1,175 @@
+"""Move what teachers know and a student does not into the student."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kt_cli.errors import UsageError
+from kt_cli.progress import Progress, silent
+from kt_cli.settings import GUARDED, DataSpec, TransferSpec
+from kt_cli.settings.data import data_spec
+from kt_cli.settings.declared import by_keyword, check
+from kt_cli.spec import Model, Run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+KINDS = (TransferSpec, DataSpec)
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """A finished transfer.
+
+    Attributes:
+        row: what changed, by the columns of the table `transfer` (results/README.md).
+        path: folder of the student, which timm loads too.
+    """
+
+    row: Mapping[str, Any]
+    path: Path
+
+    def push(self, repository: str, private: bool = False) -> str:
+        """Upload the student to the hub as ORG/NAME, `private` where that is new; where it is.
+
+        Raises:
+            KtError: the hub refuses, or does not answer.
+        """
+        from kt_cli.zoo import hub
+
+        row = self.row
+        message = f"{row['student']} taught by {row['teacher']} ({row['method']})"
+        return hub.push(self.path, repository, private, message)
+
+    @cached_property
+    def student(self) -> nn.Module:
+        """The student after transfer, in evaluation mode."""
+        from kt_cli.zoo import load, names
+
+        return load.load(names.single(f"local-dir:{self.path}")).module.eval()
+
+    @property
+    def delta(self) -> float:
+        """Δ: top-1 after − before, percentage points."""
+        return float(self.row["delta"])
+
+
+def transfer(
+    teachers: str | Sequence[str],
+    student: str,
+    *,
+    output: Path | str | None = None,
+    overwrite: bool = False,
+    guard: bool = False,
+    progress: Progress = silent,
+    **settings: Any,
+) -> Transferred:
+    """Teach a student what teachers know better, and save it as a model that timm loads.
+
+    An interrupted transfer goes on where it stopped when the same call is made again.
+
+    Args:
+        teachers, student: models as on the command line.
+        output: folder for the student; by default one below students/.
+        overwrite: replace a model that kt saved there before.
+        guard: go only as far as images that the student never trained on bear out.
+        settings: as the options of `kt transfer` (docs/settings.md): data="digits", lr=0.01, …
+
+    Raises:
+        UsageError: the models, the settings and the data do not go together.
+        KtError: the loss is not finite, or memory is exhausted.
+    """
+    how, images = by_keyword(settings, *KINDS)
+    spec = TransferSpec(**how)
+    guard = guard or spec.guarded
+    _require_sense(guard, spec, images)
+    spec = replace(spec, method=spec.base_method + GUARDED * guard)
+    data = data_spec(images)
+    models = _resolved([teachers] if isinstance(teachers, str) else list(teachers), student)
+    _require_method(spec)
+    target = None if output is None else Path(output)
+    if target is not None:
+        from kt_cli.zoo.save import require_free
+
+        require_free(target, overwrite, models)
+    if "guard" not in images:
+        from kt_cli.data.guard import leave_out_guards
+
+        data = leave_out_guards(data, models)
+    row, saved = _run(models, spec, data, target, progress)
+    return Transferred(row, saved)
+
+
+def _require_sense(guard: bool, spec: TransferSpec, images: Mapping[str, Any]) -> None:
+    """Refuse settings that would change nothing: whoever gives them wants something else."""
+    if not guard and ("guard_data" in images or spec.force_guard):
+        option = "--force-guard" if spec.force_guard else "--guard-data"
+        raise UsageError(f"{option} changes nothing without --guard", "Add --guard.")
+
+
+def _require_method(spec: TransferSpec) -> None:
+    from kt_cli.transfer import methods
+
+    methods.find(spec.method)
+    check(spec.settled)
+
+
+def _resolved(teachers: Sequence[str], student: str) -> list[Model]:
+    """The teachers and, last, the student."""
+    from kt_cli.zoo import names
+
+    references = [*teachers, student]
+    resolved = names.resolve(references)
+    names.refuse_predictions(resolved, "kt transfer")
+    if len(resolved) < len(references):
+        raise UsageError(f"teachers and student must be different models: {', '.join(references)}")
+    several = next((one for one in references if len(names.resolve([one])) > 1), None)
+    if several is not None:
+        raise UsageError(
+            f"{several} names several models, kt transfer takes them one by one",
+            "Write each of them, the student last; selections are for kt sweep.",
+        )
+    return resolved
+
+
+def _run(
+    models: Sequence[Model],
+    spec: TransferSpec,
+    images: DataSpec,
+    target: Path | None,
+    progress: Progress,
+) -> tuple[Mapping[str, Any], Path]:
+    """The row of the transfer, and where the student is."""
+    from kt_cli.data.guard import require_guard
+    from kt_cli.data.sources import open_data
+    from kt_cli.files import require_writable
+    from kt_cli.sweep.transfer import transfer_run
+    from kt_cli.transfer import advice, methods
+    from kt_cli.zoo import classes, load
+
+    opened = open_data(images, training=True)
+    methods.require_possible(spec, len(models) - 1, opened.training().labelled)
+    if spec.guarded:
+        require_guard(images, opened.guard, models[-1], spec.force_guard)
+    classes.require_classes(models, opened.classes, images.source, opened.eval.select)
+    classes.warn_of_classes(models, opened.classes, opened.eval.select)
+    opened.eval.warn_of_empty_classes()
+    load.require_weights(models)
+    advice.warn_if_short(spec.settled, len(opened.training()))
+    run = Run("transfer", tuple(models), opened.transfer_id(spec.guarded, progress), spec, images)
+    saved = target or Path("students") / _folder_name(models, spec.method, run.id)
+    run = replace(run, out=saved.absolute().name)
+    require_writable(saved.absolute())
+    (row,) = transfer_run(run, saved.absolute().parent, progress)
+    return row, saved
+
+
+def _folder_name(models: Sequence[Model], method: str, run_id: str) -> str:
+    *teachers, student = (model.name for model in models)
+    name = f"{student}-from-{'-'.join(teachers)[:80]}-{method}-{run_id[:8]}"
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", name)

@@ -1,0 +1,87 @@
+"""What a sweep asks of a cluster: the table [slurm] of a sweep file, under Slurm's own names."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from kt_cli.errors import UsageError
+from kt_cli.settings.declared import POSITIVE, check, setting
+from kt_cli.settings.shared import CLUSTER
+
+# [days-]hours:minutes:seconds, minutes:seconds, days-hours and minutes, as sbatch takes them.
+TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
+LEAST_MINUTES = 5
+ONE_LINE = ("partition", "account", "qos", "constraint", "mem", "wckey")
+
+
+@dataclass(frozen=True)
+class SlurmSpec:
+    """Resources of the jobs of a sweep; empty ones are left to the cluster."""
+
+    gpus: int = setting(
+        8, "GPUs to use at once; on a cluster jobs with one GPU each.", panel=CLUSTER,
+        within=POSITIVE, usual="all here, 8 on a cluster",
+    )  # fmt: skip
+    max_gpu_hours: float | None = setting(
+        None, "GPU-hours of the whole sweep; transfers that do not fit are left out, best-spread "
+        "pairs stay.", panel=CLUSTER, within=POSITIVE,
+    )  # fmt: skip
+    partition: str = setting("", "Of the jobs.", panel=CLUSTER)
+    account: str = setting("", "That pays for them.", panel=CLUSTER)
+    qos: str = setting("", "Quality of service.", panel=CLUSTER)
+    constraint: str = setting("", "Features that their nodes must have.", panel=CLUSTER)
+    time: int | str = setting(
+        240, "Limit of a job, minutes or D-HH:MM:SS; one that is cut off goes on.", panel=CLUSTER
+    )
+    mem: str = setting("", "Memory of a job: 32G.", panel=CLUSTER)
+    cpus_per_gpu: int | None = setting(
+        None, "CPUs of a job.", panel=CLUSTER, within=POSITIVE, usual="a GPU's share of a node"
+    )
+    setup: tuple[str, ...] = setting(
+        (), "Shell command that a job runs first. May repeat.", panel=CLUSTER
+    )
+    srun_args: tuple[str, ...] = setting(
+        (), "Argument of srun. May repeat.", panel=CLUSTER, flags=("--srun-arg",)
+    )
+    wckey: str = setting("", "Workload key.", panel=CLUSTER)
+
+    @property
+    def minutes(self) -> int:
+        """The time limit in minutes, rounded up.
+
+        Raises:
+            UsageError: it is no time.
+        """
+        found = TIME.fullmatch(str(self.time).strip())
+        if found is None:
+            raise UsageError(
+                f"time: {self.time!r} is no time limit", "Give minutes, HH:MM:SS or D-HH:MM:SS."
+            )
+        parts = [int(part) for part in found["parts"].split(":")]
+        if found["days"]:
+            hours, minutes, seconds = (*parts, 0, 0)[:3]
+            hours += 24 * int(found["days"])
+        elif len(parts) == 3:
+            hours, minutes, seconds = parts
+        else:
+            hours, (minutes, seconds) = 0, (*parts, 0)[:2]
+        return math.ceil(hours * 60 + minutes + seconds / 60)
+
+
+def check_cluster(spec: SlurmSpec) -> None:
+    """Refuse resources that cannot be.
+
+    Raises:
+        UsageError: names the first of them.
+    """
+    check(spec)
+    if spec.minutes < LEAST_MINUTES:
+        raise UsageError(
+            f"time: {spec.time!r} is too short a limit",
+            f"Give at least {LEAST_MINUTES} minutes: a job stops 90 seconds before its end.",
+        )
+    for name in ONE_LINE:
+        if any(not c.isprintable() for c in getattr(spec, name)):
+            raise UsageError(f"[slurm]: {name} must be one line, not {getattr(spec, name)!r}")

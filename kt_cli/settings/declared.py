@@ -1,0 +1,263 @@
+"""How a setting is declared, once: a dataclass field that carries its help, range and use.
+
+From the declaration come the option of each command that takes the setting, the check of its value
+(from a flag, a file or a notebook alike), its key in sweep files, its column and its line in
+docs/settings.md. Standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from functools import cache
+from os import PathLike
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from kt_cli.errors import UsageError, unknown
+
+POSITIVE, NOT_NEGATIVE, SHARE = "(0, inf)", "[0, inf)", "[0, 1]"
+SAID = {POSITIVE: "positive", NOT_NEGATIVE: "zero or more"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a field says of itself beside its type and default.
+
+    Attributes:
+        help: one line: what it is, and what a value means.
+        choices: all values that it may have.
+        within: its range as an interval, such as "(0, 1]".
+        panel: of a command's help.
+        flags: of its option; by default --name.
+        metavar: what stands for the value in the help.
+        usual: what the help says of the default, where that is not the value itself.
+        path: a file or folder, made absolute, since jobs may run elsewhere.
+        listed: its option takes several values separated by commas.
+        option: False where no command has an option for it.
+        identity: whether it can change a result, so that another value is another run.
+        column: its meaning in rows, where that is not `help`; None where rows do not have it.
+        envvar: environment variable that gives it.
+    """
+
+    help: str
+    choices: tuple[str, ...] = ()
+    within: str = ""
+    panel: str = ""
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    usual: str | None = None
+    path: bool = False
+    listed: bool = False
+    option: bool = True
+    identity: bool = True
+    column: str | None = ""
+    envvar: str | None = None
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse what the setting cannot be; None is none.
+
+        Raises:
+            UnknownName: it is no choice. UsageError: it is out of range.
+        """
+        for one in value if isinstance(value, tuple) else (value,):
+            if self.choices and one not in self.choices and one is not None:
+                raise unknown(f"value of {name}", str(one), [c for c in self.choices if c])
+            if self.within and isinstance(one, (int, float)) and not _inside(one, self.within):
+                must = SAID.get(self.within, f"in {self.within}")
+                raise UsageError(f"{name} must be {must}, not {one}")
+
+
+def setting(default: Any = MISSING, help: str = "", **more: Any) -> Any:
+    """A dataclass field with its declaration; `more` as `Setting`."""
+    said = Setting(help, **more)
+    metadata = {"setting": said, "identity": said.identity}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A field with its declaration.
+
+    types: those that its value may have, without None. items: of what a tuple has, else None.
+    """
+
+    name: str
+    said: Setting
+    types: tuple[type, ...]
+    items: type | None
+    field: Field[Any]
+
+    @property
+    def keyword(self) -> str:
+        """Its name among the settings of a call: that of its option."""
+        flags = [flag for flag in self.said.flags if flag.startswith("--")]
+        return flags[0].partition("/")[0][2:].replace("-", "_") if flags else self.name
+
+    @property
+    def required(self) -> bool:
+        return self.field.default is MISSING and self.field.default_factory is MISSING
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a value of a file is of the right type; integers pass as floats."""
+        if self.items:
+            return isinstance(value, list) and all(_is(one, (self.items,)) for one in value)
+        return _is(value, self.types)
+
+    @property
+    def kinds(self) -> str:
+        """Its types in words."""
+        if self.items:
+            return f"a list of {'numbers' if self.items is int else 'strings'}"
+        return " or ".join(kind.__name__ for kind in self.types)
+
+
+def declared(kind: type) -> Mapping[str, Declared]:
+    """The declared fields of a dataclass, by name."""
+    return _declared(kind)
+
+
+@cache
+def _declared(kind: Any) -> Mapping[str, Declared]:
+    hints = get_type_hints(kind)
+    return MappingProxyType({
+        f.name: Declared(f.name, f.metadata["setting"], *_types(hints[f.name]), f)
+        for f in fields(kind)
+        if "setting" in f.metadata
+    })  # fmt: skip
+
+
+def check(settings: Any) -> None:
+    """Refuse values that a setting cannot have.
+
+    Raises:
+        UsageError: names the first of them.
+    """
+    for name, known in declared(type(settings)).items():
+        known.said.check(name, getattr(settings, name))
+
+
+def build(kind: type, table: Mapping[str, Any], where: str, without: Collection[str] = ()) -> Any:
+    """Settings of `kind` from a table of a sweep file, checked.
+
+    Args:
+        where: the table, for messages. without: fields that it must not have.
+
+    Raises:
+        UnknownName, UsageError: a key that does not exist, or a value that cannot be.
+    """
+    known = declared(kind)
+    names = [name for name in known if name not in without]
+    given = values(kind, table, where, names)
+    missing = [name for name in names if known[name].required and name not in given]
+    if missing:
+        raise UsageError(f"{where}: {missing[0]} is missing")
+    settings = kind(**given)
+    check(settings)
+    return settings
+
+
+def values(
+    kind: type,
+    table: Mapping[str, Any],
+    where: str,
+    names: Collection[str],
+    also: Collection[str] = (),
+) -> dict[str, Any]:
+    """The values of a table for the fields `names`, of the right types; as for `build`.
+
+    Args:
+        also: keys that are valid there too, for messages.
+    """
+    known = declared(kind)
+    for key, value in table.items():
+        if key not in names:
+            raise unknown(f"key of {where}", key, [*names, *also])
+        if not known[key].accepts(value):
+            raise UsageError(f"{where}: {key} must be {known[key].kinds}, not {value!r}")
+    return {key: _as(known[key], value) for key, value in table.items()}
+
+
+def by_keyword(given: Mapping[str, Any], *kinds: type) -> list[dict[str, Any]]:
+    """The settings of a call, sorted out: for each class the values of its fields.
+
+    Keywords are those of the options (`guard_share` for --guard-share); of one that several classes
+    have, the first. None is left out.
+
+    Raises:
+        UnknownName, UsageError: a keyword that none of them has, or a value of the wrong type.
+    """
+    owners: dict[str, tuple[type, Declared]] = {}
+    for kind in kinds:
+        for one in declared(kind).values():
+            owners.setdefault(one.keyword, (kind, one))
+    found: dict[type, dict[str, Any]] = {kind: {} for kind in kinds}
+    for key, value in given.items():
+        if key not in owners:
+            raise unknown("setting", key, owners)
+        kind, one = owners[key]
+        if isinstance(value, tuple):
+            value = list(value)
+        elif one.said.path and isinstance(value, PathLike):
+            value = str(value)
+        if value is not None and not one.accepts(value):
+            raise UsageError(f"{key} must be {one.kinds}, not {value!r}")
+        if value is not None:
+            found[kind][one.name] = _as(one, absolute(value) if one.said.path else value)
+    return [found[kind] for kind in kinds]
+
+
+def absolute(path: str) -> str:
+    """A file by its absolute path, since jobs may run elsewhere; "timm" is none."""
+    return path if path == "timm" else str(Path(path).expanduser().absolute())
+
+
+def _as(known: Declared, value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return float(value) if float in known.types else value
+
+
+def _types(hint: Any) -> tuple[tuple[type, ...], type | None]:
+    """The types of an annotation such as `float | None`; of `tuple[str, ...]` also its items'."""
+    if get_origin(hint) is tuple:
+        return (tuple,), get_args(hint)[0]
+    parts = get_args(hint) or (hint,)
+    return tuple(part for part in parts if part is not type(None)), None
+
+
+def _is(value: Any, types: tuple[type, ...]) -> bool:
+    wanted = (*types, int) if float in types else types
+    return isinstance(value, wanted) and (not isinstance(value, bool) or bool in wanted)
+
+
+def _inside(value: float, interval: str) -> bool:
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    above = low <= value if interval[0] == "[" else low < value
+    below = value <= high if interval[-1] == "]" else value < high
+    return above and below and not math.isinf(value)
+
+
+def signature(value: Any) -> Any:
+    """`value` as JSON-able data, without the fields that are excluded from identity."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            f.name: signature(getattr(value, f.name))
+            for f in fields(value)
+            if f.metadata.get("identity", True)
+        }
+    if isinstance(value, (list, tuple)):
+        return [signature(item) for item in value]
+    if isinstance(value, dict):
+        return {key: signature(item) for key, item in value.items()}
+    return value
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON of `value`, in hexadecimal."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()

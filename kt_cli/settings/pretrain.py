@@ -1,0 +1,64 @@
+"""How models of the user's own are trained or fine-tuned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kt_cli.settings import shared
+from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, setting
+from kt_cli.settings.shared import IMAGES, TRAINING
+
+OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("cosine", "linear", "step", "constant")
+
+
+@dataclass(frozen=True)
+class PretrainSpec:
+    """How a model of the user's own zoo is trained."""
+
+    name: str = setting(
+        help="Name of the model, and of its folder.", column=None, usual="ARCH; for one ARCH only"
+    )
+    arch: str = setting(help="timm architecture or model reference it started from.", option=False)
+    pretrained: bool = setting(False, "Start from trained weights: fine-tune.")
+    epochs: int = shared.epochs(20)
+    lr: float = setting(1e-3, "Peak learning rate.", panel=TRAINING, within=POSITIVE)
+    batch_size: int = shared.batch(64)
+    micro_batch: int = shared.micro_batch(64)
+    weight_decay: float = setting(
+        0.05, "Weight decay of matrices; biases and normalisation have none.", panel=TRAINING,
+        within=NOT_NEGATIVE,
+    )  # fmt: skip
+    optimizer: str = setting(
+        "adamw", "sgd, with momentum 0.9, needs another learning rate and weight decay.",
+        panel=TRAINING, flags=("--optimizer", "--opt"), choices=OPTIMIZERS,
+    )  # fmt: skip
+    schedule: str = setting(
+        "cosine", "Learning rate after warm-up: cosine or linear to zero, step (a tenth after each "
+        "third), or constant.", panel=TRAINING, flags=("--schedule", "--sched"), choices=SCHEDULES,
+    )  # fmt: skip
+    warmup: float = setting(
+        0.1, "Share of the updates in which the learning rate rises; 0 for none.", panel=TRAINING,
+        within="[0, 1)",
+    )  # fmt: skip
+    freeze_epochs: int = setting(
+        0, "Train the classifier alone in the first N epochs, then everything.", panel=TRAINING,
+        flags=("--freeze",), metavar="N", within=NOT_NEGATIVE,
+    )  # fmt: skip
+    label_smoothing: float = shared.smoothing()
+    augment: str = shared.augment("none")
+    crop: float = setting(
+        1.0, "Centre crop, share of the shorter side; also the model's crop_pct.", panel=TRAINING,
+        within="(0, 1]",
+    )  # fmt: skip
+    side: int = shared.side(256)
+    img_size: int | None = setting(
+        None, "Input size in pixels.", panel=TRAINING, within=POSITIVE,
+        usual="the architecture's",
+    )  # fmt: skip
+    fraction: float = setting(
+        1.0, "Share of the training images this model sees, stratified by class.", panel=IMAGES,
+        within="(0, 1]", option=False, column=None,
+    )  # fmt: skip
+    amp: str = shared.amp()
+    seed: int = shared.seed("Seed of everything random.")

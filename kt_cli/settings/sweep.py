@@ -1,0 +1,101 @@
+"""A whole sweep: which models, on which images, measured and transferred how."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from kt_cli.settings.cluster import SlurmSpec
+from kt_cli.settings.data import EMBEDDINGS, DataSpec
+from kt_cli.settings.declared import POSITIVE, setting
+from kt_cli.settings.pretrain import PretrainSpec
+from kt_cli.settings.shared import MODELS, TRANSFERS
+from kt_cli.settings.transfer import TEACHERS, TransferSpec
+
+AUTO_PAIRS = 400  # as many as the paper draws
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """A sweep as it is asked for, by a file and by flags.
+
+    Attributes:
+        data: None where no data is named yet (enough for a plan).
+        zoo: models to train first; they are added to `models`.
+        transfer: settings shared by all transfers (its method and seed are replaced).
+        grid: settings with several values: each drawn pair is transferred with all combinations.
+        slurm: resources of its jobs on a cluster; no part of any run's identity.
+    """
+
+    name: str = setting(help="Name of the sweep: its folder of results.")
+    models: tuple[str, ...] = setting(
+        (), "Models or selections: timm-top300, 'vit_*', @list.txt, a,b,c. May repeat.",
+        panel=MODELS,
+    )  # fmt: skip
+    data: DataSpec | None = None
+    zoo: tuple[PretrainSpec, ...] = ()
+    methods: tuple[str, ...] = setting(
+        ("kl-dp",), "Each pair is transferred by each, as of kt transfer; with +guard for the "
+        "guard. Comma list.", panel=TRANSFERS, flags=("-m", "--methods"), listed=True,
+    )  # fmt: skip
+    seeds: tuple[int, ...] = setting(
+        (0,), "Each pair is transferred with each. Comma list.", panel=TRANSFERS, listed=True
+    )
+    pairs: int | str = setting(
+        "auto", "Ordered pairs to transfer: a number or all; auto: all up to 400, else 400.",
+        panel=TRANSFERS,
+    )  # fmt: skip
+    pair_seed: int = setting(0, "Seed that draws the pairs.", panel=TRANSFERS)
+    students: tuple[str, ...] = setting(
+        (), "Models that are taught, by name or glob. Comma list.", panel=TRANSFERS, listed=True,
+        usual="all",
+    )  # fmt: skip
+    transfer: TransferSpec = field(default_factory=TransferSpec)
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    teachers: tuple[str, ...] = setting(
+        (), "Also teams of teachers: sequential, parallel, soup. Comma list.", panel=TRANSFERS,
+        listed=True, choices=TEACHERS[1:], flags=("--together", "--teachers"),
+    )  # fmt: skip
+    team: int = setting(
+        3, "Teachers in a team; there is one team for each student of the drawn pairs.",
+        panel=TRANSFERS, within="[2, inf)",
+    )  # fmt: skip
+    target_budget: float = setting(
+        100.0, "GB of disk for what models say about training views.", panel=TRANSFERS,
+        metavar="GB", within=POSITIVE,
+    )  # fmt: skip
+    save_students: bool = setting(False, "Keep every student after transfer.", panel=TRANSFERS)
+    class_embedding: str = setting(
+        "head", "What classes are compared by.", panel=MODELS, choices=EMBEDDINGS
+    )
+    flips_by_class: bool = setting(False, "Keep the flips of each class.", panel=MODELS)
+    baseline: str = setting(
+        "none", "random adds randomly initialised teachers.", panel=MODELS,
+        choices=("none", "random"),
+    )  # fmt: skip
+    slurm: SlurmSpec = field(default_factory=SlurmSpec)
+
+    def transfers(self) -> list[TransferSpec]:
+        """The settings of all transfers of a pair: methods × seeds × the grid."""
+        points = [dict(zip(self.grid, values, strict=True))
+                  for values in itertools.product(*self.grid.values())]  # fmt: skip
+        return [
+            replace(self.transfer, method=method, seed=seed, **point)
+            for method in self.methods
+            for seed in self.seeds
+            for point in points
+        ]
+
+    def is_student(self, name: str) -> bool:
+        """Whether a model is taught."""
+        return not self.students or any(fnmatchcase(name, glob) for glob in self.students)
+
+    def pair_count(self, models: int, students: int | None = None) -> int:
+        """Ordered pairs to transfer among so many models, so many of them taught; None for all."""
+        every = (models if students is None else students) * (models - 1)
+        if self.pairs == "all":
+            return every
+        return min(every, AUTO_PAIRS if self.pairs == "auto" else int(self.pairs))

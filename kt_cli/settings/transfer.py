@@ -1,0 +1,159 @@
+"""How knowledge is moved. Defaults are the paper's (docs/methods.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kt_cli.settings import shared
+from kt_cli.settings.data import EvalSpec
+from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, SHARE, digest, setting, signature
+from kt_cli.settings.shared import METHOD, NO_HARM, STUDENT, TRAINING
+
+BN = ("train", "eval", "recompute")
+TEACHERS = ("single", "sequential", "parallel", "soup")
+DISTIL_ON = ("all", "positive", "not-negative")
+
+GUARDED = "+guard"
+_MCL = {"lr": 0.01, "distil_on": "not-negative"}
+# Settings that the authors chose for each method; those of all others under "".
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "": {"lr": 1e-4, "kd_lambda": 0.5, "kd_topk": 0, "distil_on": "all"},
+    "kl-mcl": _MCL,
+    "xekl-mcl": {**_MCL, "kd_lambda": 0.68},
+}
+LEFT_TO_THE_METHOD = (*PUBLISHED[""], "mcl_every")
+
+
+@dataclass(frozen=True)
+class TransferSpec:
+    """How one transfer is done. None is the value published for the method; see `settled`."""
+
+    method: str = setting(
+        "kl-dp", "kl, xekl, kl-mcl, xekl-mcl, kl-dp, kl-dp-u; self, flip-st, flip-t, flip-avg; "
+        "crd, cd. With +guard as with --guard.", panel=METHOD, flags=("-m", "--method"),
+        column="transfer method, with `+guard` where the guard decided",
+    )  # fmt: skip
+    seed: int = shared.seed("Seed of the views and of their order.")
+    epochs: int = shared.epochs(20)
+    lr: float | None = setting(
+        None, "Learning rate at batch 256; scaled by batch size / 256.", panel=TRAINING,
+        within=POSITIVE, usual="1e-4, of MCL 0.01",
+    )  # fmt: skip
+    batch_size: int = shared.batch(256)
+    micro_batch: int = shared.micro_batch(64)
+    momentum: float = setting(0.9, "Momentum of SGD.", panel=TRAINING, within=NOT_NEGATIVE)
+    weight_decay: float = setting(1e-4, "Weight decay.", panel=TRAINING, within=NOT_NEGATIVE)
+    temperature: float = setting(1.0, "T of distillation.", panel=METHOD, within=POSITIVE)
+    kd_lambda: float | None = setting(
+        None, "λ of xekl: weight of distillation against cross-entropy.", panel=METHOD,
+        within=SHARE, usual="0.5, of MCL 0.68",
+    )  # fmt: skip
+    kd_topk: int | None = setting(
+        None, "Distil the K most probable classes, renormalised; 0 for all.", panel=METHOD,
+        within=NOT_NEGATIVE, metavar="K", usual="0",
+    )  # fmt: skip
+    distil_on: str | None = setting(
+        None, "kl, xekl: distil on all samples, on positive flips, or on all but negative ones.",
+        panel=METHOD, choices=DISTIL_ON, usual="all, of MCL not-negative",
+    )  # fmt: skip
+    label_smoothing: float = shared.smoothing()
+    mcl_tau: float = setting(0.9999, "τ of MCL's slow weights.", panel=METHOD, within=SHARE)
+    mcl_every: int | None = setting(
+        None, "Updates between two steps of MCL's slow weights.", panel=METHOD, within=POSITIVE,
+        usual="512 / batch size",
+    )  # fmt: skip
+    bn: str = setting(
+        "train", "Running statistics of batch normalisation: update them (as the paper), keep "
+        "them, or estimate them anew at the end.", panel=NO_HARM, choices=BN,
+    )  # fmt: skip
+    teachers: str = setting(
+        "single",
+        "How several teachers teach.",
+        panel=METHOD,
+        choices=TEACHERS,
+        flags=("--together", "--teachers"),
+    )
+    order: str = setting(
+        "asc", "Of sequential teachers, by accuracy; or as given.", panel=METHOD,
+        choices=("asc", "desc", "given"),
+    )  # fmt: skip
+    augment: str = shared.augment("paper")
+    crop: float = setting(
+        0.875, "Canonical centre crop of a view, share of the shorter side.", panel=TRAINING,
+        within="(0, 1]",
+    )  # fmt: skip
+    side: int = shared.side(256)
+    amp: str = shared.amp()
+    target_topk: int = setting(
+        0, "Targets are kept as their K most probable classes and the mass of the rest; 0 for all.",
+        within=NOT_NEGATIVE, option=False,
+    )  # fmt: skip
+    reference_compat: bool = setting(
+        False, "As the authors' code where it departs from the paper: see docs/methods.md.",
+        panel=METHOD,
+    )  # fmt: skip
+    eval_size: str = shared.eval_size()
+    eval_amp: str = shared.eval_amp()
+    keep_targets: str = setting(
+        "auto", "Where targets are kept between uses: memory, disk, or nowhere (online); auto as "
+        "it pays.", choices=("auto", "memory", "disk", "online"), identity=False, option=False,
+        column="where targets were kept: `memory`, `disk` or `online`",
+    )  # fmt: skip
+    retry_oom: bool = setting(
+        False, "Halve the micro-batch where memory runs out; the row says what it was.",
+        panel=TRAINING, identity=False, column=None,
+    )  # fmt: skip
+    compile: bool = setting(
+        False, "Compile the student with torch.compile.", panel=TRAINING, identity=False,
+        column=None,
+    )  # fmt: skip
+    by_class: bool = setting(
+        False, "Also record gain and loss of each class.", panel=STUDENT, identity=False,
+        column=None,
+    )  # fmt: skip
+    force_guard: bool = setting(
+        False, "Let the guard judge on images that the student may have been trained on.",
+        panel=NO_HARM, identity=False, column=None,
+    )  # fmt: skip
+
+    @property
+    def evaluation(self) -> EvalSpec:
+        """How the models are evaluated before and after."""
+        return EvalSpec(self.eval_size, self.eval_amp)
+
+    @property
+    def base_method(self) -> str:
+        """The method without its guard."""
+        return self.method.removesuffix(GUARDED)
+
+    @property
+    def guarded(self) -> bool:
+        return self.method.endswith(GUARDED)
+
+    @property
+    def settled(self) -> TransferSpec:
+        """With the values that count: the method's published ones where none are given."""
+        every = max(1, round(2 * 256 / self.batch_size))
+        published = {
+            **PUBLISHED[""], "mcl_every": every, **PUBLISHED.get(self.base_method, {}),
+        }  # fmt: skip
+        if self.reference_compat and self.base_method.endswith("-mcl"):
+            published |= {"kd_topk": 100}
+        unset = {k: v for k, v in published.items() if getattr(self, k) is None}
+        return replace(self, **unset, micro_batch=min(self.micro_batch, self.batch_size))
+
+    @property
+    def settings(self) -> str:
+        """Hash of everything but the method and the seed: rows with equal settings compare.
+
+        It is of the values that count, however they were said. A value that is the published one
+        of the method counts as that, whatever it is: methods compare as their authors ran them,
+        though these chose different values (kl and kl-mcl), and `--lr 1e-4` of kl says nothing
+        new. So one learning rate given to all methods parts those whose published one it is.
+        """
+        unset: dict[str, Any] = dict.fromkeys(LEFT_TO_THE_METHOD)
+        settled, published = self.settled, replace(self, **unset).settled
+        said = {k: v for k, v in signature(settled).items() if k not in ("method", "seed")}
+        same = [k for k in LEFT_TO_THE_METHOD if getattr(settled, k) == getattr(published, k)]
+        return digest({**said, **dict.fromkeys(same)})[:8]
