@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.stats import binom, rankdata
 
 from benchmarks.measure import show
-from kt_cli.complementarity.significance import wilson
+from kt_cli.knowledge.significance import wilson
 from kt_cli.report.influence import spearman
 from kt_cli.report.intervals import Pairs, mean_interval
 from kt_cli.report.table import Interval

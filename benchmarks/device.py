@@ -31,17 +31,17 @@ from benchmarks import pairs, train
 from benchmarks.measure import interleaved, medians, seconds
 from benchmarks.photos import photos
 from benchmarks.train import Work, bare_epoch, bare_steps, ratio, ready, settled, targets_of
-from kt_cli.complementarity.evaluate import Evaluator
-from kt_cli.complementarity.pairs import flip_blocks
-from kt_cli.complementarity.predictions import evaluate
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
 from kt_cli.data.sources import open_data
 from kt_cli.data.views import DRAWS, Views, find_augment, preprocess
 from kt_cli.device import pick_device
+from kt_cli.distillation.distil import distil, order_of
+from kt_cli.distillation.keeping import Keeping, Memory
+from kt_cli.knowledge.evaluate import Evaluator
+from kt_cli.knowledge.pairs import flip_blocks
+from kt_cli.knowledge.predictions import evaluate
 from kt_cli.settings import DataSpec, TransferSpec
-from kt_cli.transfer.distil import distil, order_of
-from kt_cli.transfer.keeping import Keeping, Memory
 from kt_cli.zoo.load import build
 
 GB = 1e9

@@ -26,10 +26,10 @@ from kt_cli.data.sources import open_data
 from kt_cli.progress import Progress
 from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweep import chunk
-from kt_cli.sweep.columns import Row
-from kt_cli.sweep.manifest import write_manifest
-from kt_cli.sweep.slots import Slot
+from kt_cli.sweeps import chunk
+from kt_cli.sweeps.columns import Row
+from kt_cli.sweeps.manifest import write_manifest
+from kt_cli.sweeps.slots import Slot
 
 DATA = DataSpec("digits")
 LIMIT_MS = 50

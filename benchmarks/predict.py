@@ -25,13 +25,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measure import interleaved, medians, show
 from benchmarks.photos import photos
-from kt_cli.complementarity.evaluate import BATCH, Evaluator
-from kt_cli.complementarity.predict import REFRESH, How, predict_all
-from kt_cli.complementarity.predictions import Predictions
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
 from kt_cli.data.sources import open_data
 from kt_cli.device import pick_device
+from kt_cli.knowledge.evaluate import BATCH, Evaluator
+from kt_cli.knowledge.predict import REFRESH, How, predict_all
+from kt_cli.knowledge.predictions import Predictions
 from kt_cli.settings import DataSpec, EvalSpec
 from kt_cli.spec import Model
 from kt_cli.zoo import load as zoo

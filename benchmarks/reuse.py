@@ -37,10 +37,10 @@ from benchmarks.train import (
 from kt_cli.data.sources import open_data
 from kt_cli.data.subsets import stratified
 from kt_cli.data.views import preprocess
+from kt_cli.distillation.distil import distil
+from kt_cli.distillation.keeping import Memory
+from kt_cli.distillation.targets import BATCH, Asking, Source, Targets
 from kt_cli.settings import DataSpec, TransferSpec
-from kt_cli.transfer.distil import distil
-from kt_cli.transfer.keeping import Memory
-from kt_cli.transfer.targets import BATCH, Asking, Source, Targets
 from kt_cli.zoo.load import build
 
 STUDENTS = ("test_resnet", "test_efficientnet", "test_convnext", "test_vit")

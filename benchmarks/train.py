@@ -30,11 +30,11 @@ from benchmarks.photos import photo
 from kt_cli.data.images import ImageSet
 from kt_cli.data.views import Views, canonical, preprocess
 from kt_cli.device import pick_device, place
+from kt_cli.distillation.distil import distil, order_of
+from kt_cli.distillation.keeping import Keeping, Memory
+from kt_cli.distillation.targets import Asking, Opened, Source, Targets
+from kt_cli.distillation.train import precision
 from kt_cli.settings import TransferSpec
-from kt_cli.transfer.distil import distil, order_of
-from kt_cli.transfer.keeping import Keeping, Memory
-from kt_cli.transfer.targets import Asking, Opened, Source, Targets
-from kt_cli.transfer.train import precision
 from kt_cli.zoo.load import build
 
 CLASSES, SIZE, SIDE = 1_000, 112, 128

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from kt_cli import schema
+from kt_cli.rows import schema
 from kt_cli.settings import (
     DataSpec,
     EvalSpec,

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from kt_cli import arrays
 from kt_cli.errors import DataError, WriteError, first_line
 from kt_cli.files import cache_folder
+from kt_cli.rows import arrays
 
 PREDICTIONS, CLASSES = "predictions", "classes"
 CANONICAL, TARGETS, CONTENTS = "canonical", "targets", "contents"

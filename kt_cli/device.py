@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kt_cli import __version__
 from kt_cli.errors import DeviceLost, first_line
+from kt_cli.version import __version__
 
 # Only torch's own allocator has a type for it. cuBLAS and cuDNN say so by their status, and cuDNN's
 # search for an algorithm passes over those that memory does not suffice for, until none is left.

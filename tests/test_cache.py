@@ -10,12 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kt_cli import arrays, cache
+from kt_cli import cache
+from kt_cli.distillation.answers import Answers
+from kt_cli.distillation.keeping import Disk
+from kt_cli.distillation.losses import TopK
+from kt_cli.distillation.partition import Said
 from kt_cli.errors import WriteError
-from kt_cli.transfer.answers import Answers
-from kt_cli.transfer.keeping import Disk
-from kt_cli.transfer.losses import TopK
-from kt_cli.transfer.partition import Said
+from kt_cli.rows import arrays
 
 PREDICTED = ("id", "label", "pred", "confidence", "label_prob", "top5")
 
@@ -291,8 +292,8 @@ def test_the_documented_entry_is_the_entry_and_reads_back(repository: Path, tmp_
     """docs/predictions.md lists every column and every key of what a model's evaluation keeps."""
     import torch
 
-    from kt_cli.complementarity.predict import How, predict
     from kt_cli.data.sources import open_data
+    from kt_cli.knowledge.predict import How, predict
     from kt_cli.settings import DataSpec, EvalSpec
     from kt_cli.zoo import load, names
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from kt_cli.distillation import methods, partition
+from kt_cli.distillation.methods import Lesson
+from kt_cli.distillation.partition import Said
 from kt_cli.errors import UsageError
 from kt_cli.settings import TransferSpec
-from kt_cli.transfer import methods, partition
-from kt_cli.transfer.methods import Lesson
-from kt_cli.transfer.partition import Said
 
 
 def logits(seed: int) -> Tensor:

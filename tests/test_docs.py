@@ -10,8 +10,8 @@ from typer.main import get_command
 
 from kt_cli.cli import report
 from kt_cli.cli.app import app
+from kt_cli.distillation.methods import METHODS
 from kt_cli.report.derived import KINDS
-from kt_cli.transfer.methods import METHODS
 
 
 def test_the_readme_shows_every_file_of_the_package(repository: Path) -> None:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
-    from kt_cli.complementarity.comparison import Comparison
-    from kt_cli.complementarity.predict import How
     from kt_cli.data.images import ImageSet
+    from kt_cli.knowledge.comparison import Comparison
+    from kt_cli.knowledge.predict import How
     from kt_cli.spec import Model
 
 
@@ -64,7 +64,7 @@ class Complementarity:
 
     def to_dict(self, classes: int = 10) -> dict[str, Any]:
         """All of it as plain values, for JSON. classes: so many of each pair at most."""
-        from kt_cli.complementarity.comparison import to_dict
+        from kt_cli.knowledge.comparison import to_dict
 
         return to_dict(self.comparison, classes)
 
@@ -128,9 +128,9 @@ def complementarity(
         return Complementarity(_of_arrays(models, labels, classes))
     if refresh and cached_only:
         raise UsageError("--refresh and --cached-only exclude each other", "Choose one of them.")
-    from kt_cli.complementarity import evaluate, predict
-    from kt_cli.complementarity.comparison import compare
     from kt_cli.device import pick_device
+    from kt_cli.knowledge import evaluate, predict
+    from kt_cli.knowledge.comparison import compare
 
     how, given = by_keyword({**settings, "labels": labels}, EvalSpec, DataSpec)
     spec = EvalSpec(**how)
@@ -170,14 +170,14 @@ def _resolved(references: Sequence[str], arch: str | None, baseline: str) -> lis
 
 
 def _images(models: Sequence[Model], given: Mapping[str, Any], how: How) -> ImageSet:
-    from kt_cli.complementarity import predict
     from kt_cli.data.sources import open_data
+    from kt_cli.knowledge import predict
     from kt_cli.zoo import classes, load, scheme, target
 
     if not {"source", "root"} & given.keys() and all(
         scheme(m.ref) == "predictions" for m in models
     ):
-        from kt_cli.complementarity.external import images_of, read_external
+        from kt_cli.knowledge.external import images_of, read_external
 
         if "limit" in given:
             raise UsageError("--limit needs images", "Name them: --data, beside the predictions.")
@@ -198,10 +198,10 @@ def _of_arrays(
 
     import numpy as np
 
-    from kt_cli.complementarity import external
-    from kt_cli.complementarity.comparison import compared
-    from kt_cli.complementarity.layout import external_of
-    from kt_cli.complementarity.tables import Table
+    from kt_cli.knowledge import external
+    from kt_cli.knowledge.comparison import compared
+    from kt_cli.knowledge.layout import external_of
+    from kt_cli.knowledge.tables import Table
 
     if labels is None or isinstance(labels, str):
         raise UsageError("arrays need labels", "Give the true classes: labels=y.")

@@ -76,7 +76,7 @@ def _require_possible(specs: Sequence[PretrainSpec]) -> None:
 
 def _runs(specs: Sequence[PretrainSpec], images: DataSpec, progress: Progress) -> list[Run]:
     from kt_cli.data.sources import training_id
-    from kt_cli.sweep.plan import starting_point
+    from kt_cli.sweeps.plan import starting_point
 
     return [
         Run("pretrain", starting_point(spec), training_id(images.part(spec.fraction), progress),
@@ -88,8 +88,8 @@ def _runs(specs: Sequence[PretrainSpec], images: DataSpec, progress: Progress) -
 def _train(runs: Sequence[Run], output: Path, overwrite: bool, progress: Progress) -> list[Trained]:
     """Run after run, without those that this very call finished before it was interrupted."""
     from kt_cli.files import require_writable
-    from kt_cli.sweep.experiment import pretrain_run
-    from kt_cli.sweep.plan import trained_by
+    from kt_cli.sweeps.experiment import pretrain_run
+    from kt_cli.sweeps.plan import trained_by
     from kt_cli.zoo.save import require_free
 
     done = [run for run in runs if not overwrite and trained_by(output / run.out) == run.id]

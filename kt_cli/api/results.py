@@ -32,9 +32,9 @@ class Results:
         Raises:
             UnknownName: no such table. DataError: there are no results.
         """
-        from kt_cli import schema
         from kt_cli.errors import unknown
         from kt_cli.report.read import read_results
+        from kt_cli.rows import schema
 
         if table not in schema.TABLES:
             raise unknown("table of rows", table, schema.TABLES)

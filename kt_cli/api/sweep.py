@@ -15,7 +15,7 @@ from kt_cli.settings import SweepSpec
 if TYPE_CHECKING:
     from kt_cli.api.results import Results
     from kt_cli.spec import Model
-    from kt_cli.sweep.session import Session
+    from kt_cli.sweeps.session import Session
 
 RESULTS = Path("results")
 
@@ -72,9 +72,9 @@ def sweep(
     """
     spec = _asked(file, settings)
     models = _resolved(spec)
-    from kt_cli.sweep.place import choose
-    from kt_cli.sweep.session import Session
-    from kt_cli.sweep.slots import cuda_devices, slots
+    from kt_cli.sweeps.place import choose
+    from kt_cli.sweeps.session import Session
+    from kt_cli.sweeps.slots import cuda_devices, slots
 
     place = choose(executor, spec.slurm.partition, processes, detach, follow)
     folder = Path(output) / spec.name
@@ -95,7 +95,7 @@ def _work(session: Session, dry_run: bool) -> None:
     if all(stage.finished for stage in stages):
         session.end()
         if session.place.facts:
-            from kt_cli.sweep import cluster_loop
+            from kt_cli.sweeps import cluster_loop
 
             cluster_loop.close(session)
         session.tell.note("Nothing to do: everything is done already.")
@@ -105,7 +105,7 @@ def _work(session: Session, dry_run: bool) -> None:
     if session.place.facts is None:
         session.work()
         return
-    from kt_cli.sweep import cluster_loop
+    from kt_cli.sweeps import cluster_loop
 
     session.finished = cluster_loop.lead(session)
     if session.finished:
@@ -114,8 +114,8 @@ def _work(session: Session, dry_run: bool) -> None:
 
 def _asked(file: Path | str | Mapping[str, Any] | None, settings: Mapping[str, Any]) -> SweepSpec:
     """The sweep of the file with the settings laid over it."""
-    from kt_cli.sweep import config
-    from kt_cli.transfer import methods
+    from kt_cli.distillation import methods
+    from kt_cli.sweeps import config
 
     tables = file if isinstance(file, Mapping) else config.read_file(Path(file)) if file else {}
     models = settings.get("models") or ()

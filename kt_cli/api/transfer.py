@@ -113,7 +113,7 @@ def _require_sense(guard: bool, spec: TransferSpec, images: Mapping[str, Any]) -
 
 
 def _require_method(spec: TransferSpec) -> None:
-    from kt_cli.transfer import methods
+    from kt_cli.distillation import methods
 
     methods.find(spec.method)
     check(spec.settled)
@@ -147,9 +147,9 @@ def _run(
     """The row of the transfer, and where the student is."""
     from kt_cli.data.guard import require_guard
     from kt_cli.data.sources import open_data
+    from kt_cli.distillation import advice, methods
     from kt_cli.files import require_writable
-    from kt_cli.sweep.transfer import transfer_run
-    from kt_cli.transfer import advice, methods
+    from kt_cli.sweeps.transfer import transfer_run
     from kt_cli.zoo import classes, load
 
     opened = open_data(images, training=True)

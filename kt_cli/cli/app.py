@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import typer
 
-from kt_cli import __version__
 from kt_cli.cli import (
     cache,
     cancel,
@@ -28,6 +27,7 @@ from kt_cli.cli import (
     transfer,
 )
 from kt_cli.errors import KtError, KtWarning, first_line
+from kt_cli.version import __version__
 
 DEBUG = "KT_DEBUG"
 RESUMING = ("sweep", "pretrain", "transfer", "models prefetch")

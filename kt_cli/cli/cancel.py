@@ -15,7 +15,7 @@ from kt_cli.cli.status import Output, find
 from kt_cli.errors import KtError
 
 if TYPE_CHECKING:
-    from kt_cli.sweep.jobs import Submitted
+    from kt_cli.sweeps.jobs import Submitted
 
 SUBMISSION_SECONDS = 60
 
@@ -25,7 +25,7 @@ def cancel(
     output: Output = Path("results"),
 ) -> None:
     """End the jobs of a sweep on a cluster. What is finished is kept."""
-    from kt_cli.sweep import jobs
+    from kt_cli.sweeps import jobs
 
     folder = find(name, output)
     ended: list[str] = []
@@ -39,7 +39,7 @@ def cancel(
 
 def _end(folder: Path, waiting: Sequence[Submitted]) -> None:
     """Written down first: whoever sees jobs end must know that they were cancelled."""
-    from kt_cli.sweep import cluster, jobs
+    from kt_cli.sweeps import cluster, jobs
 
     for submitted in waiting:
         jobs.keep(folder, replace(submitted, state=jobs.CANCELLED))
@@ -53,7 +53,7 @@ def _end(folder: Path, waiting: Sequence[Submitted]) -> None:
 
 def _wait_for_submission(folder: Path) -> None:
     """Until nobody is submitting; whoever died at it is not waited for for long."""
-    from kt_cli.sweep import jobs
+    from kt_cli.sweeps import jobs
 
     for _ in range(SUBMISSION_SECONDS):
         with jobs.claim(folder) as mine:

@@ -11,9 +11,9 @@ from rich.markup import escape
 from kt_cli.cli import screen
 
 if TYPE_CHECKING:
-    from kt_cli.complementarity.areas import Area
-    from kt_cli.complementarity.comparison import Comparison
-    from kt_cli.complementarity.reading import Sample
+    from kt_cli.knowledge.areas import Area
+    from kt_cli.knowledge.comparison import Comparison
+    from kt_cli.knowledge.reading import Sample
 
 MATRIX_UP_TO = 12
 AREAS = 5
@@ -45,7 +45,7 @@ def show(found: Comparison, limit: int | None, top: int, samples: int) -> None:
     _baselines(found)
     if found.trained > 2:
         screen.out.print("\nThe most that one knows and another does not, and the reverse:", end="")
-    from kt_cli.complementarity import reading
+    from kt_cli.knowledge import reading
 
     for teacher, student in of_interest(found):
         _knows(found, teacher, student, top)
@@ -98,7 +98,7 @@ def _matrix(found: Comparison) -> None:
 
 
 def _different(found: Comparison) -> None:
-    from kt_cli.complementarity.significance import SIGNIFICANT
+    from kt_cli.knowledge.significance import SIGNIFICANT
 
     pairs = found.trained * (found.trained - 1) // 2
     surely = int((found.holm_p < SIGNIFICANT).sum()) // 2
@@ -131,7 +131,7 @@ def _baselines(found: Comparison) -> None:
 
 def _knows(found: Comparison, teacher: int, student: int, top: int) -> None:
     """What the teacher could give the student: ρ⁺ in words, then by class."""
-    from kt_cli.complementarity.reading import direction, sentence
+    from kt_cli.knowledge.reading import direction, sentence
 
     pair = direction(found, teacher, student)
     screen.out.print(f"\n[bold]{escape(pair.teacher)} → {escape(pair.student)}[/]")
@@ -146,7 +146,7 @@ def _knows(found: Comparison, teacher: int, student: int, top: int) -> None:
 
 def _spread(found: Comparison, teacher: int, student: int) -> str:
     """In how many classes the flips lie, and how alike these are."""
-    from kt_cli.complementarity.reading import counted
+    from kt_cli.knowledge.reading import counted
 
     half, entropy, percentile = (
         found.pairs[name][teacher, student]
@@ -165,7 +165,7 @@ def _spread(found: Comparison, teacher: int, student: int) -> str:
 
 
 def _classes(found: Comparison, teacher: int, student: int, top: int) -> None:
-    from kt_cli.complementarity.comparison import top_classes
+    from kt_cli.knowledge.comparison import top_classes
 
     flips = found.flips(teacher, student)
     sizes = found.images.class_sizes

@@ -83,7 +83,7 @@ def complementarity(
     Each model predicts the evaluation images once; the predictions are kept and reused.
     """
     from kt_cli.api.complementarity import complementarity as measured
-    from kt_cli.complementarity import gallery as drawing
+    from kt_cli.knowledge import gallery as drawing
 
     if gallery is not None:
         drawing.require_ending(gallery)

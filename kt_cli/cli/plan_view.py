@@ -12,8 +12,8 @@ from kt_cli.cli.progress_view import label
 from kt_cli.settings import HOW_TO_NAME_DATA
 
 if TYPE_CHECKING:
-    from kt_cli.sweep.plan import Stage
-    from kt_cli.sweep.session import Session
+    from kt_cli.sweeps.plan import Stage
+    from kt_cli.sweeps.session import Session
 
 
 def show(
@@ -55,7 +55,7 @@ def show(
 
 
 def _disk(session: Session) -> str:
-    from kt_cli.sweep.disk import bytes_needed
+    from kt_cli.sweeps.disk import bytes_needed
     from kt_cli.zoo.prefetch import plan
     from kt_cli.zoo.weights import JOBS
 
@@ -99,13 +99,13 @@ def _plan_row(session: Session, stage: Stage) -> list[str]:
 
 
 def _chunks(session: Session, runs: int) -> int:
-    from kt_cli.sweep.slots import chunk_count
+    from kt_cli.sweeps.slots import chunk_count
 
     if session.place.executor == "inline":
         return 1
     if session.place.facts is None:
         return chunk_count(runs, len(session.slots))
-    from kt_cli.sweep.slurm import tasks
+    from kt_cli.sweeps.slurm import tasks
 
     return tasks(runs, session.spec.slurm, session.place.facts)
 

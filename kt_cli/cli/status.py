@@ -57,7 +57,7 @@ def _sweeps(output: Path) -> list[Path]:
 
 
 def _show(folder: Path) -> None:
-    from kt_cli.sweep.watch import Watch
+    from kt_cli.sweeps.watch import Watch
 
     view = Watch(folder).look()
     screen.out.print(f"[bold]{folder.name}[/]: {folder}", soft_wrap=True)
@@ -93,7 +93,7 @@ def _show_rows(folder: Path) -> None:
 
 def _rows(folder: Path) -> dict[str, dict[str, int]]:
     """By table that has some: runs that are done, and runs that failed."""
-    from kt_cli import schema, store
+    from kt_cli.rows import schema, store
 
     counts = {}
     for name in schema.TABLES:
@@ -105,7 +105,7 @@ def _rows(folder: Path) -> dict[str, dict[str, int]]:
 
 
 def _described(folder: Path) -> dict[str, Any]:
-    from kt_cli.sweep.watch import Watch
+    from kt_cli.sweeps.watch import Watch
 
     view = asdict(Watch(folder).look())
     told = {key: view[key] for key in ("stages", "active", "going_on", "cancelled", "error")}

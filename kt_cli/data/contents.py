@@ -20,10 +20,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kt_cli import arrays
 from kt_cli.errors import DataError, WriteError
 from kt_cli.files import cache_folder
 from kt_cli.progress import Progress, silent
+from kt_cli.rows import arrays
 from kt_cli.settings.declared import digest
 
 Digests = NDArray[np.uint8]  # (n, SIZE)

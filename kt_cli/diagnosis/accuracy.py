@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from scipy.stats import binomtest
 
-from kt_cli.complementarity.predict import How, predict
-from kt_cli.complementarity.predictions import Predictions
 from kt_cli.data.sources import open_data
 from kt_cli.device import pick_device
 from kt_cli.diagnosis.data import evaluation, is_imagenet
 from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
+from kt_cli.knowledge.predict import How, predict
+from kt_cli.knowledge.predictions import Predictions
 from kt_cli.settings import EvalSpec
 from kt_cli.spec import Model
 from kt_cli.zoo import names, published

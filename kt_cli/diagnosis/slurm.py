@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 
 from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
-from kt_cli.sweep.cluster import ask
+from kt_cli.sweeps.cluster import ask
 
 COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 # States of nodes that take jobs, now or when others have ended; a sign may follow.

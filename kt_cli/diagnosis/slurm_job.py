@@ -19,8 +19,8 @@ from kt_cli import cache
 from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
 from kt_cli.errors import first_line
 from kt_cli.files import write_text
-from kt_cli.sweep import cluster
-from kt_cli.sweep.slurm import not_of_this_job
+from kt_cli.sweeps import cluster
+from kt_cli.sweeps.slurm import not_of_this_job
 from kt_cli.zoo.prefetch import hub_folder
 
 MINUTES = 5  # of its limit; it takes seconds, and a signal comes long before a shorter one

@@ -12,8 +12,8 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from kt_cli.condition import Kind
-from kt_cli.scan import texts_dtype
+from kt_cli.rows.condition import Kind
+from kt_cli.rows.scan import texts_dtype
 from kt_cli.spec import TOGETHER
 from kt_cli.zoo.facts import fact, facts
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kt_cli.scan import is_texts, texts_dtype
+from kt_cli.rows.scan import is_texts, texts_dtype
 from kt_cli.settings.declared import digest
 from kt_cli.spec import TOGETHER
 

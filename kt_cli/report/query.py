@@ -7,14 +7,23 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from kt_cli import schema
-from kt_cli.condition import KINDS, Kind, Node, columns_of, conjuncts, parse, texts_of, together
 from kt_cli.errors import UsageError, unknown
 from kt_cli.report import derived as columns
 from kt_cli.report.derived import derived
 from kt_cli.report.groups import DATA, PAIR, SAME_TRANSFER, SETTINGS, TRAINING
 from kt_cli.report.labels import is_label
 from kt_cli.report.stats import DECIMALS
+from kt_cli.rows import schema
+from kt_cli.rows.condition import (
+    KINDS,
+    Kind,
+    Node,
+    columns_of,
+    conjuncts,
+    parse,
+    texts_of,
+    together,
+)
 
 __all__ = ["Query", "derived", "seed_average"]
 

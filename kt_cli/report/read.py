@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from kt_cli import schema, store
-from kt_cli.condition import columns_of
 from kt_cli.errors import DataError
 from kt_cli.report.groups import KEYS
 from kt_cli.report.labels import concat, labelled
 from kt_cli.report.query import Query, derived, kinds
-from kt_cli.scan import count, has_rows, is_texts, meets, scan, texts_dtype
+from kt_cli.rows import schema, store
+from kt_cli.rows.condition import columns_of
+from kt_cli.rows.scan import count, has_rows, is_texts, meets, scan, texts_dtype
 
 Frames = dict[str, pd.DataFrame]
 NAMED = ("models", "pretrain")  # few rows, and they say what models are called: always read

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from kt_cli.complementarity.significance import SIGNIFICANT
+from kt_cli.knowledge.significance import SIGNIFICANT
 from kt_cli.report.table import MeanStd
 
 Floats = NDArray[np.float64]

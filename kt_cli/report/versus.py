@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kt_cli.complementarity.significance import SIGNIFICANT, holm
+from kt_cli.knowledge.significance import SIGNIFICANT, holm
 from kt_cli.report.intervals import Floats, Pairs
 from kt_cli.report.stats import DECIMALS, wilcoxon
 from kt_cli.report.table import Interval

@@ -13,8 +13,9 @@ import pytest
 from rich.filesize import decimal
 from safetensors.numpy import save_file
 
-from kt_cli import arrays, cache
+from kt_cli import cache
 from kt_cli.cli.cache import Kind
+from kt_cli.rows import arrays
 
 Kt = Callable[..., tuple[int, str, str]]
 

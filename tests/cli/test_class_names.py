@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from kt_cli import store
 from kt_cli.data.sources import open_data
+from kt_cli.rows import store
 from kt_cli.settings import DataSpec
 from kt_cli.zoo import load, own
 from kt_cli.zoo.classes import synsets

@@ -14,10 +14,10 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
-from kt_cli import store
 from kt_cli.cli import report
 from kt_cli.errors import DataError, KtError
 from kt_cli.report import formats, table
+from kt_cli.rows import store
 
 LONG_NAME = "vit_base_patch16_clip_224.openai_ft_in12k_in1k"
 

@@ -16,9 +16,9 @@ import pytest
 
 from kt_cli.cli import screen
 from kt_cli.data.sources import open_data
+from kt_cli.distillation import checkpoint
 from kt_cli.errors import KtError
 from kt_cli.settings import DataSpec
-from kt_cli.transfer import checkpoint
 from kt_cli.zoo import hub
 
 Kt = Callable[..., tuple[int, str, str]]
@@ -293,9 +293,9 @@ import os, random, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
 import sklearn.datasets, timm, torch
-import kt_cli.sweep.transfer
+import kt_cli.sweeps.transfer
 from kt_cli.cli.app import main
-from kt_cli.transfer import checkpoint
+from kt_cli.distillation import checkpoint
 
 target, kills = Path(sys.argv[1]), int(sys.argv[2])
 of_run = checkpoint.of_run

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kt_cli import arrays, cache
+from kt_cli import cache
 from kt_cli.data import contents
 from kt_cli.data.contents import Digests, of_files, remembered
 from kt_cli.errors import DataError
+from kt_cli.rows import arrays
 
 Counted = list[str]
 

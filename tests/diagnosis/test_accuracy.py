@@ -12,11 +12,11 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import save_file
 
-from kt_cli.complementarity.predictions import Predictions
 from kt_cli.data.class_names import imagenet_synsets
 from kt_cli.data.digits import digits
 from kt_cli.diagnosis import accuracy
 from kt_cli.diagnosis.finding import Asked, Level
+from kt_cli.knowledge.predictions import Predictions
 from kt_cli.settings import DataSpec
 from kt_cli.spec import Model
 from kt_cli.zoo import load

@@ -10,7 +10,7 @@ import pytest
 
 from kt_cli.diagnosis import slurm, slurm_job
 from kt_cli.diagnosis.finding import Asked
-from kt_cli.sweep import cluster as cluster_module
+from kt_cli.sweeps import cluster as cluster_module
 
 Look = Callable[..., list[tuple[str, str]]]
 Commands = Callable[..., None]

@@ -25,8 +25,8 @@ from gpu.toys import (
     weights,
 )
 from gpu.zoo import ARCHS, images, model, transfer
-from kt_cli.complementarity.predict import REFRESH, How, predict, predict_all
-from kt_cli.complementarity.predictions import Predictions, logits_of
+from kt_cli.knowledge.predict import REFRESH, How, predict, predict_all
+from kt_cli.knowledge.predictions import Predictions, logits_of
 from kt_cli.settings import EvalSpec
 
 pytestmark = pytest.mark.gpu

@@ -26,9 +26,9 @@ from gpu.toys import (
 )
 from kt_cli.data.views import preprocess
 from kt_cli.device import place
+from kt_cli.distillation.checkpoint import Checkpoint
+from kt_cli.distillation.pretrain import pretrain
 from kt_cli.settings import PretrainSpec
-from kt_cli.transfer.checkpoint import Checkpoint
-from kt_cli.transfer.pretrain import pretrain
 
 pytestmark = pytest.mark.gpu
 Training = Callable[[torch.device, nn.Module, str, Checkpoint | None], object]

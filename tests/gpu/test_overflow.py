@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from gpu.toys import CONFIG, Small, assert_near, distance, spec_of, spoil, train, views_on, weights
 from kt_cli.data.views import preprocess
 from kt_cli.device import place
+from kt_cli.distillation.distil import order_of
+from kt_cli.distillation.losses import distillation
+from kt_cli.distillation.normalisation import set_training
 from kt_cli.settings import TransferSpec
-from kt_cli.transfer.distil import order_of
-from kt_cli.transfer.losses import distillation
-from kt_cli.transfer.normalisation import set_training
 
 pytestmark = pytest.mark.gpu
 

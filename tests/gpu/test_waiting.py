@@ -19,11 +19,11 @@ from gpu.toys import (
 )
 from kt_cli.data.views import AUGMENTS, preprocess
 from kt_cli.device import place
+from kt_cli.distillation import train as loop
+from kt_cli.distillation.keeping import Disk, Memory
+from kt_cli.distillation.methods import METHODS
+from kt_cli.distillation.pretrain import pretrain
 from kt_cli.settings import PretrainSpec
-from kt_cli.transfer import train as loop
-from kt_cli.transfer.keeping import Disk, Memory
-from kt_cli.transfer.methods import METHODS
-from kt_cli.transfer.pretrain import pretrain
 
 pytestmark = pytest.mark.gpu
 KEPT = {"cached": Memory, "cached on disk": Disk, "online": lambda: None}

@@ -15,7 +15,7 @@ import torch
 
 from gpu.toys import only_on_cuda
 from gpu.zoo import model
-from kt_cli import store
+from kt_cli.rows import store
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).parents[2]

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kt_cli.data.views import Views
+from kt_cli.distillation.checkpoint import Checkpoint
+from kt_cli.distillation.distil import Curve, distil
+from kt_cli.distillation.keeping import Keeping
+from kt_cli.distillation.targets import Asking, Opened, Source, Targets
 from kt_cli.settings import TransferSpec
-from kt_cli.transfer.checkpoint import Checkpoint
-from kt_cli.transfer.distil import Curve, distil
-from kt_cli.transfer.keeping import Keeping
-from kt_cli.transfer.targets import Asking, Opened, Source, Targets
 
 N, CLASSES, SIDE, WIDTH = 48, 4, 16, 16
 CONFIG: dict[str, Any] = {"input_size": (3, SIDE, SIDE), "mean": (0.5,) * 3, "std": (0.25,) * 3}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kt_cli import store
+from kt_cli.rows import store
 
 N, CLASSES = 200, 10
 

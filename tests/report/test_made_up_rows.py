@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import rows
-from kt_cli import store
 from kt_cli.report.formats import FORMATS
 from kt_cli.report.query import Query
 from kt_cli.report.tables import sweep_tables
+from kt_cli.rows import store
 
 MODELS, TRANSFERS = 24, 1500
 

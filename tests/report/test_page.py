@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kt_cli import schema
 from kt_cli.report import page
 from kt_cli.report.page.render import in_script
 from kt_cli.report.page.rows import pack
@@ -22,6 +21,7 @@ from kt_cli.report.page.sweeps import provenance
 from kt_cli.report.read import Results, read_results
 from kt_cli.report.table import Column, Table
 from kt_cli.report.tables import sweep_tables
+from kt_cli.rows import schema
 from tests.report.conftest import Sweep
 from tests.report.page_toys import HOSTILE, TABLE, drawn, pairs, results, transfers
 

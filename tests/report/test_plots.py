@@ -12,13 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kt_cli import store
 from kt_cli.errors import UnknownName
 from kt_cli.report import plots
 from kt_cli.report.intervals import mean_interval
 from kt_cli.report.plots import binning, classes, curves, style
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results, read_results
+from kt_cli.rows import store
 from tests.report import plots_toys as toys
 
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kt_cli import store
 from kt_cli.errors import DataError, UnknownName, UsageError
 from kt_cli.report.groups import KEYS
 from kt_cli.report.query import Query
 from kt_cli.report.read import count_rows, occurring, read_results
+from kt_cli.rows import store
 
 Sweep = Any  # of the conftest beside this file
 SWEEP_TOML = 'name = "demo"\n'
@@ -255,7 +255,7 @@ def test_parts_merged_meanwhile_are_read_once(
             store.merge(filled.folder, "transfer", parts)
         return before
 
-    monkeypatch.setattr("kt_cli.scan.list_parts", racing)
+    monkeypatch.setattr("kt_cli.rows.scan.list_parts", racing)
     skipped: list[Path] = []
     found = read_results([filled.folder], on_skip=lambda path, reason: skipped.append(path))
     assert state["merged"] and not skipped

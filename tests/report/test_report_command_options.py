@@ -13,9 +13,9 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from kt_cli import store
 from kt_cli.cli import report
 from kt_cli.errors import KtError, UsageError, WriteError
+from kt_cli.rows import store
 
 Sweep = Any  # of the conftest beside this file
 

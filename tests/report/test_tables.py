@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kt_cli import store
 from kt_cli.errors import DataError, UsageError
 from kt_cli.report.methods import method_rank
 from kt_cli.report.read import read_results
 from kt_cli.report.table import MeanStd, Table
 from kt_cli.report.tables import sweep_tables
+from kt_cli.rows import store
 from tests.report.records import records
 
 Sweep = Any  # of the conftest beside this file

@@ -14,10 +14,10 @@ import pytest
 from scipy.stats import spearmanr
 from scipy.stats import wilcoxon as scipy_wilcoxon
 
-from kt_cli import store
 from kt_cli.report.read import read_results
 from kt_cli.report.table import NAMES, Interval, MeanStd, Table
 from kt_cli.report.tables import build
+from kt_cli.rows import store
 from tests.report.by_hand import jackknife, mean_ends
 from tests.report.records import records
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from kt_cli import schema, store
 from kt_cli.report.query import Query
 from kt_cli.report.table import Table
 from kt_cli.report.tables import sweep_tables
+from kt_cli.rows import schema, store
 from tests.report.records import records
 
 Sweep = Any  # of the conftest beside this file

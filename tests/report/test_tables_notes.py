@@ -23,7 +23,7 @@ def only(sweep: Sweep, name: str, query: Query = Query()) -> Table:
 
 
 def test_every_name_has_a_builder_that_names_real_columns() -> None:
-    from kt_cli.schema import TABLES as COLUMNS
+    from kt_cli.rows.schema import TABLES as COLUMNS
 
     assert tuple(TABLES) == NAMES
     assert set(DEFAULT_NAMES) < set(NAMES)

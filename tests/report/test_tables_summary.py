@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kt_cli import store
-from kt_cli.complementarity.significance import mcnemar
+from kt_cli.knowledge.significance import mcnemar
 from kt_cli.report.query import Query
 from kt_cli.report.table import Interval
 from kt_cli.report.tables import sweep_tables
 from kt_cli.report.tables.shared import smallest_seen
+from kt_cli.rows import store
 from tests.report.by_hand import mean_ends
 from tests.report.records import records
 

@@ -11,16 +11,16 @@ import pytest
 from typer.testing import CliRunner
 
 import docs.generate as generate
-from kt_cli import schema
 from kt_cli.cli.fields import Fields, Given, with_settings
 from kt_cli.data.views import AUGMENTS as VIEWS
+from kt_cli.distillation import schedules
 from kt_cli.errors import UnknownName, UsageError
+from kt_cli.rows import schema
 from kt_cli.settings import DataSpec, PretrainSpec, SlurmSpec, SweepSpec, TransferSpec
 from kt_cli.settings import shared as shared_settings
 from kt_cli.settings.declared import build, by_keyword, check, declared, setting
 from kt_cli.settings.pretrain import SCHEDULES
-from kt_cli.sweep.config import build as build_sweep
-from kt_cli.transfer import schedules
+from kt_cli.sweeps.config import build as build_sweep
 
 KINDS = (DataSpec, TransferSpec, PretrainSpec, SlurmSpec, SweepSpec)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kt_cli import store
+from kt_cli.rows import store
 
 SWEEP = """
 name = "small"

@@ -16,7 +16,7 @@ from real_sweep import Sweep, same_rows, slurm_answers, wait_for
 
 from kt_cli.settings import DataSpec, SlurmSpec, TransferSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweep import cluster, slurm
+from kt_cli.sweeps import cluster, slurm
 from kt_cli.zoo import facts
 
 pytestmark = pytest.mark.slurm

@@ -14,8 +14,8 @@ import pytest
 from huggingface_hub import CommitOperationAdd, ModelCard, RepoUrl, constants
 from torch import nn
 
+from kt_cli.distillation.cards import HOW_TO_LOAD
 from kt_cli.errors import DataError, KtError, UsageError
-from kt_cli.transfer.cards import HOW_TO_LOAD
 from kt_cli.zoo import hub, save
 
 SaveModel = Callable[..., Path]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from kt_cli import schema
+from kt_cli.rows import schema
 
 TITLES = {"transfer": "Transfers", "complementarity": "Pairs"}
 # Shown at first, in this order; the others are in a row's details and can be added.

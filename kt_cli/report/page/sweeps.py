@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from kt_cli import schema, store
 from kt_cli.report.page.blocks import Section, definitions
+from kt_cli.rows import schema, store
 
 # All configurations together: one that names thousands of models is no reading matter.
 LONGEST = 500_000

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from kt_cli import schema
 from kt_cli.errors import unknown
 from kt_cli.report.captions import data_caption, left_out, transfer_caption
 from kt_cli.report.groups import SAME_DATA, SAME_TRANSFER, Group, split
@@ -23,6 +22,7 @@ from kt_cli.report.plots.style import applied, slug
 from kt_cli.report.query import Query, seed_average
 from kt_cli.report.read import Results
 from kt_cli.report.tables.shared import failed_transfers, general_notes
+from kt_cli.rows import schema
 
 __all__ = ["PLOTS", "SUFFIXES", "Drawn", "Plot", "draw_all", "save", "svg"]
 

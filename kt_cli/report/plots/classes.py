@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from kt_cli import schema
 from kt_cli.report.captions import counted
 from kt_cli.report.groups import SAME_DATA, Group, split
 from kt_cli.report.plots.binning import numbers
@@ -32,6 +31,7 @@ from kt_cli.report.plots.style import (
 )
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results, read_results
+from kt_cli.rows import schema
 
 # Kinds of teacher: the quantile of the accuracy differences, and the look.
 KINDS: dict[str, tuple[float | None, dict[str, Any]]] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from kt_cli import schema
 from kt_cli.report.derived import derived
 from kt_cli.report.groups import Group
 from kt_cli.report.plots.binning import Series, Values, numbers, series
@@ -13,6 +12,7 @@ from kt_cli.report.plots.lines import Frame, draw_lines
 from kt_cli.report.plots.methods import BARS, count_note, parts_of
 from kt_cli.report.plots.sketch import Sketch
 from kt_cli.report.read import Results
+from kt_cli.rows import schema
 
 RATE = "transfer rate (% of ρ⁺)"
 CLASSES = {f"top{p}_rate": f"{p}%" for p in schema.TOP_PERCENTS} | {"transfer_rate": "all"}

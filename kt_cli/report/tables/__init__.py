@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kt_cli import store
 from kt_cli.errors import DataError
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results, read_results
@@ -22,6 +21,7 @@ from kt_cli.report.tables import (
     summary,
     teams,
 )
+from kt_cli.rows import store
 
 
 @dataclass(frozen=True)

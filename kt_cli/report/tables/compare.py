@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kt_cli.complementarity.significance import holm
+from kt_cli.knowledge.significance import holm
 from kt_cli.report.captions import transfer_caption
 from kt_cli.report.groups import Group
 from kt_cli.report.query import Query

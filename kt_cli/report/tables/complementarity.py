@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from kt_cli import schema
-from kt_cli.complementarity.significance import SIGNIFICANT, holm
+from kt_cli.knowledge.significance import SIGNIFICANT, holm
 from kt_cli.report import stats
 from kt_cli.report.captions import counted, data_caption, left_out
 from kt_cli.report.groups import SAME_DATA, Group, split
@@ -18,6 +17,7 @@ from kt_cli.report.query import Query
 from kt_cli.report.read import Results
 from kt_cli.report.table import Column, Row, Table
 from kt_cli.report.tables.shared import INTERVALS, floats, general_notes
+from kt_cli.rows import schema
 
 TITLE = "Complementary knowledge"
 TOP = schema.TOP_PERCENTS

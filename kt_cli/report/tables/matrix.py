@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from kt_cli.complementarity.significance import SIGNIFICANT, holm
+from kt_cli.knowledge.significance import SIGNIFICANT, holm
 from kt_cli.report import stats
 from kt_cli.report.captions import transfer_caption
 from kt_cli.report.groups import Group

@@ -1,0 +1,246 @@
+"""The table of transfer methods: a partition, a loss, and whether weights move slowly.
+
+Adding a method is one entry; CONTRIBUTING.md shows how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from kt_cli.distillation import losses, partition
+from kt_cli.distillation.partition import Partition, Sources
+from kt_cli.errors import UsageError, unknown
+from kt_cli.settings import GUARDED, TransferSpec
+
+CRD_WEIGHT = 0.8
+CD_CROSS_ENTROPY, CD_SIMILARITY = 0.1, 10.0
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a loss sees: b samples.
+
+    Attributes:
+        student: logits (b, C), with gradient.
+        target: logits (b, C) of each sample's source, or their most probable classes; without
+            gradient, but where the authors' code lets the student in training take part.
+        weight: (b,) of distillation, 0 where a sample is left out; None for one.
+        labels: (b,). indices: (b,) among the training images.
+        features, teacher_features: (b, d) and (b, e) pooled features, where the method asks.
+        contrast: the memory of `crd`.
+    """
+
+    student: Tensor
+    target: Tensor | losses.TopK
+    weight: Tensor | None
+    labels: Tensor
+    indices: Tensor
+    features: Tensor | None = None
+    teacher_features: Tensor | None = None
+    contrast: nn.Module | None = None
+
+
+Loss = Callable[[Lesson, TransferSpec], Tensor]
+
+
+def _distil(lesson: Lesson, spec: TransferSpec) -> Tensor:
+    target = lesson.target
+    if isinstance(target, Tensor) and not spec.reference_compat:
+        target = target.detach()
+    loss = losses.distillation(
+        lesson.student, target, spec.temperature, lesson.weight, spec.kd_topk or 0
+    )
+    if spec.reference_compat and lesson.weight is not None:  # the mean over what is distilled
+        loss = loss * len(lesson.weight) / lesson.weight.sum().clamp_min(1)
+    return loss
+
+
+def _classify(lesson: Lesson, spec: TransferSpec) -> Tensor:
+    compat = spec.reference_compat
+    loss = losses.double_softmax_cross_entropy if compat else losses.cross_entropy
+    return loss(lesson.student, lesson.labels, spec.label_smoothing)
+
+
+def _distil_and_classify(lesson: Lesson, spec: TransferSpec) -> Tensor:
+    share = spec.settled.kd_lambda or 0.0
+    return share * _distil(lesson, spec) + (1 - share) * _classify(lesson, spec)
+
+
+def _contrast(lesson: Lesson, spec: TransferSpec) -> Tensor:
+    assert lesson.contrast is not None
+    contrast: Tensor = lesson.contrast(
+        lesson.features, lesson.teacher_features, lesson.indices, lesson.labels
+    )
+    return _classify(lesson, spec) + CRD_WEIGHT * contrast
+
+
+def _similarities(lesson: Lesson, spec: TransferSpec) -> Tensor:
+    assert lesson.features is not None and lesson.teacher_features is not None
+    alike = losses.similarity(lesson.features, lesson.teacher_features)
+    return CD_CROSS_ENTROPY * _classify(lesson, spec) + CD_SIMILARITY * alike
+
+
+@dataclass(frozen=True)
+class Method:
+    """How one method teaches.
+
+    Attributes:
+        loss: from a lesson to a scalar.
+        partition: who teaches which sample, on each view.
+        teacher, frozen: whether it asks the teacher, and the frozen student.
+        labels: whether it reads the labels of the training images.
+        slow: the student after transfer is the slow weights.
+        many: its partition chooses among any number of teachers.
+        features: it distils pooled features. contrast: with a memory of them.
+        compat: the authors' code departs from the paper here (`reference_compat`).
+    """
+
+    summary: str
+    loss: Loss
+    partition: Partition = partition.teacher_only
+    teacher: bool = True
+    frozen: bool = False
+    labels: bool = False
+    slow: bool = False
+    many: bool = False
+    features: bool = False
+    contrast: bool = False
+    compat: bool = False
+
+    def sources(self, spec: TransferSpec, sources: Sources) -> tuple[Tensor, Tensor | None]:
+        """Weights (n, 1 + K) of the sources, and which samples (n,) are distilled; None for all.
+
+        Flips are of the teacher against the first source, whoever that is.
+        """
+        weights = self.partition(sources)
+        on = spec.settled.distil_on
+        if on == "all":
+            return weights, None
+        positive, negative = partition.flips(sources)
+        return weights, (positive if on == "positive" else ~negative).float()
+
+
+METHODS: dict[str, Method] = {
+    "kl": Method("plain distillation from the teacher (KL-Dist)", _distil),
+    "xekl": Method(
+        "distillation and cross-entropy (XE-KL)", _distil_and_classify, labels=True, compat=True
+    ),
+    "kl-mcl": Method(
+        "plain distillation with slow weights (KL-Dist+MCL)", _distil, slow=True, compat=True
+    ),
+    "xekl-mcl": Method(
+        "distillation and cross-entropy with slow weights (XE-KL+MCL)",
+        _distil_and_classify, labels=True, slow=True, compat=True,
+    ),
+    "kl-dp": Method(
+        "data partitioning by the label's probability (KL-Dist+DP)",
+        _distil, partition.by_label, frozen=True, labels=True, many=True,
+    ),
+    "kl-dp-u": Method(
+        "data partitioning by confidence, without labels (KL-Dist+DP, unsupervised)",
+        _distil, partition.by_confidence, frozen=True, many=True,
+    ),
+    "self": Method(
+        "distillation of the student into itself: a control",
+        _distil, partition.frozen_only, teacher=False, frozen=True,
+    ),
+    "flip-st": Method(
+        "partition by flips: the teacher on positive ones only",
+        _distil, partition.flip_st, frozen=True, labels=True, compat=True,
+    ),
+    "flip-t": Method(
+        "partition by flips: the frozen student on negative ones only",
+        _distil, partition.flip_t, frozen=True, labels=True, compat=True,
+    ),
+    "flip-avg": Method(
+        "partition by flips: the mean of both where neither flips",
+        _distil, partition.flip_avg, frozen=True, labels=True, compat=True,
+    ),
+    "crd": Method(
+        "contrastive representation distillation (CRD) and cross-entropy",
+        _contrast, labels=True, features=True, contrast=True,
+    ),
+    "cd": Method(
+        "distillation of similarities within a batch (CD) and cross-entropy",
+        _similarities, labels=True, features=True,
+    ),
+}  # fmt: skip
+
+
+def find(name: str) -> Method:
+    """The method called `name`, without its guard, or UnknownName with the nearest ones."""
+    base = name.removesuffix(GUARDED)
+    if base not in METHODS:
+        raise unknown("transfer method", base, METHODS)
+    return METHODS[base]
+
+
+def needs_frozen(spec: TransferSpec) -> bool:
+    """Whether the frozen student is asked about the views."""
+    by_flips = spec.settled.distil_on != "all" and not spec.reference_compat
+    return find(spec.method).frozen or by_flips
+
+
+def needs_labels(spec: TransferSpec) -> bool:
+    """Whether the labels of the training images are read."""
+    return find(spec.method).labels or spec.settled.distil_on != "all"
+
+
+def require_possible(spec: TransferSpec, teachers: int, labelled: bool) -> None:
+    """Refuse what cannot work, before any work.
+
+    Args:
+        teachers: how many there are. labelled: whether the training images have labels.
+
+    Raises:
+        UsageError: the combination is none; UnknownName: no such method.
+    """
+    method, name = find(spec.method), spec.method
+    if spec.reference_compat and not method.compat and spec.settled.distil_on == "all":
+        able = ", ".join(n for n, m in METHODS.items() if m.compat)
+        raise UsageError(f"--reference-compat changes nothing in {name}", f"It is for {able}.")
+    if spec.compile and method.features:
+        raise UsageError(f"--compile cannot be had with {name}, which reads inside the student")
+    chooses = method.partition is not partition.teacher_only or method.features
+    if spec.settled.distil_on != "all" and chooses:
+        raise UsageError(f"--distil-on {spec.distil_on} is for kl and xekl, not for {name}")
+    if needs_labels(spec) and not labelled:
+        free = ", ".join(
+            n for n in METHODS if not needs_labels(replace(spec, method=n, distil_on=None))
+        )
+        raise UsageError(
+            f"{name} needs labels, and the transfer images have none",
+            f"Without labels: {free}; with --distil-on all, kl-mcl too.",
+        )
+    _require_teachers(spec, method, teachers)
+    if spec.target_topk and not takes_topk(spec, spec.target_topk):
+        raise UsageError(f"target_topk {spec.target_topk} is too little for {name}")
+
+
+def takes_topk(spec: TransferSpec, topk: int) -> bool:
+    """Whether targets of the `topk` most probable classes are enough for the method.
+
+    Means of logits and features need whole ones; `kd_topk` needs as many as it distils.
+    """
+    method = find(spec.method)
+    whole = method.partition is partition.flip_avg or method.features
+    return not whole and topk >= (spec.settled.kd_topk or 0)
+
+
+def _require_teachers(spec: TransferSpec, method: Method, teachers: int) -> None:
+    if spec.teachers == "single" and teachers > 1:
+        raise UsageError(
+            f"{teachers} teachers need a way to teach together",
+            "Say --teachers sequential, parallel or soup.",
+        )
+    if spec.teachers == "soup" and teachers == 1:
+        raise UsageError("a soup needs at least two teachers, not one", "Leave out --teachers.")
+    if spec.teachers == "parallel" and teachers > 1 and not method.many:
+        able = ", ".join(name for name, entry in METHODS.items() if entry.many)
+        raise UsageError(
+            f"{spec.method} cannot choose among parallel teachers",
+            f"Methods that can: {able}. Or --teachers sequential or soup.",
+        )

@@ -1,0 +1,111 @@
+"""What a transfer changed, from who was right on which evaluation image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kt_cli.knowledge.significance import mcnemar
+from kt_cli.rows.schema import TOP_PERCENTS
+
+Right = NDArray[np.bool_]
+Counts = NDArray[np.integer]
+
+
+def transfer_outcome(
+    teachers: Right, before: Right, after: Right, labels: Counts, num_classes: int
+) -> dict[str, Any]:
+    """The result columns of a transfer row (docs/methods.md, Section 2).
+
+    Args:
+        teachers: (K, n) whether each teacher has each evaluation image right. What several
+            teachers know together is what any of them has right.
+        before, after: (n,) the same of the student before and after transfer.
+        labels: (n,) class of each image.
+
+    Returns:
+        Percentages by column name. Δ = gain − loss holds exactly in counts. The transfer rate is
+        strict: the teacher right and the student wrong before, right after. None where the
+        teacher knows nothing that the student does not.
+    """
+    teacher = teachers.any(axis=0)
+    known, gained, lost = teacher & ~before, after & ~before, before & ~after
+    counts = {
+        "teacher_acc": teacher,
+        "student_acc": before,
+        "after_acc": after,
+        "gain": gained,
+        "loss": lost,
+        "pos_flips": known,
+        "neg_flips": before & ~teacher,
+        "pos_flips_after": teacher & ~after,
+        "neg_flips_after": after & ~teacher,
+    }
+    sums = {name: int(mask.sum()) for name, mask in counts.items()}
+    percent = 100 / len(before)
+    return {
+        **{name: percent * count for name, count in sums.items()},
+        "acc_diff": percent * (sums["teacher_acc"] - sums["student_acc"]),
+        "delta": percent * (sums["gain"] - sums["loss"]),
+        "transfer_p": float(mcnemar(sums["gain"], sums["loss"])),
+        "transfer_rate": _share(known & after, known),
+        "teacher_accs": [percent * int(one.sum()) for one in teachers],
+        "teacher_rates": [_share(one & ~before & after, one & ~before) for one in teachers],
+        **_by_class(known, known & after, gained, labels, num_classes),
+    }
+
+
+def flips_by_class(before: Right, after: Right, labels: Counts, num_classes: int) -> dict[str, Any]:
+    """Gains and losses of each class, in label order."""
+    return {
+        "gain_by_class": np.bincount(labels[after & ~before], minlength=num_classes).tolist(),
+        "loss_by_class": np.bincount(labels[before & ~after], minlength=num_classes).tolist(),
+    }
+
+
+def _by_class(
+    known: Right, learned: Right, gained: Right, labels: Counts, num_classes: int
+) -> dict[str, Any]:
+    flips, learned_of, gains = (
+        np.bincount(labels[mask], minlength=num_classes) for mask in (known, learned, gained)
+    )
+    found: dict[str, Any] = {"gain_entropy": _entropy(gains)}
+    for p in TOP_PERCENTS:
+        top = top_classes(flips, p)
+        found[f"top{p}_rate"] = _percent(float(top @ learned_of), float(top @ flips))
+        found[f"top{p}_gain_share"] = (
+            _percent(float(top @ gains), float(gains.sum())) if flips.any() else None
+        )
+    return found
+
+
+def top_classes(flips: Counts, percent: int) -> NDArray[np.float64]:
+    """Weights (C,) of the fewest classes that hold at least `percent` of the flips (C,).
+
+    Where classes tie for the last places, each has its chance: sums over the weights are means
+    over all ways to choose among them.
+    """
+    ranked = np.sort(flips)[::-1].cumsum()
+    size = int(np.searchsorted(ranked, -(-int(flips.sum()) * percent // 100))) + 1
+    least = np.sort(flips)[::-1][min(size, len(flips)) - 1]
+    above, tied = flips > least, flips == least
+    weights: NDArray[np.float64] = above + tied * ((size - above.sum()) / tied.sum())
+    return weights
+
+
+def _entropy(counts: Counts) -> float | None:
+    """In nats; None where nothing is counted."""
+    if not counts.any():
+        return None
+    shares = counts[counts > 0] / counts.sum()
+    return max(0.0, float(-(shares * np.log(shares)).sum()))
+
+
+def _share(part: Right, whole: Right) -> float | None:
+    return _percent(int(part.sum()), int(whole.sum()))
+
+
+def _percent(part: float, whole: float) -> float | None:
+    return 100 * part / whole if whole else None

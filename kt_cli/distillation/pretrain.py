@@ -1,0 +1,137 @@
+"""Train or fine-tune a model on the user's own images, so that a zoo can be made of them."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kt_cli.data.views import Views, seed_of
+from kt_cli.device import out_of_memory
+from kt_cli.distillation import normalisation
+from kt_cli.distillation.checkpoint import Checkpoint
+from kt_cli.distillation.distil import Curve
+from kt_cli.distillation.schedules import lr_factor
+from kt_cli.distillation.train import Loop, OnEpoch, Order, Prepare, fit, memory_exhausted
+from kt_cli.errors import UsageError
+from kt_cli.settings import PretrainSpec
+from kt_cli.zoo.features import classifier
+
+MOMENTUM = 0.9  # of SGD
+
+
+def seed_everything(spec: PretrainSpec) -> None:
+    """Fix the initial weights; call before the module is built."""
+    torch.manual_seed(seed_of("pretrain", spec.seed))
+
+
+def pretrain(
+    module: nn.Module,
+    views: Views,
+    prepare: Prepare,
+    spec: PretrainSpec,
+    *,
+    checkpoint: Checkpoint | None = None,
+    on_epoch: OnEpoch = lambda done, total: None,
+) -> Curve:
+    """Train `module` in place on labelled views with cross-entropy.
+
+    Args:
+        prepare: views (b, 3, S, S) in [0, 1] to the module's inputs.
+        checkpoint: where training goes on if it was interrupted.
+
+    Returns:
+        Loss and accuracy on the views of each epoch.
+
+    Raises:
+        UsageError: the classifier is to be trained alone, and there is none.
+        NotFinite: the loss is not finite.
+        KtError: the device's memory is exhausted.
+    """
+    order = Order(len(views), spec.epochs, spec.batch_size, spec.micro_batch, spec.seed)
+    trained = _HeadFirst(module, spec)
+    optimizer = _optimizer(module, spec)
+
+    def loss_of(epoch: int, indices: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        labels = views.labels[views.here(indices)]
+        logits = module(prepare(images)).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=spec.label_smoothing)
+        return loss, (logits.detach().argmax(dim=1) == labels).sum()[None]
+
+    loop = Loop(
+        spec.amp,
+        lr_factor=lambda update: lr_factor(update, order.updates, spec.schedule, spec.warmup),
+        begin_epoch=trained.begin,
+        checkpoint=checkpoint,
+        on_epoch=on_epoch,
+    )
+    try:
+        record = fit(trained, optimizer, views, loss_of, 1, order, loop)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise memory_exhausted(spec.micro_batch, "--amp", alone="Try --amp.") from error
+    trained.release()
+    return Curve.of(record)
+
+
+class _HeadFirst(nn.Module):
+    """A module that trains its classifier alone in the first `freeze_epochs`.
+
+    The frozen body's batch normalisation uses and keeps the statistics that it has.
+    """
+
+    def __init__(self, module: nn.Module, spec: PretrainSpec) -> None:
+        super().__init__()
+        self.module, self._epochs, self._frozen = module, spec.freeze_epochs, False
+        head = _head(module, spec.arch) if self._epochs else set()
+        # What the architecture itself keeps fixed, such as some position embeddings, stays so.
+        self._body = [p for p in module.parameters() if p.requires_grad and id(p) not in head]
+
+    def begin(self, epoch: int) -> None:
+        self._frozen = epoch < self._epochs
+        for parameter in self._body:
+            parameter.requires_grad_(not self._frozen)
+
+    def release(self) -> None:
+        """Leave nothing frozen behind."""
+        self.begin(self._epochs)
+
+    def train(self, mode: bool = True) -> _HeadFirst:
+        super().train(mode)
+        if self._frozen:
+            for layer in normalisation.layers(self.module):
+                layer.eval()
+        return self
+
+
+def _head(module: nn.Module, name: str) -> set[int]:
+    """Ids of the classifier's parameters; of distilled models, those of both classifiers."""
+    if classifier(module) is None:
+        raise UsageError(
+            f"{name} has no classifier of its own that could be trained first",
+            "Train everything from the start: leave out --freeze (freeze_epochs).",
+        )
+    found = cast(Any, module).get_classifier()
+    heads = found if isinstance(found, (tuple, list)) else [found]
+    return {id(parameter) for head in heads for parameter in head.parameters()}
+
+
+def _optimizer(module: nn.Module, spec: PretrainSpec) -> torch.optim.Optimizer:
+    """Over all parameters, frozen ones too: those without a gradient are passed over."""
+    groups = _groups(module, spec.weight_decay)
+    fused = any(p.is_cuda for group in groups for p in group["params"])
+    if spec.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=spec.lr, momentum=MOMENTUM, fused=fused)
+    return torch.optim.AdamW(groups, lr=spec.lr, fused=fused)
+
+
+def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices only, as is usual: not for biases and normalisation."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]

@@ -1,0 +1,211 @@
+"""What a student is taught on each view: models are asked, and a partition chooses.
+
+Views are a function of (seed, epoch, index), so what a model says about them serves every pair
+and method that it is in, as teacher or as frozen student. Where answers are kept, a training step
+costs the student's forward, backward and update only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kt_cli.data.views import Views, preprocess
+from kt_cli.device import place
+from kt_cli.distillation import methods
+from kt_cli.distillation.answers import Answers, full, joined
+from kt_cli.distillation.keeping import Keeping
+from kt_cli.distillation.losses import TopK
+from kt_cli.distillation.partition import Said
+from kt_cli.distillation.train import precision
+from kt_cli.settings import TransferSpec
+from kt_cli.settings.declared import digest
+from kt_cli.zoo.features import FeatureTap
+
+BATCH = 64
+FORMAT = 2  # of kept answers; raise it when how they are computed changes
+# A module and its preprocessing at training size.
+Opened = tuple[nn.Module, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How models are asked about views.
+
+    Attributes:
+        amp: type of mixed precision; "" for none.
+        topk, temperature: keep so many classes of σ(z / T) only; 0 for all logits.
+        features: also the pooled features.
+    """
+
+    views: Views
+    amp: str = ""
+    topk: int = 0
+    temperature: float = 1.0
+    features: bool = False
+
+    @classmethod
+    def by(cls, spec: TransferSpec, views: Views) -> Asking:
+        features = methods.find(spec.method).features
+        return cls(views, spec.amp, spec.target_topk, spec.temperature, features)
+
+    def key(self, model: str, epoch: int) -> str:
+        """Identity of a model's answers about the views of an epoch."""
+        temperature = self.temperature if self.topk else None
+        how = [self.amp, self.topk, temperature, self.features]
+        views = self.views
+        return digest([FORMAT, model, views.epoch_key(epoch), views.device.type, *how])
+
+    def answers(self, logits: Tensor, labels: Tensor, features: Tensor | None) -> Answers:
+        logits = full(logits)
+        kept: Tensor | TopK = logits
+        if 0 < self.topk < logits.shape[1]:
+            kept = TopK.of(logits, self.topk, self.temperature)
+        return Answers(kept, Said.of(logits, labels), features)
+
+
+class Source:
+    """A model that is asked about views; loaded when it is first needed.
+
+    Args:
+        load: gives a module that is nobody else's: its parameters are frozen.
+        key: identity of the model, its preprocessing and its outputs; "" where what it says is of
+            use to nobody else.
+        keeping: where answers are kept; None for nowhere.
+    """
+
+    def __init__(
+        self,
+        asking: Asking,
+        load: Callable[[], Opened],
+        key: str = "",
+        keeping: Keeping | None = None,
+    ) -> None:
+        self._asking, self._load = asking, load
+        self._key, self._keeping = key, keeping if key else None
+        self._epoch: Answers | None = None
+
+    def begin(self, epoch: int) -> None:
+        """Have the answers of an epoch ready where they are kept, else the model."""
+        if self._keeping is not None:
+            key = self._asking.key(self._key, epoch)
+            self._epoch = self._keeping.get(key, lambda: self._all(epoch))
+        else:
+            # Not in an update: loading draws random numbers, and dropout's depend on the update.
+            _ = self._ready
+
+    def answers(self, indices: Tensor, images: Tensor) -> Answers:
+        """About the views `images` (b, 3, S, S) of the training images `indices` (b,)."""
+        if self._epoch is not None:
+            return self._epoch.at(indices, self._asking.views.device)
+        return self._ask(indices, images)
+
+    @torch.no_grad()
+    def _ask(self, indices: Tensor, images: Tensor) -> Answers:
+        asking, (tap, prepare) = self._asking, self._ready
+        views = asking.views
+        with precision(asking.amp, views.device):
+            logits = tap.module(prepare(images))
+        features = full(tap.take()) if asking.features else None
+        return asking.answers(logits, views.labels[views.here(indices)], features)
+
+    def _all(self, epoch: int) -> Answers:
+        assert self._keeping is not None
+        views, stored = self._asking.views, self._keeping.stored
+        batches = torch.split(torch.arange(len(views)), BATCH)
+        stream = views.stream(epoch, batches)
+        return joined([stored(self._ask(*batch)) for batch in zip(batches, stream, strict=True)])
+
+    @cached_property
+    def _ready(self) -> tuple[FeatureTap, Callable[[Tensor], Tensor]]:
+        device = self._asking.views.device
+        module, config = self._load()
+        module = place(module, device, self._asking.amp).eval().requires_grad_(False)
+        return FeatureTap(module, self._asking.features), preprocess(config, device)
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What b samples are taught. weights: (b, 1 + K) of the frozen student and the teachers."""
+
+    target: Tensor | TopK
+    weight: Tensor | None
+    weights: Tensor
+    features: Tensor | None
+
+
+Found = Sequence[Answers | None]  # the frozen student's and the teachers', None if not asked
+
+
+class Targets:
+    """The targets of one training.
+
+    Args:
+        frozen, teachers: who is asked; those that the method does not need never are.
+    """
+
+    def __init__(self, spec: TransferSpec, frozen: Source, teachers: Sequence[Source]) -> None:
+        self._spec, self._method = spec, methods.find(spec.method)
+        asks_frozen, asks_teacher = methods.needs_frozen(spec), self._method.teacher
+        self._sources = [
+            frozen if asks_frozen else None,
+            *(source if asks_teacher else None for source in teachers),
+        ]
+        self.count = len(self._sources)
+
+    def begin(self, epoch: int) -> None:
+        for source in self._sources:
+            if source is not None:
+                source.begin(epoch)
+
+    def answers(self, indices: Tensor, images: Tensor) -> Found:
+        """About the views `images` (b, 3, S, S) of the training images `indices` (b,)."""
+        return [s.answers(indices, images) if s is not None else None for s in self._sources]
+
+    def taught(self, found: Found, live: Tensor, labels: Tensor) -> Taught:
+        """What answers make of the samples.
+
+        Args:
+            live: logits (b, C) of the student in training. With `reference_compat` it takes the
+                frozen student's place where flips are found, and in the mean of `flip-avg`.
+            labels: (b,).
+        """
+        said = [answers.said if answers is not None else None for answers in found]
+        if self._spec.reference_compat:
+            said[0] = Said.of(live.detach(), labels)
+        weights, distilled = self._method.sources(self._spec, said)
+        frozen = found[0]
+        if self._spec.reference_compat and frozen and isinstance(frozen.logits, Tensor):
+            shared = weights[:, :1] % 1 > 0
+            mixed = torch.where(shared, live, frozen.logits)
+            found = [replace(frozen, logits=mixed), *found[1:]]
+        asked = [(answers, weights[:, i]) for i, answers in enumerate(found) if answers is not None]
+        return Taught(_mixed(asked), distilled, weights, asked[-1][0].features)
+
+
+def _mixed(sources: Sequence[tuple[Answers, Tensor]]) -> Tensor | TopK:
+    """The target of each sample: a source's answer, or the mean of their logits by weights (b,).
+
+    Most probable classes differ from source to source, so of them only one can be the target.
+    """
+    first, _ = sources[0]
+    if len(sources) == 1:
+        return first.logits
+    if not isinstance(first.logits, TopK):
+        logits = [a.logits * w[:, None] for a, w in sources if isinstance(a.logits, Tensor)]
+        return torch.stack(logits).sum(dim=0)
+    mixed = first.logits
+    for answers, weight in sources[1:]:
+        other, mine = answers.logits, weight > 0
+        assert isinstance(other, TopK)
+        mixed = TopK(
+            torch.where(mine[:, None], other.classes, mixed.classes),
+            torch.where(mine[:, None], other.log_probs, mixed.log_probs),
+            torch.where(mine, other.log_rest, mixed.log_rest),
+        )
+    return mixed

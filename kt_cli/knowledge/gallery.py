@@ -1,0 +1,122 @@
+"""The images that one model has right and another wrong, drawn."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from kt_cli.errors import UsageError
+from kt_cli.files import atomic_file
+from kt_cli.knowledge.comparison import Comparison
+from kt_cli.knowledge.reading import Sample, counted, samples
+
+COLUMNS = 6
+SIDE = 160
+LETTERS = 20
+ENDINGS = (".png", ".pdf", ".svg", ".html")
+
+Block = tuple[str, list[Sample]]
+
+
+def require_ending(target: Path) -> None:
+    """Refuse a file that cannot be drawn.
+
+    Raises:
+        UsageError: its ending is not one of ENDINGS.
+    """
+    if target.suffix.lower() not in ENDINGS:
+        raise UsageError(f"cannot draw into {target.name}", f"Known: {', '.join(ENDINGS)}.")
+
+
+def draw(target: Path, found: Comparison, pairs: Sequence[tuple[int, int]], count: int) -> None:
+    """Draw up to `count` images for each (teacher, student), a block each.
+
+    Raises:
+        DataError: an image cannot be decoded. WriteError: the file cannot be written.
+    """
+    blocks: list[Block] = []
+    for teacher, student in pairs:
+        picked = samples(found, teacher, student, count)
+        total = int(found.flips(teacher, student).sum())
+        title = (
+            f"{found.names[teacher]} is right, {found.names[student]} is wrong "
+            f"({len(picked)} of {counted(total, 'image')})"
+        )
+        blocks.append((title, picked))
+    render = _page if target.suffix.lower() == ".html" else _figure
+    with atomic_file(target) as temporary:
+        render(temporary, target.suffix.lower().lstrip("."), found, blocks)
+
+
+def _thumbnail(found: Comparison, sample: Sample) -> Image.Image:
+    image = found.images.read(sample.index)
+    if max(image.size) <= SIDE // 2:  # tiny images stay sharp
+        factor = SIDE // max(image.size)
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    image.thumbnail((SIDE, SIDE))
+    return image
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"
+
+
+def _figure(path: Path, form: str, found: Comparison, blocks: Sequence[Block]) -> None:
+    from matplotlib.figure import Figure
+
+    rows = [max(1, -(-len(picked) // COLUMNS)) for _, picked in blocks]
+    figure = Figure(figsize=(1.35 * COLUMNS, sum(1.75 * r + 0.45 for r in rows)),
+                    layout="constrained")  # fmt: skip
+    parts = figure.subfigures(len(blocks), 1, height_ratios=[1.75 * r + 0.45 for r in rows],
+                              squeeze=False)  # fmt: skip
+    for part, (title, picked), count in zip(parts[:, 0], blocks, rows, strict=True):
+        part.suptitle(title, x=0.01, ha="left", fontsize=9, fontweight="bold", parse_math=False)
+        axes = part.subplots(count, COLUMNS, squeeze=False)
+        for axis in axes.ravel():
+            axis.set_axis_off()
+        for axis, sample in zip(axes.ravel(), picked, strict=False):
+            _cell(axis, found, sample)
+    figure.savefig(path, format=form, dpi=150)
+
+
+def _cell(axis: Any, found: Comparison, sample: Sample) -> None:
+    axis.imshow(_thumbnail(found, sample))
+    axis.set_title(f"{_short(sample.label)}\nnot {_short(sample.answer)}", fontsize=6.5, loc="left",
+                   parse_math=False)  # fmt: skip
+
+
+STYLE = """
+:root { color-scheme: light dark; font: 14px system-ui, sans-serif; }
+body { margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(160px, 1fr)); gap: 1rem; }
+figure { margin: 0; } img { max-width: 100%; border-radius: 4px; }
+figcaption span { opacity: .7; display: block; overflow-wrap: anywhere; }
+"""
+
+
+def _page(path: Path, form: str, found: Comparison, blocks: Sequence[Block]) -> None:
+    parts = ["<!doctype html><html lang=en><meta charset=utf-8>",
+             "<meta name=viewport content='width=device-width, initial-scale=1'>",
+             f"<title>kt: {html.escape(' and '.join(found.names))}</title>",
+             f"<style>{STYLE}</style>"]  # fmt: skip
+    for title, picked in blocks:
+        cells = "".join(_card(found, sample) for sample in picked)
+        parts.append(f"<h2>{html.escape(title)}</h2><div class=grid>{cells}</div>")
+    path.write_text("\n".join(parts) + "</html>\n", encoding="utf-8")
+
+
+def _card(found: Comparison, sample: Sample) -> str:
+    buffer = io.BytesIO()
+    _thumbnail(found, sample).save(buffer, "PNG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    label, answer, name = map(html.escape, (sample.label, sample.answer, sample.id))
+    return (
+        f"<figure><img alt='{label}' src='data:image/png;base64,{data}'>"
+        f"<figcaption><b>{label}</b>, not {answer}<span>{name}</span></figcaption></figure>"
+    )

@@ -1,0 +1,156 @@
+"""What a model says about every evaluation image: computed once, cached, read by everybody.
+
+One Parquet file per model × data × input size × precision × kind of device below the cache folder
+(docs/predictions.md has its schema). A file is complete or absent; an unreadable one is computed
+again, and so is one of a model that changed since: it says of which traits the model was
+(`kt_cli.zoo.identity`). Files written by others' code are read by
+`kt_cli.knowledge.external`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from kt_cli.data.images import ImageSet
+from kt_cli.errors import DataError
+from kt_cli.files import cache_folder
+from kt_cli.knowledge.evaluate import BATCH, Columns, Evaluator, evaluate_all
+from kt_cli.rows import arrays
+from kt_cli.settings import EvalSpec
+from kt_cli.settings.declared import digest, signature
+from kt_cli.spec import Model
+from kt_cli.zoo.identity import TRAITS, Traits
+
+FORMAT = 3  # of an entry; raise it when what is stored, or how it is computed, changes
+COLUMNS = ("pred", "confidence", "label_prob", "top5")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One model's outputs on the n images of `images`.
+
+    Attributes:
+        pred: (n,) integer, the most probable class.
+        confidence: (n,) float32, its probability. label_prob: (n,) float32, the label's.
+        top5: (n, min(5, C)) integer, most probable first; None where it is not known.
+        about: traits of the model, parameters in millions, input side.
+        path: the cache's file, with `logits` where they were kept. logits: those of others' files.
+        fresh: computed just now, not found.
+    """
+
+    images: ImageSet
+    pred: NDArray[np.integer]
+    confidence: NDArray[np.float32]
+    label_prob: NDArray[np.float32]
+    top5: NDArray[np.integer] | None
+    about: Mapping[str, str]
+    path: Path | None = None
+    logits: NDArray[np.float32] | None = None
+    fresh: bool = False
+
+    @property
+    def traits(self) -> Traits:
+        """What the model was that said this."""
+        return {name: self.about[name] for name in TRAITS if name in self.about}
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        return self.images.right(self.pred)
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 in percent."""
+        return float(100 * self.right.mean())
+
+    @property
+    def top5_accuracy(self) -> float | None:
+        """Top-5 in percent; None below five classes."""
+        if self.top5 is None or self.top5.shape[1] < 5:
+            return None
+        return float(100 * self.images.right(self.top5.T).any(axis=0).mean())
+
+
+def entry(model: Model, images: ImageSet, spec: EvalSpec, device: torch.device) -> Path:
+    """Where the predictions of a model are kept."""
+    key = digest([FORMAT, model.key, images.fingerprint, signature(spec), device.type])[:24]
+    return cache_folder("predictions") / f"{key}.parquet"
+
+
+def kept(
+    model: Model,
+    images: ImageSet,
+    spec: EvalSpec,
+    device: torch.device,
+    *,
+    logits: bool = False,
+) -> Predictions | None:
+    """What the cache has of a model, as it is now or was; None where there is nothing whole."""
+    path = entry(model, images, spec, device)
+    if not path.exists():
+        return None
+    try:
+        columns, about = arrays.read(path, COLUMNS)
+        if logits and "logits" not in arrays.info(path).columns:
+            return None
+    except DataError:
+        return None
+    if set(COLUMNS) - set(columns) or len(columns["pred"]) != len(images):
+        return None
+    return Predictions(images, **columns, about=about, path=path)
+
+
+def renewed(found: Predictions, source: str) -> Predictions:
+    """Kept predictions of a model that is what it was, though its files are others; said there."""
+    if source in ("", found.about.get("source")):
+        return found
+    assert found.path is not None
+    columns, about = arrays.read(found.path)
+    about["source"] = source
+    arrays.write(found.path, columns, about)
+    return replace(found, about=about)
+
+
+def logits_of(predictions: Predictions, rows: int) -> Iterator[NDArray[np.floating]]:
+    """Logits that were kept, in batches of `rows` images: (rows, C) each.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if predictions.path is not None:
+        yield from arrays.batches(predictions.path, "logits", rows)
+    elif predictions.logits is not None:
+        for start in range(0, len(predictions.logits), rows):
+            yield predictions.logits[start : start + rows]
+
+
+def evaluate(
+    module: nn.Module,
+    data_config: Mapping[str, Any],
+    images: ImageSet,
+    device: torch.device,
+    *,
+    amp: str = "",
+    batch_size: int = BATCH,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Predictions:
+    """Run `module` on all images as timm's validate.py would; nothing is cached."""
+    evaluator = Evaluator(module, data_config, device, amp, batch_size)
+    parts: list[Columns] = []
+    stream = evaluate_all(
+        [evaluator], images, batch_size=batch_size, workers=workers, progress=progress
+    )
+    for _, (said,) in stream:
+        if isinstance(said, Exception):
+            raise said
+        parts.append(said)
+    columns: Columns = {name: np.concatenate([p[name] for p in parts]) for name in COLUMNS}
+    return Predictions(images, **columns, about={})

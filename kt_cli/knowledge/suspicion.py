@@ -1,0 +1,98 @@
+"""Does an accuracy look like a mistake? What a model most probably suffers from."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kt_cli.knowledge.predictions import Predictions
+from kt_cli.knowledge.significance import mcnemar, wilson
+from kt_cli.zoo.classes import BY_POSITION
+
+ONE_CLASS = 0.9
+TWICE = 2.0
+SURE = 0.001
+NAMED = 5
+IN_ORDER = ("position", BY_POSITION)  # how classes were matched where no name says so
+HOW_TO_ORDER = "Name the model's order with --class-map, or its outputs with --valid-labels."
+Classes = NDArray[np.int64]
+
+
+def suspicion(predictions: Predictions) -> str | None:
+    """A sentence that names the probable cause where an accuracy is doubtful, else None.
+
+    Near chance: the 95% interval (Wilson) of the accuracy reaches down to twice what guessing
+    gives (the share of the most frequent class, or 1/C). No warning on fewer than 2 classes.
+    Above it, classes that stand for each other where outputs were taken by position.
+    """
+    n, classes = len(predictions.images), len(predictions.images.classes)
+    if classes < 2 or not n:
+        return None
+    chance = max(1 / classes, float(predictions.images.class_sizes.max() / n))
+    low, _ = wilson(int(predictions.right.sum()), n)
+    if float(low) > min(TWICE * chance, (1 + chance) / 2):
+        in_order = predictions.about.get("class_matching") in IN_ORDER
+        return _in_circles(predictions, classes) if in_order else None
+    return f"top-1 of {predictions.accuracy:.2f}% is near chance: {_cause(predictions, classes)}"
+
+
+def _cause(predictions: Predictions, classes: int) -> str:
+    pred, labels, n = predictions.pred, predictions.images.labels, len(predictions.images)
+    if np.bincount(pred, minlength=classes).max() > ONE_CLASS * n:
+        return (
+            "it gives one class for nearly all images. Are its weights those of a trained model, "
+            "and its mean, std and input size right?"
+        )
+    half, meant = _meant(pred, labels, classes)
+    # Chance does not flatter what is learned from one half and measured on the other.
+    renamed = float((meant[pred[~half]] == labels[~half]).mean()) if not half.all() else 0.0
+    if renamed > 3 * max(predictions.accuracy / 100, 1 / classes):
+        share = f"{100 * renamed:.0f}%"
+        return f"{share} would be right with its classes in another order. {HOW_TO_ORDER}"
+    random = "its answers look random. Are its weights those of a trained model?"
+    return _in_circles(predictions, classes) or random
+
+
+def _in_circles(predictions: Predictions, classes: int) -> str | None:
+    """Classes that a model says for images of each other: it must mean others by them.
+
+    A model that means what it says may say one class for images of another, but not, in a circle,
+    each mostly for images of the next.
+    """
+    pred, labels = predictions.pred, predictions.images.labels
+    half, meant = _meant(pred, labels, classes)
+    moved = _circles(meant)
+    held = ~half & np.isin(pred, moved)
+    renamed, said = meant[pred[held]] == labels[held], pred[held] == labels[held]
+    gained, lost = int((renamed & ~said).sum()), int((said & ~renamed).sum())
+    if gained <= lost or float(mcnemar(np.array(gained), np.array(lost))) > SURE:
+        return None
+    names = [predictions.images.classes[c] for c in moved[:NAMED]]
+    more = f" and {len(moved) - NAMED} more" if len(moved) > NAMED else ""
+    return (
+        f"{len(moved)} of its classes look to be in another order ({', '.join(names)}{more}): each "
+        f"is mostly said of images of the next. {HOW_TO_ORDER}"
+    )
+
+
+def _circles(meant: Classes) -> Classes:
+    """The classes that come back to themselves by way of others, from class to what it means."""
+    left = np.arange(len(meant))
+    while len(left) > len(onward := np.unique(meant[left][meant[left] >= 0])):
+        left = onward
+    moved: Classes = left[meant[left] != left]
+    return moved
+
+
+def _meant(
+    pred: NDArray[np.integer], labels: Classes, classes: int
+) -> tuple[NDArray[np.bool_], Classes]:
+    """A random half of the images, and the label that each class mostly comes with there."""
+    half = np.random.default_rng(0).random(len(pred)) < 0.5
+    both, counts = np.unique(
+        pred[half].astype(np.int64) * classes + labels[half], return_counts=True
+    )
+    order = np.argsort(counts, kind="stable")  # the last write, the most frequent, stays
+    meant = np.full(classes, -1)
+    meant[both[order] // classes] = both[order] % classes
+    return half, meant

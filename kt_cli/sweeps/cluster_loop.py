@@ -1,0 +1,148 @@
+"""A sweep on a cluster: submit what is to do, watch it, go on until it is done."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from kt_cli.errors import KtError, warn
+from kt_cli.spec import Run
+from kt_cli.sweeps import jobs
+from kt_cli.sweeps.experiment import are_decoded, decode_training_images
+from kt_cli.sweeps.lead import BUSY, CLAIMED, FINISHED, Lead
+from kt_cli.sweeps.place import PATIENCE
+from kt_cli.sweeps.session import Session
+from kt_cli.sweeps.slurm import Silent
+from kt_cli.sweeps.watch import View, Watch
+
+FIRST_LOOK, LAST_LOOK, SLOWER = 2.0, 20.0, 1.1  # seconds between two looks
+AGAIN = "again"
+DECODED_HERE = 20_000  # images, at most, that a login node may be asked to decode
+
+
+def lead(session: Session) -> bool:
+    """Submit what is to do, watch it, go on; returns when all is done, or with --detach at once.
+
+    Returns:
+        Whether all is done.
+
+    Raises:
+        KtError: the cluster refuses, or nothing comes of its jobs.
+    """
+    place, folder = session.place, session.folder
+    leading, watch = _lead(session), Watch(folder)
+    must_progress = place.following
+    try:
+        while (step := _step(leading, must_progress)) != FINISHED:
+            if step == AGAIN:
+                continue
+            if place.following and _nobody_else_goes_on(folder, leading):
+                time.sleep(FIRST_LOOK)
+                continue
+            if place.detach:
+                _say_who_goes_on(session, leading)
+                return False
+            # What failed three times is tried once more, not for ever.
+            session.planner.retry_failed &= step == BUSY
+            must_progress = must_progress or step != BUSY
+            if _wait(session, watch).cancelled:
+                raise KtError("the jobs were cancelled", "The same command goes on.")
+        return True
+    except KtError:
+        raise
+    except BaseException as stopped:
+        if not isinstance(stopped, Exception) and _has_jobs(folder):
+            session.tell.note(f"The jobs go on. {how_to_come_back(folder)}")
+        raise
+
+
+def close(session: Session) -> None:
+    """Account for the jobs of a sweep that is done, where none is queued or running any more."""
+    _lead(session).advance(must_progress=False)
+
+
+def _step(leading: Lead, must_progress: bool) -> str:
+    """One step; AGAIN where it could not be made. At the beginning the cluster must answer."""
+    try:
+        step = leading.advance(must_progress)
+    except Silent as silent:
+        if not must_progress:
+            raise
+        warn(f"{silent.message}; asking again.")
+        time.sleep(PATIENCE)
+        return AGAIN
+    if step != CLAIMED:
+        return step
+    time.sleep(FIRST_LOOK)
+    return AGAIN
+
+
+def _say_who_goes_on(session: Session, leading: Lead) -> None:
+    session.tell.note(f"The jobs are submitted. {how_to_come_back(session.folder)}")
+    if leading.refusal:
+        warn(
+            f"no job will go on when they have ended ({leading.refusal}): run the same command "
+            "then, or leave out --detach."
+        )
+
+
+def _nobody_else_goes_on(folder: Path, leading: Lead) -> bool:
+    """Whether this job, which was to submit and to end, has to stay."""
+    return bool(leading.refusal) or _is_leading(folder)
+
+
+def _has_jobs(folder: Path) -> bool:
+    return any(submitted.state == jobs.OPEN for submitted in jobs.listed(folder))
+
+
+def _wait(session: Session, watch: Watch) -> View:
+    """Show the jobs until all have ended."""
+    pause = FIRST_LOOK
+    try:
+        while True:
+            view = watch.look()
+            session.tell.jobs(view)
+            time.sleep(pause)
+            if view.active is False:
+                return view
+            pause = min(LAST_LOOK, pause * SLOWER)
+    finally:
+        session.tell.jobs(None)
+
+
+def how_to_come_back(folder: Path) -> str:
+    where = "" if folder.parent == Path.cwd() / "results" else f" -o {folder.parent}"
+    name = folder.name
+    return f"kt status {name}{where} shows them, kt cancel {name}{where} ends them."
+
+
+def _is_leading(folder: Path) -> bool:
+    """Whether this job is the one that goes on after the jobs submitted last."""
+    listed = jobs.listed(folder)
+    return bool(listed) and listed[-1].follower == os.environ.get("SLURM_JOB_ID")
+
+
+def _lead(session: Session) -> Lead:
+    assert session.place.facts is not None
+    folder = session.folder
+
+    def prepare(runs: Sequence[Run]) -> bool:
+        much = session.training_images > DECODED_HERE and not are_decoded(runs)
+        if much and not session.place.following:
+            return False
+        # Here, once, and not in every job at the same time.
+        decode_training_images(runs, session.tell.progress)
+        return True
+
+    follow = [
+        # The file says which data; the environment of this shell shall not.
+        "env", "-u", "KT_DATA", sys.executable, "-m", "kt_cli", "sweep", str(folder / "sweep.toml"),
+        "-o", str(folder.parent), "--executor", "slurm", "--detach", "--follow",
+    ]  # fmt: skip
+    return Lead(
+        folder, session.next_runs, session.costs().seconds, session.spec.slurm,
+        session.place.facts, follow, prepare,
+    )  # fmt: skip

@@ -1,0 +1,79 @@
+"""Columns of rows that several kinds of runs have, or that take some work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kt_cli.data.sources import open_data
+from kt_cli.distillation.distil import Curve
+from kt_cli.distillation.guard import Choice, Right
+from kt_cli.settings import DataSpec, EvalSpec
+from kt_cli.spec import TOGETHER, Model
+
+Row = dict[str, Any]
+
+
+def data_columns(data: DataSpec, how: EvalSpec) -> Row:
+    images = open_data(data).eval
+    return {
+        "data": data.source,
+        "eval_data": images.fingerprint,
+        "eval_size": how.size,
+        "eval_amp": how.amp,
+        "limit": data.limit,
+        "n": len(images),
+        "num_classes": len(images.classes),
+    }
+
+
+def pair_columns(models: Sequence[Model]) -> Row:
+    """Names and identities of the teachers and, last, the student."""
+    *taught_by, student = models
+    return {
+        "teacher": TOGETHER.join(model.name for model in taught_by),
+        "student": student.name,
+        "teacher_key": TOGETHER.join(model.key for model in taught_by),
+        "student_key": student.key,
+    }
+
+
+def course_columns(curves: Sequence[Curve], order: Sequence[int], labelled: bool) -> Row:
+    """Who taught how much, by teacher as they were named, and the curves one after the other."""
+    epochs = [value for curve in curves for value in curve.losses]
+    shares = [share for curve in curves for share in curve.shares]
+    by_teacher = dict(zip(order, (float(np.mean(s)) for s in shares), strict=True))
+    taught = [by_teacher[i] for i in range(len(order))]
+    turns = len(curves)
+    return {
+        "share_taught": sum(taught) / turns,
+        "teacher_shares": taught,
+        "final_loss": epochs[-1],
+        "curve_loss": epochs,
+        "curve_acc": [a for curve in curves for a in curve.accuracies] if labelled else None,
+        "curve_taught": [sum(at) for curve in curves for at in zip(*curve.shares, strict=True)],
+        "waiting_share": sum(curve.waiting for curve in curves) / turns,
+    }
+
+
+def guard_columns(choice: Choice | None, before: Right, full: Right) -> Row:
+    """What the guard chose, and what the student would have been without it.
+
+    Args:
+        before, full: (n,) whether the student before, and the one as trained, has each image right.
+    """
+    if choice is None:
+        return {}
+    percent = 100 / len(before)
+    gain, loss = int((full & ~before).sum()), int((before & ~full).sum())
+    return {
+        "guard_alpha": choice.alpha,
+        "guard_score": choice.score,
+        "guard_n": choice.n,
+        "guard_data": choice.images,
+        "delta_unguarded": percent * (gain - loss),
+        "gain_unguarded": percent * gain,
+        "loss_unguarded": percent * loss,
+    }

@@ -1,0 +1,227 @@
+"""A sweep as it is asked for: a TOML file and flags (flags win) become one frozen `SweepSpec`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from kt_cli.errors import DataError, UsageError, unknown
+from kt_cli.settings import DataSpec, PretrainSpec, SlurmSpec, SweepSpec, TransferSpec
+from kt_cli.settings.cluster import check_cluster
+from kt_cli.settings.data import check_images, whole_source
+from kt_cli.settings.declared import absolute, by_keyword, check, declared, values
+from kt_cli.settings.declared import build as built
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+TABLES = ("name", "models", "data", "complementarity", "transfer", "pretrain", "zoo", "slurm")
+# Fields of SweepSpec, by the table of a sweep file that has them.
+TOP = ("name", "models")
+ABOUT_PAIRS = ("class_embedding", "flips_by_class", "baseline")
+ABOUT_TRANSFERS = tuple(name for name in declared(SweepSpec) if name not in (*TOP, *ABOUT_PAIRS))
+REPLACED = ("method", "seed", "teachers")  # of TransferSpec, for each run of a sweep
+GRID = ("lr", "temperature", "kd_lambda", "mcl_tau", "mcl_every", "kd_topk", "micro_batch", "bn")
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The tables of a sweep file.
+
+    Raises:
+        DataError: it is missing or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read the sweep file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a TOML file: {error}") from error
+
+
+def with_settings(tables: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of a sweep file, with the settings of a call laid over them.
+
+    Raises:
+        UnknownName: no such setting.
+    """
+    merged = dict(tables)
+    sweep, transfer, images, slurm = by_keyword(
+        settings, SweepSpec, TransferSpec, DataSpec, SlurmSpec
+    )
+    given = {
+        "complementarity": {k: sweep.pop(k) for k in ABOUT_PAIRS if k in sweep},
+        "transfer": {**transfer, **{k: sweep.pop(k) for k in ABOUT_TRANSFERS if k in sweep}},
+        "data": images, "slurm": slurm,
+    }  # fmt: skip
+    merged |= _plain(sweep)
+    for name, table in given.items():
+        if table or name in merged:
+            merged[name] = {**_table(merged, name), **_plain(table)}
+    return _with_whole_paths(merged)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a file has them."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def _with_whole_paths(tables: dict[str, Any]) -> dict[str, Any]:
+    """With data that is named by its absolute path; a root alone is a source."""
+    images = dict(_table(tables, "data"))
+    if "source" not in images and "root" in images:
+        images["source"] = images.pop("root")
+    for key, one in declared(DataSpec).items():
+        if isinstance(images.get(key), str) and one.said.path:
+            images[key] = absolute(images[key])
+    if isinstance(images.get("source"), str):
+        images["source"] = whole_source(images["source"])
+    # What may be said before any data is named.
+    if images.keys() - {"fraction", "limit"}:
+        return {**tables, "data": images}
+    return {k: v for k, v in tables.items() if k != "data"}
+
+
+def build(tables: Mapping[str, Any], name: str) -> SweepSpec:
+    """A `SweepSpec` from the tables of a sweep file; `name` where the file gives none.
+
+    Raises:
+        UnknownName, UsageError: a key that does not exist, or a value of the wrong type.
+    """
+    for key in tables:
+        if key not in TABLES:
+            raise unknown("key of the sweep file", key, TABLES)
+    top = {"name": name, **_listed({key: tables[key] for key in TOP if key in tables})}
+    transfer = dict(_table(tables, "transfer"))
+    own = _listed({key: transfer.pop(key) for key in ABOUT_TRANSFERS if key in transfer})
+    grid = {key: transfer.pop(key) for key in GRID if isinstance(transfer.get(key), list)}
+    common, zoo = _table(tables, "pretrain"), tables.get("zoo", [])
+    if not isinstance(zoo, list) or not all(isinstance(entry, dict) for entry in zoo):
+        raise UsageError("zoo must be a list of tables: [[zoo]]")
+    images = _table(tables, "data")
+    return checked(
+        SweepSpec(
+            **values(SweepSpec, top, "the sweep file", TOP),
+            **values(SweepSpec, own, "[transfer]", ABOUT_TRANSFERS),
+            **values(
+                SweepSpec, _table(tables, "complementarity"), "[complementarity]", ABOUT_PAIRS
+            ),
+            data=built(DataSpec, images, "[data]") if "data" in tables else None,
+            zoo=tuple(built(PretrainSpec, {**common, **entry}, "[[zoo]]") for entry in zoo),
+            transfer=_transfer(transfer),
+            grid=_grid(grid),
+            slurm=built(SlurmSpec, _table(tables, "slurm"), "[slurm]"),
+        )
+    )
+
+
+def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = tables.get(name, {})
+    if not isinstance(table, dict):
+        raise UsageError(f"{name} must be a table: [{name}]")
+    return table
+
+
+def _listed(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table in which a list of one name may be that name alone."""
+    several = {name for name, one in declared(SweepSpec).items() if one.items is str}
+    return {k: [v] if k in several and isinstance(v, str) else v for k, v in table.items()}
+
+
+def _transfer(table: Mapping[str, Any]) -> TransferSpec:
+    names = [name for name in declared(TransferSpec) if name not in REPLACED]
+    return TransferSpec(**values(TransferSpec, table, "[transfer]", names, ABOUT_TRANSFERS))
+
+
+def _grid(lists: Mapping[str, list[Any]]) -> dict[str, tuple[Any, ...]]:
+    """Values of the settings that have several, each of the right type."""
+    found = {}
+    for key, several in lists.items():
+        found[key] = tuple(getattr(_transfer({key: value}), key) for value in several)
+        if not several or len(set(found[key])) < len(several):
+            raise UsageError(f"{key} must list values that differ, not {several}")
+    return found
+
+
+def checked(spec: SweepSpec) -> SweepSpec:
+    """`spec`, or an error that names the first value that cannot be."""
+    check(spec)
+    check_name(spec.name)
+    if isinstance(spec.pairs, str) and spec.pairs not in ("all", "auto"):
+        raise UsageError(f"pairs must be a number, 'all' or 'auto', not {spec.pairs!r}")
+    if isinstance(spec.pairs, int) and spec.pairs < 0:
+        raise UsageError(
+            f"pairs must not be negative: {spec.pairs}", "0 measures complementarity only."
+        )
+    if not spec.models and not spec.zoo:
+        raise UsageError(
+            "a sweep needs models",
+            "Name them with --models, or train some: [[zoo]] in a sweep file.",
+        )
+    names = [entry.name for entry in spec.zoo]
+    for entry_name in names:
+        check_name(entry_name)
+    twice = next((n for n in names if names.count(n) > 1), None)
+    if twice:
+        raise UsageError(f"two models of the zoo are called {twice!r}")
+    for transfer in spec.transfers() or [spec.transfer]:
+        check(transfer.settled)
+    check_cluster(spec.slurm)
+    if spec.data is not None:
+        check_images(spec.data)
+    return spec
+
+
+def check_name(name: str) -> None:
+    """Errors for what cannot be the name of a folder."""
+    if not name or "/" in name or name.startswith("."):
+        raise UsageError(f"{name!r} cannot name a folder", "Use letters, digits, - and _.")
+
+
+def to_toml(spec: SweepSpec) -> str:
+    """The resolved, complete sweep as a sweep file that builds it again."""
+    plain = _without_none(asdict(spec))
+    transfer = {k: v for k, v in plain.pop("transfer").items() if k not in REPLACED}
+    transfer |= plain.pop("grid")
+    own = {key: plain.pop(key) for key in declared(SweepSpec) if key in ABOUT_TRANSFERS}
+    usual = _without_none(asdict(SlurmSpec()))
+    slurm = {k: v for k, v in plain.pop("slurm").items() if v != usual.get(k)}
+    about_pairs = {key: plain.pop(key) for key in ABOUT_PAIRS}
+    ordered = {k: plain[k] for k in (*TOP, "data") if k in plain}
+    return tomli_w.dumps({
+        **ordered, "complementarity": about_pairs, "zoo": plain["zoo"],
+        "transfer": {**own, **transfer}, **({"slurm": slurm} if slurm else {}),
+    })  # fmt: skip
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    if isinstance(value, (list, tuple)):
+        return [_without_none(v) for v in value]
+    return value
+
+
+def team_transfers(spec: SweepSpec) -> list[TransferSpec]:
+    """The settings of all transfers of a team; methods that cannot choose are left out."""
+    from kt_cli.distillation import methods
+
+    return [
+        replace(settings, teachers=way)
+        for settings in spec.transfers()
+        for way in spec.teachers
+        if way != "parallel" or methods.find(settings.method).many
+    ]
+
+
+def transfer_count(spec: SweepSpec, models: int) -> int:
+    """Transfers among so many models, of pairs and at most of teams."""
+    pairs = spec.pair_count(models)
+    teams = min(pairs, models) if models > spec.team else 0
+    return pairs * len(spec.transfers()) + teams * len(team_transfers(spec))

@@ -1,0 +1,256 @@
+"""Doing the runs of a stage: chunks of them in processes of their own, so many at once.
+
+submitit's local executor starts whatever it is given, at once and on whichever GPU; here a slot
+(one GPU, or one share of the CPU) is handed to one chunk at a time. Progress is what the rows on
+disk say. A worker that dies costs the run that it was at, as a failed row; the rest of its chunk
+goes on in a new one. On a GPU that may be the GPU's fault: the verdict waits until something else
+ran there, and where nothing does, the GPU takes no more runs and those go to others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from kt_cli.errors import KtError, WriteError
+from kt_cli.progress import Progress
+from kt_cli.rows import store
+from kt_cli.spec import Run
+from kt_cli.sweeps.chunk import LOST, STARTED, WORKER, failed_row, run_chunk
+from kt_cli.sweeps.logs import last_line, last_numbers, last_said
+from kt_cli.sweeps.manifest import write_manifest
+from kt_cli.sweeps.slots import Slot, chunk_count
+
+POLL_SECONDS = 0.2
+YEAR_MINUTES = 365 * 24 * 60
+LOSSES = 3  # in a row, of different models, until it is the GPU
+
+
+@dataclass
+class _Chunk:
+    start: int
+    stop: int
+    alone: bool = False
+
+
+@dataclass
+class _Place:
+    """A slot, and how workers were lost there since one of them last finished a run."""
+
+    slot: Slot
+    starts: int = 0
+    runs: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Working:
+    job: Any
+    place: _Place
+    chunk: _Chunk
+
+
+class LocalStage:
+    """Runs of one stage on this machine, through submitit's local executor.
+
+    Args:
+        warn: told of each GPU that takes no more runs.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        runs: Sequence[Run],
+        slots: Sequence[Slot],
+        warn: Callable[[str], object] = lambda text: None,
+    ) -> None:
+        self._folder, self._runs, self._warn = folder, list(runs), warn
+        self._places = [_Place(slot) for slot in slots]
+        self._free = list(self._places)
+        (table,) = {run.table for run in runs}
+        self._outcomes = store.Outcomes(folder, table, only_new=True)
+        self._table = table
+        self._manifest = write_manifest(folder, runs)
+        count = chunk_count(len(runs), len(slots))
+        edges = [len(runs) * i // count for i in range(count + 1)]
+        self._waiting = [_Chunk(a, b) for a, b in itertools.pairwise(edges)]
+        self._working: list[_Working] = []
+        self._reason = ""
+        self._expected = {row for run in runs for row in run.row_ids()}
+        self.total = len(self._expected)
+
+    @property
+    def failures(self) -> int:
+        """Runs of this stage that failed."""
+        return sum(self._outcomes.failed(run.id) for run in self._runs)
+
+    def run(self, progress: Progress, what: str) -> None:
+        """Do everything; returns when each run has a row, `ok` or failed.
+
+        Raises:
+            KtError: rows cannot be written (disk full, folder gone), or no place is left.
+        """
+        try:
+            while self._waiting or self._working:
+                if not self._free and not self._working:
+                    raise self._nowhere()
+                while self._waiting and self._free:
+                    self._start(self._free.pop(0), self._waiting.pop(0))
+                time.sleep(POLL_SECONDS)
+                self._outcomes.refresh()
+                progress(self._rows_there(), self.total, what)
+                for working in [w for w in self._working if w.job.done()]:
+                    self._ended(working)
+            for place in self._free:
+                self._convict(place)
+        finally:
+            for working in self._working:
+                _kill(working.job)
+
+    def _start(self, place: _Place, chunk: _Chunk) -> None:
+        slot = place.slot
+        executor = submitit.LocalExecutor(folder=self._folder / "logs")
+        # The chunk chooses its device itself; submitit only must not hide it.
+        gpus = {} if slot.gpu is None else {"gpus_per_node": 1}
+        executor.update_parameters(timeout_min=YEAR_MINUTES, **gpus)
+        arguments = (str(self._manifest), chunk.start, chunk.stop, slot, chunk.alone, os.getpid())
+        with _deaf_to_interrupts(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            job = executor.submit(run_chunk, *arguments)
+        self._working.append(_Working(job, place, chunk))
+
+    def _ended(self, working: _Working) -> None:
+        self._working.remove(working)
+        self._outcomes.refresh()
+        place, chunk = working.place, working.chunk
+        here = range(chunk.start, chunk.stop)
+        if any(self._outcomes.done(self._runs[i].id) for i in here):
+            self._convict(place)
+        missing = [i for i in here if not self._has_rows(self._runs[i])]
+        if missing:
+            self._worker_died(working, missing[0])
+        if place.starts + len({self._subject(i) for i in place.runs}) < LOSSES:
+            self._free.append(place)
+        else:
+            self._retire(place)
+
+    def _rows_there(self) -> int:
+        return len(self._expected & self._outcomes.by_id.keys())
+
+    def _has_rows(self, run: Run) -> bool:
+        known = self._outcomes.by_id
+        return run.id in known or all(row in known for row in run.row_ids())
+
+    def _subject(self, at: int) -> str:
+        """The model that a run is about: many runs of one that fails say nothing of the GPU."""
+        run = self._runs[at]
+        return run.models[-1].key if run.models else run.id
+
+    def _convict(self, place: _Place) -> None:
+        """It was the runs that were at fault, not the GPU."""
+        for at, error in place.runs.items():
+            if not self._has_rows(self._runs[at]):
+                self._fail(at, error)
+        place.starts, place.runs = 0, {}
+
+    def _retire(self, place: _Place) -> None:
+        """It was the GPU: others take the runs that were lost there."""
+        self._waiting += [_Chunk(at, at + 1, alone=True) for at in place.runs]
+        self._warn(
+            f"GPU {place.slot.gpu} lost {LOSSES} workers in a row and takes no more runs; see "
+            f"{self._folder / 'logs'} and kt doctor."
+        )
+
+    def _nowhere(self) -> KtError:
+        """No GPU is left. Where one computes, the next sweep gets past the runs that were lost."""
+        for place in self._places:
+            if not place.starts:
+                self._convict(place)
+        return KtError(
+            f"no GPU is left: {self._reason}",
+            f"Logs: {self._folder / 'logs'}. kt doctor looks at the GPUs, CUDA_VISIBLE_DEVICES "
+            "names those to use. What is finished is kept.",
+        )
+
+    def _worker_died(self, working: _Working, missing: int) -> None:
+        """The run that the worker was at failed; those after it get a new worker.
+
+        Of several that it did together nobody knows which it was: a new worker does them alone.
+
+        Raises:
+            KtError: the worker did not even start, so that another would not either, unless on
+                another GPU.
+        """
+        place, chunk = working.place, working.chunk
+        log = working.job.paths.stderr
+        lost = last_said(working.job.paths.stdout, LOST)
+        reason = self._reason = lost or last_line(log)
+        started = last_numbers(working.job.paths.stdout, STARTED)
+        if started is None:
+            if place.slot.gpu is None:
+                raise KtError(f"a worker could not start: {reason or 'see its log'}", f"Log: {log}")
+            place.starts += 1
+            self._waiting.append(chunk)
+            return
+        if reason.startswith("kt_cli.errors.WriteError"):
+            raise WriteError(reason.partition(": ")[2], "Free some space; then run again.")
+        at, end = started
+        if end - at > 1 and missing < end:
+            self._waiting.append(_Chunk(missing, chunk.stop, alone=True))
+            return
+        if not self._has_rows(self._runs[at]):
+            error = lost or f"the worker died ({reason or 'killed'})"
+            place.runs[at] = f"{error}; see logs/{log.name}"
+            if place.slot.gpu is None:
+                self._convict(place)
+        rest = max(missing, at + 1)
+        if rest < chunk.stop:
+            self._waiting.append(_Chunk(rest, chunk.stop, chunk.alone))
+
+    def _fail(self, at: int, error: str) -> None:
+        store.write(self._folder, self._table, [failed_row(self._runs[at], error)])
+        self._outcomes.refresh()
+
+
+def run_inline(folder: Path, runs: Sequence[Run], slot: Slot) -> int:
+    """Do the runs of one stage in this process, where a debugger sees them; how many failed."""
+    manifest = write_manifest(folder, runs)
+    # A worker's log is its stdout; here that is for results.
+    with redirect_stdout(sys.stderr):
+        run_chunk(str(manifest), 0, len(runs), slot, alone=False)
+    outcomes = store.Outcomes(folder, runs[0].table)
+    return sum(outcomes.failed(run.id) for run in runs)
+
+
+def _kill(job: Any) -> None:
+    """End submitit's controller and the worker. One that is only starting ends by itself."""
+    job._process.kill()
+    job._process.wait()
+    worker = last_numbers(job.paths.stdout, WORKER)
+    if worker is not None:
+        with suppress(ProcessLookupError):
+            os.kill(worker[0], signal.SIGKILL)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """What starts here does not hear Ctrl-C: this process ends it, without a dozen tracebacks."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,58 @@
+"""Where a sweep is done: on this machine, or on the cluster that it finds."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from kt_cli.errors import KtError, UsageError, unknown
+from kt_cli.sweeps import cluster
+from kt_cli.sweeps.cluster import Facts
+
+AUTO, SLURM, LOCAL, INLINE = "auto", "slurm", "local", "inline"
+EXECUTORS = (AUTO, SLURM, LOCAL, INLINE)
+PATIENCE = 60.0  # seconds until a silent controller is asked again
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sweep is done. executor: SLURM, LOCAL or INLINE. facts: of the cluster, if any.
+
+    detach: return when something is submitted. following: this is the job that goes on.
+    """
+
+    executor: str = LOCAL
+    facts: Facts | None = None
+    detach: bool = False
+    following: bool = False
+
+
+def choose(
+    executor: str, partition: str, processes: int | None, detach: bool, following: bool
+) -> Place:
+    """The cluster where there is one and we are not in one of its jobs; else this machine.
+
+    Raises:
+        UsageError: what is asked for cannot be. KtError: Slurm does not answer.
+    """
+    if executor not in EXECUTORS:
+        raise unknown("executor", executor, EXECUTORS)
+    if executor == AUTO:
+        there = cluster.is_there() and not cluster.inside_job() and processes is None
+        executor = SLURM if there else LOCAL
+    facts = None
+    if executor == SLURM:
+        if not cluster.is_there():
+            raise UsageError("there is no Slurm here: no sbatch or no srun on the PATH")
+        facts = cluster.look_at(partition)
+        while facts is None and following:  # nobody else would go on; its time limit bounds it
+            time.sleep(PATIENCE)
+            facts = cluster.look_at(partition)
+        if facts is None:
+            raise KtError(
+                "Slurm's controller does not answer",
+                "`scontrol show config` says why; --executor local works on this machine.",
+            )
+    if detach and facts is None:
+        raise UsageError("--detach needs a cluster", "Without one the work is done here.")
+    return Place(executor, facts, detach, following)

@@ -1,0 +1,185 @@
+"""A sweep at work: what there is to do as it stands, and doing it on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from kt_cli.data.guard import leave_out_guards, require_images
+from kt_cli.data.sources import Data, open_data, training_id
+from kt_cli.distillation import methods
+from kt_cli.errors import KtError, UsageError, warn
+from kt_cli.files import write_text
+from kt_cli.progress import Listener
+from kt_cli.rows import schema, store
+from kt_cli.settings import HOW_TO_NAME_DATA, SweepSpec
+from kt_cli.spec import Model, Run
+from kt_cli.sweeps.balance import Costs
+from kt_cli.sweeps.budget import fitting, spent
+from kt_cli.sweeps.config import to_toml
+from kt_cli.sweeps.execute import LocalStage, run_inline
+from kt_cli.sweeps.experiment import decode_training_images
+from kt_cli.sweeps.place import INLINE, Place
+from kt_cli.sweeps.plan import STAGES, Images, Planner, Stage, labelled, other_images, unmeasured
+from kt_cli.sweeps.slots import Slot
+from kt_cli.sweeps.tidy import remove_stale
+from kt_cli.zoo import classes, weights
+
+PAIR = 2  # models, without which there is nothing to compare
+
+
+@dataclass
+class Session:
+    """A sweep, on this machine or on a cluster.
+
+    Attributes:
+        place: where it is done. slots: where chunks run on this machine.
+        failures: runs without a result, in this call or given up before.
+        finished: nothing is left to do but what was given up.
+    """
+
+    spec: SweepSpec
+    folder: Path
+    models: list[Model]
+    place: Place
+    slots: list[Slot]
+    retry_failed: bool = False
+    tell: Listener = field(default_factory=Listener)
+    failures: int = 0
+    finished: bool = True
+
+    def stages(self) -> list[Stage]:
+        """The stages as they stand; without data only how many runs they will have."""
+        if self.spec.data is None:
+            return unmeasured(self.spec, len(self.models))
+        return [self._stage(name) for name in STAGES]
+
+    def _stage(self, name: str) -> Stage:
+        """A stage as it stands now; transfers cut to the GPU-hours there are."""
+        stage, hours = self.planner.stage(name), self.spec.slurm.max_gpu_hours
+        if name != "transfer" or hours is None or not stage.todo:
+            return stage
+        left = 3600 * hours - spent(self.folder)
+        todo = fitting(stage.todo, self.costs().seconds, self.planner.ranks(), left)
+        return replace(stage, todo=tuple(todo), left_out=len(stage.todo) - len(todo))
+
+    def next_runs(self) -> tuple[str, Sequence[Run]] | None:
+        """The first stage that is not finished, and its runs; None at the end."""
+        for name in STAGES:
+            runs = _startable(self._stage(name))
+            if runs:
+                return name, runs
+        return None
+
+    def costs(self) -> Costs:
+        """Estimates of what runs take."""
+        return Costs(self.folder, self.training_images, self.evaluation_images)
+
+    @property
+    def training_images(self) -> int:
+        return 0 if self.data.train is None else len(self.data.train)
+
+    @property
+    def evaluation_images(self) -> int:
+        return len(self.data.eval)
+
+    @cached_property
+    def data(self) -> Data:
+        """The images, of models that go with them; UsageError where no data is named."""
+        if self.spec.data is None:
+            raise UsageError("no data is named", HOW_TO_NAME_DATA)
+        images, transfers = self.spec.data, self._transfers
+        if transfers:
+            images = leave_out_guards(images, self.models)
+            self.spec = replace(self.spec, data=images)
+        data = open_data(images, training=transfers or bool(self.spec.zoo))
+        classes.require_classes(self.models, data.classes, images.source, data.eval.select)
+        classes.warn_of_classes(self.models, data.classes, data.eval.select)
+        if transfers:
+            self._require_possible(data)
+        return data
+
+    @cached_property
+    def planner(self) -> Planner:
+        data = self.data
+        transfers = self.spec.transfers() if self._transfers else []
+        images = Images.of(data, transfers, self.tell.progress)
+        assert self.spec.data is not None
+        for said in other_images(self.folder, self.data, self.spec.data):
+            warn(f"{said}: what is about those stays, and is done again.")
+        return Planner(self.spec, self.folder, self.models, images, self._zoo_ids(),
+                       self.retry_failed, self.tell.skipped)  # fmt: skip
+
+    @property
+    def _transfers(self) -> bool:
+        return self.spec.pair_count(len(self.models) + len(self.spec.zoo)) > 0
+
+    def _require_possible(self, data: Data) -> None:
+        """Refuse methods that cannot work on this data, before any work."""
+        for settings in self.spec.transfers():
+            methods.require_possible(settings, 1, data.training().labelled)
+            if settings.guarded:
+                require_images(data.guard)
+
+    def _zoo_ids(self) -> list[str]:
+        assert self.spec.data is not None
+        images = labelled(self.spec.data)
+        return [
+            training_id(images.part(entry.fraction), self.tell.progress) for entry in self.spec.zoo
+        ]
+
+    def begin(self) -> None:
+        """Have weights, and write down what the sweep is.
+
+        Raises:
+            KtError: too few models have weights. WriteError: the folder cannot be written.
+        """
+        needed = max(0, PAIR - len(self.spec.zoo))
+        if self.place.facts:
+            weights.for_jobs(self.models, needed, self.tell)
+        else:
+            weights.require(self.models, needed)
+        write_text(self.folder / "sweep.toml", to_toml(self.spec))
+
+    def work(self) -> None:
+        """Do all stages on this machine, one after the other."""
+        remove_stale(self.folder)
+        for name in STAGES:
+            self._do(self._stage(name))
+        for table in schema.TABLES:
+            store.settle(self.folder, table)
+
+    def _do(self, stage: Stage) -> None:
+        runs = _startable(stage)
+        self.failures += stage.given_up
+        if not runs:
+            return
+        if stage.note:
+            self.tell.note(f"targets: {stage.note}")
+        # Here, once, and not in every worker at the same time.
+        decode_training_images(runs, self.tell.progress)
+        if self.place.executor == INLINE:
+            self.failures += run_inline(self.folder, runs, self.slots[0])
+            return
+        work = LocalStage(self.folder, runs, self.slots, warn)
+        work.run(self.tell.progress, stage.label)
+        self.failures += work.failures
+
+    def end(self) -> None:
+        """Count what was given up."""
+        stages = self.stages()
+        self.failures = sum(stage.given_up for stage in stages)
+        self.finished = all(stage.finished for stage in stages)
+
+
+def _startable(stage: Stage) -> Sequence[Run]:
+    """What a stage has to do.
+
+    Raises:
+        KtError: it depends on a stage that is incomplete.
+    """
+    if stage.todo is None:
+        raise KtError(f"stage {stage.name} cannot start: the stage before it is incomplete")
+    return stage.todo

@@ -1,0 +1,137 @@
+"""How far a sweep is: rows on disk, and one question to the cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kt_cli.rows.store import Outcomes
+from kt_cli.spec import Run
+from kt_cli.sweeps import cluster, jobs
+from kt_cli.sweeps.cluster import RUNNING, States
+from kt_cli.sweeps.jobs import CANCELLED, OPEN, Submitted
+from kt_cli.sweeps.manifest import read_manifest
+
+
+@dataclass(frozen=True)
+class StageView:
+    """One stage that was submitted. queued, running: jobs; done, failed: rows of `total` runs."""
+
+    name: str
+    total: int
+    done: int
+    failed: int
+    queued: int
+    running: int
+
+
+@dataclass(frozen=True)
+class View:
+    """A sweep as it stands.
+
+    Attributes:
+        stages: those that were submitted, in their order.
+        active: jobs are queued or running; None where the cluster does not say.
+        going_on: the job that goes on after the array is among them.
+        cancelled: the jobs submitted last were cancelled.
+        rate: runs a second of the last stage since it was first seen. left: seconds to its end;
+            None where unknown.
+        error: the last error that a row or a log tells.
+    """
+
+    stages: tuple[StageView, ...]
+    active: bool | None
+    going_on: bool
+    cancelled: bool
+    rate: float
+    left: float | None
+    error: str
+
+
+class Watch:
+    """Looks at the sweep in `folder` again and again; each look reads only what is new."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._rows: dict[str, Outcomes] = {}
+        self._ids: dict[str, list[str]] = {}
+        self._first: tuple[str, float, int] | None = None
+
+    def look(self) -> View:
+        """The sweep now, at the price of one call of squeue (else sacct)."""
+        listed = jobs.listed(self._folder)
+        waiting = [submitted for submitted in listed if submitted.state == OPEN]
+        known = [job for submitted in waiting for job in submitted.jobs]
+        states = cluster.active(known, {s.user for s in waiting}) if known else {}
+        for table in {submitted.table for submitted in listed}:
+            if table in self._rows:
+                self._rows[table].refresh()
+            else:
+                self._rows[table] = Outcomes(self._folder, table)
+        stages = self._stages(listed, states)
+        rate, left = self._pace(stages)
+        return View(
+            stages=stages,
+            active=None if states is None else bool(states),
+            going_on=any(s.follower in (states or {}) for s in waiting),
+            cancelled=bool(listed) and listed[-1].state == CANCELLED,
+            rate=rate, left=left, error=self._last_error(listed),
+        )  # fmt: skip
+
+    def _stages(self, listed: Sequence[Submitted], states: States | None) -> tuple[StageView, ...]:
+        found: dict[str, StageView] = {}
+        for name in dict.fromkeys(submitted.stage for submitted in listed):
+            of_stage = [submitted for submitted in listed if submitted.stage == name]
+            rows = self._rows[of_stage[0].table]
+            ids = {i for submitted in of_stage for i in self._row_ids(submitted)}
+            done = sum(map(rows.done, ids))
+            failed = len({run for s in of_stage for run in self._failed(s, rows)})
+            view = StageView(name, len(ids), done, failed, 0, 0)
+            for submitted in of_stage:
+                tasks = (states or {}).get(submitted.job, {}).values()
+                running = sum(state in RUNNING for state in tasks)
+                view = replace(view, running=view.running + running,
+                               queued=view.queued + len(tasks) - running)  # fmt: skip
+            found[name] = view
+        return tuple(found.values())
+
+    def _row_ids(self, submitted: Submitted) -> list[str]:
+        if submitted.manifest not in self._ids:
+            runs = self._read(submitted)
+            self._ids[submitted.manifest] = [i for run in runs for i in run.row_ids()]
+        return self._ids[submitted.manifest]
+
+    def _failed(self, submitted: Submitted, rows: Outcomes) -> list[str]:
+        ids = self._row_ids(submitted)
+        if submitted.stage == "pairs":
+            ids = [run.id for run in self._read(submitted)] if len(rows.by_id) else []
+        return [i for i in ids if rows.failed(i)]
+
+    def _read(self, submitted: Submitted) -> list[Run]:
+        try:
+            return read_manifest(self._folder / submitted.manifest)
+        except OSError:
+            return []
+
+    def _pace(self, stages: Sequence[StageView]) -> tuple[float, float | None]:
+        """Of the stage that was submitted last: others have runs of another size."""
+        if not stages:
+            return 0.0, None
+        stage, now = stages[-1], time.monotonic()
+        ended = stage.done + stage.failed
+        if self._first is None or self._first[0] != stage.name:
+            self._first = stage.name, now, ended
+        _, since, before = self._first
+        rate = (ended - before) / (now - since) if now > since else 0.0
+        return rate, (stage.total - ended) / rate if rate > 0 else None
+
+    def _last_error(self, listed: Sequence[Submitted]) -> str:
+        """Of the stage submitted last: what the last of its failed runs says."""
+        for submitted in reversed(listed):
+            rows = self._rows[submitted.table]
+            errors = [rows.by_id[i].error for i in self._failed(submitted, rows)]
+            if errors:
+                return errors[-1] or ""
+        return ""

@@ -1,0 +1,3 @@
+"""The version of kt."""
+
+__version__ = "0.1.0"

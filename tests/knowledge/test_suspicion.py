@@ -1,0 +1,93 @@
+"""Accuracies that look like a mistake, and the cause that is named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kt_cli.data.images import ImageSet
+from kt_cli.knowledge.predictions import Predictions
+from kt_cli.knowledge.suspicion import suspicion
+
+N, C = 2000, 20
+
+
+def predictions(
+    pred: NDArray[np.int64], labels: NDArray[np.int64], matching: str = "position"
+) -> Predictions:
+    def no_image(i: int) -> None:
+        raise AssertionError
+
+    names = tuple(f"class {i}" for i in range(C))
+    images = ImageSet("made up", names, [str(i) for i in range(N)], labels, no_image, "f")  # type: ignore[arg-type]
+    unknown = np.full(N, np.nan, np.float32)
+    return Predictions(images, pred, unknown, unknown, None, {"class_matching": matching})
+
+
+@pytest.fixture
+def labels() -> NDArray[np.int64]:
+    return np.random.default_rng(0).integers(0, C, N)
+
+
+def test_nothing_is_said_of_a_model_that_knows_something(labels: NDArray[np.int64]) -> None:
+    rng = np.random.default_rng(1)
+    pred = np.where(rng.random(N) < 0.2, labels, rng.integers(0, C, N))
+    assert suspicion(predictions(pred, labels)) is None
+
+
+def test_random_answers(labels: NDArray[np.int64]) -> None:
+    text = suspicion(predictions(np.random.default_rng(1).integers(0, C, N), labels))
+    assert text and "near chance" in text and "look random" in text
+
+
+def test_another_order_of_classes(labels: NDArray[np.int64]) -> None:
+    rng = np.random.default_rng(1)
+    known = np.where(rng.random(N) < 0.8, labels, rng.integers(0, C, N))
+    text = suspicion(predictions(np.roll(np.arange(C), 1)[known], labels))
+    assert text and "another order" in text and "--class-map" in text
+
+
+def test_one_answer_for_all(labels: NDArray[np.int64]) -> None:
+    text = suspicion(predictions(np.full(N, 3), labels))
+    assert text and "one class" in text
+
+
+def test_a_frequent_class_is_chance() -> None:
+    labels = np.zeros(N, np.int64)
+    labels[: N // 20] = np.arange(N // 20) % C
+    assert suspicion(predictions(np.zeros(N, np.int64), labels))
+    assert suspicion(predictions(labels, labels)) is None
+
+
+@pytest.mark.parametrize("share", [0.4, 0.9])
+def test_some_classes_in_another_order(labels: NDArray[np.int64], share: float) -> None:
+    """As of a renamed class folder, which sorts elsewhere: three classes change their places."""
+    rng = np.random.default_rng(1)
+    known = np.where(rng.random(N) < share, labels, rng.integers(0, C, N))
+    order = np.arange(C)
+    order[[3, 4, 7]] = [4, 7, 3]
+    text = suspicion(predictions(order[known], labels))
+    assert text and text.startswith("3 of its classes look to be in another order (class 3, class")
+    assert "--valid-labels" in text
+    assert suspicion(predictions(order[known], labels, "by-position")) == text
+    assert suspicion(predictions(order[known], labels, "names")) is None
+    assert suspicion(predictions(known, labels)) is None
+
+
+def test_half_of_few_classes_in_another_order(labels: NDArray[np.int64]) -> None:
+    """What remains right of four classes is near chance, and still the order is to blame."""
+    few = labels % 4
+    known = np.where(np.random.default_rng(1).random(N) < 0.8, few, (few + 1) % 4)
+    text = suspicion(predictions(np.array([0, 2, 1, 3])[known], few))
+    assert text and "near chance: 2 of its classes look to be in another order" in text
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_confusions_are_no_other_order(labels: NDArray[np.int64], seed: int) -> None:
+    """A model that says one class for another, or knows little, means what it says."""
+    rng = np.random.default_rng(seed)
+    pred = np.where(rng.random(N) < 0.2, labels, rng.integers(0, C, N))
+    pred[np.isin(labels, (1, 2))] = 2  # never says 1
+    pred[np.isin(labels, (5, 6))] = rng.choice([5, 6], np.isin(labels, (5, 6)).sum())
+    assert suspicion(predictions(pred, labels)) is None

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from kt_cli.errors import WriteError
+from kt_cli.files import atomic_file, atomic_folder
+from kt_cli.rows import schema, store
+
+
+def row(run_id: str, status: str = store.OK, created: str = "1", **more: Any) -> dict[str, Any]:
+    return {"run_id": run_id, "status": status, "created": created, "attempt": 1, **more}
+
+
+def test_rows_come_back_with_nulls_where_nothing_was_said(tmp_path: Path) -> None:
+    store.write(tmp_path, "models", [row("a", accuracy=91.5), row("b", model="vit")])
+    found = store.read([tmp_path], "models")
+    assert list(found["run_id"]) == ["a", "b"]
+    assert found["accuracy"][0] == 91.5 and np.isnan(found["accuracy"][1])
+    assert set(found["sweep"]) == {tmp_path.name}
+
+
+def test_a_key_that_is_no_column_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="accurracy"):
+        store.write(tmp_path, "models", [row("a", accurracy=1.0)])
+
+
+def test_one_row_per_run_the_newest_ok(tmp_path: Path) -> None:
+    store.write(tmp_path, "models", [row("a", created="1", accuracy=1.0)])
+    store.write(tmp_path, "models", [row("a", created="3", accuracy=3.0)])
+    store.write(tmp_path, "models", [row("a", store.FAILED, created="4")])
+    store.write(tmp_path, "models", [row("a", created="2", accuracy=2.0)])
+    store.write(tmp_path, "models", [row("b", store.FAILED, created="1", error="first")])
+    store.write(tmp_path, "models", [row("b", store.FAILED, created="2", error="second")])
+    found = store.read([tmp_path], "models").set_index("run_id")
+    assert found.loc["a", "accuracy"] == 3.0
+    assert found.loc["b", "error"] == "second"
+    assert len(found) == 2
+
+
+def test_merge_and_settle_keep_what_is_read(tmp_path: Path) -> None:
+    parts = [store.write(tmp_path, "models", [row(i, accuracy=1.0)]) for i in "abc"]
+    before = store.read([tmp_path], "models").sort_values("run_id").reset_index(drop=True)
+    merged = store.merge(tmp_path, "models", parts)
+    assert store.list_parts(tmp_path / "models") == [merged]
+    store.write(tmp_path, "models", [row("a", store.FAILED)])
+    assert store.settle(tmp_path, "models") == 1
+    assert store.settle(tmp_path, "models") == 0
+    after = store.read([tmp_path], "models").sort_values("run_id").reset_index(drop=True)
+    assert before.equals(after)
+
+
+def test_settle_puts_small_parts_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "PART_ROWS", 5)
+    large = store.write(tmp_path, "models", [row(f"large{i}") for i in range(5)])
+    for i in range(13):
+        store.write(tmp_path, "models", [row(f"small{i}", accuracy=float(i))])
+    broken = tmp_path / "models" / "part-broken.parquet"
+    broken.write_bytes(b"not parquet")
+    before = store.read([tmp_path], "models").sort_values("run_id").reset_index(drop=True)
+    assert store.settle(tmp_path, "models") == 0
+    after = store.read([tmp_path], "models").sort_values("run_id").reset_index(drop=True)
+    assert before.equals(after)
+    parts = store.list_parts(tmp_path / "models")
+    assert large in parts and broken in parts
+    sizes = sorted(pq.read_metadata(part).num_rows for part in parts if part != broken)
+    assert sizes == [3, 5, 5, 5]
+
+
+def test_merge_removes_only_what_it_read(tmp_path: Path) -> None:
+    parts = [store.write(tmp_path, "models", [row(i)]) for i in "abc"]
+    content = parts[1].read_bytes()
+    parts[1].write_bytes(b"for a moment unreadable")
+    store.merge(tmp_path, "models", parts)
+    parts[1].write_bytes(content)
+    assert sorted(store.read([tmp_path], "models")["run_id"]) == ["a", "b", "c"]
+
+
+def test_outcomes_look_again_at_what_they_could_not_read(tmp_path: Path) -> None:
+    part = store.write(tmp_path, "models", [row("a")])
+    content = part.read_bytes()
+    part.write_bytes(b"for a moment unreadable")
+    skipped: list[Path] = []
+    outcomes = store.Outcomes(tmp_path, "models", lambda path, reason: skipped.append(path))
+    outcomes.refresh()
+    assert skipped == [part] and not outcomes.done("a")
+    part.write_bytes(content)
+    outcomes.refresh()
+    assert outcomes.done("a")
+
+
+def test_an_unreadable_part_is_skipped_and_named(tmp_path: Path) -> None:
+    store.write(tmp_path, "models", [row("a")])
+    broken = tmp_path / "models" / "part-broken.parquet"
+    broken.write_bytes(b"PAR1 not at all")
+    skipped: list[Path] = []
+    found = store.read([tmp_path], "models", on_skip=lambda path, reason: skipped.append(path))
+    assert list(found["run_id"]) == ["a"]
+    assert skipped == [broken]
+
+
+def test_outcomes_see_new_parts_and_count_attempts(tmp_path: Path) -> None:
+    store.write(tmp_path, "models", [row("a", store.FAILED)])
+    outcomes = store.Outcomes(tmp_path, "models")
+    new = store.Outcomes(tmp_path, "models", only_new=True)
+    assert outcomes.failed("a") and outcomes.attempts("a") == 1 and not new.by_id
+    store.write(tmp_path, "models", [{**row("a", store.FAILED), "attempt": 2}])
+    outcomes.refresh()
+    assert outcomes.attempts("a") == 2
+    store.write(tmp_path, "models", [{**row("a"), "attempt": 3}])
+    store.write(tmp_path, "models", [{**row("a", store.FAILED), "attempt": 4}])
+    outcomes.refresh()
+    new.refresh()
+    assert outcomes.done("a") and new.done("a")
+
+
+def test_whole_columns_and_scalars(tmp_path: Path) -> None:
+    store.write_columns(
+        tmp_path,
+        "complementarity",
+        {
+            "run_id": ["x", "y"],
+            "teacher": np.array(["t1", "t2"]),
+            "pos_flips": np.array([1.5, 2.5]),
+            "top2_classes": np.array([3.0, np.nan]),
+            "data": "digits",
+            "limit": None,
+            "status": store.OK,
+        },
+    )
+    found = store.read([tmp_path], "complementarity")
+    assert list(found["teacher"]) == ["t1", "t2"] and list(found["data"]) == ["digits"] * 2
+    assert found["top2_classes"][0] == 3 and np.isnan(found["top2_classes"][1])
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match="No space left"), atomic_file(tmp_path / "x") as temporary:
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    for text in ("one", "two"):
+        with atomic_folder(target) as temporary:
+            (temporary / "weights").write_text(text)
+    assert (target / "weights").read_text() == "two"
+    with pytest.raises(WriteError), atomic_folder(target) as temporary:
+        (temporary / "weights").write_text("three")
+        raise OSError(28, "No space left on device")
+    assert (target / "weights").read_text() == "two"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_documented_schema_is_the_schema() -> None:
+    """results/README.md lists every column of every table with its type and meaning."""
+    text = (Path(__file__).parents[1] / "results" / "README.md").read_text(encoding="utf-8")
+    for table, columns in schema.TABLES.items():
+        section = text.split(f"## `{table}`")[1].split("\n## ")[0]
+        documented = re.findall(r"^\| `(\w+)` \| ([\w<>]+) \| (.*) \|$", section, re.MULTILINE)
+        assert documented == [(n, str(c.type), c.meaning) for n, c in columns.items()]

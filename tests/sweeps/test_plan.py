@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kt_cli.errors import UnknownName
+from kt_cli.rows import store
+from kt_cli.settings import DataSpec, PretrainSpec, SweepSpec
+from kt_cli.spec import Model, Run
+from kt_cli.sweeps.draw import draw_pairs
+from kt_cli.sweeps.plan import MAX_ATTEMPTS, Images, Planner, unmeasured
+
+IMAGES = Images("eval", "train", "train+guard", training=100, classes=10)
+KEYS = [f"model{i}" for i in range(300)]
+MODELS = [Model(f"key{i}", f"ref{i}", f"model{i}") for i in range(4)]
+SPEC = SweepSpec(
+    "x", ("whatever",), DataSpec("digits"), methods=("kl", "kl-dp"), seeds=(0, 1), pairs=3
+)
+
+
+def planner(
+    folder: Path, spec: SweepSpec = SPEC, models: list[Model] = MODELS, retry: bool = False
+) -> Planner:
+    zoo_ids = ["train"] * len(spec.zoo)
+    return Planner(spec, folder, models, IMAGES, zoo_ids, retry_failed=retry)
+
+
+def finish(folder: Path, run: Run, status: str = store.OK, **columns: object) -> None:
+    rows = [
+        {"run_id": i, "status": status, "attempt": run.attempt, "created": "1", **columns}
+        for i in (run.row_ids() if status == store.OK else [run.id])
+    ]
+    store.write(folder, run.table, rows)
+
+
+def predict_all(folder: Path, **failing: object) -> None:
+    for i, run in enumerate(planner(folder).stage("predict").todo or ()):
+        finish(folder, run, accuracy=90.0 + i)
+
+
+def test_stages_open_one_after_the_other(tmp_path: Path) -> None:
+    stages = {s.name: s for s in planner(tmp_path).stages()}
+    assert [s.total for s in stages.values()] == [0, 4, 12, 3 * 2 * 2]
+    assert stages["pretrain"].finished
+    assert len(stages["predict"].todo or ()) == 4
+    assert stages["pairs"].todo is None and stages["transfer"].todo is None
+    predict_all(tmp_path)
+    stages = {s.name: s for s in planner(tmp_path).stages()}
+    assert stages["predict"].finished
+    assert len(stages["pairs"].todo or ()) == 1 and len(stages["transfer"].todo or ()) == 12
+
+
+def test_finished_runs_are_subtracted(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    plan = planner(tmp_path)
+    (pairs,) = plan.stage("pairs").todo or ()
+    first, *others = plan.stage("transfer").todo or ()
+    finish(tmp_path, pairs, class_embedding="head:a", by_class=False)
+    finish(tmp_path, first)
+    assert plan.stage("pairs").finished and plan.stage("pairs").done == 12
+    assert [r.id for r in plan.stage("transfer").todo or ()] == [r.id for r in others]
+    assert plan.stage("transfer").done == 1
+
+
+def test_pairs_are_done_again_for_what_their_rows_lack(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    (pairs,) = planner(tmp_path).stage("pairs").todo or ()
+    finish(tmp_path, pairs, class_embedding="head:a", by_class=False)
+    assert planner(tmp_path, replace(SPEC, class_embedding="head")).stage("pairs").finished
+    for changed in ({"class_embedding": "clip"}, {"flips_by_class": True}):
+        stage = planner(tmp_path, replace(SPEC, **changed)).stage("pairs")
+        assert stage.done == 0 and len(stage.todo or ()) == 1
+
+
+def test_random_teachers_are_measured_and_never_transferred(tmp_path: Path) -> None:
+    models = [Model(f"{a}.x", f"{a}.x", a) for a in ("resnet18", "resnet34", "resnet50")]
+    spec = replace(SPEC, baseline="random", pairs="all")
+    for i, run in enumerate(planner(tmp_path, spec, models).stage("predict").todo or ()):
+        finish(tmp_path, run, accuracy=80.0 + i)
+    (pairs,) = planner(tmp_path, spec, models).stage("pairs").todo or ()
+    assert [m.untrained for m in pairs.models] == [False] * 3 + [True] * 3
+    assert len(pairs.row_ids()) == 3 * 2 + 3 * 3
+    transfers = planner(tmp_path, spec, models).stage("transfer").todo or ()
+    assert len(transfers) == 6 * len(SPEC.methods) * len(SPEC.seeds)
+    assert not any(m.untrained for run in transfers for m in run.models)
+
+
+def test_other_settings_are_other_runs(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    for run in planner(tmp_path).stage("transfer").todo or ():
+        finish(tmp_path, run)
+    assert planner(tmp_path).stage("transfer").finished
+    changed = replace(SPEC, transfer=replace(SPEC.transfer, lr=1.0))
+    assert planner(tmp_path, changed).stage("transfer").done == 0
+
+
+def test_failed_runs_are_tried_again_three_times(tmp_path: Path) -> None:
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        run = (planner(tmp_path).stage("predict").todo or ())[0]
+        assert run.attempt == attempt
+        finish(tmp_path, run, store.FAILED, error="broken")
+    stage = planner(tmp_path).stage("predict")
+    assert stage.given_up == 1 and len(stage.todo or ()) == 3
+    assert len(planner(tmp_path, retry=True).stage("predict").todo or ()) == 4
+
+
+def test_a_model_that_fails_costs_its_own_pairs_only(tmp_path: Path) -> None:
+    bad, *good = planner(tmp_path).stage("predict").todo or ()
+    finish(tmp_path, bad, store.FAILED)
+    for i, run in enumerate(good):
+        finish(tmp_path, run, accuracy=90.0 + i)
+    assert planner(tmp_path).stage("pairs").total == 6
+    runs = planner(tmp_path).stage("transfer").todo or ()
+    assert runs and all(MODELS[0] not in run.models for run in runs)
+
+
+def test_models_of_a_zoo_exist_once_they_are_trained(tmp_path: Path) -> None:
+    spec = replace(SPEC, zoo=(PretrainSpec("a", "test_vit"), PretrainSpec("b", "test_vit")))
+    stages = {s.name: s for s in planner(tmp_path, spec).stages()}
+    assert [s.total for s in stages.values()] == [2, 6, 30, 12]
+    first, second = stages["pretrain"].todo or ()
+    assert first.out == "zoo/a" and stages["predict"].todo is None
+    finish(tmp_path, first)  # a row, but its model is gone: train it again
+    assert len(planner(tmp_path, spec).stage("pretrain").todo or ()) == 2
+    finish(tmp_path, second, store.FAILED)
+    assert planner(tmp_path, spec).models() is None
+
+
+def test_a_plan_without_data() -> None:
+    stages = unmeasured(replace(SPEC, pairs="auto"), 300)
+    assert [s.total for s in stages] == [0, 300, 89_700, 400 * 4]
+
+
+def test_transfers_are_grouped_by_student(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    spec = replace(SPEC, pairs="all")
+    students = [run.models[-1].key for run in planner(tmp_path, spec).stage("transfer").todo or ()]
+    changes = sum(a != b for a, b in itertools.pairwise(students))
+    assert changes == 3
+
+
+def test_students_are_kept_on_request(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    runs = planner(tmp_path, replace(SPEC, save_students=True)).stage("transfer").todo or ()
+    assert {run.out for run in runs} == {f"students/{run.id}" for run in runs}
+    assert not any(run.out for run in planner(tmp_path).stage("transfer").todo or ())
+
+
+def test_only_named_students_are_taught(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    spec = replace(SPEC, pairs="all", students=("model[12]",))
+    stage = planner(tmp_path, spec).stage("transfer")
+    pairs = {(run.models[0].name, run.models[-1].name) for run in stage.todo or ()}
+    names = [m.name for m in MODELS]
+    assert pairs == {(t, s) for s in ("model1", "model2") for t in names if t != s}
+    with pytest.raises(UnknownName, match="modle1"):
+        planner(tmp_path, replace(SPEC, students=("modle1",)))
+
+
+def test_each_student_has_a_team_of_its_drawn_teachers(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    spec = replace(SPEC, pairs=6, methods=("kl", "kl-dp"), teachers=("parallel", "soup"), team=2)
+    runs = planner(tmp_path, spec).stage("transfer").todo or ()
+    alone = [run for run in runs if len(run.models) == 2]
+    teams = [run for run in runs if len(run.models) == 3]
+    assert len(alone) == 6 * 2 * 2 and {run.settings.teachers for run in alone} == {"single"}
+    for team in teams:
+        *teachers, student = team.models
+        drawn = {run.models[0] for run in alone if run.models[-1] is student}
+        assert student not in teachers and len(set(teachers)) == 2
+        assert len(drawn & set(teachers)) == min(2, len(drawn))
+    ways = {(run.settings.method, run.settings.teachers) for run in teams}
+    assert ways == {("kl", "soup"), ("kl-dp", "soup"), ("kl-dp", "parallel")}
+    students = [run.models[-1].name for run in runs]
+    assert sum(a != b for a, b in itertools.pairwise(students)) == len(set(students)) - 1
+    assert len(teams) == len(set(students)) * 3 * 2
+    with_four = replace(spec, team=4)  # there are only three others
+    assert all(
+        len(r.models) == 2 for r in planner(tmp_path, with_four).stage("transfer").todo or ()
+    )
+
+
+def test_guarded_runs_are_of_other_data(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    runs = planner(tmp_path, replace(SPEC, methods=("kl", "kl+guard"))).stage("transfer").todo or ()
+    assert {(run.settings.method, run.data_id) for run in runs} == {
+        ("kl", "train"), ("kl+guard", "train+guard"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("images", "augment", "budget", "kind", "why"),
+    [
+        (100, "none", 1, "memory", "fit in memory"),
+        (100, "paper", 1, "memory", "fit in memory"),
+        (10**6, "none", 100, "disk", "half precision"),
+        (10**6, "none", 1, "topk", "exceed the budget"),
+        (10**8, "none", 1, "online", "exceed the budget"),
+    ],
+)
+def test_where_targets_are_kept(
+    tmp_path: Path, images: int, augment: str, budget: int, kind: str, why: str
+) -> None:
+    predict_all(tmp_path)
+    spec = replace(
+        SPEC, methods=("kl-dp", "flip-avg"), target_budget=budget,
+        transfer=replace(SPEC.transfer, augment=augment),
+    )  # fmt: skip
+    about = replace(IMAGES, training=images, classes=1000)
+    stage = Planner(spec, tmp_path, MODELS, about).stage("transfer")
+    assert why in stage.note
+    for run in stage.todo or ():
+        settings = run.settings
+        if kind != "topk":
+            assert (settings.keep_targets, settings.target_topk) == (kind, 0)
+        elif settings.method == "flip-avg":  # a mean of logits needs all of them
+            assert (settings.keep_targets, settings.target_topk) == ("online", 0)
+        else:
+            assert settings.keep_targets == "disk" and 10 <= settings.target_topk < 1000
+
+
+def test_one_use_is_not_worth_keeping(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    spec = replace(SPEC, methods=("kl",), seeds=(0,), pairs=1)
+    assert "computed as they are needed" in planner(tmp_path, spec).stage("transfer").note
+
+
+@pytest.mark.parametrize("count", [0, 1, 40, 400, 89_700])
+def test_drawn_pairs_are_ordered_pairs_once_each(count: int) -> None:
+    accuracies = np.random.default_rng(0).normal(80, 4, 300)
+    drawn = draw_pairs(accuracies, KEYS, count, seed=0)
+    assert len(drawn) == len(set(drawn)) == count
+    assert all(t != s for t, s in drawn)
+    assert drawn == draw_pairs(accuracies, KEYS, count, seed=0)
+
+
+def test_pairs_are_drawn_evenly_over_the_accuracy_difference() -> None:
+    accuracies = np.random.default_rng(0).normal(80, 3, 300)
+    drawn = np.array(draw_pairs(accuracies, KEYS, 400, seed=1))
+    difference = accuracies[drawn[:, 0]] - accuracies[drawn[:, 1]]
+    everything = (accuracies[:, None] - accuracies[None])[~np.eye(300, dtype=bool)]
+    edges = np.linspace(everything.min(), everything.max(), 21)
+    available = np.histogram(everything, edges)[0]
+    taken = np.histogram(difference, edges)[0]
+    full = available >= 25
+    # Bins that have enough give the same number, to within one; the others give all they have.
+    assert np.ptp(taken[full]) <= 1
+    assert (taken[~full] >= np.minimum(available[~full], taken[full].min())).all()
+    assert draw_pairs(accuracies, KEYS, 400, seed=2) != draw_pairs(accuracies, KEYS, 400, seed=1)
+
+
+def test_equal_accuracies_can_be_drawn_too() -> None:
+    assert len(draw_pairs(np.full(5, 90.0), KEYS[:5], 20, seed=0)) == 20
+
+
+def test_what_is_drawn_does_not_depend_on_the_order_of_the_models() -> None:
+    accuracies = np.random.default_rng(0).normal(80, 3, 30)
+    order = np.random.default_rng(1).permutation(30)
+    one = {(KEYS[t], KEYS[s]) for t, s in draw_pairs(accuracies, KEYS[:30], 50, 0)}
+    shuffled = [KEYS[i] for i in order]
+    other = {(shuffled[t], shuffled[s]) for t, s in draw_pairs(accuracies[order], shuffled, 50, 0)}
+    assert one == other

@@ -1,0 +1,102 @@
+"""What runs cost by the rows there are, and what fits into a number of GPU-hours."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kt_cli.rows import store
+from kt_cli.settings import DataSpec, EvalSpec, TransferSpec
+from kt_cli.spec import Model, Run
+from kt_cli.sweeps.balance import MACS_PER_SECOND, Costs
+from kt_cli.sweeps.budget import fitting, spent
+from kt_cli.sweeps.draw import draw_pairs, ranked_pairs
+from kt_cli.sweeps.measure import predict_runs
+from kt_cli.zoo import facts
+from kt_cli.zoo.names import resolve
+
+DATA = DataSpec("digits")
+A, B, C = (Model(name, name, name) for name in ("resnet50.a1_in1k", "resnet18.a1_in1k", "own"))
+
+
+def transfer(teacher: Model, student: Model, method: str = "kl") -> Run:
+    return Run("transfer", (teacher, student), "train", TransferSpec(method=method, epochs=2), DATA)
+
+
+def test_published_costs_are_used_where_nothing_is_measured(tmp_path: Path) -> None:
+    costs = Costs(tmp_path, training=100, evaluation=10)
+    published = facts.fact(A.key)
+    assert published is not None and published.gmacs is not None
+    run = Run("predict", (A,), "eval", EvalSpec(), DATA)
+    assert costs.seconds(run) == pytest.approx(published.gmacs * 1e9 * 10 / MACS_PER_SECOND)
+    assert costs.seconds(transfer(B, A)) > costs.seconds(transfer(A, B))
+
+
+def test_speeds_in_rows_win(tmp_path: Path) -> None:
+    store.write(tmp_path, "models", [
+        {"run_id": key, "model_key": key, "status": status, "samples_per_s": speed, "seconds": took}
+        for key, status, speed, took in ((A.key, store.OK, 4.0, 3.0), (B.key, store.OK, 2.0, 5.0),
+                                         (C.key, store.FAILED, None, 1.0))
+    ])  # fmt: skip
+    costs = Costs(tmp_path, training=100, evaluation=10)
+    assert [costs.per_image(m) for m in (A, B, C)] == [0.25, 0.5, np.median([0.25, 0.5])]
+    # forward and backward of the student, the frozen student, the teacher; evaluated twice
+    wanted = (3 * 0.5 + 0.5 + 0.25) * 2 * 100 + 2 * 0.5 * 10
+    assert costs.seconds(transfer(A, B)) == pytest.approx(wanted)
+    assert spent(tmp_path) == 9.0
+    store.write(tmp_path, "transfer", [
+        {"run_id": "t", "teacher_key": A.key, "student_key": B.key, "epochs": 2, "status": store.OK,
+         "seconds": 3 * wanted},
+    ])  # fmt: skip
+    corrected = Costs(tmp_path, training=100, evaluation=10)
+    assert corrected.seconds(transfer(A, B)) == pytest.approx(3 * wanted)
+    assert corrected.seconds(transfer(B, A)) == pytest.approx(3 * costs.seconds(transfer(B, A)))
+
+
+def test_models_that_were_measured_together_share_their_speed(tmp_path: Path) -> None:
+    """A chunk's predictions have one speed: the dear models took more of it."""
+    store.write(tmp_path, "models", [
+        {"run_id": m.key, "model_key": m.key, "status": store.OK, "samples_per_s": 4.0}
+        for m in (A, B)
+    ])  # fmt: skip
+    costs = Costs(tmp_path, training=100, evaluation=10)
+    macs = [found.gmacs or 0 for m in (A, B) if (found := facts.fact(m.key))]
+    assert costs.per_image(A) + costs.per_image(B) == pytest.approx(2 / 4.0)
+    assert costs.per_image(A) / costs.per_image(B) == pytest.approx(macs[0] / macs[1])
+
+
+def test_predictions_together_take_their_time_once(tmp_path: Path) -> None:
+    names = ["random:test_vit", "random:test_resnet", "random:test_convnext"]
+    runs = [Run("predict", (m,), "eval", EvalSpec(), DataSpec("digits", limit=20))
+            for m in resolve(names)]  # fmt: skip
+    began = time.perf_counter()
+    rows = [row for found in predict_runs(runs, tmp_path) if isinstance(found, list)
+            for row in found]  # fmt: skip
+    took = time.perf_counter() - began
+    assert len({row["seconds"] for row in rows}) == 1
+    assert 0 < sum(row["seconds"] for row in rows) <= took
+    again = [row for found in predict_runs(runs, tmp_path) if isinstance(found, list)
+             for row in found]  # fmt: skip
+    assert [row["seconds"] for row in again] == [0.0] * 3  # from the cache
+
+
+def test_the_pairs_drawn_first_fit_first_and_whole() -> None:
+    runs = [transfer(t, s, m) for s in (A, B, C) for t in (A, B, C) if t is not s
+            for m in ("kl", "kl-dp")]  # fmt: skip
+    ranks = {(t.key, s.key): rank for rank, (t, s) in enumerate(
+        [(C, A), (A, B), (B, C), (A, C), (B, A), (C, B)])}  # fmt: skip
+    for budget, pairs in ((1.9, 0), (2.0, 1), (5.0, 2), (100.0, 6)):
+        found = fitting(runs, lambda run: 1.0, ranks, budget)
+        assert found == [r for r in runs if ranks[r.models[0].key, r.models[1].key] < pairs]
+
+
+def test_fewer_pairs_are_a_part_of_more() -> None:
+    accuracies = np.random.default_rng(0).uniform(50, 90, 12)
+    keys = [f"m{i}" for i in range(12)]
+    ranked = ranked_pairs(accuracies, keys, seed=3)
+    assert len(set(ranked)) == 12 * 11
+    for count in (0, 7, 50, 132):
+        assert set(draw_pairs(accuracies, keys, count, seed=3)) == set(ranked[:count])

@@ -1,0 +1,409 @@
+"""Stage after stage on a cluster that is faked: who submits, what is lost, what is seen."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_slurm import FakeSlurm, fake_slurm
+
+from kt_cli.errors import KtError
+from kt_cli.rows import store
+from kt_cli.settings import DataSpec, EvalSpec, PairsSpec, SlurmSpec
+from kt_cli.spec import Model, Run
+from kt_cli.sweeps import chunk, jobs, lead, slurm
+from kt_cli.sweeps import watch as watch_module
+from kt_cli.sweeps.cluster import Facts
+from kt_cli.sweeps.lead import BUSY, CLAIMED, FINISHED, SUBMITTED, Lead
+from kt_cli.sweeps.manifest import write_manifest
+from kt_cli.sweeps.slots import Slot
+from kt_cli.sweeps.tidy import DAY_SECONDS, remove_stale
+from kt_cli.sweeps.watch import Watch
+
+DATA = DataSpec("digits")
+MODELS = [Model(f"m{i}", f"m{i}", f"m{i}") for i in range(6)]
+RUNS = [Run("predict", (model,), "eval", EvalSpec(), DATA) for model in MODELS]
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
+    return fake_slurm(tmp_path / "fake", monkeypatch)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "results" / "x"
+
+
+def row(folder: Path, run: Run, status: str = store.OK, error: str | None = None) -> None:
+    store.write(folder, run.table, [{"run_id": run.id, "status": status, "attempt": run.attempt,
+                                     "error": error, "created": "1"}])  # fmt: skip
+
+
+def planned(folder: Path) -> tuple[str, Sequence[Run]] | None:
+    """As the planner does: what has no row with `ok`, three times at most."""
+    outcomes = store.Outcomes(folder, "models")
+    tries = [
+        replace(r, attempt=outcomes.attempts(r.id) + 1) for r in RUNS if not outcomes.done(r.id)
+    ]
+    left = [run for run in tries if run.attempt <= 3]
+    return ("predict", left) if left else None
+
+
+def leading(folder: Path, gpus: int = 1, small: bool = True) -> Lead:
+    return Lead(
+        folder, lambda: planned(folder), lambda run: 1.0, SlurmSpec(gpus=gpus), Facts(),
+        ["kt", "sweep"], lambda runs: small,
+    )  # fmt: skip
+
+
+def log(folder: Path, submitted: jobs.Submitted, task: int, out: str, err: str) -> None:
+    for kind, text in (("out", out), ("err", err)):
+        path = lead.log_of(folder, submitted, task, kind)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_one_step_after_the_other_to_the_end(fake: FakeSlurm, folder: Path) -> None:
+    assert leading(folder).advance(False) == SUBMITTED
+    (submitted,) = jobs.listed(folder)
+    assert (submitted.stage, submitted.edges) == ("predict", (0, 3, 6))
+    assert fake.submitted == [submitted.job, submitted.follower]
+    fake.queue(f"{submitted.job}|1|RUNNING")
+    assert leading(folder).advance(False) == BUSY
+    for run in RUNS:
+        row(folder, run)
+    fake.queue()
+    assert leading(folder).advance(True) == FINISHED
+    assert [s.state for s in jobs.listed(folder)] == [jobs.OVER]
+    assert len(fake.submitted) == 2
+
+
+def test_the_job_that_goes_on_is_not_in_its_own_way(
+    fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leading(folder).advance(False)
+    (submitted,) = jobs.listed(folder)
+    row(folder, RUNS[0])
+    fake.queue(f"{submitted.follower}|N/A|RUNNING")
+    assert leading(folder).advance(True) == BUSY
+    monkeypatch.setenv("SLURM_JOB_ID", submitted.follower)
+    assert leading(folder).advance(True) == SUBMITTED
+
+
+def test_an_unknown_queue_is_no_empty_one(fake: FakeSlurm, folder: Path) -> None:
+    leading(folder).advance(False)
+    fake.squeue_fails()
+    assert leading(folder).advance(False) == BUSY
+    fake.squeue_fails(False)
+    assert leading(folder).advance(False) == SUBMITTED
+
+
+def test_a_job_prepares_what_is_too_much_for_a_login_node(
+    fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert leading(folder, small=False).advance(False) == SUBMITTED
+    (job,) = fake.submitted
+    assert "dependency" not in fake.options(job) and "gpus-per-node" not in fake.options(job)
+    fake.queue(f"{job}|N/A|RUNNING")
+    assert leading(folder, small=False).advance(False) == BUSY
+    monkeypatch.setenv("SLURM_JOB_ID", job)
+    assert leading(folder).advance(True) == SUBMITTED
+    assert [s.tasks for s in jobs.listed(folder)] == [0, 2]
+
+
+def test_a_preparation_after_a_cancelled_array_goes_on(
+    fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leading(folder).advance(False)
+    (submitted,) = jobs.listed(folder)
+    jobs.keep(folder, replace(submitted, state=jobs.CANCELLED))
+    leading(folder, small=False).advance(False)
+    monkeypatch.setenv("SLURM_JOB_ID", jobs.listed(folder)[-1].job)
+    assert leading(folder).advance(True) == SUBMITTED
+
+
+def test_a_preparation_that_dies_is_not_submitted_for_ever(fake: FakeSlurm, folder: Path) -> None:
+    leading(folder, small=False).advance(False)
+    (submitted,) = jobs.listed(folder)
+    log(folder, submitted, 0, "", "slurmstepd: error: Detected 1 oom_kill event\n")
+    with pytest.raises(KtError, match="oom_kill"):
+        leading(folder, small=False).advance(True)
+
+
+def test_only_the_runs_that_a_dead_job_was_at_count_as_tried(fake: FakeSlurm, folder: Path) -> None:
+    leading(folder, gpus=1).advance(False)
+    (submitted,) = jobs.listed(folder)
+    row(folder, RUNS[0])
+    log(folder, submitted, 0, "worker 7\nrun 0 1\nrun 1 2\n",
+        "slurmstepd: error: *** STEP CANCELLED ***\nsrun: error: vm: task 0: Killed\n")  # fmt: skip
+    assert leading(folder).advance(True) == SUBMITTED
+    outcomes = store.Outcomes(folder, "models")
+    assert {r.id for r in RUNS if outcomes.failed(r.id)} == {RUNS[1].id}
+    assert "STEP CANCELLED" in (outcomes.by_id[RUNS[1].id].error or "")
+    first, second = jobs.listed(folder)
+    assert (first.state, second.state) == (jobs.OVER, jobs.OPEN)
+    attempts = [run.attempt for run in lead.read_manifest(folder / second.manifest)]
+    assert attempts == [2, 1, 1, 1, 1]
+
+
+def test_a_lost_gpu_is_said_in_the_rows_of_those_that_were_on_it(
+    fake: FakeSlurm, folder: Path
+) -> None:
+    leading(folder).advance(False)
+    (submitted,) = jobs.listed(folder)
+    log(folder, submitted, 0, "worker 7\nrun 0 3\nlost the GPU computes nothing more: assert\n",
+        "terminate called after throwing an instance of 'c10::Error'\n")  # fmt: skip
+    assert leading(folder).advance(True) == SUBMITTED
+    outcomes = store.Outcomes(folder, "models")
+    assert {r.id for r in RUNS if outcomes.failed(r.id)} == {r.id for r in RUNS[:3]}
+    error = outcomes.by_id[RUNS[0].id].error or ""
+    assert error.startswith("one of 3 that ran together: the GPU computes nothing more: assert")
+
+
+def test_a_full_disk_is_nobodys_failure(fake: FakeSlurm, folder: Path) -> None:
+    leading(folder).advance(False)
+    (submitted,) = jobs.listed(folder)
+    log(folder, submitted, 0, "run 0 1\n", "kt_cli.errors.WriteError: cannot write x: No space\n")
+    row(folder, RUNS[5])
+    assert leading(folder).advance(True) == SUBMITTED
+    outcomes = store.Outcomes(folder, "models")
+    assert not any(outcomes.failed(run.id) for run in RUNS)
+
+
+def test_preemption_is_nobodys_failure(fake: FakeSlurm, folder: Path) -> None:
+    """Where the cluster cancels instead of requeueing: however often, the runs go on."""
+    for _ in range(4):
+        assert leading(folder).advance(True) == SUBMITTED
+        submitted = jobs.listed(folder)[-1]
+        log(folder, submitted, 0, "run 0 1\n",
+            "slurmstepd: error: *** JOB 1 CANCELLED DUE TO PREEMPTION ***\n")  # fmt: skip
+    outcomes = store.Outcomes(folder, "models")
+    assert not any(outcomes.failed(run.id) for run in RUNS)
+
+
+def test_a_requeue_that_fails_ends_the_chunk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """submitit asks for it in a signal handler, wherever the run is."""
+
+    def requeued(*arguments: object) -> None:
+        raise subprocess.CalledProcessError(1, ["scontrol", "requeue", "7"])
+
+    monkeypatch.setattr(chunk, "check_data", requeued)
+    with pytest.raises(subprocess.CalledProcessError):
+        chunk.finish(RUNS[:1], folder)
+
+
+def test_jobs_of_which_nothing_comes_are_not_submitted_for_ever(
+    fake: FakeSlurm, folder: Path
+) -> None:
+    leading(folder).advance(False)
+    (submitted,) = jobs.listed(folder)
+    log(folder, submitted, 0, "", "ModuleNotFoundError: No module named 'torch'\n")
+    with pytest.raises(KtError, match="No module named 'torch'"):
+        leading(folder).advance(True)
+    # Who types the command again has perhaps mended it.
+    assert leading(folder).advance(False) == SUBMITTED
+
+
+def test_attempts_are_bounded(fake: FakeSlurm, folder: Path) -> None:
+    for attempt in (1, 2, 3):
+        assert leading(folder).advance(True) == SUBMITTED
+        for run in RUNS:
+            row(folder, replace(run, attempt=attempt), store.FAILED, "no")
+    assert leading(folder).advance(True) == FINISHED
+
+
+def test_whoever_holds_the_claim_submits(fake: FakeSlurm, folder: Path) -> None:
+    with jobs.claim(folder) as mine:
+        assert mine
+        assert leading(folder).advance(False) == CLAIMED
+    assert leading(folder).advance(False) == SUBMITTED
+
+
+def test_an_empty_claim_is_void_when_it_is_old(folder: Path) -> None:
+    """Its holder died between creating and writing it."""
+    path = folder / "jobs" / "claim"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with jobs.claim(folder) as mine:
+        assert not mine
+    os.utime(path, (0, 0))
+    with jobs.claim(folder) as mine:
+        assert mine
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_refused_follower_is_said(
+    fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def follower(*arguments: object) -> str:
+        raise KtError("sbatch refuses: access denied")
+
+    monkeypatch.setattr(lead, "submit_follower", follower)
+    one = leading(folder)
+    assert one.advance(False) == SUBMITTED
+    assert one.refusal == "sbatch refuses: access denied"
+    (submitted,) = jobs.listed(folder)
+    assert (submitted.follower, submitted.state) == ("", jobs.OPEN)
+
+
+def test_where_array_and_follower_are_too_many_the_array_is_smaller(
+    fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = iter([slurm.TooMany("too many"), None])
+
+    def follower(*arguments: object) -> str:
+        refusal = next(refusals)
+        if refusal is not None:
+            raise refusal
+        return "900"
+
+    monkeypatch.setattr(lead, "submit_follower", follower)
+    one = leading(folder, gpus=3)
+    assert one.advance(False) == SUBMITTED and one.refusal == ""
+    given_up, kept = jobs.listed(folder)
+    assert (given_up.tasks, given_up.state) == (6, jobs.CANCELLED)
+    assert (kept.tasks, kept.state, kept.follower) == (3, jobs.OPEN, "900")
+    assert fake.cancelled == [given_up.job]
+
+
+def test_a_submission_that_is_cut_off_leaves_no_job(
+    fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def follower(*arguments: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lead, "submit_follower", follower)
+    with pytest.raises(KeyboardInterrupt):
+        leading(folder).advance(False)
+    (submitted,) = jobs.listed(folder)
+    assert fake.cancelled == [submitted.job] and submitted.state == jobs.CANCELLED
+    # Nothing counts as tried, and nobody holds the claim.
+    monkeypatch.undo()
+    with jobs.claim(folder) as mine:
+        assert mine
+
+
+def test_a_follower_that_was_cancelled_submits_nothing(
+    fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leading(folder).advance(False)
+    (submitted,) = jobs.listed(folder)
+    jobs.keep(folder, replace(submitted, state=jobs.CANCELLED))
+    monkeypatch.setenv("SLURM_JOB_ID", submitted.follower)
+    with pytest.raises(KtError, match="were cancelled"):
+        leading(folder).advance(True)
+    assert len(fake.submitted) == 2
+
+
+def test_the_claim_of_a_dead_process_is_void(folder: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    path = folder / "jobs" / "claim"
+    path.parent.mkdir(parents=True)
+    for holder, free in ((f"{socket.gethostname()} {gone.pid}", True), ("elsewhere 1", False)):
+        path.write_text(holder)
+        with jobs.claim(folder) as mine:
+            assert mine == free
+    os.utime(path, (0, 0))
+    with jobs.claim(folder) as mine:
+        assert mine
+
+
+def test_a_look_counts_rows_and_jobs(fake: FakeSlurm, folder: Path) -> None:
+    watch = Watch(folder)
+    assert watch.look().stages == ()
+    leading(folder).advance(False)
+    (submitted,) = jobs.listed(folder)
+    fake.queue(f"{submitted.job}|0|RUNNING", f"{submitted.job}|1|PENDING",
+               f"{submitted.follower}|N/A|PENDING")  # fmt: skip
+    row(folder, RUNS[0])
+    row(folder, RUNS[1], store.FAILED, "a reason")
+    view = watch.look()
+    (stage,) = view.stages
+    assert (stage.total, stage.done, stage.failed, stage.queued, stage.running) == (6, 1, 1, 1, 1)
+    assert view.active and view.going_on and view.error == "a reason"
+    row(folder, replace(RUNS[1], attempt=2))
+    fake.squeue_fails()
+    view = watch.look()
+    assert (view.stages[0].done, view.stages[0].failed, view.active) == (2, 0, None)
+    fake.squeue_fails(False)
+    fake.queue()
+    assert watch.look().active is False
+
+
+def test_the_pace_is_that_of_the_last_stage(
+    fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(watch_module.time, "monotonic", lambda: clock[0])
+    watch = Watch(folder)
+    leading(folder).advance(False)
+    for run in RUNS[:3]:
+        row(folder, run)
+    assert watch.look().left is None
+    clock[0] += 10
+    row(folder, RUNS[3])
+    view = watch.look()
+    assert (view.rate, view.left) == (pytest.approx(0.1), pytest.approx(20))
+    # What the stage before did in the meantime is not this one's pace.
+    again = [replace(run, attempt=2) for run in RUNS[4:]]
+    manifest = write_manifest(folder, again)
+    jobs.keep(folder, jobs.Submitted("transfer", "models", "900", f"manifests/{manifest.name}",
+                                     (0, 2), 2e9))  # fmt: skip
+    clock[0] += 10
+    assert (watch.look().rate, watch.look().left) == (0.0, None)
+
+
+def test_a_look_at_pairs_counts_pairs(fake: FakeSlurm, folder: Path) -> None:
+    run = Run("pairs", tuple(MODELS[:3]), "eval", PairsSpec(), DATA)
+    manifest = write_manifest(folder, [run])
+    jobs.keep(folder, jobs.Submitted("pairs", run.table, "101", f"manifests/{manifest.name}",
+                                     (0, 1), 1.0))  # fmt: skip
+    store.write(folder, run.table, [{"run_id": i, "status": store.OK, "attempt": 1, "created": "1"}
+                                    for i in run.row_ids()[:4]])  # fmt: skip
+    (stage,) = Watch(folder).look().stages
+    assert (stage.total, stage.done, stage.failed) == (6, 4, 0)
+
+
+def test_a_chunk_goes_on_at_its_first_run_without_a_row(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done: list[str] = []
+
+    def finish(runs: Sequence[Run], folder: Path) -> list[list[dict[str, object]]]:
+        done.extend(run.models[0].name for run in runs)
+        return [[{"run_id": r.id, "status": store.OK, "attempt": r.attempt, "created": "1"}]
+                for r in runs]  # fmt: skip
+
+    monkeypatch.setattr(chunk, "finish", finish)
+    again = replace(RUNS[2], attempt=2)
+    manifest = write_manifest(folder, [*RUNS[:2], again, *RUNS[3:]])
+    row(folder, RUNS[0])
+    row(folder, RUNS[1], store.FAILED, "no")  # this attempt of it is over
+    row(folder, RUNS[2], store.FAILED, "no")  # its second is to be done
+    chunk.run_chunk(str(manifest), 0, 5, Slot(None), alone=True)
+    assert done == ["m2", "m3", "m4"]
+    assert "run 2 3" in capsys.readouterr().out
+
+
+def test_only_old_temporary_files_go(folder: Path) -> None:
+    table = folder / "models"
+    table.mkdir(parents=True)
+    old, young, part = table / ".part-a.1.tmp", table / ".part-b.2.tmp", table / "part-c.parquet"
+    for path in (old, young, part):
+        path.touch()
+    for path in (old, part):
+        os.utime(path, (1, path.stat().st_mtime - DAY_SECONDS - 1))
+    left = folder / "zoo" / ".vit.3.tmp"
+    left.mkdir(parents=True)
+    os.utime(left, (1, 1))
+    assert remove_stale(folder) == 2
+    assert not old.exists() and not left.exists() and young.exists() and part.exists()
