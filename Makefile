@@ -50,6 +50,9 @@ bench-all: setup  ## the same, and all pairs of 1,556 models
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.report
 
+docs: setup  ## write docs/settings.md and the columns of results/README.md from the code
+	$(BIN)/python docs/generate.py
+
 lint: setup  ## ruff and mypy strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

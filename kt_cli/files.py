@@ -33,7 +33,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
     """
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}.tmp"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make(target.parent)
         yield temporary
         _fsync(temporary)
         temporary.replace(target)
@@ -109,6 +109,15 @@ def save_tensors(
         save_file(values, path, metadata=dict(metadata) if metadata else None)
     except SafetensorError as error:  # what it makes of a full disk
         raise OSError(str(error)) from error
+
+
+def _make(folder: Path) -> None:
+    """Make a folder, although others may remove an empty one above it at the same time."""
+    for _ in range(RENAME_TRIES):
+        with suppress(FileNotFoundError):
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _fsync(path: Path) -> None:

@@ -32,7 +32,7 @@ def example(repository: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
     monkeypatch.setattr(partition, "where_right", names["where_right"], raising=False)
     for name, method in eval(f"{{{entry}}}", dict(vars(methods))).items():
         monkeypatch.setitem(methods.METHODS, name, method)
-    (path,) = (repository / "tests" / "transfer").glob("test_partition.py")
+    (path,) = (repository / "tests" / "distillation").glob("test_partition.py")
     namespace = runpy.run_path(str(path))
     exec(test, namespace)
     return namespace

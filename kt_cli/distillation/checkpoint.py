@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from kt_cli.files import atomic_file, save_tensors
 
+HOME = ".checkpoints"
 EVERY_SECONDS = 180.0
 # An epoch that took less is sooner done again than written down.
 WORTH_SECONDS = 5.0
@@ -65,14 +67,12 @@ class Checkpoint:
 
 def of_run(folder: Path, run_id: str, identity: str, part: str = "0") -> Checkpoint:
     """Where a run that saves its results in `folder` keeps the state of one of its trainings."""
-    path = folder / ".checkpoints" / f"{run_id}-{part}.safetensors"
+    path = folder / HOME / run_id / f"{part}.safetensors"
     return Checkpoint(path, EVERY_SECONDS, identity)
 
 
 def remove_all(folder: Path, run_id: str) -> None:
-    """Remove the checkpoints of a run, and their folder when it was the last one."""
-    home = folder / ".checkpoints"
-    for path in home.glob(f"*{run_id}-*.safetensors*"):
-        path.unlink(missing_ok=True)
-    with suppress(OSError):
-        home.rmdir()
+    """Remove the checkpoints of a run, half-written ones too, and their home after the last one."""
+    shutil.rmtree(folder / HOME / run_id, ignore_errors=True)
+    with suppress(OSError):  # others are at work there
+        (folder / HOME).rmdir()

@@ -304,7 +304,7 @@ rng = random.Random(0)
 
 def written():
     try:
-        found = [p.stat() for p in target.parent.glob(".checkpoints/*.safetensors")]
+        found = [p.stat() for p in target.parent.glob(".checkpoints/*/*.safetensors")]
     except FileNotFoundError:
         return None
     return [(s.st_ino, s.st_mtime_ns) for s in found]

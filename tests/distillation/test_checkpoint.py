@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -146,10 +148,31 @@ def test_those_of_a_run_are_removed_alone(tmp_path: Path) -> None:
     for run, part in itertools.product(("abc", "def"), ("0", "1")):
         checkpoints.of_run(tmp_path, run, "", part).save(TENSORS, ABOUT)
     home = tmp_path / ".checkpoints"
-    assert len(list(home.iterdir())) == 4
-    (home / ".abc-0.safetensors.0123456789ab.tmp").write_bytes(b"of a process that was killed")
+    assert len(list(home.glob("*/*"))) == 4
+    # What a process leaves that is killed while it writes: ours, and safetensors' own.
+    for name in (".0.safetensors.0123456789ab.tmp", ".tmpOXjdI9"):
+        (home / "abc" / name).write_bytes(b"half")
     checkpoints.remove_all(tmp_path, "abc")
-    assert {path.name for path in home.iterdir()} == {"def-0.safetensors", "def-1.safetensors"}
+    assert [path.name for path in home.iterdir()] == ["def"]
     checkpoints.remove_all(tmp_path, "def")
     assert not home.exists()
     checkpoints.remove_all(tmp_path, "def")  # nothing there is no trouble
+
+
+HAMMER = """
+import sys, torch
+from pathlib import Path
+from kt_cli.distillation import checkpoint
+for _ in range(300):
+    checkpoint.of_run(Path(sys.argv[1]), sys.argv[2], "").save({"a": torch.zeros(2)}, {})
+    checkpoint.remove_all(Path(sys.argv[1]), sys.argv[2])
+"""
+
+
+def test_two_processes_that_save_and_remove_in_one_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HAMMER, str(tmp_path)]
+    both = [subprocess.Popen([*command, run], stderr=subprocess.PIPE) for run in ("abc", "def")]
+    for process in both:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    assert not list(tmp_path.iterdir())
