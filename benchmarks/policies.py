@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from kt_cli.rows import store
 from kt_cli.knowledge.significance import SIGNIFICANT, mcnemar
 from kt_cli.report.intervals import mean_interval
 from kt_cli.report.methods import method_rank
 from kt_cli.report.table import Interval
+from kt_cli.rows import store
 
 PAIR = ["teacher", "student"]
 COLUMNS = [
