@@ -15,6 +15,8 @@ import io
 import os
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from unittest import mock
@@ -24,10 +26,11 @@ import pyarrow.parquet as pq
 
 from kt_cli.data.sources import open_data
 from kt_cli.progress import Progress
+from kt_cli.runs.columns import Row
+from kt_cli.runs.kinds import KINDS
 from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps import chunk
-from kt_cli.sweeps.columns import Row
 from kt_cli.sweeps.manifest import write_manifest
 from kt_cli.sweeps.slots import Slot
 
@@ -35,8 +38,8 @@ DATA = DataSpec("digits")
 LIMIT_MS = 50
 
 
-def nothing(run: Run, folder: Path, progress: Progress) -> list[Row]:
-    return [{"delta": 0.0, "created": "now"}]
+def nothing(runs: Sequence[Run], folder: Path, progress: Progress) -> list[list[Row] | Exception]:
+    return [[{"delta": 0.0, "created": "now"}] for _ in runs]
 
 
 def chunk_seconds(folder: Path, count: int) -> float:
@@ -48,7 +51,7 @@ def chunk_seconds(folder: Path, count: int) -> float:
     manifest = write_manifest(folder, runs)
     began = time.perf_counter()
     with (
-        mock.patch.dict(chunk.EXPERIMENTS, {"transfer": nothing}),
+        mock.patch.dict(KINDS, {"transfer": replace(KINDS["transfer"], execute=nothing)}),
         contextlib.redirect_stdout(io.StringIO()),
     ):
         chunk.run_chunk(str(manifest), 0, count, Slot(None), alone=False)

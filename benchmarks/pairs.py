@@ -27,9 +27,9 @@ from kt_cli.device import Meter
 from kt_cli.knowledge.classes import ClassEmbedding
 from kt_cli.knowledge.pairs import BLOCK, Outputs, flip_blocks, pair_blocks
 from kt_cli.rows.schema import TOP_PERCENTS
+from kt_cli.runs.pairs import write_pairs
 from kt_cli.settings import PairsSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps.measure import write_pairs
 
 IMAGES, CLASSES, WIDTH = 50_000, 1_000, 2_048
 NAIVE_PAIRS = 20

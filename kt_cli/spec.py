@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from kt_cli.settings import NO_DATA, DataSpec, EvalSpec, PairsSpec, PretrainSpec, TransferSpec
-from kt_cli.settings.declared import digest, signature
+from kt_cli.settings import NO_DATA, DataSpec, PairsSpec
+from kt_cli.settings.declared import Settings, digest, signature
 
 EXCLUDED = {"identity": False}
 
@@ -39,15 +39,15 @@ class Model:
 
 
 TOGETHER = " + "  # between the names of several teachers in a row
-Settings = EvalSpec | PairsSpec | TransferSpec | PretrainSpec
+S = TypeVar("S", bound=Settings)
 
 
 @dataclass(frozen=True)
-class Run:
+class RunOf(Generic[S]):
     """One unit of work of a sweep.
 
     Attributes:
-        kind: "pretrain", "predict", "pairs" or "transfer".
+        kind: a name of `kt_cli.runs.kinds.KINDS`.
         models: predict: the model; pairs: all of them; transfer: the teachers, then the student.
         data_id: fingerprint of the images that the run reads (evaluation and, where it trains,
             training images after subsetting).
@@ -60,62 +60,20 @@ class Run:
     kind: str
     models: tuple[Model, ...]
     data_id: str
-    settings: Settings
+    settings: S
     data: DataSpec = field(default=NO_DATA, metadata=EXCLUDED)
     out: str = field(default="", metadata=EXCLUDED)
     attempt: int = field(default=1, metadata=EXCLUDED)
 
-    @property
-    def table(self) -> str:
-        """The table that receives the run's rows."""
-        return TABLE_OF[self.kind]
-
     @cached_property
     def id(self) -> str:
-        settings = self.settings
-        settled = settings.settled if isinstance(settings, TransferSpec) else settings
-        return digest(signature(replace(self, settings=settled)))[:16]
-
-    def row_ids(self) -> list[str]:
-        """The ids of the rows that the run writes when it succeeds."""
-        if not isinstance(self.settings, PairsSpec):
-            return [self.id]
-        return [
-            pair_id(teacher, student, self.data_id, self.settings)
-            for teacher in self.models
-            for student in self.models
-            if teacher is not student and not student.untrained
-        ]
+        return digest(signature(replace(self, settings=self.settings.settled)))[:16]
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
 
-    @classmethod
-    def from_json(cls, text: str) -> Run:
-        raw = json.loads(text)
-        return cls(
-            kind=raw["kind"],
-            models=tuple(Model(**model) for model in raw["models"]),
-            data_id=raw["data_id"],
-            settings=SETTINGS[raw["kind"]](**raw["settings"]),
-            data=DataSpec(**raw["data"]),
-            out=raw["out"],
-            attempt=raw["attempt"],
-        )
 
-
-TABLE_OF = {
-    "pretrain": "pretrain",
-    "predict": "models",
-    "pairs": "complementarity",
-    "transfer": "transfer",
-}
-SETTINGS: dict[str, type[Any]] = {
-    "pretrain": PretrainSpec,
-    "predict": EvalSpec,
-    "pairs": PairsSpec,
-    "transfer": TransferSpec,
-}
+Run = RunOf[Any]  # of whichever kind
 
 
 def pair_id(teacher: Model, student: Model, data_id: str, settings: PairsSpec) -> str:

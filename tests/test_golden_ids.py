@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kt_cli.settings import EvalSpec, PairsSpec, PretrainSpec, TransferSpec
-from kt_cli.spec import Model, Run, Settings, pair_id
+from kt_cli.settings.declared import Settings
+from kt_cli.spec import Model, Run, pair_id
 
 TEACHER = Model("resnet50.a1_in1k", "resnet50", "resnet50")
 STUDENT = Model("local:0123", "local-dir:/zoo/vit", "vit")

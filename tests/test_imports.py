@@ -13,8 +13,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "kt_cli"
 # From top to bottom; a room imports only from rooms below it.
 ROOMS = [
-    "cli", "api", "diagnosis", "report", "sweeps", "distillation", "knowledge", "data", "zoo",
-    "rows", "settings",
+    "cli", "api", "diagnosis", "report", "sweeps", "runs", "distillation", "knowledge", "data",
+    "zoo", "rows", "settings",
 ]  # fmt: skip
 ONLY = {
     "typer": {"cli"},

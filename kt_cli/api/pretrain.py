@@ -88,7 +88,7 @@ def _runs(specs: Sequence[PretrainSpec], images: DataSpec, progress: Progress) -
 def _train(runs: Sequence[Run], output: Path, overwrite: bool, progress: Progress) -> list[Trained]:
     """Run after run, without those that this very call finished before it was interrupted."""
     from kt_cli.files import require_writable
-    from kt_cli.sweeps.experiment import pretrain_run
+    from kt_cli.runs.pretrain import pretrain_run
     from kt_cli.sweeps.plan import trained_by
     from kt_cli.zoo.save import require_free
 

@@ -149,7 +149,7 @@ def _run(
     from kt_cli.data.sources import open_data
     from kt_cli.distillation import advice, methods
     from kt_cli.files import require_writable
-    from kt_cli.sweeps.transfer import transfer_run
+    from kt_cli.runs.transfer import transfer_run
     from kt_cli.zoo import classes, load
 
     opened = open_data(images, training=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from kt_cli.errors import UsageError
 from kt_cli.settings import shared
-from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, absolute, check, setting
+from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, Settings, absolute, check, setting
 from kt_cli.settings.shared import IMAGES, NO_HARM
 
 EMBEDDINGS = ("head", "clip", "none")
@@ -85,7 +85,7 @@ class DataSpec:
 
 
 @dataclass(frozen=True)
-class EvalSpec:
+class EvalSpec(Settings):
     """How a model is evaluated."""
 
     size: str = shared.eval_size(flags=("--eval-size",))
@@ -93,7 +93,7 @@ class EvalSpec:
 
 
 @dataclass(frozen=True)
-class PairsSpec:
+class PairsSpec(Settings):
     """Statistics of all ordered pairs; what does not change ρ⁺ and its kin is no identity."""
 
     size: str = shared.eval_size()

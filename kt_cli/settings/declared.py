@@ -79,6 +79,15 @@ def setting(default: Any = MISSING, help: str = "", **more: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+class Settings:
+    """What the settings of every kind of run have."""
+
+    @property
+    def settled(self) -> Any:
+        """With the values that count where others are given, or none."""
+        return self
+
+
 @dataclass(frozen=True)
 class Declared:
     """A field with its declaration.

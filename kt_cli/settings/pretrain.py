@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kt_cli.settings import shared
-from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, setting
+from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, Settings, setting
 from kt_cli.settings.shared import IMAGES, TRAINING
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -13,7 +13,7 @@ SCHEDULES = ("cosine", "linear", "step", "constant")
 
 
 @dataclass(frozen=True)
-class PretrainSpec:
+class PretrainSpec(Settings):
     """How a model of the user's own zoo is trained."""
 
     name: str = setting(

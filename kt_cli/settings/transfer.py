@@ -7,7 +7,15 @@ from typing import Any
 
 from kt_cli.settings import shared
 from kt_cli.settings.data import EvalSpec
-from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, SHARE, digest, setting, signature
+from kt_cli.settings.declared import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    Settings,
+    digest,
+    setting,
+    signature,
+)
 from kt_cli.settings.shared import METHOD, NO_HARM, STUDENT, TRAINING
 
 BN = ("train", "eval", "recompute")
@@ -26,7 +34,7 @@ LEFT_TO_THE_METHOD = (*PUBLISHED[""], "mcl_every")
 
 
 @dataclass(frozen=True)
-class TransferSpec:
+class TransferSpec(Settings):
     """How one transfer is done. None is the value published for the method; see `settled`."""
 
     method: str = setting(

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kt_cli.rows import store
-from kt_cli.settings import PretrainSpec, TransferSpec
+from kt_cli.runs.kinds import kind_of
 from kt_cli.spec import Model, Run
 from kt_cli.zoo import facts
 
@@ -32,7 +32,7 @@ class Costs:
     """
 
     def __init__(self, folder: Path, training: int, evaluation: int) -> None:
-        self._training, self._evaluation = training, evaluation
+        self.training, self.evaluation = training, evaluation
         self._images = _seconds_per_image(folder)
         measured = list(self._images.values())
         self._typical = float(np.median(measured)) if measured else None
@@ -41,15 +41,7 @@ class Costs:
 
     def seconds(self, run: Run) -> float:
         """Estimated seconds of a run on one GPU."""
-        if isinstance(run.settings, TransferSpec):
-            return self._transfer(run)
-        if isinstance(run.settings, PretrainSpec):
-            model = run.models[0] if run.models else Model(run.settings.arch)
-            images = self._training * run.settings.fraction * run.settings.epochs
-            return TRAINING * self.per_image(model) * images
-        if run.kind == "predict":
-            return self.per_image(run.models[0]) * self._evaluation
-        return 1e-3 * len(run.models) ** 2
+        return kind_of(run).seconds(run, self)
 
     def typical(self, kind: str, models: Sequence[Model], epochs: int) -> float:
         """About what a run takes that is not planned yet, on one of these models, in seconds."""
@@ -57,20 +49,20 @@ class Costs:
             return 0.0
         image = float(np.mean([self.per_image(model) for model in models]))
         if kind == "predict":
-            return image * self._evaluation
-        return (TRAINING + 2) * image * epochs * self._training + 2 * image * self._evaluation
+            return image * self.evaluation
+        return (TRAINING + 2) * image * epochs * self.training + 2 * image * self.evaluation
 
-    def _transfer(self, run: Run) -> float:
-        assert isinstance(run.settings, TransferSpec)
-        factor = self._factors.get(run.models[-1].key, self._factors.get("", 1.0))
-        teachers, student = [m.key for m in run.models[:-1]], run.models[-1].key
-        return factor * self.transfer(teachers, student, run.settings.epochs)
+    def transfer(self, models: Sequence[Model], epochs: int) -> float:
+        """What a transfer from the first models into the last takes, in seconds."""
+        *teachers, student = (model.key for model in models)
+        factor = self._factors.get(student, self._factors.get("", 1.0))
+        return factor * self.uncorrected(teachers, student, epochs)
 
-    def transfer(self, teachers: Sequence[str], student: str, epochs: float) -> float:
+    def uncorrected(self, teachers: Sequence[str], student: str, epochs: float) -> float:
         """What a transfer should take before any correction, in seconds."""
         of = {key: self.per_image(Model(key)) for key in (*teachers, student)}
         step = TRAINING * of[student] + sum(of[key] for key in teachers) + of[student]
-        return step * epochs * self._training + 2 * of[student] * self._evaluation
+        return step * epochs * self.training + 2 * of[student] * self.evaluation
 
     def per_image(self, model: Model) -> float:
         """Seconds of a model's forward pass."""
@@ -111,7 +103,7 @@ def _corrections(folder: Path, costs: Costs) -> dict[str, float]:
     if rows.empty:
         return {}
     ratios = rows["seconds"] / [
-        costs.transfer(str(teacher).split(" + "), student, epochs)
+        costs.uncorrected(str(teacher).split(" + "), student, epochs)
         for teacher, student, epochs in rows[columns[:3]].itertuples(index=False)
     ]
     by_student = ratios.groupby(rows["student_key"]).median()

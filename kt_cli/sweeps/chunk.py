@@ -9,46 +9,32 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kt_cli.device import Meter, out_of_memory, require_gpu
+from kt_cli.device import out_of_memory, require_gpu
 from kt_cli.errors import DeviceLost, KtError, WriteError
 from kt_cli.progress import Progress, silent
-from kt_cli.rows import schema, store
-from kt_cli.settings import TransferSpec
+from kt_cli.rows import store
+from kt_cli.runs.columns import Row
+from kt_cli.runs.kinds import check_data, failed_row, kind_of
 from kt_cli.spec import Run
-from kt_cli.sweeps.columns import Row, pair_columns
-from kt_cli.sweeps.experiment import check_data, pretrain_run
 from kt_cli.sweeps.manifest import read_manifest
-from kt_cli.sweeps.measure import pairs_run, predict_runs
 from kt_cli.sweeps.slots import Slot
-from kt_cli.sweeps.transfer import transfer_run
-
-EXPERIMENTS: dict[str, Callable[[Run, Path, Progress], list[Row]]] = {
-    "pretrain": pretrain_run,
-    "pairs": pairs_run,
-    "transfer": transfer_run,
-}
 
 
 def finish(runs: Sequence[Run], folder: Path, progress: Progress = silent) -> list[list[Row]]:
-    """Do one run, or several predictions together: for each, rows with their outcome.
+    """Do one run, or several of a kind together: for each, rows with their outcome.
 
     An error becomes a row, except where rows cannot be written, where the GPU computes nothing
     more, and where the job was to be requeued and could not.
     """
     try:
         check_data(runs[0])  # the others have the same images
-        if runs[0].kind == "predict":
-            found = predict_runs(runs, folder, progress)
-        else:
-            (run,) = runs
-            found = [EXPERIMENTS[run.kind](run, folder, progress)]
+        found = kind_of(runs[0]).execute(runs, folder, progress)
     except (WriteError, DeviceLost, subprocess.SubprocessError):
         raise
     except Exception as error:
@@ -63,22 +49,6 @@ def _with_outcome(run: Run, rows: list[Row] | Exception) -> list[Row]:
         traceback.print_exception(rows, file=sys.stderr)
         return [failed_row(run, describe(rows))]
     return [{"run_id": run.id, **row, "status": store.OK, "attempt": run.attempt} for row in rows]
-
-
-def failed_row(run: Run, error: str) -> Row:
-    """The row of a run that failed: what was asked for, and why there is no result."""
-    row: Row = {"run_id": run.id, "status": store.FAILED, "error": error, "attempt": run.attempt}
-    asked = run.settings.settled if isinstance(run.settings, TransferSpec) else run.settings
-    settings = asdict(asked)
-    row |= {k: v for k, v in settings.items() if k in schema.TABLES[run.table]}
-    row |= {"data": run.data.source, **Meter(torch.device("cpu")).columns()}
-    if run.kind == "pretrain":
-        row["model"] = settings["name"]
-    elif run.kind == "predict":
-        row |= {"model": run.models[0].name, "model_key": run.models[0].key}
-    elif isinstance(run.settings, TransferSpec):
-        row |= {**pair_columns(run.models), "settings": run.settings.settings}
-    return row
 
 
 def describe(error: BaseException) -> str:
@@ -130,29 +100,31 @@ def run_chunk(
 def _work(manifest: Path, start: int, stop: int, alone: bool) -> None:
     folder = manifest.parent.parent
     runs = read_manifest(manifest, start, stop)
-    outcomes = {table: store.Outcomes(folder, table) for table in {run.table for run in runs}}
+    tables = {kind_of(run).table for run in runs}
+    outcomes = {table: store.Outcomes(folder, table) for table in tables}
     parts: dict[str, list[Path]] = {}
     for first, group in _groups(runs, start, alone):
+        table = kind_of(group[0]).table
         # A job that was requeued finds what it did before; so does one of two sweeps at once.
-        outcomes[group[0].table].refresh()
-        together = [run for run in group if not tried(run, outcomes[run.table])]
+        outcomes[table].refresh()
+        together = [run for run in group if not tried(run, outcomes[table])]
         if not together:
             continue
         _say(f"{STARTED}{first} {first + len(group)}")
-        for run, rows in zip(together, finish(together, folder), strict=True):
+        for rows in finish(together, folder):
             if rows:
-                parts.setdefault(run.table, []).append(store.write(folder, run.table, rows))
+                parts.setdefault(table, []).append(store.write(folder, table, rows))
     for table, written in parts.items():
         store.merge(folder, table, written)
 
 
 def tried(run: Run, outcomes: store.Outcomes) -> bool:
-    """Whether this attempt of a run has a row. That of all pairs is never known to be complete."""
-    return run.kind != "pairs" and outcomes.attempts(run.id) >= run.attempt
+    """Whether this attempt of a run has a row. Of one with many rows it is never known."""
+    return not kind_of(run).many_rows and outcomes.attempts(run.id) >= run.attempt
 
 
 def _groups(runs: Sequence[Run], start: int, alone: bool) -> Iterator[tuple[int, list[Run]]]:
-    """Runs that are done together, with the number of the first: predictions on the same images.
+    """Runs that are done together, with the number of the first: those on the same images.
 
     What failed before is done by itself.
     """
@@ -166,7 +138,7 @@ def _groups(runs: Sequence[Run], start: int, alone: bool) -> Iterator[tuple[int,
 
 
 def _sharing(run: Run, alone: bool) -> Any:
-    if run.kind != "predict" or alone or run.attempt > 1:
+    if not kind_of(run).together or alone or run.attempt > 1:
         return None
     return run.data_id, run.settings
 

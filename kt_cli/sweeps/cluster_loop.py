@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kt_cli.errors import KtError, warn
+from kt_cli.runs.kinds import are_decoded, decode_training_images
 from kt_cli.spec import Run
 from kt_cli.sweeps import jobs
-from kt_cli.sweeps.experiment import are_decoded, decode_training_images
 from kt_cli.sweeps.lead import BUSY, CLAIMED, FINISHED, Lead
 from kt_cli.sweeps.place import PATIENCE
 from kt_cli.sweeps.session import Session

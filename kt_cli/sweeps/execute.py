@@ -27,8 +27,9 @@ import submitit
 from kt_cli.errors import KtError, WriteError
 from kt_cli.progress import Progress
 from kt_cli.rows import store
+from kt_cli.runs.kinds import failed_row, kind_of
 from kt_cli.spec import Run
-from kt_cli.sweeps.chunk import LOST, STARTED, WORKER, failed_row, run_chunk
+from kt_cli.sweeps.chunk import LOST, STARTED, WORKER, run_chunk
 from kt_cli.sweeps.logs import last_line, last_numbers, last_said
 from kt_cli.sweeps.manifest import write_manifest
 from kt_cli.sweeps.slots import Slot, chunk_count
@@ -78,7 +79,7 @@ class LocalStage:
         self._folder, self._runs, self._warn = folder, list(runs), warn
         self._places = [_Place(slot) for slot in slots]
         self._free = list(self._places)
-        (table,) = {run.table for run in runs}
+        (table,) = {kind_of(run).table for run in runs}
         self._outcomes = store.Outcomes(folder, table, only_new=True)
         self._table = table
         self._manifest = write_manifest(folder, runs)
@@ -87,7 +88,7 @@ class LocalStage:
         self._waiting = [_Chunk(a, b) for a, b in itertools.pairwise(edges)]
         self._working: list[_Working] = []
         self._reason = ""
-        self._expected = {row for run in runs for row in run.row_ids()}
+        self._expected = {row for run in runs for row in kind_of(run).row_ids(run)}
         self.total = len(self._expected)
 
     @property
@@ -150,7 +151,7 @@ class LocalStage:
 
     def _has_rows(self, run: Run) -> bool:
         known = self._outcomes.by_id
-        return run.id in known or all(row in known for row in run.row_ids())
+        return run.id in known or all(row in known for row in kind_of(run).row_ids(run))
 
     def _subject(self, at: int) -> str:
         """The model that a run is about: many runs of one that fails say nothing of the GPU."""
@@ -229,7 +230,7 @@ def run_inline(folder: Path, runs: Sequence[Run], slot: Slot) -> int:
     # A worker's log is its stdout; here that is for results.
     with redirect_stdout(sys.stderr):
         run_chunk(str(manifest), 0, len(runs), slot, alone=False)
-    outcomes = store.Outcomes(folder, runs[0].table)
+    outcomes = store.Outcomes(folder, kind_of(runs[0]).table)
     return sum(outcomes.failed(run.id) for run in runs)
 
 

@@ -20,10 +20,11 @@ from kt_cli.errors import KtError
 from kt_cli.rows import store
 from kt_cli.rows.schema import TABLES
 from kt_cli.rows.store import Outcomes
+from kt_cli.runs.kinds import failed_row, kind_of
 from kt_cli.settings import SlurmSpec
 from kt_cli.spec import Run
 from kt_cli.sweeps import cluster, jobs
-from kt_cli.sweeps.chunk import LOST, STARTED, failed_row, tried
+from kt_cli.sweeps.chunk import LOST, STARTED, tried
 from kt_cli.sweeps.cluster import Facts
 from kt_cli.sweeps.jobs import CANCELLED, OPEN, OVER, Submitted
 from kt_cli.sweeps.logs import last_line, last_numbers, last_said
@@ -112,7 +113,7 @@ class Lead:
         except KtError as refused:
             raise KtError(f"no job can decode the images: {refused.message}", refused.tip) from None
         manifest = write_manifest(self._folder, runs).relative_to(self._folder).as_posix()
-        nothing = Submitted(stage, runs[0].table, job, manifest, (0,), time.time(), job)
+        nothing = Submitted(stage, kind_of(runs[0]).table, job, manifest, (0,), time.time(), job)
         with _known_or_cancelled(self._folder, [job]):
             jobs.keep(self._folder, nothing)
 
@@ -232,8 +233,10 @@ def lost_rows(folder: Path, submitted: Submitted) -> list[dict[str, object]]:
 
 
 def _accounted(run: Run, outcomes: Outcomes) -> bool:
-    if run.kind == "pairs":
-        return outcomes.attempts(run.id) >= run.attempt or all(map(outcomes.done, run.row_ids()))
+    kind = kind_of(run)
+    if kind.many_rows:
+        ids = kind.row_ids(run)
+        return outcomes.attempts(run.id) >= run.attempt or all(map(outcomes.done, ids))
     return tried(run, outcomes)
 
 

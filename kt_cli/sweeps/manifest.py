@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kt_cli.files import write_text
+from kt_cli.runs.kinds import from_json
 from kt_cli.settings.declared import digest
 from kt_cli.spec import Run
 
@@ -26,4 +27,4 @@ def write_manifest(folder: Path, runs: Sequence[Run]) -> Path:
 def read_manifest(path: Path, start: int = 0, stop: int | None = None) -> list[Run]:
     """The runs `start` to `stop`."""
     with path.open(encoding="utf-8") as lines:
-        return [Run.from_json(line) for line in itertools.islice(lines, start, stop)]
+        return [from_json(line) for line in itertools.islice(lines, start, stop)]

@@ -18,11 +18,12 @@ import numpy as np
 from kt_cli.errors import DataError, unknown
 from kt_cli.progress import Progress, silent
 from kt_cli.rows.store import OK, OnSkip, Outcomes, read
+from kt_cli.runs.pairs import row_ids
+from kt_cli.runs.target_plan import keep_targets
 from kt_cli.settings import DataSpec, PairsSpec, PretrainSpec, SweepSpec, TransferSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps.config import team_transfers, transfer_count
 from kt_cli.sweeps.draw import draw_pairs, draw_teams, ranked_pairs
-from kt_cli.sweeps.sharing import keep_targets
 from kt_cli.zoo import own
 from kt_cli.zoo.baseline import random_twins
 
@@ -215,7 +216,7 @@ class Planner:
         run = Run("pairs", models, self._images.eval_id, self._about_pairs, self._data)
         columns = ["run_id", "status", "attempt", "class_embedding", "by_class"]
         rows = read([self.folder], "complementarity", columns, self._on_skip)
-        ids = run.row_ids()
+        ids = row_ids(run)
         done = sum(map(set(rows["run_id"][self._as_wanted(rows)]).__contains__, ids))
         attempts = max([0, *rows["attempt"][rows["run_id"] == run.id].astype(int)])
         if done == len(ids):

@@ -14,13 +14,13 @@ from kt_cli.errors import KtError, UsageError, warn
 from kt_cli.files import write_text
 from kt_cli.progress import Listener
 from kt_cli.rows import schema, store
+from kt_cli.runs.kinds import decode_training_images
 from kt_cli.settings import HOW_TO_NAME_DATA, SweepSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps.balance import Costs
 from kt_cli.sweeps.budget import fitting, spent
 from kt_cli.sweeps.config import to_toml
 from kt_cli.sweeps.execute import LocalStage, run_inline
-from kt_cli.sweeps.experiment import decode_training_images
 from kt_cli.sweeps.place import INLINE, Place
 from kt_cli.sweeps.plan import STAGES, Images, Planner, Stage, labelled, other_images, unmeasured
 from kt_cli.sweeps.slots import Slot

@@ -21,6 +21,7 @@ import submitit
 from submitit.core.utils import CommandFunction, FailedJobError, FailedSubmissionError
 
 from kt_cli.errors import KtError, UsageError
+from kt_cli.runs.kinds import kind_of
 from kt_cli.settings import SlurmSpec
 from kt_cli.spec import Run
 from kt_cli.sweeps import cluster
@@ -87,8 +88,8 @@ def submit_stage(
             count //= 2
             continue
         return Submitted(
-            stage, runs[0].table, job, manifest.relative_to(folder).as_posix(), tuple(borders),
-            time.time(),
+            stage, kind_of(runs[0]).table, job, manifest.relative_to(folder).as_posix(),
+            tuple(borders), time.time(),
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kt_cli.rows.store import Outcomes
+from kt_cli.runs.kinds import KINDS, kind_of
 from kt_cli.spec import Run
 from kt_cli.sweeps import cluster, jobs
 from kt_cli.sweeps.cluster import RUNNING, States
@@ -100,12 +101,12 @@ class Watch:
     def _row_ids(self, submitted: Submitted) -> list[str]:
         if submitted.manifest not in self._ids:
             runs = self._read(submitted)
-            self._ids[submitted.manifest] = [i for run in runs for i in run.row_ids()]
+            self._ids[submitted.manifest] = [i for run in runs for i in kind_of(run).row_ids(run)]
         return self._ids[submitted.manifest]
 
     def _failed(self, submitted: Submitted, rows: Outcomes) -> list[str]:
         ids = self._row_ids(submitted)
-        if submitted.stage == "pairs":
+        if KINDS[submitted.stage].many_rows:
             ids = [run.id for run in self._read(submitted)] if len(rows.by_id) else []
         return [i for i in ids if rows.failed(i)]
 

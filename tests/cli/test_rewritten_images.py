@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from kt_cli.data.folders import class_folders
 from kt_cli.data.sources import open_data
-from kt_cli.sweeps.transfer import views_of
+from kt_cli.data.training import views_of
 
 Kt = Callable[..., tuple[int, str, str]]
 SaveTiny = Callable[..., str]

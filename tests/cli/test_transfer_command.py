@@ -293,7 +293,7 @@ import os, random, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
 import sklearn.datasets, timm, torch
-import kt_cli.sweeps.transfer
+import kt_cli.runs.transfer
 from kt_cli.cli.app import main
 from kt_cli.distillation import checkpoint
 

@@ -26,9 +26,9 @@ from kt_cli.distillation.schedules import SCHEDULES, lr_factor
 from kt_cli.distillation.train import NotFinite, Order
 from kt_cli.errors import KtError, UsageError
 from kt_cli.knowledge.predictions import evaluate
+from kt_cli.runs.pretrain import pretrain_run
 from kt_cli.settings import DataSpec, PretrainSpec
 from kt_cli.spec import Run
-from kt_cli.sweeps.experiment import pretrain_run
 from kt_cli.zoo import load as zoo
 from kt_cli.zoo import names
 

@@ -18,7 +18,7 @@ import torch
 
 from gpu.toys import spec_of
 from gpu.zoo import functions, named, run_of
-from kt_cli.sweeps.transfer import transfer_run
+from kt_cli.runs.transfer import transfer_run
 
 pytestmark = pytest.mark.gpu
 STUDENTS = 10

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from gpu.toys import AMPS, precise, spec_of
 from gpu.zoo import model, run_of, trained
-from kt_cli.sweeps.transfer import transfer_run
+from kt_cli.runs.transfer import transfer_run
 
 pytestmark = pytest.mark.gpu
 

@@ -17,8 +17,8 @@ from gpu.zoo import functions, images, model, named, run_of
 from kt_cli.errors import KtError
 from kt_cli.knowledge.predict import REFRESH, How, predict_all
 from kt_cli.knowledge.predictions import Predictions
+from kt_cli.runs.transfer import transfer_run
 from kt_cli.settings import EvalSpec
-from kt_cli.sweeps.transfer import transfer_run
 
 pytestmark = pytest.mark.gpu
 MB = 2**20

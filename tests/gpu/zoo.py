@@ -14,10 +14,10 @@ from torch import nn
 
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
+from kt_cli.runs.pretrain import pretrain_run
+from kt_cli.runs.transfer import transfer_run
 from kt_cli.settings import DataSpec, PretrainSpec, TransferSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps.experiment import pretrain_run
-from kt_cli.sweeps.transfer import transfer_run
 from kt_cli.zoo import load
 from kt_cli.zoo.names import resolve
 

@@ -9,6 +9,7 @@ import pytest
 
 from kt_cli.errors import UnknownName
 from kt_cli.rows import store
+from kt_cli.runs.kinds import kind_of
 from kt_cli.settings import DataSpec, PretrainSpec, SweepSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps.draw import draw_pairs
@@ -32,7 +33,7 @@ def planner(
 def finish(folder: Path, run: Run, status: str = store.OK, **columns: object) -> None:
     rows = [
         {"run_id": i, "status": status, "attempt": run.attempt, "created": "1", **columns}
-        for i in (run.row_ids() if status == store.OK else [run.id])
+        for i in (kind_of(run).row_ids(run) if status == store.OK else [run.id])
     ]
     store.write(folder, run.table, rows)
 
@@ -83,7 +84,7 @@ def test_random_teachers_are_measured_and_never_transferred(tmp_path: Path) -> N
         finish(tmp_path, run, accuracy=80.0 + i)
     (pairs,) = planner(tmp_path, spec, models).stage("pairs").todo or ()
     assert [m.untrained for m in pairs.models] == [False] * 3 + [True] * 3
-    assert len(pairs.row_ids()) == 3 * 2 + 3 * 3
+    assert len(kind_of(pairs).row_ids(pairs)) == 3 * 2 + 3 * 3
     transfers = planner(tmp_path, spec, models).stage("transfer").todo or ()
     assert len(transfers) == 6 * len(SPEC.methods) * len(SPEC.seeds)
     assert not any(m.untrained for run in transfers for m in run.models)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from kt_cli.rows import store
+from kt_cli.runs.predict import predict_runs
 from kt_cli.settings import DataSpec, EvalSpec, TransferSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps.balance import MACS_PER_SECOND, Costs
 from kt_cli.sweeps.budget import fitting, spent
 from kt_cli.sweeps.draw import draw_pairs, ranked_pairs
-from kt_cli.sweeps.measure import predict_runs
 from kt_cli.zoo import facts
 from kt_cli.zoo.names import resolve
 

@@ -15,6 +15,7 @@ from fake_slurm import FakeSlurm, fake_slurm
 
 from kt_cli.errors import KtError
 from kt_cli.rows import store
+from kt_cli.runs.kinds import kind_of
 from kt_cli.settings import DataSpec, EvalSpec, PairsSpec, SlurmSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps import chunk, jobs, lead, slurm
@@ -368,7 +369,7 @@ def test_a_look_at_pairs_counts_pairs(fake: FakeSlurm, folder: Path) -> None:
     jobs.keep(folder, jobs.Submitted("pairs", run.table, "101", f"manifests/{manifest.name}",
                                      (0, 1), 1.0))  # fmt: skip
     store.write(folder, run.table, [{"run_id": i, "status": store.OK, "attempt": 1, "created": "1"}
-                                    for i in run.row_ids()[:4]])  # fmt: skip
+                                    for i in kind_of(run).row_ids(run)[:4]])  # fmt: skip
     (stage,) = Watch(folder).look().stages
     assert (stage.total, stage.done, stage.failed) == (6, 4, 0)
 

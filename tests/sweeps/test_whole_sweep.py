@@ -15,10 +15,9 @@ import pytest
 import torch
 
 from kt_cli.rows import schema, store
+from kt_cli.runs.kinds import decode_training_images, failed_row
 from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps.chunk import failed_row
-from kt_cli.sweeps.experiment import decode_training_images
 from tests.conftest import Kt
 
 SWEEP = """

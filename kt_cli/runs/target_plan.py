@@ -9,12 +9,12 @@ from kt_cli.data.views import is_random
 from kt_cli.distillation import keeping, methods
 from kt_cli.distillation.keeping import Decision
 from kt_cli.settings import TransferSpec
-from kt_cli.spec import Run, Settings
+from kt_cli.spec import RunOf
 
 
 def keep_targets(
-    runs: Sequence[Run], images: int, classes: int, budget: float
-) -> tuple[list[Run], str]:
+    runs: Sequence[RunOf[TransferSpec]], images: int, classes: int, budget: float
+) -> tuple[list[RunOf[TransferSpec]], str]:
     """The runs, each told where what models say about its views is kept; and why there.
 
     Decided from all runs of a sweep, done or not, so that it stays as it is.
@@ -26,13 +26,12 @@ def keep_targets(
     uses, distinct = 0, set()
     for run in runs:
         spec = run.settings
-        assert isinstance(spec, TransferSpec)
         method = methods.find(spec.method)
         asked = [*run.models[:-1]] * method.teacher + [run.models[-1]] * methods.needs_frozen(spec)
         views = range(spec.epochs if is_random(spec.augment) else 1)
         uses += len(asked) * spec.epochs
         distinct |= {(model.key, spec.seed, method.features, e) for model in asked for e in views}
-    if not distinct or any(run.settings.keep_targets != "auto" for run in runs):  # type: ignore[union-attr]
+    if not distinct or any(run.settings.keep_targets != "auto" for run in runs):
         return list(runs), ""
     decision = keeping.decide(
         images=images, classes=classes, answers=len(distinct),
@@ -41,9 +40,8 @@ def keep_targets(
     return [replace(run, settings=_kept(run.settings, decision)) for run in runs], str(decision)
 
 
-def _kept(settings: Settings, decision: Decision) -> TransferSpec:
+def _kept(settings: TransferSpec, decision: Decision) -> TransferSpec:
     """Settings as decided, where the method goes with it."""
-    assert isinstance(settings, TransferSpec)
     if decision.topk and not methods.takes_topk(settings, decision.topk):
         return replace(settings, keep_targets=keeping.ONLINE)
     topk = decision.topk or settings.target_topk

@@ -1,4 +1,4 @@
-"""One training of a model -> its row, and what all runs that train need."""
+"""One training of a model -> its row."""
 
 from __future__ import annotations
 
@@ -10,29 +10,32 @@ from typing import Any
 from torch import nn
 
 from kt_cli.data.guard import unseen_after
+from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import Data, open_data
-from kt_cli.data.views import canonical, canonical_path, preprocess
+from kt_cli.data.training import views_of
+from kt_cli.data.views import preprocess
 from kt_cli.device import Meter, loss_named, pick_device, place
 from kt_cli.distillation import checkpoint
 from kt_cli.distillation.cards import pretrain_card
 from kt_cli.distillation.distil import Curve
 from kt_cli.distillation.pretrain import pretrain, seed_everything
 from kt_cli.distillation.train import NotFinite
-from kt_cli.errors import DataError
 from kt_cli.knowledge.predictions import evaluate
 from kt_cli.progress import Progress, silent
 from kt_cli.rows import schema
-from kt_cli.settings import DataSpec, PretrainSpec, TransferSpec
+from kt_cli.runs.columns import Row
+from kt_cli.runs.kind import Kind, Prices, Rows
+from kt_cli.settings import PretrainSpec
 from kt_cli.settings.declared import digest
-from kt_cli.spec import Run
-from kt_cli.sweeps.columns import Row
-from kt_cli.sweeps.transfer import views_of
+from kt_cli.spec import Model, RunOf
 from kt_cli.zoo import identity
 from kt_cli.zoo import load as zoo
 
+STEP = 3.0  # forward and backward, against forward alone
+
 
 @loss_named()
-def pretrain_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
+def pretrain_run(run: RunOf[PretrainSpec], folder: Path, progress: Progress = silent) -> list[Row]:
     """Train one model of a zoo and save it as `folder / run.out`, a timm `local-dir:` model.
 
     Goes on from its checkpoint, where an earlier try left one.
@@ -42,7 +45,6 @@ def pretrain_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
         NotFinite: the loss is not finite.
     """
     spec = run.settings
-    assert isinstance(spec, PretrainSpec)
     device = pick_device()
     meter = Meter(device)
     used = run.data.part(spec.fraction)
@@ -89,8 +91,7 @@ def _starting_module(spec: PretrainSpec, classes: int) -> tuple[nn.Module, dict[
     return module, {**config, "crop_pct": spec.crop}
 
 
-def _pretrain_columns(run: Run, data: Data, curve: Curve) -> Row:
-    assert isinstance(run.settings, PretrainSpec)
+def _pretrain_columns(run: RunOf[PretrainSpec], data: Data, curve: Curve) -> Row:
     images = data.training()
     return {
         **{k: v for k, v in asdict(run.settings).items() if k in schema.TABLES["pretrain"]},
@@ -111,55 +112,28 @@ def _pretrain_columns(run: Run, data: Data, curve: Curve) -> Row:
     }
 
 
-def decode_training_images(runs: Sequence[Run], progress: Progress = silent) -> None:
-    """Put the canonical training images of all runs into the cache."""
-    for data, crop, side in _wanted_images(runs):
-        canonical(open_data(data, training=True).training(), crop, side, progress)
+def _images(run: RunOf[PretrainSpec]) -> tuple[Data, list[ImageSet]]:
+    data = open_data(run.data.part(run.settings.fraction), training=True)
+    return data, [data.training()]
 
 
-def are_decoded(runs: Sequence[Run]) -> bool:
-    """Whether the cache has them all."""
-    return all(
-        canonical_path(open_data(data, training=True).training(), crop, side).exists()
-        for data, crop, side in _wanted_images(runs)
-    )
+def _execute(
+    runs: Sequence[RunOf[PretrainSpec]], folder: Path, progress: Progress
+) -> list[Rows | Exception]:
+    return [pretrain_run(run, folder, progress) for run in runs]
 
 
-def _wanted_images(runs: Sequence[Run]) -> list[tuple[DataSpec, float, int]]:
-    return list(dict.fromkeys(found for run in runs if (found := _training_images(run))))
+def _seconds(run: RunOf[PretrainSpec], prices: Prices) -> float:
+    spec = run.settings
+    model = run.models[0] if run.models else Model(spec.arch)
+    return STEP * prices.per_image(model) * prices.training * spec.fraction * spec.epochs
 
 
-def _training_images(run: Run) -> tuple[DataSpec, float, int] | None:
-    if isinstance(run.settings, PretrainSpec):
-        return run.data.part(run.settings.fraction), run.settings.crop, run.settings.side
-    if isinstance(run.settings, TransferSpec):
-        return run.data, run.settings.crop, run.settings.side
-    return None
-
-
-def check_data(run: Run) -> None:
-    """Refuse to run on other images than the ones that the run was planned for.
-
-    Raises:
-        DataError: the images changed since.
-    """
-    settings = run.settings
-    if isinstance(settings, PretrainSpec):
-        data = open_data(run.data.part(settings.fraction), training=True)
-        sets = [data.training()]
-    elif isinstance(settings, TransferSpec):
-        data = open_data(run.data, training=True)
-        sets = data.of_transfer(settings.guarded)
-    else:
-        data = open_data(run.data)
-        sets = [data.eval]
-    for images, planned in zip(sets, run.data_id.split("+"), strict=True):
-        if images.fingerprint != planned:
-            raise DataError(
-                f"the images of {images.name} changed since the run was planned: "
-                f"{images.difference(planned)}",
-                "Start the sweep again.",
-            )
-    # Training images were decoded under their fingerprint; the others are read again and again.
-    for images in [each for each in sets if each is not data.train] or [data.eval]:
-        images.require_unchanged()
+PRETRAIN = Kind(
+    "pretrain", "pretrain", PretrainSpec, _images, _execute,
+    about=lambda run: {"model": run.settings.name},
+    seconds=_seconds,
+    trains_on=lambda run: (
+        run.data.part(run.settings.fraction), run.settings.crop, run.settings.side
+    ),
+)  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from torch import nn
 from kt_cli.data.guard import require_guard, unseen_share
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import Data, open_data
-from kt_cli.data.views import Views, canonical, preprocess
+from kt_cli.data.training import views_of
+from kt_cli.data.views import Views, preprocess
 from kt_cli.device import Meter, loss_named, out_of_memory, pick_device
 from kt_cli.distillation import checkpoint, guard, keeping, methods, normalisation, teachers
 from kt_cli.distillation.cards import transfer_card
@@ -30,12 +31,13 @@ from kt_cli.knowledge.predict import How, predict_all
 from kt_cli.knowledge.predictions import Predictions, evaluate
 from kt_cli.progress import Progress, silent
 from kt_cli.rows import schema
-from kt_cli.settings import DataSpec, TransferSpec
+from kt_cli.runs.columns import Row, course_columns, data_columns, guard_columns, pair_columns
+from kt_cli.runs.kind import Kind, Rows
+from kt_cli.runs.measured import Measured
+from kt_cli.runs.target_plan import keep_targets
+from kt_cli.settings import TransferSpec
 from kt_cli.settings.declared import digest
-from kt_cli.spec import TOGETHER, Model, Run
-from kt_cli.sweeps.columns import Row, course_columns, data_columns, guard_columns, pair_columns
-from kt_cli.sweeps.measured import Measured
-from kt_cli.sweeps.sharing import keep_targets
+from kt_cli.spec import TOGETHER, Model, RunOf
 from kt_cli.zoo import features
 from kt_cli.zoo import load as zoo
 from kt_cli.zoo.identity import Traits, differences
@@ -46,7 +48,7 @@ KEEPING: dict[str, keeping.Keeping | None] = {
 
 
 @loss_named()
-def transfer_run(run: Run, folder: Path, progress: Progress = silent) -> list[Row]:
+def transfer_run(run: RunOf[TransferSpec], folder: Path, progress: Progress = silent) -> list[Row]:
     """Transfer from the teachers into the student and measure what changed.
 
     Goes on from its checkpoint, where an earlier try left one. Where `run.out` names a folder,
@@ -56,8 +58,7 @@ def transfer_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
         UsageError: the models, the method and the data do not go together.
         KtError: the loss is not finite, or memory is exhausted.
     """
-    assert isinstance(run.settings, TransferSpec)
-    spec = run.settings.settled
+    spec: TransferSpec = run.settings.settled
     while True:
         try:
             row = _Transfer(run, spec, folder, progress).row()
@@ -81,7 +82,9 @@ def transfer_run(run: Run, folder: Path, progress: Progress = silent) -> list[Ro
 class _Transfer:
     """What a transfer consists of. spec: settled."""
 
-    def __init__(self, run: Run, spec: TransferSpec, folder: Path, progress: Progress) -> None:
+    def __init__(
+        self, run: RunOf[TransferSpec], spec: TransferSpec, folder: Path, progress: Progress
+    ) -> None:
         self.run, self.spec, self.folder, self.progress = run, spec, folder, progress
         self.device = pick_device()
         self.meter = Meter(self.device)
@@ -98,7 +101,6 @@ class _Transfer:
         if spec.keep_targets == "auto":
             alone = replace(run, settings=spec)
             (kept,), _ = keep_targets([alone], len(self.images), len(self.data.classes), budget=0)
-            assert isinstance(kept.settings, TransferSpec)
             self.spec = kept.settings
 
     def row(self) -> Row:
@@ -250,7 +252,6 @@ class _Transfer:
 
     def _settings(self) -> Row:
         run, spec = self.run, self.spec
-        assert isinstance(run.settings, TransferSpec)
         return {
             **{k: v for k, v in asdict(spec).items() if k in schema.TABLES["transfer"]},
             **pair_columns(run.models),
@@ -304,10 +305,20 @@ def _raised(said: Predictions | Exception) -> Predictions:
     return said
 
 
-@lru_cache(maxsize=2)
-def views_of(data: DataSpec, crop: float, side: int, augment: str, seed: int) -> Views:
-    """Views of the training images of `data`."""
-    images = open_data(data, training=True).training()
-    key = digest([images.fingerprint, crop, side])
-    pixels = canonical(images, crop, side)
-    return Views(pixels, images.labels, augment, seed, pick_device(), key)
+def _images(run: RunOf[TransferSpec]) -> tuple[Data, list[ImageSet]]:
+    data = open_data(run.data, training=True)
+    return data, data.of_transfer(run.settings.guarded)
+
+
+def _execute(
+    runs: Sequence[RunOf[TransferSpec]], folder: Path, progress: Progress
+) -> list[Rows | Exception]:
+    return [transfer_run(run, folder, progress) for run in runs]
+
+
+TRANSFER = Kind(
+    "transfer", "transfer", TransferSpec, _images, _execute,
+    about=lambda run: {**pair_columns(run.models), "settings": run.settings.settings},
+    seconds=lambda run, prices: prices.transfer(run.models, run.settings.epochs),
+    trains_on=lambda run: (run.data, run.settings.crop, run.settings.side),
+)  # fmt: skip

@@ -26,9 +26,9 @@ from kt_cli.distillation import checkpoint, normalisation
 from kt_cli.distillation.train import NotFinite
 from kt_cli.errors import KtError, UsageError
 from kt_cli.rows import schema, store
+from kt_cli.runs.transfer import transfer_run
 from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps.transfer import transfer_run
 from kt_cli.zoo import load
 from kt_cli.zoo.names import resolve
 

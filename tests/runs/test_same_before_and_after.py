@@ -26,11 +26,11 @@ from kt_cli.knowledge import predict
 from kt_cli.knowledge.predict import How, outputs_of
 from kt_cli.knowledge.predictions import Predictions
 from kt_cli.rows import store
+from kt_cli.runs.pairs import pairs_run
+from kt_cli.runs.transfer import transfer_run
 from kt_cli.settings import DataSpec, PairsSpec, TransferSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps import chunk
-from kt_cli.sweeps.measure import pairs_run
-from kt_cli.sweeps.transfer import transfer_run
 from kt_cli.zoo import identity, load
 from kt_cli.zoo.names import resolve
 

@@ -1,0 +1,1 @@
+"""The kinds of runs: predict, pairs, pretrain, transfer."""

@@ -1,0 +1,64 @@
+"""What every kind of run answers: a fifth kind is a new file with one of these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol
+
+from kt_cli.data.images import ImageSet
+from kt_cli.data.sources import Data
+from kt_cli.progress import Progress
+from kt_cli.runs.columns import Row
+from kt_cli.settings import DataSpec
+from kt_cli.spec import Model, RunOf, S
+
+Rows = list[Row]
+
+
+class Prices(Protocol):
+    """What images cost, for the estimate of a run. training, evaluation: how many there are."""
+
+    training: int
+    evaluation: int
+
+    def per_image(self, model: Model) -> float:
+        """Seconds of a model's forward pass."""
+
+    def transfer(self, models: Sequence[Model], epochs: int) -> float:
+        """Seconds of a transfer from the first models into the last."""
+
+
+def _own_id(run: RunOf[S]) -> list[str]:
+    return [run.id]
+
+
+@dataclass(frozen=True)
+class Kind(Generic[S]):
+    """A kind of run.
+
+    Attributes:
+        name: as in `Run.kind`. table: that receives its rows. settings: their class.
+        images: opens what a run reads: all of it, and the sets that its data_id names, in order.
+        execute: does runs that share their images (one, where they do not go `together`): for each
+            its rows, or what went wrong. A run that writes its rows itself gives none.
+        about: the columns of a failed run, beside its settings.
+        seconds: estimates what it takes on one GPU.
+        trains_on: images that are decoded beforehand, with crop and side; None for none.
+        together: runs on the same images are done together.
+        row_ids: of the rows that a run writes when it succeeds.
+        many_rows: it writes many, so that a failed one is another row than those of a success.
+    """
+
+    name: str
+    table: str
+    settings: type[S]
+    images: Callable[[RunOf[S]], tuple[Data, list[ImageSet]]]
+    execute: Callable[[Sequence[RunOf[S]], Path, Progress], list[Rows | Exception]]
+    about: Callable[[RunOf[S]], Row]
+    seconds: Callable[[RunOf[S], Prices], float]
+    trains_on: Callable[[RunOf[S]], tuple[DataSpec, float, int] | None] = lambda run: None
+    together: bool = False
+    row_ids: Callable[[RunOf[S]], list[str]] = _own_id
+    many_rows: bool = False

@@ -1,0 +1,94 @@
+"""The table of the kinds of runs, and what holds for all of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from kt_cli.data.sources import open_data
+from kt_cli.data.views import canonical, canonical_path
+from kt_cli.device import Meter
+from kt_cli.errors import DataError
+from kt_cli.progress import Progress, silent
+from kt_cli.rows import schema, store
+from kt_cli.runs.columns import Row
+from kt_cli.runs.kind import Kind
+from kt_cli.runs.pairs import PAIRS
+from kt_cli.runs.predict import PREDICT
+from kt_cli.runs.pretrain import PRETRAIN
+from kt_cli.runs.transfer import TRANSFER
+from kt_cli.settings import DataSpec
+from kt_cli.spec import Model, Run
+
+KINDS: dict[str, Kind[Any]] = {kind.name: kind for kind in (PRETRAIN, PREDICT, PAIRS, TRANSFER)}
+
+
+def kind_of(run: Run) -> Kind[Any]:
+    return KINDS[run.kind]
+
+
+def from_json(text: str) -> Run:
+    """A run as `Run.to_json` wrote it."""
+    raw = json.loads(text)
+    return Run(
+        kind=raw["kind"],
+        models=tuple(Model(**model) for model in raw["models"]),
+        data_id=raw["data_id"],
+        settings=KINDS[raw["kind"]].settings(**raw["settings"]),
+        data=DataSpec(**raw["data"]),
+        out=raw["out"],
+        attempt=raw["attempt"],
+    )
+
+
+def failed_row(run: Run, error: str) -> Row:
+    """The row of a run that failed: what was asked for, and why there is no result."""
+    kind = kind_of(run)
+    asked = {
+        k: v for k, v in asdict(run.settings.settled).items() if k in schema.TABLES[kind.table]
+    }
+    return {
+        "run_id": run.id, "status": store.FAILED, "error": error, "attempt": run.attempt,
+        **asked, "data": run.data.source, **Meter(torch.device("cpu")).columns(), **kind.about(run),
+    }  # fmt: skip
+
+
+def check_data(run: Run) -> None:
+    """Refuse to run on other images than the ones that the run was planned for.
+
+    Raises:
+        DataError: the images changed since.
+    """
+    data, sets = kind_of(run).images(run)
+    for images, planned in zip(sets, run.data_id.split("+"), strict=True):
+        if images.fingerprint != planned:
+            raise DataError(
+                f"the images of {images.name} changed since the run was planned: "
+                f"{images.difference(planned)}",
+                "Start the sweep again.",
+            )
+    # Training images were decoded under their fingerprint; the others are read again and again.
+    for images in [each for each in sets if each is not data.train] or [data.eval]:
+        images.require_unchanged()
+
+
+def decode_training_images(runs: Iterable[Run], progress: Progress = silent) -> None:
+    """Put the canonical training images of all runs into the cache."""
+    for data, crop, side in _wanted_images(runs):
+        canonical(open_data(data, training=True).training(), crop, side, progress)
+
+
+def are_decoded(runs: Iterable[Run]) -> bool:
+    """Whether the cache has them all."""
+    return all(
+        canonical_path(open_data(data, training=True).training(), crop, side).exists()
+        for data, crop, side in _wanted_images(runs)
+    )
+
+
+def _wanted_images(runs: Iterable[Run]) -> Sequence[tuple[DataSpec, float, int]]:
+    return list(dict.fromkeys(found for run in runs if (found := kind_of(run).trains_on(run))))

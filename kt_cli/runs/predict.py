@@ -1,0 +1,80 @@
+"""What a model says about the evaluation images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kt_cli.data.images import ImageSet
+from kt_cli.data.sources import Data, open_data
+from kt_cli.device import Meter, pick_device
+from kt_cli.knowledge.predict import How, predict_all
+from kt_cli.knowledge.predictions import Predictions
+from kt_cli.knowledge.significance import wilson
+from kt_cli.knowledge.suspicion import suspicion
+from kt_cli.progress import Progress, silent
+from kt_cli.runs.columns import Row, data_columns
+from kt_cli.runs.kind import Kind
+from kt_cli.settings import EvalSpec
+from kt_cli.spec import Run, RunOf
+
+
+def predict_runs(
+    runs: Sequence[RunOf[EvalSpec]], folder: Path, progress: Progress = silent
+) -> list[list[Row] | Exception]:
+    """Evaluate the models of several runs on the same images, which are decoded once for all.
+
+    Rows of each run, or what went wrong with it. All that were evaluated have an equal part of the
+    seconds, and the samples/s of all together.
+    """
+    spec, data = runs[0].settings, runs[0].data
+    device = pick_device()
+    meter = Meter(device)
+    images = open_data(data).eval
+    how = How(spec, device)
+    found = predict_all([run.models[0] for run in runs], images, how, progress)
+    known = [isinstance(said, Predictions) and not said.fresh for said in found]
+    evaluated = len(runs) - sum(known)
+    measured = meter.columns(len(images) * evaluated)
+    measured["seconds"] /= max(1, evaluated)
+    idle = {**measured, "seconds": 0.0, "samples_per_s": None}
+    return [
+        said
+        if isinstance(said, Exception)
+        else [{**_model_row(run, said), **(idle if cached else measured)}]
+        for run, said, cached in zip(runs, found, known, strict=True)
+    ]
+
+
+def _model_row(run: RunOf[EvalSpec], said: Predictions) -> Row:
+    (model,), spec = run.models, run.settings
+    low, high = wilson(int(said.right.sum()), len(said.images))
+    return {
+        "model": model.name,
+        "model_key": model.key,
+        **data_columns(run.data, spec),
+        "accuracy": said.accuracy,
+        "accuracy_low": 100 * float(low),
+        "accuracy_high": 100 * float(high),
+        "top5": said.top5_accuracy,
+        "params_m": float(said.about["params_m"]),
+        "input_size": int(said.about["input_size"]),
+        **said.traits,
+        "class_matching": said.about["class_matching"],
+        "batch_size": int(said.about["batch_size"]),
+        "warning": None if model.untrained else suspicion(said),
+    }
+
+
+def evaluation_images(run: Run) -> tuple[Data, list[ImageSet]]:
+    """What a run reads that only measures."""
+    data = open_data(run.data)
+    return data, [data.eval]
+
+
+PREDICT = Kind(
+    "predict", "models", EvalSpec, evaluation_images, predict_runs,
+    about=lambda run: {"model": run.models[0].name, "model_key": run.models[0].key},
+    seconds=lambda run, prices: prices.per_image(run.models[0]) * prices.evaluation,
+    together=True,
+)  # fmt: skip
