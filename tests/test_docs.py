@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from kt_cli.cli import report
 from kt_cli.cli.app import app
 from kt_cli.distillation.methods import METHODS
 from kt_cli.report.derived import KINDS
+from kt_cli.settings import report
 
 
 def test_the_readme_shows_every_room(repository: Path) -> None:
@@ -49,8 +49,8 @@ def test_every_option_and_choice_of_reports_is_in_the_docs(repository: Path) -> 
         if flag.startswith("--") and flag not in ("--help", "--output")
     ]
     assert options and not [flag for flag in options if f"`{flag}" not in text]
-    for choices in (report.Name, report.Format):
-        assert not [choice.value for choice in choices if f"| `{choice.value}` |" not in text]
+    for choices in (report.TABLES, report.FORMATS):
+        assert not [choice for choice in choices if f"| `{choice}` |" not in text]
     assert not [name for name in KINDS if f"`{name}`" not in text]
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kt_cli.errors import KtError, UsageError
 from kt_cli.progress import Listener
+from kt_cli.settings.declared import by_keyword, check
+from kt_cli.settings.report import QuerySpec, ReportSpec
 
 if TYPE_CHECKING:
     from kt_cli.report.plots import Drawn
@@ -22,25 +24,26 @@ SUFFIXES = {
     ".txt": "table",
 }  # fmt: skip
 FEW = 12
+RESULTS = Path("results")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What one report is to hold. Empty: what is usual.
-
-    Attributes:
-        format: one of `kt_cli.report.formats.FORMATS`, "html", or "table" for the screen.
-        output: file that it is written to. folder: of the plots, suffixes: their formats.
-    """
+    """What one report is to hold."""
 
     paths: tuple[Path, ...]
     query: Query
-    tables: tuple[str, ...] = ()
-    format: str = ""
-    output: Path | None = None
-    folder: Path | None = None
-    plots: tuple[str, ...] = ()
-    suffixes: tuple[str, ...] = ()
+    form: ReportSpec
+
+    @property
+    def output(self) -> Path | None:
+        """The file that it is written to."""
+        return None if self.form.output is None else Path(self.form.output)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the plots."""
+        return None if self.form.plots is None else Path(self.form.plots)
 
     @property
     def written_as(self) -> str:
@@ -49,8 +52,8 @@ class Request:
         Raises:
             UsageError: the suffix says none.
         """
-        if self.format or self.output is None:
-            return self.format or "table"
+        if self.form.format or self.output is None:
+            return self.form.format or "table"
         suffix = self.output.suffix.lower()
         if suffix not in SUFFIXES:
             raise UsageError(
@@ -62,9 +65,9 @@ class Request:
     def check(self) -> None:
         """Refuse what cannot be, before anything is read."""
         drawn = self.folder is not None
-        if self.plots and not drawn and self.written_as != "html":
+        if self.form.plot and not drawn and self.written_as != "html":
             raise UsageError("--plot draws nothing by itself", "Name a folder with --plots too.")
-        if self.suffixes and not drawn:
+        if self.form.plot_format and not drawn:
             raise UsageError("--plot-format needs plots", "Name a folder with --plots too.")
         if self.output is not None and self.output.is_dir():
             raise UsageError(f"-o: {self.output} is a folder", "Name a file in it.")
@@ -106,11 +109,11 @@ class Report:
 
         count = 0
         for drawn in self._drawn():
-            for suffix in self.request.suffixes or ("pdf",):
+            for suffix in self.request.form.plot_format or ("pdf",):
                 yield save(drawn, folder, suffix)
                 count += 1
         if not count:
-            names = ", ".join(self.request.plots)
+            names = ", ".join(self.request.form.plot)
             raise KtError(
                 f"nothing to plot{': no rows for ' + names if names else ''}",
                 "Plots need finished transfers, or pairs that were compared.",
@@ -121,16 +124,25 @@ class Report:
             return iter(())
         from kt_cli.report.plots import draw_all
 
-        return draw_all(self.results, self.request.plots or None, self.request.query)
+        return draw_all(self.results, self.request.form.plot or None, self.request.query)
 
 
-def report(request: Request, tell: Listener = Listener()) -> Report:
+def report(*folders: Path | str, tell: Listener = Listener(), **settings: Any) -> Report:
     """Read what is needed, and build the tables.
 
+    Args:
+        folders: of sweeps, or folders that hold some; by default results.
+        settings: as the options of `kt report`: where="…", by=["student_family"], table=["summary"]
+
     Raises:
-        UsageError: of the request, or of a path that holds no results.
+        UsageError: of the settings, or of a folder that holds no results.
         OnlyFailures: there are only failures. KtError: there is nothing to report.
     """
+    from kt_cli.report.query import Query
+
+    asked, form = by_keyword(settings, QuerySpec, ReportSpec)
+    request = Request(tuple(map(Path, folders)) or (RESULTS,), Query(**asked), ReportSpec(**form))
+    check(request.form)
     format_ = request.written_as
     request.check()
     from kt_cli.report import tables
@@ -141,7 +153,7 @@ def report(request: Request, tell: Listener = Listener()) -> Report:
         raise _nothing_meets(request, results)
     if all(results.ok(table).empty for table in results.frames):
         _refuse_failures(request, tell)
-    built = tables.build(results, request.tables or None, request.query)
+    built = tables.build(results, request.form.table or None, request.query)
     if not built:
         raise KtError("there are no results to report yet", "Models are trained, but not used yet.")
     return Report(request, results, arrange(built, request.query))
@@ -152,7 +164,7 @@ def _read(request: Request, format_: str, tell: Listener) -> Results:
     from kt_cli.report.read import count_rows, read_results
     from kt_cli.report.table import DEFAULT_NAMES
 
-    needs: list[Needs] = [tables.needs(request.tables or DEFAULT_NAMES, request.query)]
+    needs: list[Needs] = [tables.needs(request.form.table or DEFAULT_NAMES, request.query)]
     if format_ == "html":
         from kt_cli.report import page
 
@@ -160,7 +172,9 @@ def _read(request: Request, format_: str, tell: Listener) -> Results:
     if format_ == "html" or request.folder is not None:
         from kt_cli.report.plots import PLOTS
 
-        needs += [plot.needs for name, plot in PLOTS.items() if name in (request.plots or PLOTS)]
+        needs += [
+            plot.needs for name, plot in PLOTS.items() if name in (request.form.plot or PLOTS)
+        ]
     return read_results(request.paths, _joined(needs), request.query, tell.skipped)
 
 

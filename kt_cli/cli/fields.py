@@ -64,7 +64,7 @@ class Fields:
         option = typer.Option(
             *self._flags(one),
             help=said.help + _default(self.usual.get(one.name, said.usual), one.field.default),
-            metavar=said.metavar,
+            metavar=said.metavar or _listed(one),
             rich_help_panel=said.panel or None,
             hidden=one.name not in self.first,
             envvar=said.envvar,
@@ -128,9 +128,10 @@ HelpAll = Annotated[
 
 def _type(one: Declared) -> Any:
     """What typer reads: text where the value is made of it later."""
-    if one.items is not None:
-        return list[str] | None
     choices = tuple(choice for choice in one.said.choices if choice)
+    if one.items is not None:
+        # Where values are listed in one option, choices are checked when they are taken apart.
+        return list[str] | None
     if choices:
         return Literal[choices] | None
     return (one.types[0] if len(one.types) == 1 else str) | None
@@ -162,3 +163,8 @@ def _default(usual: str | None, default: Any) -> str:
     elif usual is None and isinstance(default, (str, int, float)) and not isinstance(default, bool):
         usual = f"{default:g}" if isinstance(default, float) else str(default)
     return rf" \[default: {usual}]" if usual else ""
+
+
+def _listed(one: Declared) -> str | None:
+    """How the help shows the choices of an option that takes several."""
+    return f"<{'|'.join(one.said.choices)}>" if one.items and one.said.choices else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from kt_cli.errors import UsageError, unknown
+from kt_cli.errors import unknown
 from kt_cli.report import derived as columns
 from kt_cli.report.derived import derived
 from kt_cli.report.groups import DATA, PAIR, SAME_TRANSFER, SETTINGS, TRAINING
@@ -24,50 +24,31 @@ from kt_cli.rows.condition import (
     texts_of,
     together,
 )
+from kt_cli.settings.declared import check
+from kt_cli.settings.report import QuerySpec
 
 __all__ = ["Query", "derived", "seed_average"]
 
-AGAINST = ("", "paper")
 PAIR_TABLES = ("complementarity", "transfer")
 # Derived column: the stored columns of pairs that it follows from, beside those always read.
 FOLLOWS_FROM = {"stronger": ("acc_diff",)}
 
 
 @dataclass(frozen=True)
-class Query:
-    """What the options of `kt report` ask for.
-
-    Attributes:
-        where: condition on rows, such as `method == 'kl-dp' and acc_diff < 0`; empty for all.
-        by: columns that group the summary further.
-        sort: keys of a table's columns; `-KEY` from high to low.
-        columns: keys of the columns that are shown, in this order; empty for all.
-        top: at most so many rows of a table; None for all.
-        seed_average: the seeds of one pair, method and settings become their mean first.
-        against: whose published numbers stand beside; empty, or `paper`.
+class Query(QuerySpec):
+    """What is asked of a report's rows and tables.
 
     Raises:
         UsageError: the condition is not understood, a column does not exist, or a value is none
             that can be.
     """
 
-    where: str = ""
-    by: tuple[str, ...] = ()
-    sort: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-    top: int | None = None
-    seed_average: bool = False
-    against: str = ""
-
     def __post_init__(self) -> None:
+        check(self)
         self.condition()
         for name in self.by:
             if kinds("transfer").get(name, "list") == "list":
                 raise unknown("column", name, _comparable("transfer"))
-        if self.top is not None and self.top < 1:
-            raise UsageError(f"--top {self.top} shows nothing", "Name a number from 1.")
-        if self.against not in AGAINST:
-            raise unknown("source of published numbers", self.against, AGAINST[1:])
 
     def condition(self) -> Node | None:
         """What `where` says; a column of any table can be named."""

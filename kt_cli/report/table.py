@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-NAMES = (
-    "summary", "students", "matrix", "teams", "complementarity", "influence", "compare", "models",
-    "failures",
-)  # fmt: skip
+from kt_cli.settings.report import TABLES as NAMES
+
 ON_REQUEST = ("matrix", "influence", "compare")
 DEFAULT_NAMES = tuple(name for name in NAMES if name not in ON_REQUEST)
 MISSING = "–"

@@ -14,10 +14,13 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
-from kt_cli.cli import report
+from kt_cli.cli import report as report_command
+from kt_cli.cli import table_view
 from kt_cli.errors import DataError, KtError
-from kt_cli.report import formats, table
+from kt_cli.report import formats
 from kt_cli.rows import store
+from kt_cli.settings import report
+from kt_cli.settings.declared import declared
 
 LONG_NAME = "vit_base_patch16_clip_224.openai_ft_in12k_in1k"
 
@@ -45,19 +48,18 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def kt_report(*arguments: object) -> Result:
     app = typer.Typer()
-    app.command()(report.report)
+    app.command()(report_command.report)
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 def test_choices_are_those_of_the_library() -> None:
     from kt_cli.report.plots import PLOTS, SUFFIXES
-    from kt_cli.report.query import AGAINST
+    from kt_cli.report.tables import TABLES
 
-    assert [choice.value for choice in report.Format] == ["table", *formats.FORMATS, "html"]
-    assert tuple(choice.value for choice in report.Name) == table.NAMES
-    assert [choice.value for choice in report.PlotName] == list(PLOTS)
-    assert tuple(choice.value for choice in report.PlotFormat) == SUFFIXES
-    assert ("", *(choice.value for choice in report.Published)) == AGAINST
+    assert list(report.FORMATS) == ["table", *formats.FORMATS, "html"]
+    assert set(report.TABLES) == set(TABLES)
+    assert list(report.PLOTS) == list(PLOTS)
+    assert declared(report.ReportSpec)["plot_format"].said.choices == SUFFIXES
 
 
 @pytest.mark.parametrize("arguments", [[], ["results"], ["results/demo"]])
@@ -75,7 +77,7 @@ def test_nothing_is_cut_at_any_width(results: Path, width: int) -> None:
     from kt_cli.report.tables import sweep_tables
 
     text = io.StringIO()
-    report.draw(sweep_tables([results]), Console(file=text, width=width))
+    table_view.draw(sweep_tables([results]), Console(file=text, width=width))
     assert LONG_NAME in text.getvalue()
     assert "…" not in text.getvalue()
     assert "+2.00" in text.getvalue()

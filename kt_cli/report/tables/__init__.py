@@ -9,7 +9,7 @@ from pathlib import Path
 from kt_cli.errors import DataError
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results, read_results
-from kt_cli.report.table import DEFAULT_NAMES, NAMES, Table
+from kt_cli.report.table import DEFAULT_NAMES, Table
 from kt_cli.report.tables import (
     compare,
     complementarity,
@@ -22,6 +22,7 @@ from kt_cli.report.tables import (
     teams,
 )
 from kt_cli.rows import store
+from kt_cli.settings.report import TABLES as NAMES
 
 
 @dataclass(frozen=True)
