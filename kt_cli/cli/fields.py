@@ -63,8 +63,10 @@ class Fields:
         said = one.said
         option = typer.Option(
             *self._flags(one),
-            help=said.help + _default(self.usual.get(one.name, said.usual), one.field.default),
-            metavar=said.metavar or _listed(one),
+            help=said.help
+            + _choices(one)
+            + _default(self.usual.get(one.name, said.usual), one.field.default),
+            metavar=said.metavar or ("NAME" if one.items and said.choices else None),
             rich_help_panel=said.panel or None,
             hidden=one.name not in self.first,
             envvar=said.envvar,
@@ -165,6 +167,6 @@ def _default(usual: str | None, default: Any) -> str:
     return rf" \[default: {usual}]" if usual else ""
 
 
-def _listed(one: Declared) -> str | None:
-    """How the help shows the choices of an option that takes several."""
-    return f"<{'|'.join(one.said.choices)}>" if one.items and one.said.choices else None
+def _choices(one: Declared) -> str:
+    """How a help says the choices of an option that takes several."""
+    return f" Of {', '.join(one.said.choices)}." if one.items and one.said.choices else ""

@@ -234,13 +234,13 @@ def _require_teachers(spec: TransferSpec, method: Method, teachers: int) -> None
     if spec.teachers == "single" and teachers > 1:
         raise UsageError(
             f"{teachers} teachers need a way to teach together",
-            "Say --teachers sequential, parallel or soup.",
+            "Say --together sequential, parallel or soup.",
         )
     if spec.teachers == "soup" and teachers == 1:
-        raise UsageError("a soup needs at least two teachers, not one", "Leave out --teachers.")
+        raise UsageError("a soup needs at least two teachers, not one", "Leave out --together.")
     if spec.teachers == "parallel" and teachers > 1 and not method.many:
         able = ", ".join(name for name, entry in METHODS.items() if entry.many)
         raise UsageError(
             f"{spec.method} cannot choose among parallel teachers",
-            f"Methods that can: {able}. Or --teachers sequential or soup.",
+            f"Methods that can: {able}. Or --together sequential or soup.",
         )

@@ -56,8 +56,8 @@ class SweepSpec:
     transfer: TransferSpec = field(default_factory=TransferSpec)
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     teachers: tuple[str, ...] = setting(
-        (), "Also teams of teachers: sequential, parallel, soup. Comma list.", panel=TRANSFERS,
-        listed=True, choices=TEACHERS[1:], flags=("--together", "--teachers"),
+        (), "Also teams of teachers. Comma list.", panel=TRANSFERS,
+        listed=True, choices=TEACHERS[1:], flags=("--together",),
     )  # fmt: skip
     team: int = setting(
         3, "Teachers in a team; there is one team for each student of the drawn pairs.",

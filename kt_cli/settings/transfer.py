@@ -80,7 +80,7 @@ class TransferSpec(Settings):
         "How several teachers teach.",
         panel=METHOD,
         choices=TEACHERS,
-        flags=("--together", "--teachers"),
+        flags=("--together",),
     )
     order: str = setting(
         "asc", "Of sequential teachers, by accuracy; or as given.", panel=METHOD,

@@ -86,11 +86,11 @@ def test_the_screen_says_what_the_row_says(kt: Kt, zoo: Zoo) -> None:
 
 def test_the_screen_of_several_teachers(kt: Kt, zoo: Zoo) -> None:
     several = (zoo.vit, zoo.mambaout, zoo.resnet, *QUICK)
-    code, out, _ = kt("transfer", *several, "--teachers", "sequential", "-o", "s")
+    code, out, _ = kt("transfer", *several, "--together", "sequential", "-o", "s")
     assert code == 0 and "vit + mambaout → resnet by kl-dp (sequential)" in out
     assert "student's top-1 after each teacher: " in out and "all teachers wrong (ρ⁻)" in out
     assert "vit's top-1" in out and "mambaout's top-1" in out and "mambaout taught" in out
-    code, out, _ = kt("transfer", *several, "--teachers", "soup", "-o", "p")
+    code, out, _ = kt("transfer", *several, "--together", "soup", "-o", "p")
     assert code == 0 and "(soup)" in out and "student's top-1 of each part: " in out
     card = Path("p/README.md").read_text()
     assert "Several teachers: soup" in card and "| mambaout |" in card
@@ -357,7 +357,7 @@ def test_killed_again_and_again_it_ends_in_the_same_student(
     zoo: Zoo, tmp_path: Path, method: str, teachers: tuple[str, ...], kills: int
 ) -> None:
     models = [*(getattr(zoo, name) for name in teachers), zoo.resnet]
-    together = ("--teachers", "sequential") if len(teachers) > 1 else ()
+    together = ("--together", "sequential") if len(teachers) > 1 else ()
     # 5 updates an epoch, in 3 epochs of each teacher.
     arguments = (*models, *QUICK, "--epochs", "3", "-b", "16", "--micro-batch", "8", "--lr", "0.2",
                  "--mcl-tau", "0.5", "--mcl-every", "2", "--augment", "paper", "-m", method,

@@ -58,7 +58,7 @@ TABLES: dict[str, Builder] = {
 FROM_TRANSFERS = "It needs finished transfers: `kt sweep` and `kt transfer` write them."
 NEEDED = {
     **dict.fromkeys(("summary", "students", "matrix", "influence"), FROM_TRANSFERS),
-    "teams": "It needs transfers from several teachers: `kt transfer --teachers`, or a sweep’s.",
+    "teams": "It needs transfers from several teachers: `kt transfer --together`, or a sweep’s.",
     "compare": "It needs finished transfers of two methods for the same pair.",
     "complementarity": "It needs compared pairs: `kt sweep` writes them.",
     "models": "It needs evaluated models: `kt sweep` writes them.",
