@@ -46,7 +46,7 @@ def test_every_option_and_choice_of_reports_is_in_the_docs(repository: Path) -> 
         flag
         for parameter in get_command(app).commands["report"].params  # type: ignore[attr-defined]
         for flag in parameter.opts
-        if flag.startswith("--") and flag not in ("--help", "--output")
+        if flag.startswith("--") and flag not in ("--help", "--help-all", "--output")
     ]
     assert options and not [flag for flag in options if f"`{flag}" not in text]
     for choices in (report.TABLES, report.FORMATS):

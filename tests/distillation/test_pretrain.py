@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from kt_cli.sweeps.checks import check_pretrain
 from torch import Tensor, nn
 
 from kt_cli.cli.app import main
@@ -28,6 +27,7 @@ from kt_cli.errors import KtError, UsageError
 from kt_cli.knowledge.predictions import evaluate
 from kt_cli.runs.pretrain import pretrain_run
 from kt_cli.settings import DataSpec, PretrainSpec
+from kt_cli.settings.declared import check
 from kt_cli.spec import Run
 from kt_cli.zoo import load as zoo
 from kt_cli.zoo import names
@@ -333,7 +333,7 @@ def test_cosine_and_linear_end_at_zero_and_step_at_a_hundredth() -> None:
 )
 def test_settings_that_cannot_be_are_named(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(KtError, match=message):
-        check_pretrain(replace(SPEC, **changed))
+        check(replace(SPEC, **changed))
 
 
 # --- as a run, and as a command ------------------------------------------------------------------

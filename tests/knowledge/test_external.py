@@ -483,18 +483,18 @@ def test_labels_that_are_both_names_and_indices_tell_nothing(tmp_path: Path) -> 
 def test_images_from_the_files_themselves(tmp_path: Path) -> None:
     without = write(tmp_path / "a.csv", {"id": IDS, "pred": PRED})
     labelled = write(tmp_path / "b.npz", {"id": IDS, "label": LABELS, "logits": LOGITS})
-    images = images_of([without, labelled])
+    images = images_of([read_external(without), read_external(labelled)])
     assert list(images.ids) == [IDS[i] for i in SHUFFLED]
     assert images.classes == tuple(map(str, range(C)))
     assert (images.labels == LABELS[SHUFFLED]).all()
     for path in (without, labelled):
         found = aligned(read_external(path), images.ids, images.labels, images.classes)
         assert (found["pred"] == PRED[SHUFFLED]).all()
-    assert images.fingerprint == images_of([labelled]).fingerprint
+    assert images.fingerprint == images_of([read_external(labelled)]).fingerprint
     with pytest.raises(DataError, match="no images"):
         images.read(0)
     with pytest.raises(DataError, match="has labels"):
-        images_of([without])
+        images_of([read_external(without)])
 
 
 def test_names_are_classes_in_the_order_of_folders(tmp_path: Path) -> None:

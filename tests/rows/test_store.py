@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from kt_cli.errors import WriteError
 from kt_cli.files import atomic_file, atomic_folder
-from kt_cli.rows import schema, store
+from kt_cli.rows import store
 
 
 def row(run_id: str, status: str = store.OK, created: str = "1", **more: Any) -> dict[str, Any]:
@@ -156,12 +155,3 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
     assert (target / "weights").read_text() == "two"
     assert list(tmp_path.iterdir()) == [target]
-
-
-def test_the_documented_schema_is_the_schema() -> None:
-    """results/README.md lists every column of every table with its type and meaning."""
-    text = (Path(__file__).parents[1] / "results" / "README.md").read_text(encoding="utf-8")
-    for table, columns in schema.TABLES.items():
-        section = text.split(f"## `{table}`")[1].split("\n## ")[0]
-        documented = re.findall(r"^\| `(\w+)` \| ([\w<>]+) \| (.*) \|$", section, re.MULTILINE)
-        assert documented == [(n, str(c.type), c.meaning) for n, c in columns.items()]

@@ -14,6 +14,7 @@ from kt_cli.data.sources import open_data
 from kt_cli.errors import DeviceLost, KtError
 from kt_cli.progress import silent
 from kt_cli.rows import store
+from kt_cli.runs.kinds import kind_of
 from kt_cli.settings import DataSpec, EvalSpec, TransferSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps import execute
@@ -137,7 +138,7 @@ class Machine:
             if self.does(slot.gpu, i) == "lost":
                 return f"run {i} {i + 1}\nlost assert\n"
             row = {"run_id": self.runs[i].id, "status": store.OK, "attempt": 1, "created": "1"}
-            store.write(self.folder, self.runs[i].table, [row])
+            store.write(self.folder, kind_of(self.runs[i]).table, [row])
         return f"run {stop - 1} {stop}\n"
 
     def sweep(self, gpus: Sequence[str]) -> store.Outcomes:
@@ -146,7 +147,7 @@ class Machine:
         return self.outcomes()
 
     def outcomes(self) -> store.Outcomes:
-        return store.Outcomes(self.folder, self.runs[0].table)
+        return store.Outcomes(self.folder, kind_of(self.runs[0]).table)
 
 
 Make = Callable[..., Machine]

@@ -35,7 +35,7 @@ def finish(folder: Path, run: Run, status: str = store.OK, **columns: object) ->
         {"run_id": i, "status": status, "attempt": run.attempt, "created": "1", **columns}
         for i in (kind_of(run).row_ids(run) if status == store.OK else [run.id])
     ]
-    store.write(folder, run.table, rows)
+    store.write(folder, kind_of(run).table, rows)
 
 
 def predict_all(folder: Path, **failing: object) -> None:

@@ -44,8 +44,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def row(folder: Path, run: Run, status: str = store.OK, error: str | None = None) -> None:
-    store.write(folder, run.table, [{"run_id": run.id, "status": status, "attempt": run.attempt,
-                                     "error": error, "created": "1"}])  # fmt: skip
+    said = {"status": status, "attempt": run.attempt, "error": error, "created": "1"}
+    store.write(folder, kind_of(run).table, [{"run_id": run.id, **said}])
 
 
 def planned(folder: Path) -> tuple[str, Sequence[Run]] | None:
@@ -366,10 +366,11 @@ def test_the_pace_is_that_of_the_last_stage(
 def test_a_look_at_pairs_counts_pairs(fake: FakeSlurm, folder: Path) -> None:
     run = Run("pairs", tuple(MODELS[:3]), "eval", PairsSpec(), DATA)
     manifest = write_manifest(folder, [run])
-    jobs.keep(folder, jobs.Submitted("pairs", run.table, "101", f"manifests/{manifest.name}",
+    table = kind_of(run).table
+    jobs.keep(folder, jobs.Submitted("pairs", table, "101", f"manifests/{manifest.name}",
                                      (0, 1), 1.0))  # fmt: skip
-    store.write(folder, run.table, [{"run_id": i, "status": store.OK, "attempt": 1, "created": "1"}
-                                    for i in kind_of(run).row_ids(run)[:4]])  # fmt: skip
+    said = {"status": store.OK, "attempt": 1, "created": "1"}
+    store.write(folder, table, [{"run_id": i, **said} for i in kind_of(run).row_ids(run)[:4]])
     (stage,) = Watch(folder).look().stages
     assert (stage.total, stage.done, stage.failed) == (6, 4, 0)
 

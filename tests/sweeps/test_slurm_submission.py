@@ -14,14 +14,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from fake_slurm import FakeSlurm, fake_slurm
-from kt_cli.sweeps.resources import build_slurm
 
 from kt_cli.errors import KtError, UsageError
-from kt_cli.settings import DataSpec, EvalSpec, SlurmSpec
+from kt_cli.settings import DataSpec, EvalSpec, SlurmSpec, SweepSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps import cluster, slurm
 from kt_cli.sweeps.balance import edges
 from kt_cli.sweeps.cluster import Facts
+from kt_cli.sweeps.config import build, to_toml, tomllib
 from kt_cli.sweeps.manifest import read_manifest
 
 DATA = DataSpec("digits")
@@ -223,13 +223,15 @@ def test_time_limits(time: int | str, minutes: int) -> None:
 )  # fmt: skip
 def test_impossible_resources_are_refused(table: dict[str, object]) -> None:
     with pytest.raises(UsageError):
-        build_slurm(table)
+        build({"models": ["a", "b"], "slurm": table}, "x")
 
 
 def test_what_is_said_of_resources_comes_back() -> None:
     spec = replace(EIGHT, partition="p", setup=("a", "b"))
-    assert build_slurm(spec.to_table()) == spec
-    assert SlurmSpec().to_table() == {}
+    for resources in (spec, SlurmSpec()):
+        text = to_toml(SweepSpec("x", ("a", "b"), slurm=resources))
+        assert ("[slurm]" in text) == (resources != SlurmSpec())
+        assert build(tomllib.loads(text), "x").slurm == resources
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 40])
