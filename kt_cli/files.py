@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RENAME_TRIES = 10
+GRAIN = 2_000_000_000  # ns: FAT's, the coarsest clock of a file system
+Status = tuple[int, int, int, int]
 
 
 @contextmanager
@@ -157,3 +159,13 @@ def require_writable(target: Path) -> None:
         TemporaryFile(dir=there).close()
     except OSError as error:
         raise write_error(target, error) from error
+
+
+def may_change_unseen(status: Status, now: int) -> bool:
+    """Whether a change after `now` (ns since the epoch) could leave a status as it is."""
+    return max(status[1:3]) >= now - GRAIN
+
+
+def status_of(found: os.stat_result) -> Status:
+    """Size, times of change in ns, inode. The second time is the system's: nobody can set it."""
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino % 2**63

@@ -171,6 +171,7 @@ def _resolved(references: Sequence[str], arch: str | None, baseline: str) -> lis
 
 def _images(models: Sequence[Model], given: Mapping[str, Any], how: How) -> ImageSet:
     from kt_cli.data.sources import open_data
+    from kt_cli.data.training import forget
     from kt_cli.knowledge import predict
     from kt_cli.zoo import classes, load, scheme, target
 
@@ -182,6 +183,7 @@ def _images(models: Sequence[Model], given: Mapping[str, Any], how: How) -> Imag
         if "limit" in given:
             raise UsageError("--limit needs images", "Name them: --data, beside the predictions.")
         return images_of([read_external(Path(target(model.ref))) for model in models])
+    forget()
     images = open_data(data_spec(given)).eval
     images.warn_of_empty_classes()
     classes.require_classes(models, images.classes, images.name, images.select)

@@ -76,8 +76,10 @@ def _require_possible(specs: Sequence[PretrainSpec]) -> None:
 
 def _runs(specs: Sequence[PretrainSpec], images: DataSpec, progress: Progress) -> list[Run]:
     from kt_cli.data.sources import training_id
+    from kt_cli.data.training import forget
     from kt_cli.sweeps.plan import starting_point
 
+    forget()
     return [
         Run("pretrain", starting_point(spec), training_id(images.part(spec.fraction), progress),
             spec, images, out=spec.name)

@@ -72,10 +72,12 @@ def sweep(
     """
     spec = _asked(file, settings)
     models = _resolved(spec)
+    from kt_cli.data.training import forget
     from kt_cli.sweeps.place import choose
     from kt_cli.sweeps.session import Session
     from kt_cli.sweeps.slots import cuda_devices, slots
 
+    forget()
     place = choose(executor, spec.slurm.partition, processes, detach, follow)
     folder = Path(output) / spec.name
     session = Session(

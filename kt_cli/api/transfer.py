@@ -97,6 +97,9 @@ def transfer(
         from kt_cli.zoo.save import require_free
 
         require_free(target, overwrite, models)
+    from kt_cli.data.training import forget
+
+    forget()
     if "guard" not in images:
         from kt_cli.data.guard import leave_out_guards
 

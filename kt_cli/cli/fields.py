@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -66,7 +66,7 @@ class Fields:
             help=said.help
             + _choices(one)
             + _default(self.usual.get(one.name, said.usual), one.field.default),
-            metavar=said.metavar or ("NAME" if one.items and said.choices else None),
+            metavar=said.metavar or _metavar(one),
             rich_help_panel=said.panel or None,
             hidden=one.name not in self.first,
             envvar=said.envvar,
@@ -130,12 +130,8 @@ HelpAll = Annotated[
 
 def _type(one: Declared) -> Any:
     """What typer reads: text where the value is made of it later."""
-    choices = tuple(choice for choice in one.said.choices if choice)
     if one.items is not None:
-        # Where values are listed in one option, choices are checked when they are taken apart.
         return list[str] | None
-    if choices:
-        return Literal[choices] | None
     return (one.types[0] if len(one.types) == 1 else str) | None
 
 
@@ -165,6 +161,14 @@ def _default(usual: str | None, default: Any) -> str:
     elif usual is None and isinstance(default, (str, int, float)) and not isinstance(default, bool):
         usual = f"{default:g}" if isinstance(default, float) else str(default)
     return rf" \[default: {usual}]" if usual else ""
+
+
+def _metavar(one: Declared) -> str | None:
+    """Choices stand for themselves: the library refuses others, and says what is near."""
+    choices = [choice for choice in one.said.choices if choice]
+    if not choices:
+        return None
+    return "NAME" if one.items else f"<{'|'.join(choices)}>"
 
 
 def _choices(one: Declared) -> str:

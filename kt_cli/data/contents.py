@@ -21,19 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kt_cli.errors import DataError, WriteError
-from kt_cli.files import cache_folder
+from kt_cli.files import Status, cache_folder, may_change_unseen, status_of
 from kt_cli.progress import Progress, silent
 from kt_cli.rows import arrays
 from kt_cli.settings.declared import digest
 
 Digests = NDArray[np.uint8]  # (n, SIZE)
-Status = tuple[int, int, int, int]
 T = TypeVar("T")
 SIZE = 16
 # By name: a hash of it. There are few enough that a clash needs an equal status to do harm.
 ROW = np.dtype([("key", "u8"), ("status", "i8", 4), ("digest", "u1", SIZE)])
 COLUMNS = ("key", "status", "digest")
-GRAIN = 2_000_000_000  # ns: FAT's, the coarsest clock of a file system
 READERS = 16  # threads: hashing and waiting for a disk let others run
 AT_ONCE = 64  # files of one thread
 KEPT_TOGETHER = 65_536  # so many are lost at most when the process is killed
@@ -102,16 +100,6 @@ def one(value: bytes) -> bytes:
     return hashlib.sha256(value).digest()[:SIZE]  # twice as fast as BLAKE2b on most processors
 
 
-def may_change_unseen(status: Status, now: int) -> bool:
-    """Whether a change after `now` (ns since the epoch) could leave a status as it is."""
-    return max(status[1:3]) >= now - GRAIN
-
-
-def status_of(found: os.stat_result) -> Status:
-    """Size, times of change in ns, inode. The second time is the system's: nobody can set it."""
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino % 2**63
-
-
 def _recall(path: Path) -> NDArray[np.void]:
     """What is kept at `path`, in ROWs; nothing where that cannot be read."""
     try:
@@ -146,10 +134,9 @@ def _keep(path: Path, place: str, new: NDArray[np.void]) -> None:
 
 def keep_set(fingerprint: str, name: str, digests: Digests) -> None:
     """Keep the digests of a set of images, to say later which of them differ."""
-    path = _of_set(fingerprint)
-    if digests.size and not path.exists():
+    if digests.size and kept_set(fingerprint) is None:
         with suppress(WriteError):
-            arrays.write(path, {"digest": digests}, {"data": name})
+            arrays.write(_of_set(fingerprint), {"digest": digests}, {"data": name})
 
 
 def kept_set(fingerprint: str) -> Digests | None:

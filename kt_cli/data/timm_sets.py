@@ -18,6 +18,7 @@ from kt_cli.data.contents import Digests
 from kt_cli.data.images import Contents, ImageSet, Names, Split, as_rgb, listing
 from kt_cli.data.subsets import Indices
 from kt_cli.errors import DataError, first_line
+from kt_cli.files import Status, may_change_unseen, status_of
 from kt_cli.progress import Progress
 from kt_cli.settings import DataSpec
 
@@ -106,14 +107,14 @@ def _of_hub(reader: Any, name: str, indices: Indices, progress: Progress) -> Dig
     """Of encoded images, remembered for as long as the files of the table stay as they are."""
     now = time.time_ns()
     files = [entry["filename"] for entry in getattr(reader.dataset, "cache_files", ())]
-    found = [contents.status_of(Path(file).stat()) for file in files]
+    found = [status_of(Path(file).stat()) for file in files]
     table = np.frombuffer(contents.one(repr((files, found)).encode()) * 2, np.int64)
-    lasting = files and not any(contents.may_change_unseen(status, now) for status in found)
+    lasting = files and not any(may_change_unseen(status, now) for status in found)
 
-    def read(i: int) -> tuple[bytes, contents.Status | None]:
+    def read(i: int) -> tuple[bytes, Status | None]:
         with reader[int(indices[i])][0] as file:
             inside = isinstance(file, BytesIO)
-            status = cast(contents.Status, tuple(table.tolist()))
+            status = cast(Status, tuple(table.tolist()))
             return contents.one(file.read()), status if lasting and inside else None
 
     statuses = np.broadcast_to(table, (len(indices), len(table)))

@@ -105,5 +105,6 @@ def _named(column: str, value: Any) -> str:
     if pd.isna(value):
         return f"{name} none"
     if column in ("eval_data", "train_data", "guard_data"):
-        return f"{name} {value[:8]}"
+        # A list of images and their content, of which either may differ.
+        return f"{name} {'/'.join(part[-8:] for part in str(value).split('/'))}"
     return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -109,7 +108,7 @@ class _Transfer:
         order = _order([said.accuracy for said in told], self.spec)
         module = self.loaded.module.to(self.device)
         start = copied(module)
-        before, *judged = self._before(module)
+        before, *judged = self._before(module, start)
         steps: list[float] = []
         curves = self._teach(module, [self.teachers[i] for i in order], steps)
         full = self._evaluate(module)
@@ -207,11 +206,12 @@ class _Transfer:
             )
         return loaded.module, loaded.config("train")
 
-    def _before(self, module: nn.Module) -> list[Predictions]:
-        """About the evaluation images, and the guard's: of a copy, as passes may leave traces."""
+    def _before(self, module: nn.Module, start: Mapping[str, torch.Tensor]) -> list[Predictions]:
+        """About the evaluation images, and the guard's. What passes leave in it is taken back."""
         images = [self.data.eval, *([self.data.guard] if self.spec.guarded else [])]
-        copy = deepcopy(module)
-        return [self._evaluate(copy, each) for each in images]
+        found = [self._evaluate(module, each) for each in images]
+        load(module, start)
+        return found
 
     def _evaluate(self, module: nn.Module, images: ImageSet | None = None) -> Predictions:
         """Before and after alike, so that a difference is one of weights. Nothing is cached."""

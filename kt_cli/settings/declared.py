@@ -66,7 +66,7 @@ class Setting:
         """
         for one in value if isinstance(value, tuple) else (value,):
             if self.choices and one not in self.choices and one is not None:
-                raise unknown(f"value of {name}", str(one), [c for c in self.choices if c])
+                raise unknown(name, str(one), [c for c in self.choices if c])
             if self.within and isinstance(one, (int, float)) and not _inside(one, self.within):
                 must = SAID.get(self.within, f"in {self.within}")
                 raise UsageError(f"{name} must be {must}, not {one}")
@@ -147,7 +147,8 @@ def check(settings: Any) -> None:
         UsageError: names the first of them.
     """
     for name, known in declared(type(settings)).items():
-        known.said.check(name, getattr(settings, name))
+        option = "" if known.keyword == name else f" (--{known.keyword.replace('_', '-')})"
+        known.said.check(f"{name}{option}", getattr(settings, name))
 
 
 def build(kind: type, table: Mapping[str, Any], where: str, without: Collection[str] = ()) -> Any:

@@ -100,13 +100,14 @@ def other_images(folder: Path, data: Data, spec: DataSpec) -> list[str]:
     roles = {
         "evaluation": (data.eval, "models", "eval_data", same),
         "training": (data.train, "transfer", "train_data", {**same, **drawn}),
+        "guard's": (data.guard, "transfer", "guard_data", {**same, **drawn}),
     }
     said = []
     for role, (images, table, column, named) in roles.items():
         rows = read([folder], table, [column, "status", *named])
         for name, value in named.items():
             rows = rows[rows[name].isna() if value is None else rows[name] == value]
-        earlier = rows[column][rows["status"] == OK]
+        earlier = rows[column][rows["status"] == OK].dropna()
         if images is not None and len(earlier) and images.fingerprint not in set(earlier):
             difference = images.difference(earlier.iloc[-1])
             said.append(f"the {role} images are not those of earlier rows ({difference})")

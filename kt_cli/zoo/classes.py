@@ -174,6 +174,12 @@ def require_classes(
     about = [_require(model, outputs, classes, data, select) for model, outputs in known if outputs]
     if select is not None and models and len(about) == len(models) and not any(about):
         option = "--by-position" if select == BY_POSITION else "--valid-labels"
+        most = max(outputs.count for _, outputs in known if outputs)
+        if select != BY_POSITION and max(select) >= most:
+            raise UsageError(
+                f"--valid-labels names output {max(select)}, and no model has more than {most}",
+                "Outputs are counted from 0.",
+            )
         raise UsageError(
             f"{option} changes nothing: names decide of models that carry those of all of {data}'s "
             "classes, and others have too few or too many outputs for it",
@@ -234,6 +240,11 @@ def warn_of_classes(models: Sequence[Model], classes: Sequence[str], select: Sel
     """Say where a model's names decide against what was asked, and what one does not know."""
     for name in overruled(models, classes, select):
         warn(f"{name} carries the names of these classes, and they decide.")
+    for model in models if select == BY_POSITION else ():
+        outputs = outputs_of(model)
+        if outputs and match(outputs, classes, select).how == BY_POSITION:
+            for name, there in _misplaced(outputs, classes)[:1]:
+                warn(f"{model.name} has {name} where {there} is: its outputs are in another order.")
     for model in models:
         if lacks := lacking(model, classes, select):
             warn(f"{model.name} does not know {', '.join(lacks)}: there it is never right.")
@@ -267,12 +278,24 @@ def _mismatch(model: Model, outputs: Outputs, classes: Sequence[str], data: str)
         message += f"; by name it lacks {_some(unknown)}"
         message += f", and the data lacks its {_some(others)}" if others else ""
         perhaps = _perhaps(unknown, others)
-    in_order = ", or --by-position takes them in order" * (outputs.count == len(classes))
+    in_order = ", or --by-position takes them in order" * (
+        outputs.count == len(classes) and not _misplaced(outputs, classes)
+    )
     return ClassMismatch(
         message,
         f"{perhaps}--valid-labels FILE says which of its outputs are these classes{in_order}; or "
         f"fine-tune it on these images: kt pretrain --pretrained {model.ref}.",
     )
+
+
+def _misplaced(outputs: Outputs, classes: Sequence[str]) -> list[tuple[str, str]]:
+    """Names of outputs that the data has too, elsewhere, with the class in their place."""
+    known = set(map(_folded, classes))
+    return [
+        (name, there)
+        for name, there in zip(outputs.names or (), classes, strict=False)
+        if name and _folded(name) in known and _folded(name) != _folded(there)
+    ]
 
 
 def _unmatched(names: Sequence[str], classes: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -16,9 +16,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from kt_cli.files import status_of
 from kt_cli.settings.declared import digest
 from kt_cli.spec import Model
 from kt_cli.zoo import own, published, scheme, target
@@ -27,6 +29,7 @@ Traits = dict[str, str]
 TRAITS = ("weights", "preprocessing", "outputs")
 HUB = ("timm", "hf-hub")
 LIBRARIES = ("torch", "timm")
+OF_TORCH = frozenset(vars(nn.Module()))  # parameters, buffers, modules, hooks
 
 
 def timm_version() -> str:
@@ -47,9 +50,8 @@ def source(model: Model) -> str:
         file = published.cached(model.ref)
         if file is None:
             return ""
-        # The hub names files by their content; that it is still this content, the time tells.
-        status = file.stat()
-        known += [file.resolve().name, status.st_size, status.st_mtime_ns]
+        # The hub names files by their content; that it is still this content, the status tells.
+        known += [file.resolve().name, *status_of(file.stat())]
         if kind == "hf-hub":
             known.append(own.content(file.parent / own.CONFIG).hex())
     architecture = {
@@ -103,11 +105,14 @@ def fingerprint(module: nn.Module) -> str:
 def fingerprint_of_function(module: nn.Module) -> str:
     """As `fingerprint`, with all that a module of the user's own may keep beside its state.
 
-    That is buffers that are not saved, attributes that are plain values, and the files that its
-    classes are written in; not the functions that these call.
+    That is buffers that are not saved, attributes of whatever kind, and the files that its classes
+    are written in; not what functions hold and call (hooks, closures).
     """
     buffers = {**module.state_dict(), **dict(module.named_buffers())}
-    parts = {name: [type(part).__qualname__, _plain(part)] for name, part in module.named_modules()}
+    parts = [
+        [name, type(part).__qualname__, _told(_attributes(part), set())]
+        for name, part in module.named_modules()
+    ]
     files = sorted({path for part in module.modules() if (path := _file(type(part)))})
     code = [own.content(Path(path)).hex() for path in files]
     return digest([_hashed(buffers.items()), parts, code])[:16]
@@ -122,18 +127,42 @@ def _hashed(tensors: Iterable[tuple[str, Any]]) -> str:
     return state.hexdigest()[:16]
 
 
-def _plain(part: nn.Module) -> dict[str, Any]:
-    return {
-        name: value for name, value in vars(part).items() if name[0] != "_" and _is_plain(value)
-    }
+def _attributes(part: nn.Module) -> dict[str, Any]:
+    """What a module keeps beside torch's own books."""
+    return {name: value for name, value in vars(part).items() if name not in OF_TORCH}
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
+def _told(value: Any, inside: set[int]) -> Any:
+    """A value as JSON-able text: arrays by content, objects by what they hold; functions by name.
+
+    Args:
+        inside: ids of the objects that it is a part of.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, torch.Tensor):
+        return _hashed([("", value)])
+    if isinstance(value, (np.ndarray, np.generic)):
+        array = np.asarray(value)
+        content = repr(array.tolist()) if array.dtype.hasobject else array.tobytes()
+        return [str(array.dtype), array.shape, digest(str(content))]
+    if isinstance(value, (nn.Module, type)) or callable(value):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    if id(value) in inside:
+        return "…"
+    inside = {*inside, id(value)}
+    if isinstance(value, Mapping):
+        return sorted([repr(key), _told(held, inside)] for key, held in value.items())
+    if isinstance(value, (set, frozenset)):
+        return sorted(repr(held) for held in value)
     if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, (bool, int, float, str))
+        return [_told(held, inside) for held in value]
+    if hasattr(value, "__dict__"):
+        held = {name: _told(inner, inside) for name, inner in vars(value).items()}
+        return [type(value).__qualname__, sorted(held.items())]
+    text = repr(value)
+    # The place of an object in memory says nothing of it.
+    return type(value).__qualname__ if " at 0x" in text else text
 
 
 def _file(kind: type) -> str | None:

@@ -11,12 +11,15 @@ import importlib
 import json
 import re
 import sys
-from functools import cache
+import time
 from importlib.machinery import PathFinder
+from importlib.util import cache_from_source
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from kt_cli.errors import DataError, UsageError, unknown
+from kt_cli.files import Status, may_change_unseen, status_of
 from kt_cli.spec import Model
 from kt_cli.zoo import scheme, target
 
@@ -35,6 +38,8 @@ PREFERRED = (
 FOLDER_EXTENSIONS = (".safetensors", ".pth", ".pth.tar", ".bin")
 CHECKPOINT_EXTENSIONS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
 BLOCK = 2**22
+_contents: dict[tuple[Path, Status], bytes] = {}
+_imported: dict[str, bytes] = {}  # what modules of the user's own were when they were imported
 
 
 def exists(text: str) -> bool:
@@ -135,19 +140,18 @@ def content(path: Path) -> bytes:
         DataError: the file cannot be read.
     """
     try:
-        status = path.stat()
-        return _content(path, status.st_size, status.st_mtime_ns)
+        now, status = time.time_ns(), status_of(path.stat())
+        if (path, status) not in _contents:
+            state = hashlib.blake2b()
+            with path.open("rb") as file:
+                while block := file.read(BLOCK):
+                    state.update(block)
+            if may_change_unseen(status, now):
+                return state.digest()
+            _contents[path, status] = state.digest()
+        return _contents[path, status]
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-@cache
-def _content(path: Path, size: int, mtime_ns: int) -> bytes:
-    state = hashlib.blake2b()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            state.update(block)
-    return state.digest()
 
 
 def _key(*parts: bytes) -> str:
@@ -220,6 +224,18 @@ def _source(module: str) -> Path | None:
     return Path(spec.origin) if spec and spec.origin and spec.has_location else None
 
 
+def _import(module: str) -> ModuleType:
+    """A module as its file is now: its key says so, and what it said before must not be kept."""
+    source = _source(module)
+    now = content(source) if source else b""
+    if source and _imported.get(module, now) != now:
+        sys.modules.pop(module, None)
+        # Compiled files are told apart by seconds and size.
+        Path(cache_from_source(str(source))).unlink(missing_ok=True)
+    _imported[module] = now
+    return importlib.import_module(module)
+
+
 def call(module: str, function: str) -> Any:
     """Import a module, from the current folder too, and call its function without arguments.
 
@@ -231,7 +247,7 @@ def call(module: str, function: str) -> Any:
     if added:
         sys.path.insert(0, here)
     try:
-        found = importlib.import_module(module)
+        found = _import(module)
         if not hasattr(found, function):
             names = [n for n in vars(found) if callable(getattr(found, n)) and n[0] != "_"]
             raise unknown(f"function of {module}", function, names)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from kt_cli.cli import report as report_command
 from kt_cli.cli import table_view
-from kt_cli.errors import DataError, KtError
+from kt_cli.errors import DataError, KtError, UsageError
 from kt_cli.report import formats
 from kt_cli.rows import store
 from kt_cli.settings import report
@@ -121,8 +121,9 @@ def test_writes_to_a_file(results: Path, name: str, arguments: list[str], start:
 
 
 def test_unknown_format_and_table_are_usage_errors(results: Path) -> None:
-    assert kt_report("--format", "word").exit_code == 2
-    assert kt_report("--table", "pairs").exit_code == 2
+    for wrong in (("--format", "word"), ("--table", "pairs")):
+        error = kt_report(*wrong).exception
+        assert isinstance(error, UsageError) and wrong[1] in error.message and error.tip
 
 
 def test_missing_path_names_it_and_the_way_out(results: Path) -> None:

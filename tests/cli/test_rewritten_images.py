@@ -12,10 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from kt_cli.data.folders import class_folders
-from kt_cli.data.sources import open_data
-from kt_cli.data.training import views_of
-
 Kt = Callable[..., tuple[int, str, str]]
 SaveTiny = Callable[..., str]
 Transfer = Callable[[str, str], dict[str, Any]]
@@ -41,7 +37,7 @@ def root(tmp_path: Path) -> Path:
 def moving_nothing(
     kt: Kt, save_tiny: SaveTiny, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Transfer:
-    """The row of a transfer with a learning rate of nearly nothing, as a new process makes it."""
+    """The row of a transfer with a learning rate of nearly nothing, all in one process."""
     monkeypatch.chdir(tmp_path)
     models = [
         save_tiny(tmp_path / arch, 2, seed, f"test_{arch}")
@@ -49,8 +45,6 @@ def moving_nothing(
     ]
 
     def transfer(method: str, output: str) -> dict[str, Any]:
-        for cached in (open_data, class_folders, views_of):
-            cached.cache_clear()
         code, out, err = kt(
             "transfer", *models, "--data", str(root), "-m", method, "--lr", "1e-9", "--epochs", "1",
             "-b", "16", "--micro-batch", "16", "--augment", "none", "--crop", "1", "--side", "32",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kt_cli import cache
+from kt_cli import cache, files
 from kt_cli.data import contents
 from kt_cli.data.contents import Digests, of_files, remembered
 from kt_cli.errors import DataError
@@ -35,7 +35,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Counted:
         return real(path)
 
     monkeypatch.setattr(contents, "_read", counted)
-    monkeypatch.setattr(contents, "GRAIN", -(10**15))
+    monkeypatch.setattr(files, "GRAIN", -(10**15))
     return found
 
 
@@ -94,9 +94,7 @@ def test_a_restored_time_hides_nothing(tmp_path: Path, read: Counted) -> None:
     assert told(of_files(tmp_path, names)) == by_hand(tmp_path, names)
 
 
-@pytest.mark.parametrize(
-    ("age", "again"), [(contents.GRAIN // 2, True), (2 * contents.GRAIN, False)]
-)
+@pytest.mark.parametrize(("age", "again"), [(files.GRAIN // 2, True), (2 * files.GRAIN, False)])
 def test_what_changed_within_the_clocks_grain_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: int, again: bool
 ) -> None:
@@ -179,8 +177,9 @@ def test_what_another_wrote_meanwhile_stays(
 def test_several_processes_at_once(tmp_path: Path) -> None:
     names = make(tmp_path, 600)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom kt_cli.data import contents\n"
-        "contents.GRAIN = -10**15\n"
+        "import sys\nfrom pathlib import Path\nfrom kt_cli import files\n"
+        "from kt_cli.data import contents\n"
+        "files.GRAIN = -10**15\n"
         "root, start, stop = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])\n"
         "names = [f'c{i % 3}/{i}.bin' for i in range(start, stop)]\n"
         "for _ in range(3):\n"
@@ -276,7 +275,7 @@ def test_folders_do_not_share_names(tmp_path: Path, read: Counted) -> None:
 def test_a_status_can_be_of_what_things_lie_in(read: Counted) -> None:
     asked: list[int] = []
 
-    def value(i: int) -> tuple[bytes, contents.Status | None]:
+    def value(i: int) -> tuple[bytes, files.Status | None]:
         asked.append(i)
         return contents.one(str(i).encode()), (1, 2, 3, 4) if i else None
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from kt_cli import files
 from kt_cli.data import contents
 from kt_cli.data.class_names import readable
 from kt_cli.data.folders import class_folders
@@ -126,7 +127,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return real(path)
 
     monkeypatch.setattr(contents, "_read", counted)
-    monkeypatch.setattr(contents, "GRAIN", -(10**15))
+    monkeypatch.setattr(files, "GRAIN", -(10**15))
     return found
 
 
@@ -342,7 +343,7 @@ class Table(FakeHfds):
 def test_tables_of_the_hub_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_folder(tmp_path, {"cat": 1, "dog": 1})
     (tmp_path / "table.arrow").write_bytes(b"one")
-    monkeypatch.setattr(contents, "GRAIN", -(10**15))
+    monkeypatch.setattr(files, "GRAIN", -(10**15))
     asked, prints = [], []
     for change in (None, None, b"two", None):
         if change:

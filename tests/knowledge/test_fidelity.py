@@ -368,7 +368,7 @@ import numpy as np, torch
 from PIL import Image
 from kt_cli.knowledge.predict import How, predict_all
 from kt_cli.data.images import ImageSet, Names
-from kt_cli.spec import EvalSpec
+from kt_cli.settings import EvalSpec
 from kt_cli.zoo.names import resolve
 
 classes = tuple(str(c) for c in range(5000))

@@ -295,7 +295,7 @@ def test_two_processes_fill_one_cache(make_model: MakeModel, images: ImageSet) -
         "import sys, torch\n"
         "from kt_cli.knowledge.predict import How, predict\n"
         "from kt_cli.data.sources import open_data\n"
-        "from kt_cli.spec import DataSpec, EvalSpec\n"
+        "from kt_cli.settings import DataSpec, EvalSpec\n"
         "from kt_cli.zoo.names import single\n"
         "images = open_data(DataSpec('digits', limit=60)).eval\n"
         "torch.set_num_threads(1)\n"

@@ -66,3 +66,15 @@ def test_no_rows_are_no_groups(sweep: Sweep) -> None:
     found = read_results([sweep.folder])
     assert split(found.ok("transfer"), SAME_TRANSFER) == []
     assert len(split(found.ok("models"), SAME_DATA)) == 1
+
+
+@pytest.mark.parametrize("other", ["folder-1234/ffffffff", "folder-5678/abcdabcd"])
+def test_images_that_differ_are_called_differently(sweep: Sweep, other: str) -> None:
+    """Fingerprints begin alike: with the source, and the list of the images."""
+    pair = ("resnet50", "convnext_tiny")
+    sweep.write("transfer", [
+        sweep.transfer(*pair, eval_data=data) for data in ("folder-1234/abcdabcd", other)
+    ])  # fmt: skip
+    rows = read_results([sweep.folder]).ok("transfer")
+    names = [group.differs for group in split(rows, SAME_TRANSFER)]
+    assert len(set(names)) == 2, names

@@ -96,7 +96,7 @@ def test_values_are_checked_wherever_they_come_from() -> None:
         ({"count": 0}, r"count must be in \[1, inf\), not 0"),
         ({"names": "a"}, "names must be a list of strings"),
         ({"names": ["a", 1]}, "names must be a list of strings"),
-        ({"names": ["c"]}, "unknown value of names 'c'"),
+        ({"names": ["c"]}, "unknown names 'c'"),
         ({"cuont": 1}, "unknown key of"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -271,12 +271,13 @@ def test_names_decide_in_a_mixed_set(tmp_path: Path) -> None:
 def test_what_is_about_no_model_is_refused(tmp_path: Path) -> None:
     tuned, bare = saved(tmp_path / "tuned", 3, ("c", "a", "b")), saved(tmp_path / "bare", 3)
     abc = ("a", "b", "c")
-    for models, select in (
-        ([tuned], (0, 1, 2)), ([tuned], (7, 1, 2)), ([tuned, bare], (7, 1, 2)),
-        ([tuned], BY_POSITION),
-    ):  # fmt: skip
-        option = "--by-position" if select == BY_POSITION else "--valid-labels"
-        with pytest.raises(UsageError, match=f"{option} changes nothing"):
+    for models, select, message in (
+        ([tuned], (0, 1, 2), "--valid-labels changes nothing"),
+        ([tuned], BY_POSITION, "--by-position changes nothing"),
+        ([tuned], (7, 1, 2), "--valid-labels names output 7, and no model has more than 3"),
+        ([tuned, bare], (7, 1, 2), "--valid-labels names output 7"),
+    ):
+        with pytest.raises(UsageError, match=message):
             require_classes(models, abc, select=select)  # type: ignore[arg-type]
     require_classes([tuned], abc, select=(1, 2, 0))  # as its names say
     require_classes([tuned], ("c", "a", "b"), select=BY_POSITION)

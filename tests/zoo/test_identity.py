@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from kt_cli.spec import Model
-from kt_cli.zoo import identity, load, published
+from kt_cli.zoo import identity, load, own, published
 from kt_cli.zoo.names import resolve
 
 SaveModel = Callable[..., Path]
@@ -151,12 +154,23 @@ def test_all_that_a_function_may_set_is_seen(net: Callable[[], nn.Module], tmp_p
         lambda m: m.settings["a"].append(3),  # type: ignore[index, operator, union-attr]
         lambda m: setattr(m, "names", ("x", True)),
         lambda m: setattr(m, "layer", nn.Sequential()),
+        lambda m: setattr(m, "bias_of_mine", torch.ones(2)),
+        lambda m: setattr(m, "bias_of_mine", torch.zeros(2)),
+        lambda m: setattr(m, "shift", np.arange(3.0)),
+        lambda m: setattr(m, "shift", np.float32(0.5)),
+        lambda m: setattr(m, "_private", 1),
+        lambda m: setattr(m, "by_number", {0: 1.5}),
+        lambda m: setattr(m, "space", SimpleNamespace(a=[1, {2}])),
+        lambda m: setattr(m, "space", SimpleNamespace(a=[1, {3}])),
     ]
     found = {known}
     for change in changes:
         module = net()
         change(module)
         found.add(identity.fingerprint_of_function(module))
+    circle = net()
+    circle.itself = [circle]  # type: ignore[assignment]
+    assert identity.fingerprint_of_function(circle)
     (tmp_path / "a_net_of_mine.py").write_text(MODULE + "\n# forward is another\n")
     found.add(identity.fingerprint_of_function(net()))
     assert len(found) == 2 + len(changes)
@@ -168,3 +182,26 @@ def test_a_fingerprint_is_of_values_not_of_where_they_lie() -> None:
     moved.load_state_dict(module.state_dict())
     moved = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     assert identity.fingerprint(module) == identity.fingerprint(moved)
+
+
+def test_an_edited_module_is_imported_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key is of the file as it is; so is what it gives, also within the same second."""
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "from torch import nn\ndef f():\n    return nn.Linear({}, 2)\n"
+    keys, widths = [], []
+    for width in (3, 4):
+        (tmp_path / "edited_net.py").write_text(text.format(width))
+        keys.append(own.function_key("edited_net", "f"))
+        widths.append(own.call("edited_net", "f").in_features)
+    assert widths == [3, 4] and keys[0] != keys[1]
+
+
+def test_content_is_read_again_whatever_the_times_say(tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(b"one")
+    before, first = file.stat(), own.content(file)
+    file.write_bytes(b"two")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert own.content(file) != first
