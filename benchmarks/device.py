@@ -37,7 +37,7 @@ from kt_cli.data.sources import open_data
 from kt_cli.data.views import DRAWS, Views, find_augment, preprocess
 from kt_cli.device import pick_device
 from kt_cli.distillation.distil import distil, order_of
-from kt_cli.distillation.keeping import Keeping, Memory
+from kt_cli.distillation.target_cache import Memory, TargetCache
 from kt_cli.knowledge.evaluate import Evaluator
 from kt_cli.knowledge.pairs import flip_blocks
 from kt_cli.knowledge.predictions import evaluate
@@ -157,7 +157,7 @@ class Student:
         self.module, self.config = arch
         self.size, self.device = size, device
         self.spec = replace(size.spec, amp=amp)
-        self.kept: Keeping = Memory()
+        self.kept: TargetCache = Memory()
         self.curve_waiting = 0.0
 
     def bare(self, views: Views) -> Work:
@@ -165,7 +165,7 @@ class Student:
         prepared = ready(self.config, train.CLASSES, views, self.spec)
         return bare_steps(deepcopy(self.module).to(self.device), self.spec, prepared)
 
-    def kt(self, views: Views, keeping: Keeping | None) -> Work:
+    def kt(self, views: Views, keeping: TargetCache | None) -> Work:
         """The training of a transfer by kl-dp, which asks teacher and frozen student."""
         student = deepcopy(self.module).to(self.device)
         opened = {"frozen": (deepcopy(self.module), self.config),

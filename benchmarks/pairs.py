@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import in_own_process, peak_gb, seconds, show
 from kt_cli.device import Meter
-from kt_cli.knowledge.classes import ClassEmbedding
+from kt_cli.knowledge.class_similarity import ClassEmbedding
 from kt_cli.knowledge.pairs import BLOCK, Outputs, flip_blocks, pair_blocks
 from kt_cli.rows.schema import TOP_PERCENTS
 from kt_cli.runs.pairs import write_pairs

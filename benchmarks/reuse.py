@@ -38,8 +38,8 @@ from kt_cli.data.sources import open_data
 from kt_cli.data.subsets import stratified
 from kt_cli.data.views import preprocess
 from kt_cli.distillation.distil import distil
-from kt_cli.distillation.keeping import Memory
-from kt_cli.distillation.targets import BATCH, Asking, Source, Targets
+from kt_cli.distillation.target_cache import Memory
+from kt_cli.distillation.targets import BATCH, Source, Targets, TeacherQuery
 from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.zoo.load import build
 
@@ -83,10 +83,10 @@ class Sweep:
             self._run(student, teacher, replace(self._spec, method=method), memory)
 
     def _run(self, student: str, teacher: str, spec: TransferSpec, memory: Memory | None) -> None:
-        asking = Asking.by(spec, self._views)
+        query = TeacherQuery.by(spec, self._views)
         frozen, taught_by = (
-            # Asking freezes a module, so it gets one of its own.
-            Source(asking, partial(deepcopy, self._models[arch]), arch, memory)
+            # TeacherQuery freezes a module, so it gets one of its own.
+            Source(query, partial(deepcopy, self._models[arch]), arch, memory)
             for arch in (student, teacher)
         )
         module, config = deepcopy(self._models[student])

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from kt_cli.rows import schema, store
-from kt_cli.zoo.facts import facts
+from kt_cli.zoo.imagenet_facts import facts
 
 IMAGES, CLASSES = 50_000, 1000
 METHODS = (

@@ -31,8 +31,8 @@ from kt_cli.data.images import ImageSet
 from kt_cli.data.views import Views, canonical, preprocess
 from kt_cli.device import pick_device, place
 from kt_cli.distillation.distil import distil, order_of
-from kt_cli.distillation.keeping import Keeping, Memory
-from kt_cli.distillation.targets import Asking, Opened, Source, Targets
+from kt_cli.distillation.target_cache import Memory, TargetCache
+from kt_cli.distillation.targets import Opened, Source, Targets, TeacherQuery
 from kt_cli.distillation.train import precision
 from kt_cli.settings import TransferSpec
 from kt_cli.zoo.load import build
@@ -154,7 +154,7 @@ def works(pair: Pair, views: Views, paper: Views) -> dict[str, Work]:
         for images in views.stream(0, parts):
             prepare(images)
 
-    def train(module: nn.Module, keeping: Keeping | None) -> None:
+    def train(module: nn.Module, keeping: TargetCache | None) -> None:
         distil(module, config, views, targets(keeping), SPEC)
 
     return {
@@ -168,11 +168,11 @@ def works(pair: Pair, views: Views, paper: Views) -> dict[str, Work]:
 
 
 def targets_of(
-    spec: TransferSpec, views: Views, opened: Mapping[str, Opened], keeping: Keeping | None
+    spec: TransferSpec, views: Views, opened: Mapping[str, Opened], keeping: TargetCache | None
 ) -> Targets:
     """opened: the frozen student and its teacher, in this order."""
-    asking = Asking.by(spec, views)
-    frozen, teacher = (Source(asking, partial(opened.__getitem__, key), key, keeping)
+    query = TeacherQuery.by(spec, views)
+    frozen, teacher = (Source(query, partial(opened.__getitem__, key), key, keeping)
                        for key in opened)  # fmt: skip
     return Targets(spec, frozen, [teacher])
 

@@ -67,7 +67,7 @@ class RunOf(Generic[S]):
 
     @cached_property
     def id(self) -> str:
-        return digest(signature(replace(self, settings=self.settings.settled)))[:16]
+        return digest(signature(replace(self, settings=self.settings.with_defaults)))[:16]
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)

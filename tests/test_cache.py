@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kt_cli import cache
-from kt_cli.distillation.answers import Answers
-from kt_cli.distillation.keeping import Disk
 from kt_cli.distillation.losses import TopK
-from kt_cli.distillation.partition import Said
+from kt_cli.distillation.partition import SampleStats
+from kt_cli.distillation.target_cache import Disk
+from kt_cli.distillation.teacher_outputs import TeacherOutputs
 from kt_cli.errors import WriteError
 from kt_cli.rows import arrays
 
@@ -57,10 +57,10 @@ def targets(number: int, form: str = "logits", views: int = 4, without: str = ""
     path = cache.root() / "targets" / f"{number:024x}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     logits = torch.from_numpy(np.random.default_rng(number).normal(size=(views, 7))).float()
-    said = Said.of(logits, torch.zeros(views, dtype=torch.long))
+    said = SampleStats.of(logits, torch.zeros(views, dtype=torch.long))
     kept = TopK.of(logits, 3, 1.0) if form == "topk" else logits
     features = torch.ones(views, 2) if form == "features" else None
-    tensors = Answers(kept, said, features).small().tensors()
+    tensors = TeacherOutputs(kept, said, features).small().tensors()
     save_file({k: v.contiguous() for k, v in tensors.items() if k != without}, path)
     return path
 
@@ -224,7 +224,7 @@ def test_missing_tensors_are_named(form: str, without: str) -> None:
     path = targets(1, form, without=without)
     assert cache.verify(entry_of(path)) == f"no tensor {without}"
     with pytest.raises(KeyError):
-        Answers.of(load_file(path))
+        TeacherOutputs.of(load_file(path))
 
 
 def test_targets_that_are_not_as_many_as_their_views() -> None:
@@ -236,8 +236,8 @@ def test_targets_that_are_not_as_many_as_their_views() -> None:
 def test_what_transfers_keep_on_disk_is_found() -> None:
     labels = torch.zeros(5, dtype=torch.long)
     logits = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
-    keeping, said = Disk(), Said.of(logits, labels)
-    whole, top = Answers(logits, said), Answers(TopK.of(logits, 2, 1.0), said)
+    keeping, said = Disk(), SampleStats.of(logits, labels)
+    whole, top = TeacherOutputs(logits, said), TeacherOutputs(TopK.of(logits, 2, 1.0), said)
     keeping.get("a" * 64, lambda: keeping.stored(whole))
     keeping.get("b" * 64, lambda: keeping.stored(top))
     found = cache.entries("targets")

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from kt_cli.distillation import methods, partition
-from kt_cli.distillation.methods import Lesson
-from kt_cli.distillation.partition import Said
+from kt_cli.distillation.methods import LossInputs
+from kt_cli.distillation.partition import SampleStats
 from kt_cli.errors import UsageError
 from kt_cli.settings import TransferSpec
 
@@ -50,10 +50,10 @@ def test_the_example_is_a_method(example: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="needs labels"):
         methods.require_possible(spec, 1, labelled=False)
     labels, student, frozen, teacher = torch.arange(8) % 4, logits(0), logits(1), logits(2)
-    said = [Said.of(frozen, labels), Said.of(teacher, labels)]
+    said = [SampleStats.of(frozen, labels), SampleStats.of(teacher, labels)]
     weights, left_out = method.sources(spec, said)
     assert left_out is None and 0 < int(weights[:, 1].sum()) < 8
     target = torch.where(said[1].right[:, None], teacher, frozen)
-    found = method.loss(Lesson(student, target, None, labels, torch.arange(8)), spec)
+    found = method.loss(LossInputs(student, target, None, labels, torch.arange(8)), spec)
     p, q = student.softmax(dim=1), target.softmax(dim=1)
     assert float(found) == pytest.approx(float((q * (q / p).log()).sum(dim=1).mean()), rel=1e-5)

@@ -95,14 +95,17 @@ def test_what_is_published_may_be_said_or_left_out(method: str, said: dict[str, 
     """`said` are the values that count anyhow, but for those that change what is published."""
     kept = {k: said[k] for k in ("batch_size", "reference_compat") if k in said}
     short, full = TransferSpec(method, **kept), TransferSpec(method, **said)
-    assert short.settings == full.settings == short.settled.settings
+    assert short.settings == full.settings == short.with_defaults.settings
     assert replace(RUN, settings=short).id == replace(RUN, settings=full).id
 
 
 def test_methods_compare_as_their_authors_ran_them() -> None:
     every = [TransferSpec(m) for m in ("kl", "kl-dp", "kl-mcl", "xekl-mcl", "kl-mcl+guard")]
-    assert len({spec.settled.lr for spec in every}) > 1
-    assert len({spec.settings for spec in every} | {spec.settled.settings for spec in every}) == 1
+    assert len({spec.with_defaults.lr for spec in every}) > 1
+    assert (
+        len({spec.settings for spec in every} | {spec.with_defaults.settings for spec in every})
+        == 1
+    )
 
 
 @pytest.mark.parametrize(

@@ -202,8 +202,8 @@ def _of_arrays(
 
     from kt_cli.knowledge import external
     from kt_cli.knowledge.comparison import compared
-    from kt_cli.knowledge.layout import external_of
-    from kt_cli.knowledge.tables import Table
+    from kt_cli.knowledge.file_columns import external_of
+    from kt_cli.knowledge.file_tables import Table
 
     if labels is None or isinstance(labels, str):
         raise UsageError("arrays need labels", "Give the true classes: labels=y.")

@@ -109,7 +109,7 @@ def _work(session: Session, dry_run: bool) -> None:
         return
     from kt_cli.sweeps import cluster_loop
 
-    session.finished = cluster_loop.lead(session)
+    session.finished = cluster_loop.coordinate(session)
     if session.finished:
         session.end()
 

@@ -40,11 +40,11 @@ class Transferred:
         Raises:
             KtError: the hub refuses, or does not answer.
         """
-        from kt_cli.zoo import hub
+        from kt_cli.zoo import hub_push
 
         row = self.row
         message = f"{row['student']} taught by {row['teacher']} ({row['method']})"
-        return hub.push(self.path, repository, private, message)
+        return hub_push.push(self.path, repository, private, message)
 
     @cached_property
     def student(self) -> nn.Module:
@@ -101,7 +101,7 @@ def transfer(
 
     forget()
     if "guard" not in images:
-        from kt_cli.data.guard import leave_out_guards
+        from kt_cli.data.guard_images import leave_out_guards
 
         data = leave_out_guards(data, models)
     row, saved = _run(models, spec, data, target, progress)
@@ -119,7 +119,7 @@ def _require_method(spec: TransferSpec) -> None:
     from kt_cli.distillation import methods
 
     methods.find(spec.method)
-    check(spec.settled)
+    check(spec.with_defaults)
 
 
 def _resolved(teachers: Sequence[str], student: str) -> list[Model]:
@@ -148,7 +148,7 @@ def _run(
     progress: Progress,
 ) -> tuple[Mapping[str, Any], Path]:
     """The row of the transfer, and where the student is."""
-    from kt_cli.data.guard import require_guard
+    from kt_cli.data.guard_images import require_guard
     from kt_cli.data.sources import open_data
     from kt_cli.distillation import advice, methods
     from kt_cli.files import require_writable
@@ -163,7 +163,7 @@ def _run(
     classes.warn_of_classes(models, opened.classes, opened.eval.select)
     opened.eval.warn_of_empty_classes()
     load.require_weights(models)
-    advice.warn_if_short(spec.settled, len(opened.training()))
+    advice.warn_if_short(spec.with_defaults, len(opened.training()))
     run = Run("transfer", tuple(models), opened.transfer_id(spec.guarded, progress), spec, images)
     saved = target or Path("students") / _folder_name(models, spec.method, run.id)
     run = replace(run, out=saved.absolute().name)

@@ -44,8 +44,8 @@ def _end(folder: Path, waiting: Sequence[Submitted]) -> None:
     for submitted in waiting:
         jobs.keep(folder, replace(submitted, state=jobs.CANCELLED))
     # First those that would go on after the others.
-    followers = [submitted.follower for submitted in waiting if submitted.follower]
-    if not cluster.cancel(followers) or not cluster.cancel([s.job for s in waiting]):
+    continuations = [submitted.continuation for submitted in waiting if submitted.continuation]
+    if not cluster.cancel(continuations) or not cluster.cancel([s.job for s in waiting]):
         for submitted in waiting:
             jobs.keep(folder, submitted)
         raise KtError("scancel failed: the jobs may go on", "Try again when Slurm answers.")

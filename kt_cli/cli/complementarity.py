@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from kt_cli.cli import comparison, options, screen
-from kt_cli.cli.fields import Fields, Given, with_settings
+from kt_cli.cli import complementarity_view, options, screen
+from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.errors import UsageError
 from kt_cli.settings import DataSpec, EvalSpec
 
@@ -101,8 +101,8 @@ def complementarity(
         about = {"data": compared.images.name, "limit": limit}
         screen.out.print_json(json.dumps({**about, **found.to_dict(top)}))
     else:
-        comparison.show(compared, limit, top, samples)
+        complementarity_view.show(compared, limit, top, samples)
     if gallery is not None:
-        interesting = comparison.of_interest(compared)
+        interesting = complementarity_view.of_interest(compared)
         drawing.draw(gallery, compared, interesting, samples or GALLERY_SAMPLES)
         screen.note(f"Drew {gallery}")

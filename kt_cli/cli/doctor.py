@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from kt_cli.cli import options, screen
-from kt_cli.cli.fields import Fields, Given, with_settings
+from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.errors import KtError
 from kt_cli.settings import DataSpec
 from kt_cli.settings.data import data_spec

@@ -18,9 +18,9 @@ from kt_cli.cli import options, screen
 from kt_cli.errors import DataError, KtError, unknown
 from kt_cli.progress import Listener
 from kt_cli.spec import Model
-from kt_cli.zoo import SCHEMES, own, scheme, target
-from kt_cli.zoo.facts import Fact, facts
-from kt_cli.zoo.published import ALIASES
+from kt_cli.zoo import SCHEMES, local_models, scheme, target
+from kt_cli.zoo.imagenet_facts import Fact, facts
+from kt_cli.zoo.timm_registry import ALIASES
 
 if TYPE_CHECKING:
     from kt_cli.zoo.prefetch import Wanted
@@ -180,24 +180,24 @@ def _matches(name: str, word: str) -> bool:
 
 
 def _is_own(pattern: str) -> bool:
-    return own.exists(pattern) or "@" in pattern or scheme(pattern) in SCHEMES
+    return local_models.exists(pattern) or "@" in pattern or scheme(pattern) in SCHEMES
 
 
 def _own_models(reference: str, arch: str | None) -> list[OwnModel]:
     from kt_cli.zoo import names
 
     folder = Path(reference).expanduser()
-    if not own.exists(reference) or folder.is_file():
+    if not local_models.exists(reference) or folder.is_file():
         return [_describe(model) for model in names.resolve([reference], arch)]
     # Nothing is read of the weights, as `resolve` does for the models' identity.
-    found = [folder] if own.is_model(folder) else own.models_in(folder)
+    found = [folder] if local_models.is_model(folder) else local_models.models_in(folder)
     if found:
         return [_describe_folder(model, str(model)) for model in found]
-    files = own.checkpoints_in(folder)
+    files = local_models.checkpoints_in(folder)
     if files and arch is not None:
         names.require_architecture(arch)
         return [_of_arch(file.name, names.architecture(arch), str(file)) for file in files]
-    tip = f"A model is a folder with {own.CONFIG} and weights."
+    tip = f"A model is a folder with {local_models.CONFIG} and weights."
     raise DataError(
         f"no models in {folder}", "For its checkpoints name --arch ARCH." if files else tip
     )
@@ -218,21 +218,21 @@ def _describe(model: Model) -> OwnModel:
 
 
 def _describe_folder(folder: Path, path: str) -> OwnModel:
-    config = own.read_config(folder)
+    config = local_models.read_config(folder)
     size = config.get("pretrained_cfg", config).get("input_size")
     return OwnModel(
         name=folder.absolute().name,
         arch=config.get("architecture"),
-        num_classes=own.num_classes(folder),
+        num_classes=local_models.num_classes(folder),
         input_size=size[-1] if size else None,
         path=path,
     )
 
 
 def _of_arch(name: str, arch: str, path: str) -> OwnModel:
-    from kt_cli.zoo import published
+    from kt_cli.zoo import timm_registry
 
-    return OwnModel(name, arch, None, published.config(arch).input_size[-1], path)
+    return OwnModel(name, arch, None, timm_registry.config(arch).input_size[-1], path)
 
 
 def _show_facts(shown: Sequence[Fact], matched: int) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kt_cli.cli import options, screen
-from kt_cli.cli.fields import Fields, Given, with_settings
+from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.settings import DataSpec, PretrainSpec
 
 IMAGES = ("source", "root", "train_split", "val_split", "class_map", "labels", "fraction", "guard")

@@ -17,7 +17,7 @@ from kt_cli.progress import Listener
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from kt_cli.sweeps.watch import View
+    from kt_cli.sweeps.monitor import View
 
 QUIET_SECONDS = 30.0
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kt_cli.cli import screen, table_view
-from kt_cli.cli.fields import Fields, Given, with_settings
+from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.files import write_text
 from kt_cli.progress import Listener
 from kt_cli.settings.report import QuerySpec, ReportSpec

@@ -57,7 +57,7 @@ def _sweeps(output: Path) -> list[Path]:
 
 
 def _show(folder: Path) -> None:
-    from kt_cli.sweeps.watch import Watch
+    from kt_cli.sweeps.monitor import Watch
 
     view = Watch(folder).look()
     screen.out.print(f"[bold]{folder.name}[/]: {folder}", soft_wrap=True)
@@ -105,7 +105,7 @@ def _rows(folder: Path) -> dict[str, dict[str, int]]:
 
 
 def _described(folder: Path) -> dict[str, Any]:
-    from kt_cli.sweeps.watch import Watch
+    from kt_cli.sweeps.monitor import Watch
 
     view = asdict(Watch(folder).look())
     told = {key: view[key] for key in ("stages", "active", "going_on", "cancelled", "error")}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kt_cli.cli import plan_view, progress_view, screen, table_view
-from kt_cli.cli.fields import Fields, Given, with_settings
+from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.settings import DataSpec, SlurmSpec, SweepSpec, TransferSpec
 from kt_cli.settings.shared import CLUSTER
 

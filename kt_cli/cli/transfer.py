@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from kt_cli.cli import options, outcome, screen
-from kt_cli.cli.fields import Fields, Given, with_settings
+from kt_cli.cli import options, screen, transfer_view
+from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.errors import UsageError
 from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.settings.shared import NO_HARM, STUDENT
@@ -78,7 +78,7 @@ def transfer(
     from kt_cli.api.transfer import transfer as moved
 
     if push_to_hub is not None:
-        from kt_cli.zoo.hub import require_pushable
+        from kt_cli.zoo.hub_push import require_pushable
 
         require_pushable(push_to_hub)
 
@@ -92,7 +92,7 @@ def transfer(
     if as_json:
         screen.out.print_json(json.dumps(found.row))
     else:
-        outcome.show(found.row)
+        transfer_view.show(found.row)
     screen.note(f"Saved the student to {found.path}")
     if push_to_hub is not None:
         screen.note(f"Uploaded to {found.push(push_to_hub, private)}")

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from kt_cli.zoo.classes import synsets
-from kt_cli.zoo.facts import NUM_CLASSES
+from kt_cli.zoo.imagenet_facts import NUM_CLASSES
 
 SYNSET = re.compile(r"n\d{8}")
 

@@ -17,7 +17,7 @@ from kt_cli.data.subsets import Indices
 from kt_cli.errors import DataError
 from kt_cli.progress import Progress
 from kt_cli.settings import HOW_TO_NAME_DATA, DataSpec
-from kt_cli.zoo.own import natural
+from kt_cli.zoo.local_models import natural
 
 SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),

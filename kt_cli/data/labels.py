@@ -20,7 +20,7 @@ from kt_cli.data.images import ImageSet
 from kt_cli.errors import DataError, first_line
 from kt_cli.settings import DataSpec
 from kt_cli.zoo.classes import BY_POSITION
-from kt_cli.zoo.own import natural
+from kt_cli.zoo.local_models import natural
 
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")

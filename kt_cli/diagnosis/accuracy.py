@@ -16,8 +16,8 @@ from kt_cli.knowledge.predict import How, predict
 from kt_cli.knowledge.predictions import Predictions
 from kt_cli.settings import EvalSpec
 from kt_cli.spec import Model
-from kt_cli.zoo import names, published
-from kt_cli.zoo.facts import Fact, facts
+from kt_cli.zoo import names, timm_registry
+from kt_cli.zoo.imagenet_facts import Fact, facts
 
 SURE = 0.001  # probability with which a right installation is called wrong
 SMALLEST = "resnet18.a1_in1k"
@@ -50,13 +50,13 @@ def cheapest() -> Fact | None:
     there = [
         fact
         for fact in facts()
-        if published.cached(fact.model) is not None and _test_side(fact.model) == fact.img_size
+        if timm_registry.cached(fact.model) is not None and _test_side(fact.model) == fact.img_size
     ]
     return min(there, key=lambda fact: (fact.gmacs or math.inf, fact.model), default=None)
 
 
 def _test_side(name: str) -> int:
-    config = published.config(name)
+    config = timm_registry.config(name)
     return int((config.test_input_size or config.input_size)[-1])
 
 

@@ -11,7 +11,7 @@ from kt_cli.data.sources import open_data
 from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
 from kt_cli.errors import DataError, UsageError
 from kt_cli.settings import DataSpec
-from kt_cli.zoo.facts import NUM_CLASSES
+from kt_cli.zoo.imagenet_facts import NUM_CLASSES
 
 DECODED = 64
 NAMED = 3

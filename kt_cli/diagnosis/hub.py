@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from kt_cli.diagnosis.finding import Asked, Finding, green, yellow
 from kt_cli.errors import first_line
-from kt_cli.zoo import published
+from kt_cli.zoo import timm_registry
 from kt_cli.zoo.prefetch import hub_folder
 
 PREFETCH = "Fetch what you need where there is a network: kt models prefetch SELECTION."
@@ -20,7 +20,7 @@ def reachable(asked: Asked) -> Iterator[Finding]:
             "switched off by HF_HUB_OFFLINE: only weights in the cache can be used",
             f"Right for jobs on a cluster. {PREFETCH}",
         )
-    elif published.hub_answers():
+    elif timm_registry.hub_answers():
         yield green(f"{constants.ENDPOINT} answers")
     else:
         yield yellow(
@@ -36,7 +36,7 @@ def token(asked: Asked) -> Iterator[Finding]:
     found = get_token()
     if found is None:
         yield green("no token: restricted models are out of reach (HF_TOKEN, or hf auth login)")
-    elif constants.HF_HUB_OFFLINE or not published.hub_answers():
+    elif constants.HF_HUB_OFFLINE or not timm_registry.hub_answers():
         yield green("there is a token; it cannot be tried now")
     else:
         try:

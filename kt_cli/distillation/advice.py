@@ -39,7 +39,7 @@ def _warn_of_slow_weights(spec: TransferSpec, updates: int) -> None:
             f"{updates}: the student stays as it was. Lower --mcl-every."
         )
     elif (kept := spec.mcl_tau**steps) > MOSTLY:
-        default = TransferSpec(method=spec.method).settled
+        default = TransferSpec(method=spec.method).with_defaults
         assert default.mcl_every is not None
         # What the published settings keep of the weights before, over as many steps as here.
         usual = default.mcl_tau ** (PUBLISHED_UPDATES // default.mcl_every)

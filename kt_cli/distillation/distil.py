@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from kt_cli.data.views import Views, preprocess, seed_of
 from kt_cli.device import place
-from kt_cli.distillation import methods, normalisation
-from kt_cli.distillation.answers import full
+from kt_cli.distillation import batch_norm, methods
 from kt_cli.distillation.checkpoint import Checkpoint
 from kt_cli.distillation.contrast import Contrast
-from kt_cli.distillation.interpolation import SlowWeights, load
-from kt_cli.distillation.methods import Lesson
+from kt_cli.distillation.methods import LossInputs
 from kt_cli.distillation.targets import Targets
+from kt_cli.distillation.teacher_outputs import full
 from kt_cli.distillation.train import Loop, OnEpoch, Order, Record, fit
+from kt_cli.distillation.weight_averaging import EMA, load
 from kt_cli.settings import TransferSpec
 from kt_cli.zoo.features import FeatureTap, width
 
@@ -74,7 +74,7 @@ def distil(
     Raises:
         NotFinite: the loss is not finite.
     """
-    spec = spec.settled
+    spec = spec.with_defaults
     method = methods.find(spec.method)
     place(student, views.device, spec.amp)
     prepare = preprocess(data_config, views.device)
@@ -91,13 +91,13 @@ def distil(
         labels = views.labels[here]
         features = tap.take() if method.features else None
         taught = targets.taught(found, logits, labels)
-        lesson = Lesson(logits, taught.target, taught.weight, labels, here,
+        inputs = LossInputs(logits, taught.target, taught.weight, labels, here,
                         features, taught.features, contrast)  # fmt: skip
-        right = (logits.detach().argmax(dim=1) == lesson.labels).sum()[None]
+        right = (logits.detach().argmax(dim=1) == inputs.labels).sum()[None]
         told = taught.weights[:, 1:]
         if taught.weight is not None:
             told = told * taught.weight[:, None]
-        return method.loss(lesson, spec), torch.cat([right, told.sum(dim=0)])
+        return method.loss(inputs, spec), torch.cat([right, told.sum(dim=0)])
 
     def after_update(updates: int) -> None:
         if slow is not None:
@@ -118,7 +118,7 @@ def distil(
     if slow is not None:
         load(student, slow.weights.state)
     if spec.bn == "recompute":
-        normalisation.recompute(student, views, prepare)
+        batch_norm.recompute(student, views, prepare)
     return Curve.of(record)
 
 
@@ -131,7 +131,7 @@ class _Slow:
 
     def __init__(self, student: nn.Module, spec: TransferSpec, updates_per_epoch: int) -> None:
         assert spec.mcl_every is not None
-        self.weights = SlowWeights(student, spec.mcl_tau)
+        self.weights = EMA(student, spec.mcl_tau)
         self._student, self._every, self._compat = student, spec.mcl_every, spec.reference_compat
         self._epoch = updates_per_epoch
 

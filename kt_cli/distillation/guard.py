@@ -16,8 +16,8 @@ from torch import nn
 
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
-from kt_cli.distillation.interpolation import State, between, load
-from kt_cli.distillation.normalisation import statistics
+from kt_cli.distillation.batch_norm import statistics
+from kt_cli.distillation.weight_averaging import State, between, load
 from kt_cli.knowledge.evaluate import Evaluator
 from kt_cli.knowledge.predictions import Predictions
 

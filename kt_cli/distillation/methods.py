@@ -20,7 +20,7 @@ CD_CROSS_ENTROPY, CD_SIMILARITY = 0.1, 10.0
 
 
 @dataclass(frozen=True)
-class Lesson:
+class LossInputs:
     """What a loss sees: b samples.
 
     Attributes:
@@ -43,44 +43,44 @@ class Lesson:
     contrast: nn.Module | None = None
 
 
-Loss = Callable[[Lesson, TransferSpec], Tensor]
+Loss = Callable[[LossInputs, TransferSpec], Tensor]
 
 
-def _distil(lesson: Lesson, spec: TransferSpec) -> Tensor:
-    target = lesson.target
+def _distil(inputs: LossInputs, spec: TransferSpec) -> Tensor:
+    target = inputs.target
     if isinstance(target, Tensor) and not spec.reference_compat:
         target = target.detach()
     loss = losses.distillation(
-        lesson.student, target, spec.temperature, lesson.weight, spec.kd_topk or 0
+        inputs.student, target, spec.temperature, inputs.weight, spec.kd_topk or 0
     )
-    if spec.reference_compat and lesson.weight is not None:  # the mean over what is distilled
-        loss = loss * len(lesson.weight) / lesson.weight.sum().clamp_min(1)
+    if spec.reference_compat and inputs.weight is not None:  # the mean over what is distilled
+        loss = loss * len(inputs.weight) / inputs.weight.sum().clamp_min(1)
     return loss
 
 
-def _classify(lesson: Lesson, spec: TransferSpec) -> Tensor:
+def _classify(inputs: LossInputs, spec: TransferSpec) -> Tensor:
     compat = spec.reference_compat
     loss = losses.double_softmax_cross_entropy if compat else losses.cross_entropy
-    return loss(lesson.student, lesson.labels, spec.label_smoothing)
+    return loss(inputs.student, inputs.labels, spec.label_smoothing)
 
 
-def _distil_and_classify(lesson: Lesson, spec: TransferSpec) -> Tensor:
-    share = spec.settled.kd_lambda or 0.0
-    return share * _distil(lesson, spec) + (1 - share) * _classify(lesson, spec)
+def _distil_and_classify(inputs: LossInputs, spec: TransferSpec) -> Tensor:
+    share = spec.with_defaults.kd_lambda or 0.0
+    return share * _distil(inputs, spec) + (1 - share) * _classify(inputs, spec)
 
 
-def _contrast(lesson: Lesson, spec: TransferSpec) -> Tensor:
-    assert lesson.contrast is not None
-    contrast: Tensor = lesson.contrast(
-        lesson.features, lesson.teacher_features, lesson.indices, lesson.labels
+def _contrast(inputs: LossInputs, spec: TransferSpec) -> Tensor:
+    assert inputs.contrast is not None
+    contrast: Tensor = inputs.contrast(
+        inputs.features, inputs.teacher_features, inputs.indices, inputs.labels
     )
-    return _classify(lesson, spec) + CRD_WEIGHT * contrast
+    return _classify(inputs, spec) + CRD_WEIGHT * contrast
 
 
-def _similarities(lesson: Lesson, spec: TransferSpec) -> Tensor:
-    assert lesson.features is not None and lesson.teacher_features is not None
-    alike = losses.similarity(lesson.features, lesson.teacher_features)
-    return CD_CROSS_ENTROPY * _classify(lesson, spec) + CD_SIMILARITY * alike
+def _similarities(inputs: LossInputs, spec: TransferSpec) -> Tensor:
+    assert inputs.features is not None and inputs.teacher_features is not None
+    alike = losses.similarity(inputs.features, inputs.teacher_features)
+    return CD_CROSS_ENTROPY * _classify(inputs, spec) + CD_SIMILARITY * alike
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Method:
     """How one method teaches.
 
     Attributes:
-        loss: from a lesson to a scalar.
+        loss: from a inputs to a scalar.
         partition: who teaches which sample, on each view.
         teacher, frozen: whether it asks the teacher, and the frozen student.
         labels: whether it reads the labels of the training images.
@@ -116,7 +116,7 @@ class Method:
         Flips are of the teacher against the first source, whoever that is.
         """
         weights = self.partition(sources)
-        on = spec.settled.distil_on
+        on = spec.with_defaults.distil_on
         if on == "all":
             return weights, None
         positive, negative = partition.flips(sources)
@@ -180,13 +180,13 @@ def find(name: str) -> Method:
 
 def needs_frozen(spec: TransferSpec) -> bool:
     """Whether the frozen student is asked about the views."""
-    by_flips = spec.settled.distil_on != "all" and not spec.reference_compat
+    by_flips = spec.with_defaults.distil_on != "all" and not spec.reference_compat
     return find(spec.method).frozen or by_flips
 
 
 def needs_labels(spec: TransferSpec) -> bool:
     """Whether the labels of the training images are read."""
-    return find(spec.method).labels or spec.settled.distil_on != "all"
+    return find(spec.method).labels or spec.with_defaults.distil_on != "all"
 
 
 def require_possible(spec: TransferSpec, teachers: int, labelled: bool) -> None:
@@ -199,13 +199,13 @@ def require_possible(spec: TransferSpec, teachers: int, labelled: bool) -> None:
         UsageError: the combination is none; UnknownName: no such method.
     """
     method, name = find(spec.method), spec.method
-    if spec.reference_compat and not method.compat and spec.settled.distil_on == "all":
+    if spec.reference_compat and not method.compat and spec.with_defaults.distil_on == "all":
         able = ", ".join(n for n, m in METHODS.items() if m.compat)
         raise UsageError(f"--reference-compat changes nothing in {name}", f"It is for {able}.")
     if spec.compile and method.features:
         raise UsageError(f"--compile cannot be had with {name}, which reads inside the student")
     chooses = method.partition is not partition.teacher_only or method.features
-    if spec.settled.distil_on != "all" and chooses:
+    if spec.with_defaults.distil_on != "all" and chooses:
         raise UsageError(f"--distil-on {spec.distil_on} is for kl and xekl, not for {name}")
     if needs_labels(spec) and not labelled:
         free = ", ".join(
@@ -227,7 +227,7 @@ def takes_topk(spec: TransferSpec, topk: int) -> bool:
     """
     method = find(spec.method)
     whole = method.partition is partition.flip_avg or method.features
-    return not whole and topk >= (spec.settled.kd_topk or 0)
+    return not whole and topk >= (spec.with_defaults.kd_topk or 0)
 
 
 def _require_teachers(spec: TransferSpec, method: Method, teachers: int) -> None:

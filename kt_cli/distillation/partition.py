@@ -19,7 +19,7 @@ from kt_cli.knowledge.evaluate import label_probability
 
 
 @dataclass(frozen=True)
-class Said:
+class SampleStats:
     """What a source says about n views, as far as a partition needs it.
 
     label_prob: (n,) probability of the label, NaN without one. confidence: (n,) the largest.
@@ -31,14 +31,14 @@ class Said:
     right: Tensor
 
     @classmethod
-    def of(cls, logits: Tensor, labels: Tensor) -> Said:
+    def of(cls, logits: Tensor, labels: Tensor) -> SampleStats:
         """From logits (n, C) and labels (n,); below 0 is none: NaN, and never right."""
         probabilities = logits.softmax(dim=1)
         confidence, predicted = probabilities.max(dim=1)
         return cls(label_probability(probabilities, labels), confidence, predicted == labels)
 
 
-Sources = Sequence[Said | None]
+Sources = Sequence[SampleStats | None]
 Partition = Callable[[Sources], Tensor]
 
 
@@ -96,10 +96,10 @@ def _choose(source: Tensor, count: int = 2) -> Tensor:
     return F.one_hot(source, count).float()
 
 
-def _known(said: Said | None) -> Said:
+def _known(said: SampleStats | None) -> SampleStats:
     assert said is not None, "the method does not say that it needs this source"
     return said
 
 
-def _first(sources: Sources) -> Said:
+def _first(sources: Sources) -> SampleStats:
     return next(said for said in sources if said is not None)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kt_cli.data.views import Views, seed_of
 from kt_cli.device import out_of_memory
-from kt_cli.distillation import normalisation
+from kt_cli.distillation import batch_norm
 from kt_cli.distillation.checkpoint import Checkpoint
 from kt_cli.distillation.distil import Curve
 from kt_cli.distillation.schedules import lr_factor
@@ -102,7 +102,7 @@ class _HeadFirst(nn.Module):
     def train(self, mode: bool = True) -> _HeadFirst:
         super().train(mode)
         if self._frozen:
-            for layer in normalisation.layers(self.module):
+            for layer in batch_norm.layers(self.module):
                 layer.eval()
         return self
 

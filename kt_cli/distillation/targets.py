@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from kt_cli.data.views import Views, preprocess
 from kt_cli.device import place
 from kt_cli.distillation import methods
-from kt_cli.distillation.answers import Answers, full, joined
-from kt_cli.distillation.keeping import Keeping
 from kt_cli.distillation.losses import TopK
-from kt_cli.distillation.partition import Said
+from kt_cli.distillation.partition import SampleStats
+from kt_cli.distillation.target_cache import TargetCache
+from kt_cli.distillation.teacher_outputs import TeacherOutputs, full, joined
 from kt_cli.distillation.train import precision
 from kt_cli.settings import TransferSpec
 from kt_cli.settings.declared import digest
@@ -34,7 +34,7 @@ Opened = tuple[nn.Module, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Asking:
+class TeacherQuery:
     """How models are asked about views.
 
     Attributes:
@@ -50,7 +50,7 @@ class Asking:
     features: bool = False
 
     @classmethod
-    def by(cls, spec: TransferSpec, views: Views) -> Asking:
+    def by(cls, spec: TransferSpec, views: Views) -> TeacherQuery:
         features = methods.find(spec.method).features
         return cls(views, spec.amp, spec.target_topk, spec.temperature, features)
 
@@ -61,12 +61,12 @@ class Asking:
         views = self.views
         return digest([FORMAT, model, views.epoch_key(epoch), views.device.type, *how])
 
-    def answers(self, logits: Tensor, labels: Tensor, features: Tensor | None) -> Answers:
+    def answers(self, logits: Tensor, labels: Tensor, features: Tensor | None) -> TeacherOutputs:
         logits = full(logits)
         kept: Tensor | TopK = logits
         if 0 < self.topk < logits.shape[1]:
             kept = TopK.of(logits, self.topk, self.temperature)
-        return Answers(kept, Said.of(logits, labels), features)
+        return TeacherOutputs(kept, SampleStats.of(logits, labels), features)
 
 
 class Source:
@@ -76,57 +76,57 @@ class Source:
         load: gives a module that is nobody else's: its parameters are frozen.
         key: identity of the model, its preprocessing and its outputs; "" where what it says is of
             use to nobody else.
-        keeping: where answers are kept; None for nowhere.
+        cache: where answers are kept; None for nowhere.
     """
 
     def __init__(
         self,
-        asking: Asking,
+        query: TeacherQuery,
         load: Callable[[], Opened],
         key: str = "",
-        keeping: Keeping | None = None,
+        cache: TargetCache | None = None,
     ) -> None:
-        self._asking, self._load = asking, load
-        self._key, self._keeping = key, keeping if key else None
-        self._epoch: Answers | None = None
+        self._query, self._load = query, load
+        self._key, self._cache = key, cache if key else None
+        self._epoch: TeacherOutputs | None = None
 
     def begin(self, epoch: int) -> None:
         """Have the answers of an epoch ready where they are kept, else the model."""
-        if self._keeping is not None:
-            key = self._asking.key(self._key, epoch)
-            self._epoch = self._keeping.get(key, lambda: self._all(epoch))
+        if self._cache is not None:
+            key = self._query.key(self._key, epoch)
+            self._epoch = self._cache.get(key, lambda: self._all(epoch))
         else:
             # Not in an update: loading draws random numbers, and dropout's depend on the update.
             _ = self._ready
 
-    def answers(self, indices: Tensor, images: Tensor) -> Answers:
+    def answers(self, indices: Tensor, images: Tensor) -> TeacherOutputs:
         """About the views `images` (b, 3, S, S) of the training images `indices` (b,)."""
         if self._epoch is not None:
-            return self._epoch.at(indices, self._asking.views.device)
+            return self._epoch.at(indices, self._query.views.device)
         return self._ask(indices, images)
 
     @torch.no_grad()
-    def _ask(self, indices: Tensor, images: Tensor) -> Answers:
-        asking, (tap, prepare) = self._asking, self._ready
-        views = asking.views
-        with precision(asking.amp, views.device):
+    def _ask(self, indices: Tensor, images: Tensor) -> TeacherOutputs:
+        query, (tap, prepare) = self._query, self._ready
+        views = query.views
+        with precision(query.amp, views.device):
             logits = tap.module(prepare(images))
-        features = full(tap.take()) if asking.features else None
-        return asking.answers(logits, views.labels[views.here(indices)], features)
+        features = full(tap.take()) if query.features else None
+        return query.answers(logits, views.labels[views.here(indices)], features)
 
-    def _all(self, epoch: int) -> Answers:
-        assert self._keeping is not None
-        views, stored = self._asking.views, self._keeping.stored
+    def _all(self, epoch: int) -> TeacherOutputs:
+        assert self._cache is not None
+        views, stored = self._query.views, self._cache.stored
         batches = torch.split(torch.arange(len(views)), BATCH)
         stream = views.stream(epoch, batches)
         return joined([stored(self._ask(*batch)) for batch in zip(batches, stream, strict=True)])
 
     @cached_property
     def _ready(self) -> tuple[FeatureTap, Callable[[Tensor], Tensor]]:
-        device = self._asking.views.device
+        device = self._query.views.device
         module, config = self._load()
-        module = place(module, device, self._asking.amp).eval().requires_grad_(False)
-        return FeatureTap(module, self._asking.features), preprocess(config, device)
+        module = place(module, device, self._query.amp).eval().requires_grad_(False)
+        return FeatureTap(module, self._query.features), preprocess(config, device)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Taught:
     features: Tensor | None
 
 
-Found = Sequence[Answers | None]  # the frozen student's and the teachers', None if not asked
+Found = Sequence[TeacherOutputs | None]  # the frozen student's and the teachers', None if not asked
 
 
 class Targets:
@@ -177,7 +177,7 @@ class Targets:
         """
         said = [answers.said if answers is not None else None for answers in found]
         if self._spec.reference_compat:
-            said[0] = Said.of(live.detach(), labels)
+            said[0] = SampleStats.of(live.detach(), labels)
         weights, distilled = self._method.sources(self._spec, said)
         frozen = found[0]
         if self._spec.reference_compat and frozen and isinstance(frozen.logits, Tensor):
@@ -188,7 +188,7 @@ class Targets:
         return Taught(_mixed(asked), distilled, weights, asked[-1][0].features)
 
 
-def _mixed(sources: Sequence[tuple[Answers, Tensor]]) -> Tensor | TopK:
+def _mixed(sources: Sequence[tuple[TeacherOutputs, Tensor]]) -> Tensor | TopK:
     """The target of each sample: a source's answer, or the mean of their logits by weights (b,).
 
     Most probable classes differ from source to source, so of them only one can be the target.

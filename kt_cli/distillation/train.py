@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from kt_cli.data.views import Views, seed_of
+from kt_cli.distillation.batch_norm import set_training
 from kt_cli.distillation.checkpoint import Checkpoint
-from kt_cli.distillation.interpolation import forget
-from kt_cli.distillation.normalisation import set_training
+from kt_cli.distillation.weight_averaging import forget
 from kt_cli.errors import KtError
 
 FIRST_SCALE = 2.0**16  # of losses in half precision; torch's own

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from kt_cli.knowledge.classes import ClassEmbedding
+from kt_cli.knowledge.class_similarity import ClassEmbedding
 
 PERCENT = 50  # of the flips: the classes that are grouped
 ALIKE = 1.5  # standard deviations above the mean of all pairs' cosines: classes are alike

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from kt_cli.data.class_names import readable
 from kt_cli.data.images import ImageSet
 from kt_cli.knowledge.areas import Area, areas
-from kt_cli.knowledge.classes import ClassEmbedding
+from kt_cli.knowledge.class_similarity import ClassEmbedding
 from kt_cli.knowledge.embedding import class_embedding
 from kt_cli.knowledge.pairs import Matrix, Outputs, all_pairs
 from kt_cli.knowledge.predict import How, predict_all
 from kt_cli.knowledge.predictions import Predictions, logits_of
+from kt_cli.knowledge.sanity_check import suspicion
 from kt_cli.knowledge.significance import holm, wilson
-from kt_cli.knowledge.suspicion import suspicion
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import Model
 

@@ -14,7 +14,7 @@ from kt_cli.data.class_names import readable
 from kt_cli.data.images import ImageSet
 from kt_cli.errors import ClassMismatch, DataError, WeightsUnavailable, unknown
 from kt_cli.files import cache_folder
-from kt_cli.knowledge.classes import ClassEmbedding
+from kt_cli.knowledge.class_similarity import ClassEmbedding
 from kt_cli.rows import arrays
 from kt_cli.settings.declared import digest
 from kt_cli.spec import Model

@@ -29,7 +29,7 @@ from PIL import Image
 
 from kt_cli.data.images import ImageSet, listing
 from kt_cli.errors import DataError
-from kt_cli.knowledge.layout import External, read_external
+from kt_cli.knowledge.file_columns import External, read_external
 from kt_cli.knowledge.matching import (
     class_indices,
     numbered,
@@ -39,7 +39,7 @@ from kt_cli.knowledge.matching import (
 )
 from kt_cli.knowledge.predictions import COLUMNS, Predictions
 from kt_cli.zoo.classes import BY_POSITION
-from kt_cli.zoo.own import natural
+from kt_cli.zoo.local_models import natural
 from kt_cli.zoo.timm_labels import AMBIGUOUS, described
 
 __all__ = ["External", "aligned", "common_images", "images_of", "read_external"]

@@ -14,7 +14,7 @@ from PIL import Image
 from kt_cli.errors import UsageError
 from kt_cli.files import atomic_file
 from kt_cli.knowledge.comparison import Comparison
-from kt_cli.knowledge.reading import Sample, counted, samples
+from kt_cli.knowledge.explanation import Sample, counted, samples
 
 COLUMNS = 6
 SIDE = 160

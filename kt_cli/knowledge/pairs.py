@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kt_cli.knowledge.classes import ClassEmbedding
+from kt_cli.knowledge.class_similarity import ClassEmbedding
 from kt_cli.knowledge.flips import FlipCounter
 from kt_cli.knowledge.significance import mcnemar
 from kt_cli.progress import Progress, silent

@@ -15,7 +15,7 @@ import pandas as pd
 from kt_cli.rows.condition import Kind
 from kt_cli.rows.scan import texts_dtype
 from kt_cli.spec import TOGETHER
-from kt_cli.zoo.facts import fact, facts
+from kt_cli.zoo.imagenet_facts import fact, facts
 
 EQUAL_WITHIN = 0.5  # percentage points
 STRONGER = pd.CategoricalDtype(["stronger", "equal", "weaker"], ordered=True)

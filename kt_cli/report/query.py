@@ -11,7 +11,7 @@ from kt_cli.errors import unknown
 from kt_cli.report import derived as columns
 from kt_cli.report.derived import derived
 from kt_cli.report.groups import DATA, PAIR, SAME_TRANSFER, SETTINGS, TRAINING
-from kt_cli.report.labels import is_label
+from kt_cli.report.model_labels import is_label
 from kt_cli.report.stats import DECIMALS
 from kt_cli.rows import schema
 from kt_cli.rows.condition import (

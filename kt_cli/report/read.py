@@ -10,7 +10,7 @@ import pandas as pd
 
 from kt_cli.errors import DataError
 from kt_cli.report.groups import KEYS
-from kt_cli.report.labels import concat, labelled
+from kt_cli.report.model_labels import concat, labelled
 from kt_cli.report.query import Query, derived, kinds
 from kt_cli.rows import schema, store
 from kt_cli.rows.condition import columns_of

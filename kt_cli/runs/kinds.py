@@ -49,7 +49,9 @@ def failed_row(run: Run, error: str) -> Row:
     """The row of a run that failed: what was asked for, and why there is no result."""
     kind = kind_of(run)
     asked = {
-        k: v for k, v in asdict(run.settings.settled).items() if k in schema.TABLES[kind.table]
+        k: v
+        for k, v in asdict(run.settings.with_defaults).items()
+        if k in schema.TABLES[kind.table]
     }
     return {
         "run_id": run.id, "status": store.FAILED, "error": error, "attempt": run.attempt,

@@ -9,7 +9,7 @@ import numpy as np
 
 from kt_cli.data.sources import open_data
 from kt_cli.device import Meter, pick_device
-from kt_cli.knowledge.classes import ClassEmbedding
+from kt_cli.knowledge.class_similarity import ClassEmbedding
 from kt_cli.knowledge.embedding import class_embedding
 from kt_cli.knowledge.pairs import Outputs, pair_blocks
 from kt_cli.knowledge.predict import How, outputs_of

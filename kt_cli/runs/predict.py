@@ -10,8 +10,8 @@ from kt_cli.data.sources import Data, open_data
 from kt_cli.device import Meter, pick_device
 from kt_cli.knowledge.predict import How, predict_all
 from kt_cli.knowledge.predictions import Predictions
+from kt_cli.knowledge.sanity_check import suspicion
 from kt_cli.knowledge.significance import wilson
-from kt_cli.knowledge.suspicion import suspicion
 from kt_cli.progress import Progress, silent
 from kt_cli.runs.columns import Row, data_columns
 from kt_cli.runs.kind import Kind

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from kt_cli.data.guard import unseen_after
+from kt_cli.data.guard_images import unseen_after
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import Data, open_data
 from kt_cli.data.training import views_of

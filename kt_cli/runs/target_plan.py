@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kt_cli.data.views import is_random
-from kt_cli.distillation import keeping, methods
-from kt_cli.distillation.keeping import Decision
+from kt_cli.distillation import methods, target_cache
+from kt_cli.distillation.target_cache import Decision
 from kt_cli.settings import TransferSpec
 from kt_cli.spec import RunOf
 
@@ -33,9 +33,9 @@ def keep_targets(
         distinct |= {(model.key, spec.seed, method.features, e) for model in asked for e in views}
     if not distinct or any(run.settings.keep_targets != "auto" for run in runs):
         return list(runs), ""
-    decision = keeping.decide(
+    decision = target_cache.decide(
         images=images, classes=classes, answers=len(distinct),
-        uses=uses / len(distinct), memory=keeping.MEMORY_BUDGET, disk=int(budget * 1e9),
+        uses=uses / len(distinct), memory=target_cache.MEMORY_BUDGET, disk=int(budget * 1e9),
     )  # fmt: skip
     return [replace(run, settings=_kept(run.settings, decision)) for run in runs], str(decision)
 
@@ -43,6 +43,6 @@ def keep_targets(
 def _kept(settings: TransferSpec, decision: Decision) -> TransferSpec:
     """Settings as decided, where the method goes with it."""
     if decision.topk and not methods.takes_topk(settings, decision.topk):
-        return replace(settings, keep_targets=keeping.ONLINE)
+        return replace(settings, keep_targets=target_cache.ONLINE)
     topk = decision.topk or settings.target_topk
     return replace(settings, keep_targets=decision.kind, target_topk=topk)

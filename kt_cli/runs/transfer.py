@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from kt_cli.data.guard import require_guard, unseen_share
+from kt_cli.data.guard_images import require_guard, unseen_share
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import Data, open_data
 from kt_cli.data.training import views_of
 from kt_cli.data.views import Views, preprocess
 from kt_cli.device import Meter, loss_named, out_of_memory, pick_device
-from kt_cli.distillation import checkpoint, guard, keeping, methods, normalisation, teachers
+from kt_cli.distillation import batch_norm, checkpoint, guard, methods, target_cache, teachers
 from kt_cli.distillation.cards import transfer_card
+from kt_cli.distillation.deltas import flips_by_class, transfer_outcome
 from kt_cli.distillation.distil import Curve
-from kt_cli.distillation.interpolation import copied, load
-from kt_cli.distillation.outcome import flips_by_class, transfer_outcome
 from kt_cli.distillation.targets import Opened
 from kt_cli.distillation.train import NotFinite, memory_exhausted
+from kt_cli.distillation.weight_averaging import copied, load
 from kt_cli.errors import DataError, KtError
 from kt_cli.knowledge.evaluate import Evaluator
 from kt_cli.knowledge.predict import How, predict_all
@@ -41,9 +41,11 @@ from kt_cli.zoo import features
 from kt_cli.zoo import load as zoo
 from kt_cli.zoo.identity import Traits, differences
 
-KEEPING: dict[str, keeping.Keeping | None] = {
-    keeping.MEMORY: keeping.Memory(), keeping.DISK: keeping.Disk(), keeping.ONLINE: None,
-}  # fmt: skip
+TARGET_CACHES: dict[str, target_cache.TargetCache | None] = {
+    target_cache.MEMORY: target_cache.Memory(),
+    target_cache.DISK: target_cache.Disk(),
+    target_cache.ONLINE: None,
+}
 
 
 @loss_named()
@@ -57,7 +59,7 @@ def transfer_run(run: RunOf[TransferSpec], folder: Path, progress: Progress = si
         UsageError: the models, the method and the data do not go together.
         KtError: the loss is not finite, or memory is exhausted.
     """
-    spec: TransferSpec = run.settings.settled
+    spec: TransferSpec = run.settings.with_defaults
     while True:
         try:
             row = _Transfer(run, spec, folder, progress).row()
@@ -187,14 +189,14 @@ class _Transfer:
         )
         models = [[m.key, self.traits[m]] for m in (*ordered, self.student)]
         identity = digest([models, self.images.fingerprint])
-        course = teachers.Course(
+        job = teachers.TransferJob(
             module, self.loaded.config("train"), self.views, student, others, self.spec,
-            keeping=KEEPING[self.spec.keep_targets],
+            cache=TARGET_CACHES[self.spec.keep_targets],
             checkpoint=partial(checkpoint.of_run, self.folder, self.run.id, identity),
             after_step=lambda taught: steps.append(self._evaluate(taught).accuracy),
             on_epoch=lambda done, total: self.progress(done, total, "transfer"),
         )  # fmt: skip
-        return teachers.teach(course)
+        return teachers.teach(job)
 
     def _opened(self, model: Model) -> Opened:
         loaded = self._open(model)
@@ -223,7 +225,7 @@ class _Transfer:
         self, module: nn.Module, start: Mapping[str, torch.Tensor], before: Predictions
     ) -> float | None:
         """Δ of the student before transfer with the running statistics after it."""
-        names = normalisation.statistics(module)
+        names = batch_norm.statistics(module)
         if not names:
             return None
         end = copied(module)
@@ -247,7 +249,7 @@ class _Transfer:
         config = self.loaded.config(self.spec.eval_size)
         return guard.choose(
             Evaluator(module, config, self.device, self.spec.eval_amp), start, copied(module),
-            judge, lambda m: normalisation.recompute(m, self.views, prepare),
+            judge, lambda m: batch_norm.recompute(m, self.views, prepare),
         )  # fmt: skip
 
     def _settings(self) -> Row:
@@ -256,7 +258,7 @@ class _Transfer:
             **{k: v for k, v in asdict(spec).items() if k in schema.TABLES["transfer"]},
             **pair_columns(run.models),
             **data_columns(run.data, spec.evaluation),
-            "micro_batch_asked": run.settings.settled.micro_batch,
+            "micro_batch_asked": run.settings.with_defaults.micro_batch,
             "settings": spec.settings,
             "train_data": self.images.fingerprint,
             "n_train": len(self.images),
@@ -268,7 +270,7 @@ class _Transfer:
     def _save(self, module: nn.Module, row: Row) -> None:
         loaded, run = self.loaded, self.run
         zoo.save(
-            zoo.whole(module), self.folder / run.out, data_config=loaded.config("train"),
+            zoo.unwrapped(module), self.folder / run.out, data_config=loaded.config("train"),
             num_classes=loaded.outputs.count, label_names=loaded.outputs.names,
             card=transfer_card(row),
             extra={

@@ -83,7 +83,7 @@ class Settings:
     """What the settings of every kind of run have."""
 
     @property
-    def settled(self) -> Any:
+    def with_defaults(self) -> Any:
         """With the values that count where others are given, or none."""
         return self
 

@@ -140,7 +140,7 @@ class TransferSpec(Settings):
         return self.method.endswith(GUARDED)
 
     @property
-    def settled(self) -> TransferSpec:
+    def with_defaults(self) -> TransferSpec:
         """With the values that count: the method's published ones where none are given."""
         every = max(1, round(2 * 256 / self.batch_size))
         published = {
@@ -161,7 +161,7 @@ class TransferSpec(Settings):
         new. So one learning rate given to all methods parts those whose published one it is.
         """
         unset: dict[str, Any] = dict.fromkeys(LEFT_TO_THE_METHOD)
-        settled, published = self.settled, replace(self, **unset).settled
+        settled, published = self.with_defaults, replace(self, **unset).with_defaults
         said = {k: v for k, v in signature(settled).items() if k not in ("method", "seed")}
         same = [k for k in LEFT_TO_THE_METHOD if getattr(settled, k) == getattr(published, k)]
         return digest({**said, **dict.fromkeys(same)})[:8]

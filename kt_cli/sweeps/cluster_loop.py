@@ -12,18 +12,18 @@ from kt_cli.errors import KtError, warn
 from kt_cli.runs.kinds import are_decoded, decode_training_images
 from kt_cli.spec import Run
 from kt_cli.sweeps import jobs
-from kt_cli.sweeps.lead import BUSY, CLAIMED, FINISHED, Lead
+from kt_cli.sweeps.coordinator import BUSY, CLAIMED, FINISHED, Coordinator
+from kt_cli.sweeps.monitor import View, Watch
 from kt_cli.sweeps.place import PATIENCE
 from kt_cli.sweeps.session import Session
 from kt_cli.sweeps.slurm import Silent
-from kt_cli.sweeps.watch import View, Watch
 
 FIRST_LOOK, LAST_LOOK, SLOWER = 2.0, 20.0, 1.1  # seconds between two looks
 AGAIN = "again"
 DECODED_HERE = 20_000  # images, at most, that a login node may be asked to decode
 
 
-def lead(session: Session) -> bool:
+def coordinate(session: Session) -> bool:
     """Submit what is to do, watch it, go on; returns when all is done, or with --detach at once.
 
     Returns:
@@ -33,17 +33,17 @@ def lead(session: Session) -> bool:
         KtError: the cluster refuses, or nothing comes of its jobs.
     """
     place, folder = session.place, session.folder
-    leading, watch = _lead(session), Watch(folder)
+    coordinator, watch = _coordinator(session), Watch(folder)
     must_progress = place.following
     try:
-        while (step := _step(leading, must_progress)) != FINISHED:
+        while (step := _step(coordinator, must_progress)) != FINISHED:
             if step == AGAIN:
                 continue
-            if place.following and _nobody_else_goes_on(folder, leading):
+            if place.following and _nobody_else_goes_on(folder, coordinator):
                 time.sleep(FIRST_LOOK)
                 continue
             if place.detach:
-                _say_who_goes_on(session, leading)
+                _say_who_goes_on(session, coordinator)
                 return False
             # What failed three times is tried once more, not for ever.
             session.planner.retry_failed &= step == BUSY
@@ -61,13 +61,13 @@ def lead(session: Session) -> bool:
 
 def close(session: Session) -> None:
     """Account for the jobs of a sweep that is done, where none is queued or running any more."""
-    _lead(session).advance(must_progress=False)
+    _coordinator(session).advance(must_progress=False)
 
 
-def _step(leading: Lead, must_progress: bool) -> str:
+def _step(coordinator: Coordinator, must_progress: bool) -> str:
     """One step; AGAIN where it could not be made. At the beginning the cluster must answer."""
     try:
-        step = leading.advance(must_progress)
+        step = coordinator.advance(must_progress)
     except Silent as silent:
         if not must_progress:
             raise
@@ -80,18 +80,18 @@ def _step(leading: Lead, must_progress: bool) -> str:
     return AGAIN
 
 
-def _say_who_goes_on(session: Session, leading: Lead) -> None:
+def _say_who_goes_on(session: Session, coordinator: Coordinator) -> None:
     session.tell.note(f"The jobs are submitted. {how_to_come_back(session.folder)}")
-    if leading.refusal:
+    if coordinator.refusal:
         warn(
-            f"no job will go on when they have ended ({leading.refusal}): run the same command "
+            f"no job will go on when they have ended ({coordinator.refusal}): run the same command "
             "then, or leave out --detach."
         )
 
 
-def _nobody_else_goes_on(folder: Path, leading: Lead) -> bool:
+def _nobody_else_goes_on(folder: Path, coordinator: Coordinator) -> bool:
     """Whether this job, which was to submit and to end, has to stay."""
-    return bool(leading.refusal) or _is_leading(folder)
+    return bool(coordinator.refusal) or _is_leading(folder)
 
 
 def _has_jobs(folder: Path) -> bool:
@@ -122,10 +122,10 @@ def how_to_come_back(folder: Path) -> str:
 def _is_leading(folder: Path) -> bool:
     """Whether this job is the one that goes on after the jobs submitted last."""
     listed = jobs.listed(folder)
-    return bool(listed) and listed[-1].follower == os.environ.get("SLURM_JOB_ID")
+    return bool(listed) and listed[-1].continuation == os.environ.get("SLURM_JOB_ID")
 
 
-def _lead(session: Session) -> Lead:
+def _coordinator(session: Session) -> Coordinator:
     assert session.place.facts is not None
     folder = session.folder
 
@@ -142,7 +142,7 @@ def _lead(session: Session) -> Lead:
         "env", "-u", "KT_DATA", sys.executable, "-m", "kt_cli", "sweep", str(folder / "sweep.toml"),
         "-o", str(folder.parent), "--executor", "slurm", "--detach", "--follow",
     ]  # fmt: skip
-    return Lead(
+    return Coordinator(
         folder, session.next_runs, session.costs().seconds, session.spec.slurm,
         session.place.facts, follow, prepare,
     )  # fmt: skip

@@ -171,7 +171,7 @@ def checked(spec: SweepSpec) -> SweepSpec:
     if twice:
         raise UsageError(f"two models of the zoo are called {twice!r}")
     for transfer in spec.transfers() or [spec.transfer]:
-        check(transfer.settled)
+        check(transfer.with_defaults)
     check_cluster(spec.slurm)
     if spec.data is not None:
         check_images(spec.data)

@@ -25,7 +25,7 @@ class Submitted:
 
     Attributes:
         stage: its name. table: where its rows go.
-        job: id of the array of chunks. follower: id of the job that goes on after it, or empty.
+        job: id of the array of chunks. continuation: id of the job that goes on after it, or empty.
         edges: the chunks' borders in the manifest (a path relative to the results).
         state: OPEN until somebody saw that all tasks have ended; then OVER, or CANCELLED.
         created: seconds since the epoch.
@@ -38,13 +38,13 @@ class Submitted:
     manifest: str
     edges: tuple[int, ...]
     created: float
-    follower: str = ""
+    continuation: str = ""
     state: str = OPEN
     user: int = field(default_factory=os.getuid)
 
     @property
     def jobs(self) -> list[str]:
-        return [job for job in (self.job, self.follower) if job]
+        return [job for job in (self.job, self.continuation) if job]
 
     @property
     def tasks(self) -> int:

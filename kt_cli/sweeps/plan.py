@@ -24,7 +24,7 @@ from kt_cli.settings import DataSpec, PairsSpec, PretrainSpec, SweepSpec, Transf
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps.config import team_transfers, transfer_count
 from kt_cli.sweeps.draw import draw_pairs, draw_teams, ranked_pairs
-from kt_cli.zoo import own
+from kt_cli.zoo import local_models
 from kt_cli.zoo.baseline import random_twins
 
 if TYPE_CHECKING:
@@ -331,6 +331,6 @@ def starting_point(spec: PretrainSpec) -> tuple[Model, ...]:
 def trained_by(folder: Path) -> str | None:
     """The id of the run that saved the model in `folder`; None where there is no such model."""
     try:
-        return str(own.read_config(folder)["kt"]["run_id"])
+        return str(local_models.read_config(folder)["kt"]["run_id"])
     except (DataError, KeyError):
         return None

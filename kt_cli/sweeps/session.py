@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from kt_cli.data.guard import leave_out_guards, require_images
+from kt_cli.data.guard_images import leave_out_guards, require_images
 from kt_cli.data.sources import Data, open_data, training_id
 from kt_cli.distillation import methods
 from kt_cli.errors import KtError, UsageError, warn
@@ -17,14 +17,14 @@ from kt_cli.rows import schema, store
 from kt_cli.runs.kinds import decode_training_images
 from kt_cli.settings import HOW_TO_NAME_DATA, SweepSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps.balance import Costs
 from kt_cli.sweeps.budget import fitting, spent
+from kt_cli.sweeps.cleanup import remove_stale
 from kt_cli.sweeps.config import to_toml
+from kt_cli.sweeps.cost_model import Costs
 from kt_cli.sweeps.execute import LocalStage, run_inline
 from kt_cli.sweeps.place import INLINE, Place
 from kt_cli.sweeps.plan import STAGES, Images, Planner, Stage, labelled, other_images, unmeasured
 from kt_cli.sweeps.slots import Slot
-from kt_cli.sweeps.tidy import remove_stale
 from kt_cli.zoo import classes, weights
 
 PAIR = 2  # models, without which there is nothing to compare

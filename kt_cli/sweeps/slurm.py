@@ -25,8 +25,8 @@ from kt_cli.runs.kinds import kind_of
 from kt_cli.settings import SlurmSpec
 from kt_cli.spec import Run
 from kt_cli.sweeps import cluster
-from kt_cli.sweeps.balance import edges
 from kt_cli.sweeps.cluster import Facts
+from kt_cli.sweeps.cost_model import edges
 from kt_cli.sweeps.jobs import Submitted
 from kt_cli.sweeps.manifest import write_manifest
 from kt_cli.sweeps.slots import Slot, chunk_count, given_gpu
@@ -98,7 +98,7 @@ def tasks(runs: int, resources: SlurmSpec, facts: Facts) -> int:
     return min(facts.array_size, chunk_count(runs, CHUNKS_PER_GPU * resources.gpus))
 
 
-def submit_follower(
+def submit_continuation(
     folder: Path, job: str | None, command: Sequence[str], resources: SlurmSpec, facts: Facts
 ) -> str:
     """A job that runs `command` when all of `job` has ended; without a GPU where that is allowed.

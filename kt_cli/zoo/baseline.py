@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kt_cli.spec import Model
-from kt_cli.zoo import names, own, scheme, target
+from kt_cli.zoo import local_models, names, scheme, target
 
 AT_MOST = 10
 
@@ -26,6 +26,6 @@ def _architecture(model: Model) -> str | None:
     if kind == "checkpoint":
         return model.ref.partition("@")[0].partition(".")[0]
     if kind == "local-dir":
-        found = own.read_config(Path(target(model.ref))).get("architecture")
+        found = local_models.read_config(Path(target(model.ref))).get("architecture")
         return str(found) if found else None
     return None

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from kt_cli.errors import ClassMismatch, UsageError, warn
 from kt_cli.spec import Model
-from kt_cli.zoo import own, published, scheme, target
-from kt_cli.zoo.facts import NUM_CLASSES, fact
+from kt_cli.zoo import local_models, scheme, target, timm_registry
+from kt_cli.zoo.imagenet_facts import NUM_CLASSES, fact
 
 Columns = tuple[int, ...]
 # What the user says about outputs: which of them the classes are (--valid-labels), or that they
@@ -148,17 +148,17 @@ def outputs_of(model: Model) -> Outputs | None:
     """A model's outputs as far as they can be told without its weights."""
     kind = scheme(model.ref)
     if kind == "timm":
-        known = NUM_CLASSES if fact(model.ref) else published.config(model.ref).num_classes
+        known = NUM_CLASSES if fact(model.ref) else timm_registry.config(model.ref).num_classes
         return Outputs(int(known))
     if kind == "local-dir":
         return _stated(Path(target(model.ref)))
-    weights = published.cached(model.ref) if kind == "hf-hub" else None
+    weights = timm_registry.cached(model.ref) if kind == "hf-hub" else None
     return _stated(weights.parent) if weights else None
 
 
 def _stated(folder: Path) -> Outputs | None:
-    count = own.num_classes(folder)
-    return None if count is None else Outputs.of(count, own.label_names(folder))
+    count = local_models.num_classes(folder)
+    return None if count is None else Outputs.of(count, local_models.label_names(folder))
 
 
 def require_classes(

@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from kt_cli.errors import UsageError
-from kt_cli.zoo.load import whole
+from kt_cli.zoo.load import unwrapped
 
 
 class FeatureTap:
@@ -53,7 +53,7 @@ def classifier(module: nn.Module) -> nn.Module | None:
 
     Of distilled models, which have two, the one of the labels.
     """
-    find = cast(Any, getattr(whole(module), "get_classifier", None))
+    find = cast(Any, getattr(unwrapped(module), "get_classifier", None))
     head = find() if find is not None else None
     if isinstance(head, (tuple, list)):
         head = head[0]

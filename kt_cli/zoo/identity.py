@@ -23,7 +23,7 @@ from torch import nn
 from kt_cli.files import status_of
 from kt_cli.settings.declared import digest
 from kt_cli.spec import Model
-from kt_cli.zoo import own, published, scheme, target
+from kt_cli.zoo import local_models, scheme, target, timm_registry
 
 Traits = dict[str, str]
 TRAITS = ("weights", "preprocessing", "outputs")
@@ -47,20 +47,20 @@ def source(model: Model) -> str:
     if kind in ("py", "predictions"):
         return ""
     if kind in HUB:
-        file = published.cached(model.ref)
+        file = timm_registry.cached(model.ref)
         if file is None:
             return ""
         # The hub names files by their content; that it is still this content, the status tells.
         known += [file.resolve().name, *status_of(file.stat())]
         if kind == "hf-hub":
-            known.append(own.content(file.parent / own.CONFIG).hex())
+            known.append(local_models.content(file.parent / local_models.CONFIG).hex())
     architecture = {
         "timm": model.ref,
         "checkpoint": model.ref.partition("@")[0],
         "random": target(model.ref).partition("#")[0],
     }.get(kind)
     if architecture:
-        known.append(repr(published.config(architecture)))
+        known.append(repr(timm_registry.config(architecture)))
     return digest(known)[:24]
 
 
@@ -114,7 +114,7 @@ def fingerprint_of_function(module: nn.Module) -> str:
         for name, part in module.named_modules()
     ]
     files = sorted({path for part in module.modules() if (path := _file(type(part)))})
-    code = [own.content(Path(path)).hex() for path in files]
+    code = [local_models.content(Path(path)).hex() for path in files]
     return digest([_hashed(buffers.items()), parts, code])[:16]
 
 

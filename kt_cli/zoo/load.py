@@ -18,16 +18,16 @@ from torch import Tensor, nn
 
 from kt_cli.errors import DataError, KtError, UsageError, WeightsUnavailable
 from kt_cli.spec import Model
-from kt_cli.zoo import identity, names, own, scheme, target
+from kt_cli.zoo import identity, local_models, names, scheme, target
 from kt_cli.zoo.classes import ABSENT, Columns, Outputs, Select, matched, outputs_of
 from kt_cli.zoo.identity import fingerprint, fingerprint_of_function
-from kt_cli.zoo.openers import OPENERS
-from kt_cli.zoo.published import HOW_TO_GET_WEIGHTS, missing_weights, require_weights
+from kt_cli.zoo.loaders import OPENERS
 from kt_cli.zoo.save import TEST_ONLY, save
+from kt_cli.zoo.timm_registry import HOW_TO_GET_WEIGHTS, missing_weights, require_weights
 
 __all__ = [
     "Loaded", "build", "fingerprint", "for_fine_tuning", "load", "missing_weights",
-    "require_weights", "save", "whole",
+    "require_weights", "save", "unwrapped",
 ]  # fmt: skip
 
 LOGGERS = ("timm", "huggingface_hub")
@@ -63,7 +63,7 @@ class Loaded:
 
     def config(self, eval_size: str) -> dict[str, Any]:
         """The preprocessing at "test" size (as timm's validate.py) or at "train" size."""
-        return data_config(whole(self.module), eval_size)
+        return data_config(unwrapped(self.module), eval_size)
 
     def traits(self, eval_size: str) -> identity.Traits:
         """What it is, as far as that decides what it says; see `kt_cli.zoo.identity`."""
@@ -94,7 +94,7 @@ class Selected(nn.Module):
         return torch.where(absent, logits.amin(dim=1, keepdim=True), chosen)
 
 
-def whole(module: nn.Module) -> nn.Module:
+def unwrapped(module: nn.Module) -> nn.Module:
     """The model with all its outputs."""
     return module.inner if isinstance(module, Selected) else module
 
@@ -120,7 +120,7 @@ def load(
     known = outputs_of(model) if classes is not None else None
     if known is not None and classes is not None:
         matched(model, known, classes, select)  # before its weights are read
-    own.require_unchanged(model)
+    local_models.require_unchanged(model)
     source = identity.source(model)
     with _quiet(), _explained(model):
         module = OPENERS[scheme(model.ref)](model, len(classes) if classes else None).eval()
@@ -142,7 +142,7 @@ def load(
 
 def _label_names(model: Model, module: nn.Module) -> Any:
     if scheme(model.ref) == "local-dir":
-        return own.label_names(Path(target(model.ref)))
+        return local_models.label_names(Path(target(model.ref)))
     return getattr(module, "pretrained_cfg", {}).get("label_names")
 
 

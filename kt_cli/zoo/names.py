@@ -33,9 +33,9 @@ from pathlib import Path
 
 from kt_cli.errors import DataError, UsageError
 from kt_cli.spec import Model
-from kt_cli.zoo import facts, own, published, scheme
-from kt_cli.zoo.candidates import PREFIXES, Candidate, at_path, checkpoints
-from kt_cli.zoo.published import ALIASES, architecture
+from kt_cli.zoo import imagenet_facts, local_models, scheme, timm_registry
+from kt_cli.zoo.references import PREFIXES, Candidate, at_path, checkpoints
+from kt_cli.zoo.timm_registry import ALIASES, architecture
 
 __all__ = [
     "ALIASES", "architecture", "refuse_predictions", "require_architecture", "resolve", "single",
@@ -54,7 +54,7 @@ def resolve(references: Sequence[str], arch: str | None = None) -> list[Model]:
         UsageError: nothing is named, or a reference is malformed.
     """
     if arch is not None:
-        published.require_architecture(architecture(arch))
+        timm_registry.require_architecture(architecture(arch))
     found: dict[str, Candidate] = {}
     for reference in references:
         for candidate in _expand(reference, arch):
@@ -81,7 +81,7 @@ def require_architecture(arch: str, pretrained: bool = False) -> None:
     if pretrained:
         single(arch)
     else:
-        published.require_architecture(architecture(arch))
+        timm_registry.require_architecture(architecture(arch))
 
 
 def _named(candidates: Sequence[Candidate]) -> list[Model]:
@@ -106,7 +106,7 @@ def _named(candidates: Sequence[Candidate]) -> list[Model]:
 
 def _expand(reference: str, arch: str | None = None, nested: bool = False) -> Iterator[Candidate]:
     reference = reference.strip()
-    parts = [reference] if own.exists(reference) else reference.split(",")
+    parts = [reference] if local_models.exists(reference) else reference.split(",")
     for part in filter(None, map(str.strip, parts)):
         if part.startswith("@"):
             if nested:
@@ -123,13 +123,15 @@ def _is_checkpoints(part: str) -> bool:
     if part.startswith(tuple(PREFIXES)):
         return False
     path = Path(part).expanduser()
-    if not own.exists(part) or path.is_file():
-        return own.ending(path) is not None and ("@" not in part or own.exists(part))
+    if not local_models.exists(part) or path.is_file():
+        return local_models.ending(path) is not None and (
+            "@" not in part or local_models.exists(part)
+        )
     return (
         (os.sep in part or _is_own(part))
-        and not own.is_model(path)
-        and not own.models_in(path)
-        and bool(own.checkpoints_in(path))
+        and not local_models.is_model(path)
+        and not local_models.models_in(path)
+        and bool(local_models.checkpoints_in(path))
     )
 
 
@@ -150,10 +152,10 @@ def _one(ref: str) -> Iterator[Candidate]:
     if prefix is not None:
         yield from PREFIXES[prefix](ref.removeprefix(prefix))
     elif ref == "timm-all":
-        yield from map(_timm, (fact.model for fact in facts.facts()))
+        yield from map(_timm, (fact.model for fact in imagenet_facts.facts()))
     elif match := re.fullmatch(r"timm-top(\d+)", ref):
-        yield from map(_timm, facts.top(int(match[1])))
-    elif os.sep in ref and own.exists(ref):
+        yield from map(_timm, imagenet_facts.top(int(match[1])))
+    elif os.sep in ref and local_models.exists(ref):
         yield from at_path(ref)
     elif "@" in ref:
         yield from checkpoints(*ref.split("@", 1))
@@ -164,16 +166,16 @@ def _one(ref: str) -> Iterator[Candidate]:
     elif _is_own(ref):
         yield from at_path(ref)
     else:
-        yield _timm(published.canonical(architecture(ref)))
+        yield _timm(timm_registry.canonical(architecture(ref)))
 
 
 def _is_own(ref: str) -> bool:
     """Whether a bare word names a folder or checkpoint; a timm model of that name goes first."""
-    if not own.exists(ref) or facts.fact(ref) is not None or ref in ALIASES:
+    if not local_models.exists(ref) or imagenet_facts.fact(ref) is not None or ref in ALIASES:
         return False
-    if Path(ref).is_file() and own.ending(Path(ref)):
+    if Path(ref).is_file() and local_models.ending(Path(ref)):
         return True
-    return ref.partition(".")[0] not in published.architectures()
+    return ref.partition(".")[0] not in timm_registry.architectures()
 
 
 def _timm(name: str) -> Candidate:
@@ -183,7 +185,7 @@ def _timm(name: str) -> Candidate:
 def _matching(pattern: str) -> list[str]:
     names = [
         name
-        for name in published.pretrained_names()
+        for name in timm_registry.pretrained_names()
         if fnmatchcase(name, pattern) or fnmatchcase(name.partition(".")[0], pattern)
     ]
     if not names:

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 from kt_cli.errors import KtError, WeightsUnavailable, WriteError, first_line
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import Model
-from kt_cli.zoo import published, scheme, target
-from kt_cli.zoo.facts import fact
-from kt_cli.zoo.published import HOW_TO_GET_WEIGHTS, HUB_FILES
+from kt_cli.zoo import scheme, target, timm_registry
+from kt_cli.zoo.imagenet_facts import fact
 from kt_cli.zoo.threads import each
+from kt_cli.zoo.timm_registry import HOW_TO_GET_WEIGHTS, HUB_FILES
 
 HUB = ("timm", "hf-hub")  # schemes of references to what is published
 ATTEMPTS = 5
@@ -75,12 +75,12 @@ def plan(models: Sequence[Model], jobs: int) -> Plan:
         jobs: questions at a time.
     """
     hub = [model for model in models if scheme(model.ref) in HUB]
-    there = tuple(model for model in hub if published.cached(model.ref) is not None)
+    there = tuple(model for model in hub if timm_registry.cached(model.ref) is not None)
     kept = {model.key for model in there}
     absent = [model for model in hub if model.key not in kept]
     sizes = {model.key: _published_size(model) for model in absent}
     unknown = [model for model in absent if sizes[model.key] is None]
-    if unknown and published.hub_answers():
+    if unknown and timm_registry.hub_answers():
         for model, said in each(unknown, _asked_size, jobs):
             sizes[model.key] = None if isinstance(said, Exception) else said
     folder = hub_folder()
@@ -103,7 +103,7 @@ def fetch(wanted: Sequence[Wanted], jobs: int, progress: Progress = silent) -> l
         WeightsUnavailable: the hub does not answer, or no longer.
         WriteError: the cache cannot be written.
     """
-    if wanted and not published.hub_answers():
+    if wanted and not timm_registry.hub_answers():
         raise _unreachable(wanted)
     _no_bars()
     failures: list[Failure] = []
@@ -116,7 +116,7 @@ def fetch(wanted: Sequence[Wanted], jobs: int, progress: Progress = silent) -> l
                 "Free some space, or let HF_HOME name another folder; what is fetched is kept.",
             ) from said
         if isinstance(said, Exception):
-            if _passing(said) and not published.hub_answers():
+            if _passing(said) and not timm_registry.hub_answers():
                 raise _unreachable(list(left.values())) from said
             failures.append(Failure(model, _reason(said, model)))
         del left[model.key]
@@ -215,7 +215,7 @@ def _fetch(model: Model) -> None:
         if scheme(model.ref) == "hf-hub":
             download("config.json")
         _first(names, download)
-    if published.cached(model.ref) is None:
+    if timm_registry.cached(model.ref) is None:
         raise KtError(f"weights of {model.name} came, but not to where timm looks for them")
 
 
@@ -224,7 +224,7 @@ def _source(model: Model) -> tuple[str, str | None, tuple[str, ...], str]:
     if scheme(model.ref) == "hf-hub":
         repo, _, revision = target(model.ref).partition("@")
         return repo, revision or None, HUB_FILES, ""
-    config = published.config(model.ref)
+    config = timm_registry.config(model.ref)
     if config is not None and config.hf_hub_id:
         repo, _, revision = config.hf_hub_id.partition("@")
         names = (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES

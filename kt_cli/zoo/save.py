@@ -12,9 +12,9 @@ from torch import nn
 from kt_cli.errors import UsageError
 from kt_cli.files import atomic_folder, save_tensors
 from kt_cli.spec import Model
-from kt_cli.zoo import own
+from kt_cli.zoo import local_models
 from kt_cli.zoo import target as path_of
-from kt_cli.zoo.own import CONFIG, PREFERRED
+from kt_cli.zoo.local_models import CONFIG, PREFERRED
 
 PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 # Recommendations of timm for evaluation; they hold while the training ones are as they were.
@@ -102,7 +102,7 @@ def require_free(target: Path, overwrite: bool, models: Sequence[Model] = ()) ->
             raise UsageError(f"{target} holds {model.name} itself", "Choose another folder: -o.")
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
-    if not (own.is_model(target) and "kt" in own.read_config(target)):
+    if not (local_models.is_model(target) and "kt" in local_models.read_config(target)):
         raise UsageError(
             f"{target} exists and is no model that kt saved", "Choose a new folder: -o."
         )

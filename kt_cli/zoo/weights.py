@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from kt_cli.errors import KtError, WriteError, warn
 from kt_cli.progress import Listener
 from kt_cli.spec import Model
-from kt_cli.zoo import prefetch, published
+from kt_cli.zoo import prefetch, timm_registry
 from kt_cli.zoo.prefetch import Failure, Plan
-from kt_cli.zoo.published import HOW_TO_GET_WEIGHTS
+from kt_cli.zoo.timm_registry import HOW_TO_GET_WEIGHTS
 
 JOBS = 8  # models at a time
 
@@ -65,7 +65,7 @@ def for_jobs(models: Sequence[Model], needed: int, tell: Listener) -> None:
     Raises:
         KtError: fewer than `needed` models have weights. WriteError: the disk is too small.
     """
-    if published.missing_weights(models):
+    if timm_registry.missing_weights(models):
         require(models, needed)
         return
     planned = prefetch.plan(models, JOBS)
@@ -86,10 +86,10 @@ def require(models: Sequence[Model], needed: int) -> None:
     Raises:
         WeightsUnavailable: fewer than `needed` models are left.
     """
-    missing = published.missing_weights(models)
+    missing = timm_registry.missing_weights(models)
     if not missing:
         return
-    error = published.weights_unavailable(missing)
+    error = timm_registry.weights_unavailable(missing)
     if len(models) - len(missing) < needed:
         raise error
     warn(f"{error.message}: their runs will fail. {error.tip}")

@@ -19,7 +19,7 @@ from torch import nn
 from kt_cli.data.sources import open_data
 from kt_cli.rows import store
 from kt_cli.settings import DataSpec
-from kt_cli.zoo import load, own
+from kt_cli.zoo import load, local_models
 from kt_cli.zoo.classes import synsets
 
 Kt = Callable[..., tuple[int, str, str]]
@@ -177,7 +177,7 @@ def test_a_transfer_that_moves_nothing_on_renamed_folders(
     assert [row["teacher_acc"], row["student_acc"], row["delta"]] == same([*right, 0.0])
     assert (row["teacher_matching"], row["student_matching"]) == (how, how)
     # The student is called as the data is: nothing need be said about it again.
-    assert own.label_names(tmp_path / "student") == list(RENAMED)
+    assert local_models.label_names(tmp_path / "student") == list(RENAMED)
     tuned = [str(tmp_path / "student"), str(tmp_path / "copy")]
     shutil.copytree(tmp_path / "student", tmp_path / "copy")
     _recast(tmp_path / "copy", tmp_path / "twin", tuple(reversed(range(4))), RENAMED[::-1])
@@ -236,7 +236,7 @@ def test_a_permutation_is_a_mapping(
     out = ("-o", str(tmp_path / "student"))
     row = transferred(kt, *mixed, *data, "--valid-labels", back, *out)
     assert [row["teacher_acc"], row["student_acc"], row["delta"]] == same([*right, 0.0])
-    assert own.label_names(tmp_path / "student") == [CLASSES[i] for i in order]
+    assert local_models.label_names(tmp_path / "student") == [CLASSES[i] for i in order]
     rows, moved = swept(kt, tmp_path, "--models", ",".join(mixed), *data, "--valid-labels", back)
     assert rows["accuracy"].to_dict() == same(dict(zip(ARCHS, right, strict=True)))
     assert moved["delta"].tolist() == [0.0]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kt_cli.zoo.facts import facts
+from kt_cli.zoo.imagenet_facts import facts
 
 Kt = Callable[..., tuple[int, str, str]]
 

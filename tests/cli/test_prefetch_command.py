@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kt_cli.zoo import prefetch, published
-from kt_cli.zoo.facts import fact
+from kt_cli.zoo import prefetch, timm_registry
+from kt_cli.zoo.imagenet_facts import fact
 from kt_cli.zoo.prefetch import Failure, Wanted
 
 Kt = Callable[..., tuple[int, str, str]]
@@ -25,7 +25,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], int]]:
         return [Failure(wanted[0].model, "it is [gone]")] if len(wanted) > 1 else []
 
     monkeypatch.setattr(prefetch, "fetch", fetch)
-    monkeypatch.setattr(published, "cached", lambda ref: None)
+    monkeypatch.setattr(timm_registry, "cached", lambda ref: None)
     return asked
 
 
@@ -50,7 +50,7 @@ def test_what_is_there_is_not_fetched(
     kt: Kt, fetched: list[object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
-        published, "cached", lambda ref: tmp_path if ref.startswith("resnet") else None
+        timm_registry, "cached", lambda ref: tmp_path if ref.startswith("resnet") else None
     )
     code, out, err = kt("models", "prefetch", *MODELS)
     assert (code, out) == (0, "") and fetched == [([MODELS[2]], 8)]

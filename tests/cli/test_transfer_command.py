@@ -19,7 +19,7 @@ from kt_cli.data.sources import open_data
 from kt_cli.distillation import checkpoint
 from kt_cli.errors import KtError
 from kt_cli.settings import DataSpec
-from kt_cli.zoo import hub
+from kt_cli.zoo import hub_push
 
 Kt = Callable[..., tuple[int, str, str]]
 SaveTiny = Callable[..., str]
@@ -212,8 +212,8 @@ class Hub:
 @pytest.fixture
 def remote(monkeypatch: pytest.MonkeyPatch) -> Hub:
     found = Hub()
-    monkeypatch.setattr(hub, "require_pushable", lambda repo: None)
-    monkeypatch.setattr(hub, "push", found.push)
+    monkeypatch.setattr(hub_push, "require_pushable", lambda repo: None)
+    monkeypatch.setattr(hub_push, "push", found.push)
     return found
 
 
@@ -232,7 +232,7 @@ def test_what_cannot_be_pushed_is_refused_before_any_work(
     def refuse(repo: str) -> None:
         raise KtError(f"cannot push to {repo}: no token", "Log in.")
 
-    monkeypatch.setattr(hub, "require_pushable", refuse)
+    monkeypatch.setattr(hub_push, "require_pushable", refuse)
     code, _, err = kt("transfer", zoo.vit, zoo.resnet, *QUICK, "--push-to-hub", "me/student")
     assert code == 1 and "cannot push to me/student" in err and "Log in." in err
     assert not content() and not predictions() and not remote.pushed
@@ -244,7 +244,7 @@ def test_a_push_that_fails_leaves_the_student(
     def fail(*_: Any) -> str:
         raise KtError("pushing failed: 503", "Push it later.")
 
-    monkeypatch.setattr(hub, "push", fail)
+    monkeypatch.setattr(hub_push, "push", fail)
     flags = ("--push-to-hub", "me/student", "-o", "s")
     code, out, err = kt("transfer", zoo.vit, zoo.resnet, *QUICK, *flags)
     assert code == 1 and "pushing failed" in err and "transfer delta" in out

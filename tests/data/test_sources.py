@@ -15,7 +15,7 @@ from kt_cli import files
 from kt_cli.data import contents
 from kt_cli.data.class_names import readable
 from kt_cli.data.folders import class_folders
-from kt_cli.data.guard import leave_out_guards
+from kt_cli.data.guard_images import leave_out_guards
 from kt_cli.data.loading import batches
 from kt_cli.data.sources import open_data
 from kt_cli.data.views import centre_square

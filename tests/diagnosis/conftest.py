@@ -8,8 +8,8 @@ import pytest
 
 from kt_cli.diagnosis.finding import Asked, Check, Level
 
-Said = list[tuple[str, str]]
-Look = Callable[..., Said]
+SampleStats = list[tuple[str, str]]
+Look = Callable[..., SampleStats]
 Commands = Callable[..., None]
 
 
@@ -17,7 +17,7 @@ Commands = Callable[..., None]
 def look() -> Look:
     """Run one check: level and message with advice of each finding."""
 
-    def run(check: Check, asked: Asked | None = None) -> Said:
+    def run(check: Check, asked: Asked | None = None) -> SampleStats:
         found = list(check(asked or Asked()))
         for finding in found:
             assert bool(finding.advice) == (finding.level is not Level.green)

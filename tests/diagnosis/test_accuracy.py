@@ -20,7 +20,7 @@ from kt_cli.knowledge.predictions import Predictions
 from kt_cli.settings import DataSpec
 from kt_cli.spec import Model
 from kt_cli.zoo import load
-from kt_cli.zoo.facts import Fact, fact
+from kt_cli.zoo.imagenet_facts import Fact, fact
 
 Look = Callable[..., list[tuple[str, str]]]
 TINY = "test_vit.r160_in1k"

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import constants
 
 from kt_cli.diagnosis import hub
-from kt_cli.zoo import published
+from kt_cli.zoo import timm_registry
 
 Look = Callable[..., list[tuple[str, str]]]
 
@@ -26,7 +26,7 @@ def test_whether_the_hub_answers(
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     monkeypatch.setattr(constants, "ENDPOINT", "https://hub.example")
-    monkeypatch.setattr(published, "hub_answers", lambda: answers)
+    monkeypatch.setattr(timm_registry, "hub_answers", lambda: answers)
     ((found, message),) = look(hub.reachable)
     assert found == level and said in message
     assert ("kt models prefetch" in message) == (level == "yellow")
@@ -53,7 +53,7 @@ def test_the_token(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: token)
     monkeypatch.setattr(huggingface_hub, "whoami", who)
-    monkeypatch.setattr(published, "hub_answers", lambda: answers)
+    monkeypatch.setattr(timm_registry, "hub_answers", lambda: answers)
     ((found, message),) = look(hub.token)
     assert found == level and said in message
 

@@ -45,7 +45,7 @@ def by_hand(
     augment: str = "none", after_update: Callable[[int], None] = lambda update: None,
 ) -> Curve:  # fmt: skip
     """Distillation with a share of cross-entropy for `xekl`, whole batches at once."""
-    views, spec = make_views(augment), spec.settled
+    views, spec = make_views(augment), spec.with_defaults
     assert spec.lr is not None and spec.kd_lambda is not None
     share = spec.kd_lambda if spec.method.startswith("xekl") else 1.0
     rate = spec.lr * spec.batch_size / 256

@@ -20,9 +20,9 @@ from torch.utils._pytree import tree_leaves
 
 from kt_cli.data.views import AUGMENTS, Views
 from kt_cli.distillation import distil, methods, train
-from kt_cli.distillation.answers import Answers
 from kt_cli.distillation.contrast import Contrast
-from kt_cli.distillation.keeping import Memory
+from kt_cli.distillation.target_cache import Memory
+from kt_cli.distillation.teacher_outputs import TeacherOutputs
 from tests.distillation.toys import CLASSES, CONFIG, SPEC, WIDTH, N, Tiny, opened, targets_of
 
 DEVICE = torch.device("meta")
@@ -96,16 +96,16 @@ def test_what_waits_for_a_device_is_refused(name: str, monkeypatch: pytest.Monke
 class OnDisk:
     """Answers on the CPU, as those that are mapped from a file."""
 
-    def stored(self, answers: Answers) -> Answers:
+    def stored(self, answers: TeacherOutputs) -> TeacherOutputs:
         return answers
 
-    def get(self, key: str, compute: Callable[[], Answers]) -> Answers:
+    def get(self, key: str, compute: Callable[[], TeacherOutputs]) -> TeacherOutputs:
         found = compute().tensors()
-        return Answers.of({k: torch.zeros(v.shape, dtype=v.dtype) for k, v in found.items()})
+        return TeacherOutputs.of({k: torch.zeros(v.shape, dtype=v.dtype) for k, v in found.items()})
 
 
 def assert_asynchronous(
-    monkeypatch: pytest.MonkeyPatch, method: str, keeping: Any = None, **settings: Any
+    monkeypatch: pytest.MonkeyPatch, method: str, cache: Any = None, **settings: Any
 ) -> None:
     """A whole training, but for the looks at the device that it takes at the ends of an epoch."""
     spec = replace(SPEC, method=method, epochs=1, micro_batch=16, **settings)
@@ -139,17 +139,17 @@ def assert_asynchronous(
     pixels = np.zeros((N, 3, 4, 4), np.uint8)
     views = Views(pixels, np.arange(N) % CLASSES, spec.augment, 0, DEVICE)
     student, frozen, teacher = (Tiny(i, norm=True).to(DEVICE) for i in range(3))
-    targets = targets_of(spec, views, opened(frozen), [opened(teacher)], keeping)
+    targets = targets_of(spec, views, opened(frozen), [opened(teacher)], cache)
     distil.distil(student, CONFIG, views, targets, spec, teacher_width=WIDTH)
     assert len(updates) == 3
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
-@pytest.mark.parametrize("keeping", [None, Memory, OnDisk])
+@pytest.mark.parametrize("cache", [None, Memory, OnDisk])
 def test_a_step_of_any_method_waits_for_nothing(
-    method: str, keeping: Any, monkeypatch: pytest.MonkeyPatch
+    method: str, cache: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert_asynchronous(monkeypatch, method, keeping and keeping(), augment="paper")
+    assert_asynchronous(monkeypatch, method, cache and cache(), augment="paper")
 
 
 @pytest.mark.parametrize("augment", AUGMENTS)

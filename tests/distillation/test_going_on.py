@@ -17,7 +17,7 @@ from kt_cli.data.views import Views
 from kt_cli.distillation import checkpoint as checkpoints
 from kt_cli.distillation.checkpoint import Checkpoint
 from kt_cli.distillation.distil import Curve
-from kt_cli.distillation.keeping import Keeping, Memory
+from kt_cli.distillation.target_cache import Memory, TargetCache
 from kt_cli.distillation.train import NotFinite
 from kt_cli.settings import TransferSpec
 from tests.distillation.toys import (
@@ -63,14 +63,14 @@ def spec_of(method: str) -> TransferSpec:
 
 def attempt(
     spec: TransferSpec, path: Path | None, after: float = float("inf"), seconds: float = 0,
-    keeping: Keeping | None = None,
+    cache: TargetCache | None = None,
 ) -> tuple[dict[str, Tensor], Curve]:  # fmt: skip
     """As a fresh process does it; InterruptedError after so many micro-batches."""
     torch.manual_seed(int(min(after, 1e6)))  # whatever random numbers came before
     student = Tiny(1, norm=True, dropout=0.3)
     curve = train(
         spec, student, [Tiny(0, norm=True)], Tiny(1, norm=True),
-        Breaking(spec.augment, after), keeping, Checkpoint(path, seconds) if path else None,
+        Breaking(spec.augment, after), cache, Checkpoint(path, seconds) if path else None,
     )  # fmt: skip
     return state(student), curve
 
@@ -137,10 +137,10 @@ def test_a_training_that_is_done_is_not_done_again(tmp_path: Path) -> None:
 
 def test_it_goes_on_with_kept_targets_too(tmp_path: Path) -> None:
     spec, path, memory = spec_of("kl-dp"), tmp_path / "state", Memory()
-    wanted = attempt(spec, None, keeping=memory)
+    wanted = attempt(spec, None, cache=memory)
     with pytest.raises(InterruptedError):
-        attempt(spec, path, 9, keeping=memory)
-    assert_equal(attempt(spec, path, 10, keeping=memory), wanted)
+        attempt(spec, path, 9, cache=memory)
+    assert_equal(attempt(spec, path, 10, cache=memory), wanted)
 
 
 def test_checkpoints_alone_change_nothing(tmp_path: Path) -> None:

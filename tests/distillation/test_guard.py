@@ -14,9 +14,9 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from kt_cli.data.images import ImageSet
-from kt_cli.distillation import normalisation
+from kt_cli.distillation import batch_norm
 from kt_cli.distillation.guard import ALPHAS, Choice, Judge, choose, score
-from kt_cli.distillation.interpolation import between
+from kt_cli.distillation.weight_averaging import between
 from kt_cli.knowledge.evaluate import Evaluator
 from kt_cli.knowledge.predictions import Predictions
 from tests.distillation.toys import CONFIG, CPU, Tiny, assert_same, make_views, prepare, state
@@ -118,7 +118,7 @@ NAMES = {f"body.2.{name}" for name in ("running_mean", "running_var", "num_batch
 
 
 def restore(module: nn.Module) -> None:
-    normalisation.recompute(module, make_views("flip"), prepare)
+    batch_norm.recompute(module, make_views("flip"), prepare)
 
 
 def noise(n: int = 300) -> Pixels:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kt_cli.distillation.keeping import Disk, Keeping, Memory
-from kt_cli.distillation.targets import BATCH, Asking, Source
+from kt_cli.distillation.target_cache import Disk, Memory, TargetCache
+from kt_cli.distillation.targets import BATCH, Source, TeacherQuery
 from kt_cli.files import cache_folder
 from kt_cli.settings import TransferSpec
 from tests.distillation.toys import (
@@ -58,13 +58,13 @@ class Exact(Tiny):
 
 
 def students(
-    spec: TransferSpec, *keepings: Keeping | None, seeds: tuple[int, ...] = (0,)
+    spec: TransferSpec, *keepings: TargetCache | None, seeds: tuple[int, ...] = (0,)
 ) -> list[dict[str, Tensor]]:
     found = []
-    for keeping in keepings:
+    for cache in keepings:
         student = Tiny(1, norm=True, dropout=0.3)
         train(
-            spec, student, [Exact(seed) for seed in seeds], Exact(1), keeping=keeping
+            spec, student, [Exact(seed) for seed in seeds], Exact(1), cache=cache
         )  # fmt: skip
         found.append(state(student))
     return found
@@ -121,13 +121,13 @@ def test_many_of_the_most_probable_classes_train_as_all_of_them() -> None:
     assert apart < 0.05 * moved and apart <= far
 
 
-@pytest.mark.parametrize("keeping", [Memory, Disk])
+@pytest.mark.parametrize("cache", [Memory, Disk])
 @pytest.mark.parametrize(("augment", "times"), [("none", 1), ("flip", SPEC.epochs)])
 def test_a_model_is_asked_once_about_each_view(
-    keeping: Callable[[], Keeping], augment: str, times: int
+    cache: Callable[[], TargetCache], augment: str, times: int
 ) -> None:
     """However many methods ask, as teacher or as frozen student, and as which of the teachers."""
-    kept = keeping()
+    kept = cache()
     models = {key: Counting(seed) for key, seed in (("one", 0), ("two", 1), ("three", 2))}
     for method, frozen, teachers in (
         ("kl", "two", ["one"]), ("kl-dp", "two", ["one"]), ("kl-dp-u", "one", ["two"]),
@@ -136,9 +136,9 @@ def test_a_model_is_asked_once_about_each_view(
     ):  # fmt: skip
         spec = replace(SPEC, method=method, augment=augment)
         views = make_views(augment)
-        asking = Asking.by(spec, views)
+        query = TeacherQuery.by(spec, views)
         student, *others = (
-            Source(asking, opened(models[key]), key, kept) for key in (frozen, *teachers)
+            Source(query, opened(models[key]), key, kept) for key in (frozen, *teachers)
         )
         for source in (student, *others):
             for epoch in range(spec.epochs):
@@ -150,7 +150,7 @@ def test_a_model_is_asked_once_about_each_view(
 def test_more_images_than_a_batch_are_kept_in_order() -> None:
     n = 2 * BATCH + 9
     views, module = make_views("flip", n), Tiny(0).eval()
-    source = Source(Asking(views), opened(module), "teacher", Memory())
+    source = Source(TeacherQuery(views), opened(module), "teacher", Memory())
     source.begin(1)
     indices = torch.tensor([n - 1, 0, BATCH, BATCH - 1, 5, 5])
     found = source.answers(indices, torch.empty(0)).logits
@@ -161,7 +161,7 @@ def test_more_images_than_a_batch_are_kept_in_order() -> None:
 def test_what_no_other_can_use_is_not_kept() -> None:
     views, module = make_views(), Counting(0)
     memory = Memory()
-    source = Source(Asking(views), opened(module), "", memory)
+    source = Source(TeacherQuery(views), opened(module), "", memory)
     for epoch in range(2):
         source.begin(epoch)
         source.answers(EVERYTHING, views.batch(epoch, EVERYTHING))
@@ -170,16 +170,20 @@ def test_what_no_other_can_use_is_not_kept() -> None:
 
 def test_kept_answers_are_told_apart_by_all_that_changes_them() -> None:
     views = make_views("flip")
-    plain = Asking(views)
+    plain = TeacherQuery(views)
     keys = [
-        plain.key("a", 0), plain.key("b", 0), plain.key("a", 1),
-        Asking(make_views("paper")).key("a", 0), Asking(views, amp="bfloat16").key("a", 0),
-        Asking(views, topk=2).key("a", 0), Asking(views, topk=2, temperature=2.0).key("a", 0),
-        Asking(views, features=True).key("a", 0),
-    ]  # fmt: skip
+        plain.key("a", 0),
+        plain.key("b", 0),
+        plain.key("a", 1),
+        TeacherQuery(make_views("paper")).key("a", 0),
+        TeacherQuery(views, amp="bfloat16").key("a", 0),
+        TeacherQuery(views, topk=2).key("a", 0),
+        TeacherQuery(views, topk=2, temperature=2.0).key("a", 0),
+        TeacherQuery(views, features=True).key("a", 0),
+    ]
     assert len(set(keys)) == len(keys)
     views.device = torch.device("cuda")
     assert plain.key("a", 0) not in keys
     views.device = torch.device("cpu")
     # Whole logits serve all temperatures.
-    assert Asking(views, temperature=2.0).key("a", 0) == plain.key("a", 0)
+    assert TeacherQuery(views, temperature=2.0).key("a", 0) == plain.key("a", 0)

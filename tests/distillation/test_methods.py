@@ -12,8 +12,8 @@ from torch import Tensor
 
 from kt_cli.distillation import losses, methods, partition
 from kt_cli.distillation.contrast import Contrast
-from kt_cli.distillation.methods import METHODS, Lesson
-from kt_cli.distillation.partition import Said
+from kt_cli.distillation.methods import METHODS, LossInputs
+from kt_cli.distillation.partition import SampleStats
 from kt_cli.settings import TransferSpec
 
 RNG = np.random.default_rng(0)
@@ -42,18 +42,18 @@ def contrast() -> Contrast:
     return Contrast(*SIZES, torch.from_numpy(LABELS), seed=0, negatives=4)
 
 
-def lesson(**changes: Any) -> Lesson:
+def inputs(**changes: Any) -> LossInputs:
     arrays = {
         "student": STUDENT, "target": TARGET, "labels": LABELS, "indices": np.arange(N),
         "features": FEATURES, "teacher_features": TEACHER_FEATURES,
     }  # fmt: skip
     tensors: dict[str, Any] = {name: torch.from_numpy(a) for name, a in arrays.items()}
-    return Lesson(**{"weight": None, "contrast": contrast(), **tensors, **changes})
+    return LossInputs(**{"weight": None, "contrast": contrast(), **tensors, **changes})
 
 
-def loss(name: str, what: Lesson | None = None, **settings: Any) -> float:
-    spec = spec_of(name, **settings).settled
-    return methods.find(name).loss(what or lesson(), spec).item()
+def loss(name: str, what: LossInputs | None = None, **settings: Any) -> float:
+    spec = spec_of(name, **settings).with_defaults
+    return methods.find(name).loss(what or inputs(), spec).item()
 
 
 def kl(temperature: float = 1.0, weight: np.ndarray | None = None, topk: int = CLASSES) -> float:
@@ -85,14 +85,14 @@ def similarities() -> float:
 def test_distillation_alone(name: str) -> None:
     """Whoever the target is from: labels and label smoothing have no part in it."""
     assert loss(name, temperature=2.0, label_smoothing=0.1) == pytest.approx(kl(2.0))
-    weighted = lesson(weight=torch.from_numpy(WEIGHT))
+    weighted = inputs(weight=torch.from_numpy(WEIGHT))
     assert loss(name, weighted, temperature=2.0) == pytest.approx(kl(2.0, WEIGHT))
     assert loss(name, kd_topk=3) == pytest.approx(kl(topk=3))
 
 
 @pytest.mark.parametrize(("name", "share"), [("xekl", 0.5), ("xekl-mcl", 0.68)])
 def test_distillation_and_cross_entropy_by_lambda(name: str, share: float) -> None:
-    weighted = lesson(weight=torch.from_numpy(WEIGHT))
+    weighted = inputs(weight=torch.from_numpy(WEIGHT))
     both = {"temperature": 2.0, "label_smoothing": 0.1}
     for given, used in ((None, share), (0.3, 0.3), (0.0, 0.0), (1.0, 1.0)):
         wanted = used * kl(2.0, WEIGHT) + (1 - used) * cross_entropy(0.1)
@@ -105,7 +105,7 @@ def test_as_the_authors_code_has_it() -> None:
     assert loss("xekl", reference_compat=True) == pytest.approx(wanted)
     rng = np.random.default_rng(1)
     student, target = rng.normal(size=(2, 3, 130))
-    many = lesson(student=torch.from_numpy(student), target=torch.from_numpy(target))
+    many = inputs(student=torch.from_numpy(student), target=torch.from_numpy(target))
     by_hand = 0.0
     for z, t in zip(student, target, strict=True):
         classes = np.argsort(-t)[:100]
@@ -117,10 +117,10 @@ def test_as_the_authors_code_has_it() -> None:
 def test_contrast_and_cross_entropy() -> None:
     memory = contrast()
     torch.manual_seed(0)
-    given = lesson(contrast=memory)
+    given = inputs(contrast=memory)
     alone = memory(given.features, given.teacher_features, given.indices, given.labels).item()
     torch.manual_seed(0)
-    found = loss("crd", lesson(), label_smoothing=0.1)
+    found = loss("crd", inputs(), label_smoothing=0.1)
     assert found == pytest.approx(cross_entropy(0.1) + 0.8 * alone)
 
 
@@ -132,17 +132,17 @@ def test_similarities_and_cross_entropy() -> None:
 @pytest.mark.parametrize("name", [*DISTILLING, "xekl", "xekl-mcl"])
 def test_kept_targets_serve_every_distilling_method(name: str) -> None:
     """All classes but one and the mass of the rest are all classes."""
-    kept = lesson(target=losses.TopK.of(torch.from_numpy(TARGET), CLASSES - 1, 2.0))
+    kept = inputs(target=losses.TopK.of(torch.from_numpy(TARGET), CLASSES - 1, 2.0))
     assert loss(name, kept, temperature=2.0) == pytest.approx(loss(name, temperature=2.0), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_gradients_reach_the_student_and_stop_at_the_target(name: str) -> None:
-    given = lesson()
+    given = inputs()
     for one in (given.student, given.target, given.features):
         assert isinstance(one, Tensor)
         one.requires_grad_()
-    spec = spec_of(name, temperature=2.0).settled
+    spec = spec_of(name, temperature=2.0).with_defaults
     methods.find(name).loss(given, spec).backward()  # type: ignore[no-untyped-call]
     assert isinstance(given.target, Tensor) and given.target.grad is None
     assert given.student.grad is not None and given.student.grad.abs().sum() > 0
@@ -153,19 +153,22 @@ def test_gradients_reach_the_student_and_stop_at_the_target(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in METHODS if n != "crd"])
 def test_gradients_are_right(name: str) -> None:
     """The contrast is computed in single precision; it has its own test."""
-    spec, method = spec_of(name, temperature=2.0, label_smoothing=0.1).settled, methods.find(name)
+    spec, method = (
+        spec_of(name, temperature=2.0, label_smoothing=0.1).with_defaults,
+        methods.find(name),
+    )
 
     def of(student: Tensor, features: Tensor) -> Tensor:
-        return method.loss(lesson(student=student, features=features), spec)
+        return method.loss(inputs(student=student, features=features), spec)
 
     start = [torch.from_numpy(a).clone().requires_grad_() for a in (STUDENT, FEATURES)]
     assert torch.autograd.gradcheck(of, start)
 
 
-def said() -> list[Said]:
+def said() -> list[SampleStats]:
     """The frozen student, then the teacher: neither right, positive, negative, both right."""
     return [
-        Said(torch.rand(4), torch.rand(4), torch.tensor(right))
+        SampleStats(torch.rand(4), torch.rand(4), torch.tensor(right))
         for right in ([False, False, True, True], [False, True, False, True])
     ]
 

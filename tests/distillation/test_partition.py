@@ -14,14 +14,14 @@ from scipy.special import softmax
 from torch import Tensor
 
 from kt_cli.distillation import partition
-from kt_cli.distillation.partition import Partition, Said
+from kt_cli.distillation.partition import Partition, SampleStats
 
 RNG = np.random.default_rng(0)
 N, CLASSES = 200, 4
 LABELS = RNG.integers(0, CLASSES, N)
 # The frozen student, then teachers.
 LOGITS = [RNG.normal(scale=2, size=(N, CLASSES)) for _ in range(4)]
-SOURCES = [Said.of(torch.from_numpy(z), torch.from_numpy(LABELS)) for z in LOGITS]
+SOURCES = [SampleStats.of(torch.from_numpy(z), torch.from_numpy(LABELS)) for z in LOGITS]
 ALL_FLIPS = list(itertools.product([False, True], repeat=2))  # (frozen right, teacher right)
 
 
@@ -33,12 +33,12 @@ def one_hot(sources: list[int], count: int) -> NDArray[np.float64]:
     return np.eye(count)[sources]
 
 
-def said(*right: bool) -> Said:
+def said(*right: bool) -> SampleStats:
     scores = torch.full((len(right),), 0.5)
-    return Said(scores, scores, torch.tensor(right))
+    return SampleStats(scores, scores, torch.tensor(right))
 
 
-def flipping() -> list[Said]:
+def flipping() -> list[SampleStats]:
     """All four cases, in the order of ALL_FLIPS."""
     frozen, teacher = zip(*ALL_FLIPS, strict=True)
     return [said(*frozen), said(*teacher)]
@@ -47,7 +47,7 @@ def flipping() -> list[Said]:
 def test_said_is_what_the_softmax_says() -> None:
     labels = LABELS.copy()
     labels[::5] = -1
-    found = Said.of(torch.from_numpy(LOGITS[0]), torch.from_numpy(labels))
+    found = SampleStats.of(torch.from_numpy(LOGITS[0]), torch.from_numpy(labels))
     for i, (z, y) in enumerate(zip(LOGITS[0], labels, strict=True)):
         p = softmax(z)
         assert float(found.confidence[i]) == pytest.approx(p.max(), rel=1e-12)
@@ -103,7 +103,7 @@ def test_in_a_tie_the_frozen_student_teaches_and_then_the_earlier_teacher(
 ) -> None:
     scores = np.array(list(itertools.product([0.25, 0.5], repeat=4)))
     sources = [
-        Said(torch.tensor(column), torch.tensor(column), torch.zeros(len(column)).bool())
+        SampleStats(torch.tensor(column), torch.tensor(column), torch.zeros(len(column)).bool())
         for column in scores.T
     ]
     first_of_the_best = [row.index(max(row)) for row in scores.tolist()]
@@ -119,9 +119,9 @@ def test_equal_models_leave_everything_to_the_frozen_student() -> None:
 
 def test_unsupervised_partition_reads_no_labels() -> None:
     """Nothing that depends on them is there to be read, and without labels it is the same."""
-    bare = [cast(Said, SimpleNamespace(confidence=s.confidence)) for s in SOURCES]
+    bare = [cast(SampleStats, SimpleNamespace(confidence=s.confidence)) for s in SOURCES]
     unlabelled = [
-        Said.of(torch.from_numpy(z), torch.full((N,), -1, dtype=torch.long)) for z in LOGITS
+        SampleStats.of(torch.from_numpy(z), torch.full((N,), -1, dtype=torch.long)) for z in LOGITS
     ]
     wanted = partition.by_confidence(SOURCES)
     assert torch.equal(partition.by_confidence(bare), wanted)

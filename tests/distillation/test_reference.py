@@ -62,7 +62,7 @@ def by_the_authors(
     spec: TransferSpec, student: nn.Module, frozen: nn.Module, teacher: nn.Module
 ) -> tuple[States, States, set[str]]:
     """After every update the student and its slow weights; and what happened on the way."""
-    spec = spec.settled
+    spec = spec.with_defaults
     assert spec.lr and spec.kd_topk is not None and spec.mcl_every and spec.kd_lambda is not None
     method, views, temperature = spec.method, make_views(spec.augment), spec.temperature
     alpha = spec.kd_lambda if method.startswith("xekl") else 1.0

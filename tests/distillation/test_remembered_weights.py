@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from kt_cli.data.loading import batches
 from kt_cli.distillation.checkpoint import Checkpoint
 from kt_cli.distillation.guard import ALPHAS, Judge, choose
-from kt_cli.distillation.interpolation import between, load
 from kt_cli.distillation.train import Loop, Order, fit
+from kt_cli.distillation.weight_averaging import between, load
 from kt_cli.knowledge.evaluate import Evaluator
 from tests.distillation.test_guard import FULL, image_set
 from tests.distillation.toys import CPU, N, make_views, prepare
@@ -134,4 +134,4 @@ def test_weights_in_use_are_replaced_in_one_place(repository: Path) -> None:
         path.name for path in (repository / "kt_cli").rglob("*.py")
         if loading.search(path.read_text())
     }  # fmt: skip
-    assert found == {"interpolation.py", "openers.py"}
+    assert found == {"weight_averaging.py", "loaders.py"}

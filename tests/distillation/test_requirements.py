@@ -115,7 +115,7 @@ def test_a_guarded_method_is_the_method() -> None:
 
 
 def values(name: str, **settings: Any) -> tuple[Any, ...]:
-    found = spec_of(name, **settings).settled
+    found = spec_of(name, **settings).with_defaults
     return found.lr, found.kd_lambda, found.kd_topk, found.distil_on
 
 
@@ -140,8 +140,8 @@ def test_given_values_stay() -> None:
     given = {"lr": 0.5, "kd_lambda": 0.0, "kd_topk": 0, "distil_on": "all"}
     assert values("xekl-mcl", **given) == tuple(given.values())
     assert values("xekl-mcl", **given, reference_compat=True) == tuple(given.values())
-    settled = spec_of("xekl-mcl").settled
-    assert settled.settled == settled and replace(settled, lr=None).settled == settled
+    settled = spec_of("xekl-mcl").with_defaults
+    assert settled.with_defaults == settled and replace(settled, lr=None).with_defaults == settled
 
 
 @pytest.mark.parametrize("name", ["crd", "cd"])

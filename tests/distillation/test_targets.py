@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from kt_cli.data.views import Views
-from kt_cli.distillation.keeping import Disk, Keeping, Memory
 from kt_cli.distillation.losses import TopK
 from kt_cli.distillation.methods import METHODS
+from kt_cli.distillation.target_cache import Disk, Memory, TargetCache
 from kt_cli.distillation.targets import Opened, Taught
 from kt_cli.settings import TransferSpec
 from tests.distillation.toys import (
@@ -31,12 +31,12 @@ EVERYTHING = torch.arange(N)
 
 
 def answered(
-    spec: TransferSpec, *modules: nn.Module, keeping: Keeping | None = None, epoch: int = 0
+    spec: TransferSpec, *modules: nn.Module, cache: TargetCache | None = None, epoch: int = 0
 ) -> tuple[Taught, list[Tensor], Views]:
     """What all views of an epoch are taught, the logits (n, C) of each module, the views."""
     views = make_views(spec.augment)
     frozen, *teachers = modules
-    targets = targets_of(spec, views, opened(frozen), [opened(t) for t in teachers], keeping)
+    targets = targets_of(spec, views, opened(frozen), [opened(t) for t in teachers], cache)
     targets.begin(epoch)
     images = views.batch(epoch, EVERYTHING)
     with torch.no_grad():
@@ -117,10 +117,10 @@ def test_answers_are_asked_in_the_precision_of_training() -> None:
 # --- who is asked --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("keeping", [lambda: None, Memory, Disk])
+@pytest.mark.parametrize("cache", [lambda: None, Memory, Disk])
 @pytest.mark.parametrize("method", METHODS)
 def test_models_that_a_method_does_not_need_are_never_loaded(
-    method: str, keeping: Callable[[], Keeping | None]
+    method: str, cache: Callable[[], TargetCache | None]
 ) -> None:
     asks_frozen = method in (
         "kl-dp", "kl-dp-u", "self", "flip-st", "flip-t", "flip-avg", "kl-mcl", "xekl-mcl",
@@ -138,7 +138,7 @@ def test_models_that_a_method_does_not_need_are_never_loaded(
     spec = replace(SPEC, method=method, augment="flip")
     targets = targets_of(
         spec, views, load("frozen", 1) if asks_frozen else never,
-        [never if method == "self" else load("teacher", 0)], keeping(),
+        [never if method == "self" else load("teacher", 0)], cache(),
     )  # fmt: skip
     assert loaded == []  # not before they are needed
     for epoch in range(2):

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kt_cli.distillation import normalisation
+from kt_cli.distillation import batch_norm
 from kt_cli.distillation.checkpoint import Checkpoint
 from kt_cli.distillation.distil import Curve
-from kt_cli.distillation.keeping import Memory
-from kt_cli.distillation.teachers import WAYS, Asked, Course, teach
+from kt_cli.distillation.target_cache import Memory
+from kt_cli.distillation.teachers import WAYS, Asked, TransferJob, teach
 from kt_cli.settings import TransferSpec
 from tests.distillation.toys import (
     CONFIG,
@@ -53,14 +53,14 @@ def asked(module: nn.Module, key: str) -> Asked:
 def taught(
     spec: TransferSpec, way: str, others: Sequence[nn.Module], **more: Any
 ) -> tuple[nn.Module, list[Curve]]:
-    """The student, and the curves, of a whole course."""
+    """The student, and the curves, of a whole job."""
     module = begun()
-    course = Course(
+    job = TransferJob(
         module, CONFIG, make_views(spec.augment), asked(begun(), "student"),
         [asked(other, f"teacher {i}") for i, other in enumerate(others)],
         replace(spec, teachers=way), **more,
     )  # fmt: skip
-    return module, teach(course)
+    return module, teach(job)
 
 
 def single(
@@ -103,7 +103,7 @@ def test_ten_students_are_compiled_each(monkeypatch: pytest.MonkeyPatch) -> None
         student, other = Wide(width), Wide(width)
         for module, compile_ in ((student, True), (other, False)):
             spec = replace(SPEC, method="kl-dp", compile=compile_, epochs=1)
-            teach(Course(module, CONFIG, make_views(), asked(Wide(width), "student"),
+            teach(TransferJob(module, CONFIG, make_views(), asked(Wide(width), "student"),
                          [asked(Tiny(0), "teacher")], spec))  # fmt: skip
         assert_near(student.state_dict(), other.state_dict())
     assert set(compiled) == set(range(4, 14))
@@ -181,8 +181,8 @@ def test_the_order_of_sequential_teachers_matters() -> None:
 def test_kept_answers_of_the_student_are_not_those_of_a_student_in_between() -> None:
     """It has no name that tells it from the student at the start."""
     memory = Memory()
-    first, curves = taught(DP, "sequential", teachers(), keeping=memory)
-    again, others = taught(DP, "sequential", teachers(), keeping=memory)
+    first, curves = taught(DP, "sequential", teachers(), cache=memory)
+    again, others = taught(DP, "sequential", teachers(), cache=memory)
     assert_same(first.state_dict(), again.state_dict())
     assert_curves(curves, others)
     fresh, _ = taught(DP, "sequential", teachers())
@@ -225,8 +225,8 @@ def test_the_statistics_of_a_soup_can_be_its_own() -> None:
     wanted.load_state_dict(
         {n: torch.stack([p[n].double() for p in parts]).mean(0) for n in parts[0]}
     )
-    normalisation.recompute(wanted, make_views(), prepare)
-    names = normalisation.statistics(module)
+    batch_norm.recompute(wanted, make_views(), prepare)
+    names = batch_norm.statistics(module)
     for name in names:
         torch.testing.assert_close(module.state_dict()[name], wanted.state_dict()[name])
     mean = torch.stack([part["body.2.running_var"] for part in parts]).mean(0)
@@ -278,8 +278,8 @@ def stopping(stop: int) -> Callable[[int, int], None]:
 def test_the_student_before_transfer_is_not_opened_for_nothing(way: str) -> None:
     spec = replace(SPEC, method="kl", teachers=way)
     others = teachers()[: 1 if way == "single" else 2]
-    course = Course(
+    job = TransferJob(
         begun(), CONFIG, make_views(), Asked("student", never),
         [asked(other, f"teacher {i}") for i, other in enumerate(others)], spec,
     )  # fmt: skip
-    assert len(teach(course)) == len(others)
+    assert len(teach(job)) == len(others)

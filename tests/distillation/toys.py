@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from kt_cli.data.views import Views
 from kt_cli.distillation.checkpoint import Checkpoint
 from kt_cli.distillation.distil import Curve, distil
-from kt_cli.distillation.keeping import Keeping
-from kt_cli.distillation.targets import Asking, Opened, Source, Targets
+from kt_cli.distillation.target_cache import TargetCache
+from kt_cli.distillation.targets import Opened, Source, Targets, TeacherQuery
 from kt_cli.settings import TransferSpec
 
 CPU = torch.device("cpu")
@@ -97,14 +97,14 @@ def targets_of(
     views: Views,
     frozen: Callable[[], Opened],
     teachers: Sequence[Callable[[], Opened]],
-    keeping: Keeping | None = None,
+    keeping: TargetCache | None = None,
 ) -> Targets:
     """Targets from models that are opened when they are needed."""
-    asking = Asking.by(spec.settled, views)
+    query = TeacherQuery.by(spec.with_defaults, views)
     first, *others = (
-        Source(asking, load, f"model {i}", keeping) for i, load in enumerate([frozen, *teachers])
+        Source(query, load, f"model {i}", keeping) for i, load in enumerate([frozen, *teachers])
     )
-    return Targets(spec.settled, first, others)
+    return Targets(spec.with_defaults, first, others)
 
 
 def train(
@@ -113,7 +113,7 @@ def train(
     teachers: Sequence[nn.Module],
     frozen: nn.Module | None = None,
     views: Views | None = None,
-    keeping: Keeping | None = None,
+    keeping: TargetCache | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Curve:
     """Distil into `student`. frozen: Tiny(1) where it is not given."""

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from gpu.toys import CONFIG, Small, assert_near, distance, spec_of, spoil, train, views_on, weights
 from kt_cli.data.views import preprocess
 from kt_cli.device import place
+from kt_cli.distillation.batch_norm import set_training
 from kt_cli.distillation.distil import order_of
 from kt_cli.distillation.losses import distillation
-from kt_cli.distillation.normalisation import set_training
 from kt_cli.settings import TransferSpec
 
 pytestmark = pytest.mark.gpu
@@ -31,7 +31,7 @@ class Overflows:
 
 def by_hand(student: nn.Module, spec: TransferSpec, device: torch.device) -> int:
     """Plain SGD in float16 with a loss scale of its own; the number of steps that it skipped."""
-    views, spec = views_on(device), spec.settled
+    views, spec = views_on(device), spec.with_defaults
     assert spec.lr is not None
     rate = spec.lr * spec.batch_size / 256
     optimizer = torch.optim.SGD(student.parameters(), rate, spec.momentum,

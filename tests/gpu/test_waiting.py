@@ -20,9 +20,9 @@ from gpu.toys import (
 from kt_cli.data.views import AUGMENTS, preprocess
 from kt_cli.device import place
 from kt_cli.distillation import train as loop
-from kt_cli.distillation.keeping import Disk, Memory
 from kt_cli.distillation.methods import METHODS
 from kt_cli.distillation.pretrain import pretrain
+from kt_cli.distillation.target_cache import Disk, Memory
 from kt_cli.settings import PretrainSpec
 
 pytestmark = pytest.mark.gpu

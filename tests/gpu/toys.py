@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 from kt_cli.data.views import Views
 from kt_cli.distillation.checkpoint import Checkpoint
 from kt_cli.distillation.distil import Curve, distil
-from kt_cli.distillation.keeping import Keeping
-from kt_cli.distillation.targets import Asking, Opened, Source, Targets
+from kt_cli.distillation.target_cache import TargetCache
+from kt_cli.distillation.targets import Opened, Source, Targets, TeacherQuery
 from kt_cli.settings import TransferSpec
 
 N, CLASSES, SIDE, WIDTH = 48, 4, 16, 16
@@ -81,22 +81,22 @@ def views_on(device: torch.device, augment: str = "none", n: int = N) -> Views:
     return Views(pixels, rng.integers(0, CLASSES, n), augment, 0, device, "toy")
 
 
-def sources(spec: TransferSpec, views: Views, keeping: Keeping | None = None) -> Targets:
+def sources(spec: TransferSpec, views: Views, keeping: TargetCache | None = None) -> Targets:
     """The student before transfer, Small(1), and a teacher, Small(0)."""
-    asking = Asking.by(spec.settled, views)
+    asking = TeacherQuery.by(spec.with_defaults, views)
 
     def load(seed: int) -> Callable[[], Opened]:
         return lambda: (Small(seed), CONFIG)
 
     frozen, teacher = (Source(asking, load(seed), f"small {seed}", keeping) for seed in (1, 0))
-    return Targets(spec.settled, frozen, [teacher])
+    return Targets(spec.with_defaults, frozen, [teacher])
 
 
 def train(
     device: torch.device,
     spec: TransferSpec,
     student: nn.Module,
-    keeping: Keeping | None = None,
+    keeping: TargetCache | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Curve:
     """Distil Small(0) into `student`, as any transfer does."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kt_cli.knowledge.areas import areas
-from kt_cli.knowledge.classes import ClassEmbedding
+from kt_cli.knowledge.class_similarity import ClassEmbedding
 
 C = 60
 

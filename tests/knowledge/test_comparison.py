@@ -14,8 +14,8 @@ from kt_cli.data.sources import open_data
 from kt_cli.errors import UsageError
 from kt_cli.knowledge import gallery
 from kt_cli.knowledge.comparison import Comparison, compare, to_dict
+from kt_cli.knowledge.explanation import direction, samples, sentence
 from kt_cli.knowledge.predict import How
-from kt_cli.knowledge.reading import direction, samples, sentence
 from kt_cli.rows import arrays
 from kt_cli.settings import DataSpec, EvalSpec
 from kt_cli.zoo.baseline import random_twins

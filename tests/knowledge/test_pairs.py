@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from kt_cli.knowledge import pairs
-from kt_cli.knowledge.classes import ClassEmbedding
+from kt_cli.knowledge.class_similarity import ClassEmbedding
 from kt_cli.knowledge.flips import FlipCounter
 from kt_cli.knowledge.pairs import Outputs, all_pairs
 

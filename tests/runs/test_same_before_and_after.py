@@ -19,8 +19,8 @@ from timm.models import _registry
 from torch import nn
 
 from kt_cli.data.sources import open_data
-from kt_cli.distillation import checkpoint, normalisation
-from kt_cli.distillation.keeping import DISK, MEMORY, ONLINE
+from kt_cli.distillation import batch_norm, checkpoint
+from kt_cli.distillation.target_cache import DISK, MEMORY, ONLINE
 from kt_cli.errors import DataError
 from kt_cli.knowledge import predict
 from kt_cli.knowledge.predict import How, outputs_of
@@ -50,7 +50,7 @@ def shaken(module: nn.Module) -> nn.Module:
     images = open_data(DataSpec("digits")).eval
     some = np.stack([np.asarray(images.read(i).resize((32, 32))) for i in range(0, 320, 5)])
     inputs = torch.from_numpy(some).permute(0, 3, 1, 2) / 128 - 1
-    for layer in normalisation.layers(module):
+    for layer in batch_norm.layers(module):
         layer.momentum = None
     with torch.no_grad():
         module.train()(inputs)

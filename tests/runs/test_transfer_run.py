@@ -22,7 +22,7 @@ from timm.data import create_dataset, create_loader, resolve_model_data_config
 from torch import Tensor, nn
 
 from kt_cli.data.sources import open_data
-from kt_cli.distillation import checkpoint, normalisation
+from kt_cli.distillation import batch_norm, checkpoint
 from kt_cli.distillation.train import NotFinite
 from kt_cli.errors import KtError, UsageError
 from kt_cli.rows import schema, store
@@ -75,7 +75,7 @@ def save_model(home: Path, name: str, seed: int) -> None:
     images = open_data(DataSpec(str(home / "data")), training=True).training()
     prepared = [np.asarray(images.read(i).resize((32, 32))) for i in range(len(images))]
     inputs = torch.from_numpy(np.stack(prepared)).permute(0, 3, 1, 2) / 255 * 2 - 1
-    for layer in normalisation.layers(module):
+    for layer in batch_norm.layers(module):
         layer.momentum = None  # ten steps are few for a running mean
     optimizer = torch.optim.Adam(module.parameters(), 2e-3)
     for _ in range(10):

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import docs.generate as generate
-from kt_cli.cli.fields import Fields, Given, with_settings
+from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.data.views import AUGMENTS as VIEWS
 from kt_cli.distillation import schedules
 from kt_cli.errors import UnknownName, UsageError

@@ -17,7 +17,7 @@ from real_sweep import Sweep, same_rows, slurm_answers, wait_for
 from kt_cli.settings import DataSpec, SlurmSpec, TransferSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps import cluster, slurm
-from kt_cli.zoo import facts
+from kt_cli.zoo import imagenet_facts
 
 pytestmark = pytest.mark.slurm
 
@@ -186,7 +186,7 @@ def test_rows_that_are_read_only_for_a_while(
 
 
 def test_all_pairs_of_300_models_are_taken_in_less_than_a_minute(tmp_path: Path) -> None:
-    models = [Model(name, f"py:nothing:{name}", name) for name in facts.top(300)]
+    models = [Model(name, f"py:nothing:{name}", name) for name in imagenet_facts.top(300)]
     spec, data = TransferSpec(), DataSpec(str(tmp_path / "nowhere"))
     runs = [Run("transfer", (t, s), "train", spec, data)
             for s in models for t in models if t is not s]  # fmt: skip

@@ -17,7 +17,7 @@ from kt_cli.sweeps import place as places
 from kt_cli.sweeps.execute import run_inline
 from kt_cli.sweeps.manifest import read_manifest
 from kt_cli.sweeps.slots import Slot
-from kt_cli.zoo import prefetch, published
+from kt_cli.zoo import prefetch, timm_registry
 from kt_cli.zoo.prefetch import Failure, Wanted
 
 Kt = Callable[..., tuple[int, str, str]]
@@ -60,9 +60,9 @@ def test_the_plan_says_jobs_and_hours_and_submits_nothing(fake: FakeSlurm, kt: K
 def test_detach_submits_the_first_stage_once(fake: FakeSlurm, kt: Kt, tmp_path: Path) -> None:
     code, _, err = kt("sweep", "x.toml", "--detach", "--time", "30", "--setup", "module load a")
     assert code == 0 and "kt status x shows them, kt cancel x ends them" in err
-    array, follower = fake.submitted
+    array, continuation = fake.submitted
     assert fake.options(array)["partition"] == "gpu" and fake.options(array)["time"] == "30"
-    pickled = (tmp_path / "results" / "x" / "logs" / f"{follower}_submitted.pkl").read_bytes()
+    pickled = (tmp_path / "results" / "x" / "logs" / f"{continuation}_submitted.pkl").read_bytes()
     assert (
         b"--follow" in pickled
         and str(tmp_path / "results" / "x" / "sweep.toml").encode() in pickled
@@ -70,25 +70,25 @@ def test_detach_submits_the_first_stage_once(fake: FakeSlurm, kt: Kt, tmp_path: 
     # The job that follows finds the same resources in the file.
     kept = (tmp_path / "results" / "x" / "sweep.toml").read_text()
     assert "module load a" in kept and "time = 30" in kept
-    fake.queue(f"{array}|0|PENDING", f"{array}|1|PENDING", f"{follower}|N/A|PENDING")
+    fake.queue(f"{array}|0|PENDING", f"{array}|1|PENDING", f"{continuation}|N/A|PENDING")
     assert kt("sweep", "x.toml", "--detach")[0] == 0
-    assert fake.submitted == [array, follower]
+    assert fake.submitted == [array, continuation]
 
 
 def test_status_and_cancel(fake: FakeSlurm, kt: Kt, tmp_path: Path) -> None:
     kt("sweep", "x.toml", "--detach")
-    array, follower = fake.submitted
+    array, continuation = fake.submitted
     fake.queue(f"{array}|0|RUNNING", f"{array}|1|PENDING")
     code, out, _ = kt("status", "x")
     assert code == 0 and re.search(r"train the zoo +2 +0 +0 +1 +1", out)
     assert "no job will go on when these have ended" in out
-    fake.queue(f"{array}|0|RUNNING", f"{follower}|N/A|PENDING")
+    fake.queue(f"{array}|0|RUNNING", f"{continuation}|N/A|PENDING")
     assert "go on" not in kt("status")[1]
     (said,) = json.loads(kt("status", "x", "--json")[1])
     assert said["sweep"] == "x" and said["active"] and said["going_on"] and said["rows"] == {}
     assert said["stages"] == [{"name": "pretrain", "total": 2, "done": 0, "failed": 0,
                                "queued": 0, "running": 1}]  # fmt: skip
-    assert kt("cancel", "x")[0] == 0 and fake.cancelled == [follower, array]
+    assert kt("cancel", "x")[0] == 0 and fake.cancelled == [continuation, array]
     fake.queue()
     assert "were cancelled" in kt("status", "x")[1]
     assert "has no jobs" in kt("cancel", "x")[2]
@@ -181,8 +181,8 @@ def test_weights_come_before_jobs(fake: FakeSlurm, kt: Kt, monkeypatch: pytest.M
         return [Failure(w.model, "it is gone") for w in wanted if "vit" in w.model.ref]
 
     monkeypatch.setattr(prefetch, "fetch", fetch)
-    monkeypatch.setattr(published, "cached", lambda ref: None)
-    monkeypatch.setattr(published, "hub_answers", lambda: True)
+    monkeypatch.setattr(timm_registry, "cached", lambda ref: None)
+    monkeypatch.setattr(timm_registry, "hub_answers", lambda: True)
     three = ["test_vit.r160_in1k", "test_resnet.r160_in1k", "test_convnext.r160_in1k"]
     digits = _digits_for_imagenet_models()
     code, _, err = kt("sweep", "--models", ",".join(three), "--name", "three", *digits)
@@ -198,7 +198,7 @@ def test_without_the_hub_what_is_missing_is_named(
     fake: FakeSlurm, kt: Kt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     there = {"test_resnet.r160_in1k", "test_convnext.r160_in1k"}
-    monkeypatch.setattr(published, "cached", lambda ref: tmp_path if ref in there else None)
+    monkeypatch.setattr(timm_registry, "cached", lambda ref: tmp_path if ref in there else None)
     digits = _digits_for_imagenet_models()
     models = ",".join(["test_vit.r160_in1k", *sorted(there)])
     code, _, err = kt("sweep", "--models", models, "--name", "three", *digits)

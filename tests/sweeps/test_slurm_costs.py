@@ -12,10 +12,10 @@ from kt_cli.rows import store
 from kt_cli.runs.predict import predict_runs
 from kt_cli.settings import DataSpec, EvalSpec, TransferSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps.balance import MACS_PER_SECOND, Costs
 from kt_cli.sweeps.budget import fitting, spent
+from kt_cli.sweeps.cost_model import MACS_PER_SECOND, Costs
 from kt_cli.sweeps.draw import draw_pairs, ranked_pairs
-from kt_cli.zoo import facts
+from kt_cli.zoo import imagenet_facts
 from kt_cli.zoo.names import resolve
 
 DATA = DataSpec("digits")
@@ -28,7 +28,7 @@ def transfer(teacher: Model, student: Model, method: str = "kl") -> Run:
 
 def test_published_costs_are_used_where_nothing_is_measured(tmp_path: Path) -> None:
     costs = Costs(tmp_path, training=100, evaluation=10)
-    published = facts.fact(A.key)
+    published = imagenet_facts.fact(A.key)
     assert published is not None and published.gmacs is not None
     run = Run("predict", (A,), "eval", EvalSpec(), DATA)
     assert costs.seconds(run) == pytest.approx(published.gmacs * 1e9 * 10 / MACS_PER_SECOND)
@@ -63,7 +63,7 @@ def test_models_that_were_measured_together_share_their_speed(tmp_path: Path) ->
         for m in (A, B)
     ])  # fmt: skip
     costs = Costs(tmp_path, training=100, evaluation=10)
-    macs = [found.gmacs or 0 for m in (A, B) if (found := facts.fact(m.key))]
+    macs = [found.gmacs or 0 for m in (A, B) if (found := imagenet_facts.fact(m.key))]
     assert costs.per_image(A) + costs.per_image(B) == pytest.approx(2 / 4.0)
     assert costs.per_image(A) / costs.per_image(B) == pytest.approx(macs[0] / macs[1])
 

@@ -12,12 +12,12 @@ from fake_slurm import fake_slurm
 from kt_cli.settings import DataSpec, SlurmSpec, TransferSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps import slurm
-from kt_cli.sweeps.balance import Costs
 from kt_cli.sweeps.cluster import Facts
-from kt_cli.sweeps.lead import lost_rows
-from kt_cli.zoo import facts
+from kt_cli.sweeps.coordinator import lost_rows
+from kt_cli.sweeps.cost_model import Costs
+from kt_cli.zoo import imagenet_facts
 
-MODELS = [Model(name, name, name) for name in facts.top(300)]
+MODELS = [Model(name, name, name) for name in imagenet_facts.top(300)]
 SPEC, DATA = TransferSpec(), DataSpec("digits")
 
 

@@ -19,9 +19,9 @@ from kt_cli.errors import KtError, UsageError
 from kt_cli.settings import DataSpec, EvalSpec, SlurmSpec, SweepSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps import cluster, slurm
-from kt_cli.sweeps.balance import edges
 from kt_cli.sweeps.cluster import Facts
 from kt_cli.sweeps.config import build, to_toml, tomllib
+from kt_cli.sweeps.cost_model import edges
 from kt_cli.sweeps.manifest import read_manifest
 
 DATA = DataSpec("digits")
@@ -110,18 +110,18 @@ def test_a_refusal_is_said(fake: FakeSlurm, tmp_path: Path) -> None:
 
 
 def test_the_follower_waits_for_the_array_and_has_no_gpu(fake: FakeSlurm, tmp_path: Path) -> None:
-    job = slurm.submit_follower(tmp_path / "x", "55", ["kt", "sweep", "a b"], EIGHT, Facts())
+    job = slurm.submit_continuation(tmp_path / "x", "55", ["kt", "sweep", "a b"], EIGHT, Facts())
     assert job is not None
     options = fake.options(job)
     assert options["dependency"] == "afterany:55" and "gpus-per-node" not in options
     assert not re.search(r"^srun", fake.script(job), re.MULTILINE)
     # Some partitions take no job without a GPU.
     fake.refuse("sbatch: error: no GPU asked for")
-    job = slurm.submit_follower(tmp_path / "x", "55", ["kt"], EIGHT, Facts())
+    job = slurm.submit_continuation(tmp_path / "x", "55", ["kt"], EIGHT, Facts())
     assert fake.options(job)["gpus-per-node"] == "1"
     fake.refuse("sbatch: error: access denied", "sbatch: error: still")
     with pytest.raises(KtError, match="access denied"):
-        slurm.submit_follower(tmp_path / "x", "55", ["kt"], EIGHT, Facts())
+        slurm.submit_continuation(tmp_path / "x", "55", ["kt"], EIGHT, Facts())
 
 
 POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"

@@ -25,7 +25,7 @@ from kt_cli.zoo.classes import (
     require_common,
 )
 from kt_cli.zoo.heads import classifier_rows
-from kt_cli.zoo.load import Selected, whole
+from kt_cli.zoo.load import Selected, unwrapped
 from kt_cli.zoo.names import resolve
 
 SaveModel = Callable[..., Path]
@@ -369,7 +369,7 @@ def test_a_larger_student_is_trained_and_saved_whole(
     after = logits(loaded.module)
     assert not torch.allclose(before, after)
     load.save(
-        whole(loaded.module), tmp_path / "after", data_config=loaded.config("train"),
+        unwrapped(loaded.module), tmp_path / "after", data_config=loaded.config("train"),
         num_classes=loaded.outputs.count, label_names=loaded.outputs.names, card="", extra={},
     )  # fmt: skip
 

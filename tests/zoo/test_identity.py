@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from kt_cli.spec import Model
-from kt_cli.zoo import identity, load, own, published
+from kt_cli.zoo import identity, load, local_models, timm_registry
 from kt_cli.zoo.names import resolve
 
 SaveModel = Callable[..., Path]
@@ -68,7 +68,7 @@ def test_traits_of_a_model_say_which_outputs_are_chosen(save_model: SaveModel) -
 
 
 def test_what_cannot_be_known_has_no_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published, "cached", lambda ref: None)
+    monkeypatch.setattr(timm_registry, "cached", lambda ref: None)
     for ref in ("py:module:function", "resnet50.a1_in1k", "hf-hub:a/b", "predictions:x.csv"):
         assert identity.source(Model(ref, ref)) == ""
 
@@ -79,7 +79,7 @@ def test_a_source_changes_with_all_that_decides_what_is_loaded(
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"a")
     (tmp_path / "config.json").write_text("{}")
-    monkeypatch.setattr(published, "cached", lambda ref: file)
+    monkeypatch.setattr(timm_registry, "cached", lambda ref: file)
     named, hub = Model("resnet50.a1_in1k", "resnet50.a1_in1k"), Model("hf-hub:a/b", "hf-hub:a/b")
     own = [Model("local:1", f"local-dir:{tmp_path}"), Model("local:1", "resnet50@x.pth"),
            Model("random:resnet50#0", "random:resnet50#0")]  # fmt: skip
@@ -104,7 +104,7 @@ def test_a_source_changes_with_all_that_decides_what_is_loaded(
         True,
     ]
     known = sources()
-    monkeypatch.setattr(published, "config", lambda name: "another configuration")
+    monkeypatch.setattr(timm_registry, "config", lambda name: "another configuration")
     assert same(known, sources()) == [False, True, True, False, False]
     known = sources()
     monkeypatch.setattr(identity, "timm_version", lambda: "99.0")
@@ -193,15 +193,15 @@ def test_an_edited_module_is_imported_again(
     keys, widths = [], []
     for width in (3, 4):
         (tmp_path / "edited_net.py").write_text(text.format(width))
-        keys.append(own.function_key("edited_net", "f"))
-        widths.append(own.call("edited_net", "f").in_features)
+        keys.append(local_models.function_key("edited_net", "f"))
+        widths.append(local_models.call("edited_net", "f").in_features)
     assert widths == [3, 4] and keys[0] != keys[1]
 
 
 def test_content_is_read_again_whatever_the_times_say(tmp_path: Path) -> None:
     file = tmp_path / "weights"
     file.write_bytes(b"one")
-    before, first = file.stat(), own.content(file)
+    before, first = file.stat(), local_models.content(file)
     file.write_bytes(b"two")
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert own.content(file) != first
+    assert local_models.content(file) != first

@@ -27,7 +27,7 @@ from kt_cli.errors import (
     WriteError,
 )
 from kt_cli.spec import Model
-from kt_cli.zoo import classes, load, names, own, published
+from kt_cli.zoo import classes, load, local_models, names, timm_registry
 from kt_cli.zoo.classes import Outputs
 from kt_cli.zoo.names import resolve
 from kt_cli.zoo.preprocessing import Geometry, normaliser
@@ -117,7 +117,7 @@ def test_round_trip(arch: str, tmp_path: Path) -> None:
     assert loaded.num_classes == 10
     assert loaded.outputs == classes.outputs_of(model) == Outputs(10, tuple(labels))
     assert loaded.weights == load.fingerprint(module)
-    assert own.card_extra(model) == {"run_id": "r", "guard": 0.1}
+    assert local_models.card_extra(model) == {"run_id": "r", "guard": 0.1}
     assert (tmp_path / "m" / "README.md").read_text(encoding="utf-8") == "# é\n"
 
 
@@ -469,7 +469,7 @@ def test_what_is_not_timm_s_is_saved_all_the_same(nets: str, tmp_path: Path) -> 
     )  # fmt: skip
     model = one(tmp_path / "m")
     assert classes.outputs_of(model) == Outputs(7, tuple("abcdefg"))
-    assert own.card_extra(model) == {"run_id": "r"}
+    assert local_models.card_extra(model) == {"run_id": "r"}
     with pytest.raises(DataError, match="architecture") as caught:
         load.load(model)
     assert "py:" in caught.value.tip
@@ -537,7 +537,7 @@ def test_loading_what_is_missing_fails_at_once(reference: str, caches: Path) -> 
 
 
 def test_an_answering_hub_has_everything(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published, "hub_answers", lambda: True)
+    monkeypatch.setattr(timm_registry, "hub_answers", lambda: True)
     assert load.missing_weights(resolve(["timm-top5"])) == []
 
 
@@ -546,13 +546,13 @@ def test_the_hub_is_asked_once_and_not_for_long(
     seconds: float, answers: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(published, "PROBE_SECONDS", 0.2)
-    monkeypatch.setattr(published, "_probe", lambda address: time.sleep(seconds) or True)
-    assert published.hub_answers() is answers
+    monkeypatch.setattr(timm_registry, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(timm_registry, "_probe", lambda address: time.sleep(seconds) or True)
+    assert timm_registry.hub_answers() is answers
 
 
 def test_the_probe_fails_quietly() -> None:
-    assert published._probe("http://127.0.0.1:9") is False
+    assert timm_registry._probe("http://127.0.0.1:9") is False
 
 
 def test_cached_timm_weights_load_without_the_hub(
@@ -561,7 +561,7 @@ def test_cached_timm_weights_load_without_the_hub(
     def no_question() -> bool:
         raise AssertionError("the hub was asked")
 
-    monkeypatch.setattr(published, "hub_answers", no_question)
+    monkeypatch.setattr(timm_registry, "hub_answers", no_question)
     torch.manual_seed(0)
     module = timm.create_model("test_vit.r160_in1k")
     save_file(module.state_dict(), tmp_path / "w.safetensors")
@@ -587,12 +587,14 @@ def test_cached_hub_model_loads_without_the_hub(caches: Path, save_model: SaveMo
 
 
 def test_weights_behind_an_address_are_found_in_torch_s_cache(caches: Path, tmp_path: Path) -> None:
-    name = next(n for n in published.pretrained_names() if not published.config(n).hf_hub_id)
-    assert published.cached(name) is None
-    file = tmp_path / "torch" / "hub" / "checkpoints" / Path(published.config(name).url).name
+    name = next(
+        n for n in timm_registry.pretrained_names() if not timm_registry.config(n).hf_hub_id
+    )
+    assert timm_registry.cached(name) is None
+    file = tmp_path / "torch" / "hub" / "checkpoints" / Path(timm_registry.config(name).url).name
     file.parent.mkdir(parents=True)
     file.touch()
-    assert published.cached(name) == file
+    assert timm_registry.cached(name) == file
 
 
 def test_a_damaged_cache_is_one_line(caches: Path, tmp_path: Path) -> None:

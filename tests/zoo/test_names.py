@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kt_cli.errors import ClassMismatch, DataError, KtError, UnknownName, UsageError
-from kt_cli.zoo import classes, names, own, published
+from kt_cli.zoo import classes, local_models, names, timm_registry
 from kt_cli.zoo.names import resolve
 
 SaveModel = Callable[..., Path]
@@ -42,15 +42,17 @@ def test_default_tags_are_timm_s() -> None:
 
 
 def test_default_of_every_architecture_has_weights() -> None:
-    trained = {name.partition(".")[0] for name in published.pretrained_names()}
-    assert {published.canonical(arch) for arch in trained} <= set(published.pretrained_names())
+    trained = {name.partition(".")[0] for name in timm_registry.pretrained_names()}
+    assert {timm_registry.canonical(arch) for arch in trained} <= set(
+        timm_registry.pretrained_names()
+    )
 
 
 @pytest.mark.parametrize("alias", names.ALIASES)
 def test_short_names_are_trained_classifiers(alias: str) -> None:
     (key,) = keys(alias)
     assert key.partition(".")[0] == names.ALIASES[alias]
-    assert published.config(key).num_classes == 1000
+    assert timm_registry.config(key).num_classes == 1000
 
 
 def test_short_name_with_tag() -> None:
@@ -76,8 +78,8 @@ def test_unknown_name_is_refused_with_the_nearest(name: str, nearest: str) -> No
 def test_architecture_without_weights() -> None:
     bare = next(
         arch
-        for arch in sorted(published.architectures())
-        if not any(name.startswith(f"{arch}.") for name in published.pretrained_names())
+        for arch in sorted(timm_registry.architectures())
+        if not any(name.startswith(f"{arch}.") for name in timm_registry.pretrained_names())
     )
     with pytest.raises(UsageError, match=bare) as caught:
         resolve([bare])
@@ -322,25 +324,25 @@ def test_key_changes_with_weights_and_config(save_model: SaveModel) -> None:
 def test_content_is_read_once_while_a_file_stays(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(b"a" * 10)
-    first = own.content(path)
-    before = own._content.cache_info().misses
-    assert own.content(path) == first
-    assert own._content.cache_info().misses == before
+    first = local_models.content(path)
+    before = local_models._content.cache_info().misses
+    assert local_models.content(path) == first
+    assert local_models._content.cache_info().misses == before
     path.write_bytes(b"b" * 10)
     os.utime(path, ns=(1, 1))
-    assert own.content(path) != first
+    assert local_models.content(path) != first
 
 
 def test_weights_are_the_file_that_timm_takes(tmp_path: Path) -> None:
     from timm.models import _hub
 
-    assert own.PREFERRED == _hub._PREFERRED_FILES
+    assert local_models.PREFERRED == _hub._PREFERRED_FILES
     for name in ("z.bin", "b.pth", "a.pth", "model.pth", "model.safetensors"):
         torch.save({name: torch.zeros(1)}, tmp_path / name)
         if name == "model.safetensors":
             save_file({name: torch.zeros(1)}, tmp_path / name)
         (taken,) = _hub.load_state_dict_from_path(tmp_path)
-        assert own.weights_file(tmp_path).name == taken
+        assert local_models.weights_file(tmp_path).name == taken
 
 
 def test_equal_folders_are_one_model_and_names_become_unique(save_model: SaveModel) -> None:

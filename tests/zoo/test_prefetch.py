@@ -18,8 +18,8 @@ from huggingface_hub import constants, errors
 from safetensors.torch import save
 
 from kt_cli.errors import WeightsUnavailable, WriteError
-from kt_cli.zoo import load, names, prefetch, published, threads
-from kt_cli.zoo.facts import fact
+from kt_cli.zoo import load, names, prefetch, threads, timm_registry
+from kt_cli.zoo.imagenet_facts import fact
 from kt_cli.zoo.prefetch import Wanted
 
 TINY = "test_vit.r160_in1k"
@@ -58,7 +58,7 @@ class Hub:
         return name
 
     def cached(self, ref: str) -> Path | None:
-        config = published.config(ref)
+        config = timm_registry.config(ref)
         repo = ref.removeprefix("hf-hub:") if "/" in ref else config.hf_hub_id
         return Path(repo) if repo in self.had else None
 
@@ -67,8 +67,8 @@ class Hub:
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     made = Hub()
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", made.download)
-    monkeypatch.setattr(published, "cached", made.cached)
-    monkeypatch.setattr(published, "hub_answers", lambda: made.answers)
+    monkeypatch.setattr(timm_registry, "cached", made.cached)
+    monkeypatch.setattr(timm_registry, "hub_answers", lambda: made.answers)
     monkeypatch.setattr(prefetch, "BACK_OFF", 0.0)
     yield made
     # What was at work when an error ended everything must not ask the next test's hub.
@@ -184,7 +184,7 @@ def test_offline_is_one_error_at_once(hub: Hub) -> None:
 
 def test_a_hub_that_falls_silent_ends_it(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([True, False])
-    monkeypatch.setattr(published, "hub_answers", lambda: next(answers))
+    monkeypatch.setattr(timm_registry, "hub_answers", lambda: next(answers))
     models = wanted("timm-top40")
     for each in models[1:]:
         hub.says[f"timm/{each.model.ref}"] = [errors.LocalEntryNotFoundError("no answer")]
@@ -208,7 +208,7 @@ def test_a_full_disk_ends_it(hub: Hub) -> None:
 def test_weights_that_are_not_where_timm_looks_are_a_failure(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(published, "cached", lambda ref: None)
+    monkeypatch.setattr(timm_registry, "cached", lambda ref: None)
     (failure,) = prefetch.fetch(wanted(TINY), 1)
     assert "where timm looks" in failure.reason and len(hub.asked) == 1
 
@@ -292,7 +292,7 @@ def test_weights_outside_the_hub_go_to_where_timm_looks(
         "vgg11.tv_in1k": SimpleNamespace(hf_hub_id=None, url=f"{address}/there.pth"),
         "vgg13.tv_in1k": SimpleNamespace(hf_hub_id=None, url=f"{address}/gone.pth"),
     }
-    monkeypatch.setattr(published, "config", configs.get)
+    monkeypatch.setattr(timm_registry, "config", configs.get)
     server["some/where/there.pth"] = b"weights"
     (failure,) = prefetch.fetch(wanted(*configs), 1)
     assert failure.model.ref == "vgg13.tv_in1k" and "404" in failure.reason

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from kt_cli.report.formats.escape import breakable, escape
-from kt_cli.report.formats.layout import Page, blocks, leads, pages
+from kt_cli.report.formats.latex_pages import Page, blocks, leads, pages
 from kt_cli.report.table import Cell, Column, Table
 
 FLOATS_PER_CLEARPAGE = 12  # LaTeX holds back only so many floats

@@ -17,7 +17,7 @@ from kt_cli.report.captions import data_caption, left_out, transfer_caption
 from kt_cli.report.groups import SAME_DATA, SAME_TRANSFER, Group, split
 from kt_cli.report.plots import classes, curves, matrix, methods, pairs, rates
 from kt_cli.report.plots.output import SUFFIXES, Drawn, save, svg
-from kt_cli.report.plots.sketch import Sketch
+from kt_cli.report.plots.plot_result import PlotResult
 from kt_cli.report.plots.style import applied, slug
 from kt_cli.report.query import Query, seed_average
 from kt_cli.report.read import Results
@@ -50,7 +50,7 @@ class Plot:
 
     title: str
     table: str
-    draw: Callable[..., Sketch | None]
+    draw: Callable[..., PlotResult | None]
     needs: Mapping[str, tuple[str, ...]]
     same: tuple[str, ...]
     rows: Callable[[Results], pd.DataFrame] | None = None
@@ -65,12 +65,12 @@ class Plot:
         return split(rows, self.same)
 
 
-def _pairs(title: str, draw: Callable[[Group], Sketch | None], *columns: str) -> Plot:
+def _pairs(title: str, draw: Callable[[Group], PlotResult | None], *columns: str) -> Plot:
     return Plot(title, "complementarity", draw, {"complementarity": columns}, SAME_DATA)
 
 
 def _transfers(
-    title: str, draw: Callable[[Group], Sketch | None], *columns: str, lists: bool = False
+    title: str, draw: Callable[[Group], PlotResult | None], *columns: str, lists: bool = False
 ) -> Plot:
     return Plot(title, "transfer", draw, {"transfer": columns}, SAME_TRANSFER, lists=lists)
 

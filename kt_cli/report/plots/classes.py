@@ -14,7 +14,7 @@ from kt_cli.report.captions import counted
 from kt_cli.report.groups import SAME_DATA, Group, split
 from kt_cli.report.plots.binning import numbers
 from kt_cli.report.plots.pairs import pairs_note, trained
-from kt_cli.report.plots.sketch import Sketch
+from kt_cli.report.plots.plot_result import PlotResult
 from kt_cli.report.plots.style import (
     BLUE,
     DOUBLE,
@@ -48,7 +48,7 @@ BOX: dict[str, Any] = {"boxprops": {"facecolor": PALE, "edgecolor": INK, "linewi
        "whiskerprops": {"linewidth": 0.7}, "capprops": {"linewidth": 0.7}}  # fmt: skip
 
 
-def class_flips(group: Group) -> Sketch | None:
+def class_flips(group: Group) -> PlotResult | None:
     """Share of ρ⁺ in each class, from the largest: the rows of `with_examples`."""
     if group.rows.empty:
         return None
@@ -71,7 +71,7 @@ def class_flips(group: Group) -> Sketch | None:
     axes.set_xlim(0.5, classes + 0.5)
     axes.set_ylim(bottom=0)
     legend_below(figure, handles, labels)
-    return Sketch(figure, tuple(map(_example_note, group.rows.to_dict("records"))))
+    return PlotResult(figure, tuple(map(_example_note, group.rows.to_dict("records"))))
 
 
 def with_examples(results: Results) -> pd.DataFrame:
@@ -133,7 +133,7 @@ def _example_note(pair: Mapping[Any, Any]) -> str:
     )
 
 
-def class_similarity(group: Group) -> Sketch | None:
+def class_similarity(group: Group) -> PlotResult | None:
     """How alike the top-p% classes are: against random sets of as many, and against the mean."""
     pairs, _ = trained(group.rows)
     percentiles = [numbers(pairs, f"top{p}_similarity_pct") for p in schema.TOP_PERCENTS]
@@ -151,7 +151,7 @@ def class_similarity(group: Group) -> Sketch | None:
     left.set_ylabel("percentile among random sets")
     right.set_ylabel("mean cosine − that of all classes")
     figure.supxlabel("classes that hold a share of ρ⁺; n ordered pairs", fontsize="medium")
-    return Sketch(figure, (
+    return PlotResult(figure, (
         pairs_note(pairs, average, average),
         "Box: quartiles and median; whiskers: 5% and 95%; line: as random classes.",
         "Pairs whose share lies in one class have no similarity.",

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from kt_cli.report.groups import Group
 from kt_cli.report.plots.binning import Values
 from kt_cli.report.plots.methods import count_note, parts_of
-from kt_cli.report.plots.sketch import Sketch
+from kt_cli.report.plots.plot_result import PlotResult
 from kt_cli.report.plots.style import (
     COLUMN,
     DOUBLE,
@@ -33,7 +33,7 @@ BANDS = 5  # methods whose bands are told apart
 WIDE = 30.0  # ratio of losses from which their axis is logarithmic
 
 
-def curves(group: Group) -> Sketch | None:
+def curves(group: Group) -> PlotResult | None:
     """Mean of each curve over transfers, a line for each method, with a band."""
     parts = parts_of(group.rows, "delta")
     found = {
@@ -55,7 +55,7 @@ def curves(group: Group) -> Sketch | None:
     handles = [axes.plot([], [], **styles[method].line())[0] for method in parts]
     legend_below(figure, handles, list(parts))
     band = "; bands: quartiles over transfers" if len(parts) <= BANDS else ""
-    return Sketch(figure, (count_note(parts), f"Lines: means over transfers{band}."))
+    return PlotResult(figure, (count_note(parts), f"Lines: means over transfers{band}."))
 
 
 def stacked(curves_: Sequence[Sequence[float] | Values | None]) -> pd.DataFrame:

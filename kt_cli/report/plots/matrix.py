@@ -14,7 +14,7 @@ from matplotlib.image import AxesImage
 from kt_cli.report.captions import counted
 from kt_cli.report.groups import Group
 from kt_cli.report.plots.binning import Values, numbers
-from kt_cli.report.plots.sketch import Sketch
+from kt_cli.report.plots.plot_result import PlotResult
 from kt_cli.report.plots.style import (
     COLUMN,
     DOUBLE,
@@ -44,7 +44,7 @@ def scale(groups: Sequence[Group]) -> float:
     return float(np.nanquantile(cells, 0.98)) or float(np.nanmax(cells)) or 1.0
 
 
-def matrix(group: Group, top: float | None = None) -> Sketch | None:
+def matrix(group: Group, top: float | None = None) -> PlotResult | None:
     """Δ of each student (row) from each teacher (column), most accurate first, for one method.
 
     Args:
@@ -62,7 +62,7 @@ def matrix(group: Group, top: float | None = None) -> Sketch | None:
         notes.append("Means over students and teachers of like accuracy.")
     notes.append("Colours mean the same in all matrices that were drawn together.")
     dashes = ("A dash: Δ < 0.",) if figure.axes[0].collections else ()
-    return Sketch(figure, (*notes, "Hatched: no transfer.", *dashes))
+    return PlotResult(figure, (*notes, "Hatched: no transfer.", *dashes))
 
 
 def _rows(group: Group) -> pd.DataFrame | None:

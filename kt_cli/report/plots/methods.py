@@ -13,10 +13,10 @@ from kt_cli.report.intervals import mean_interval
 from kt_cli.report.methods import method_rank
 from kt_cli.report.plots import binning
 from kt_cli.report.plots.binning import by_method, numbers
-from kt_cli.report.plots.cloud import cloud
 from kt_cli.report.plots.lines import Frame, draw_lines
 from kt_cli.report.plots.pairs import DIFFERENCE
-from kt_cli.report.plots.sketch import Sketch
+from kt_cli.report.plots.plot_result import PlotResult
+from kt_cli.report.plots.scatter import cloud
 from kt_cli.report.plots.style import (
     COLUMN,
     GREY,
@@ -34,7 +34,7 @@ WITHIN = 0.98  # of the transfers, at least, are within the axes of gain and los
 BARS = "Bars: 95% intervals, each model left out in turn."
 
 
-def success(group: Group) -> Sketch | None:
+def success(group: Group) -> PlotResult | None:
     """Share of transfers with Δ > 0 by method."""
     parts = parts_of(group.rows, "delta")
     if not parts:
@@ -58,10 +58,10 @@ def success(group: Group) -> Sketch | None:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("transfers with Δ > 0 (%)")
-    return Sketch(figure, (count_note(parts), BARS))
+    return PlotResult(figure, (count_note(parts), BARS))
 
 
-def delta(group: Group) -> Sketch | None:
+def delta(group: Group) -> PlotResult | None:
     """Mean Δ in bins of the difference in accuracy, a line for each method."""
     rows = group.rows[np.isfinite(numbers(group.rows, "acc_diff"))]
     parts = parts_of(rows, "delta")
@@ -74,12 +74,12 @@ def delta(group: Group) -> Sketch | None:
     ]
     frame = Frame(DIFFERENCE, "transfer delta Δ (pp)", zero=0.0)
     width = f"{limits[1] - limits[0]:g}"
-    return Sketch(
+    return PlotResult(
         draw_lines(lines, frame), (count_note(parts), f"Means in bins of {width} pp.", BARS)
     )
 
 
-def gain_loss(group: Group) -> Sketch | None:
+def gain_loss(group: Group) -> PlotResult | None:
     """Gain against loss: each transfer, and the mean of each method."""
     known = np.isfinite(numbers(group.rows, "gain")) & np.isfinite(numbers(group.rows, "loss"))
     parts = parts_of(group.rows[known], "gain")
@@ -103,7 +103,7 @@ def gain_loss(group: Group) -> Sketch | None:
     beyond = int((~within).sum())
     outside = f" {counted(beyond, 'transfer')} beyond the axes." if beyond else ""
     note = f"Large marks: means; small ones: transfers; above the dotted line Δ > 0.{outside}"
-    return Sketch(figure, (count_note(parts), note))
+    return PlotResult(figure, (count_note(parts), note))
 
 
 def parts_of(rows: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:

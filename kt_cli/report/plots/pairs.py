@@ -14,14 +14,14 @@ from kt_cli.report.captions import counted
 from kt_cli.report.groups import Group
 from kt_cli.report.plots import binning
 from kt_cli.report.plots.binning import Values, numbers
-from kt_cli.report.plots.cloud import cloud
-from kt_cli.report.plots.sketch import Sketch
+from kt_cli.report.plots.plot_result import PlotResult
+from kt_cli.report.plots.scatter import cloud
 from kt_cli.report.plots.style import BLUE, GREY, INK, RED, legend_below, one_axes
 
 DIFFERENCE = "teacher − student accuracy (pp)"
 
 
-def knowledge(group: Group) -> Sketch | None:
+def knowledge(group: Group) -> PlotResult | None:
     """ρ⁺ against the difference in accuracy, with what an untrained teacher "knows"."""
     pairs, untrained = trained(group.rows)
     x, y = numbers(pairs, "acc_diff"), numbers(pairs, "pos_flips")
@@ -44,10 +44,10 @@ def knowledge(group: Group) -> Sketch | None:
         )
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
     legend_below(figure, list(marks.values()), list(marks))
-    return Sketch(figure, tuple(notes))
+    return PlotResult(figure, tuple(notes))
 
 
-def entropy(group: Group) -> Sketch | None:
+def entropy(group: Group) -> PlotResult | None:
     """Entropy of the positive flips over classes against the difference in accuracy."""
     pairs, _ = trained(group.rows)
     x, y = numbers(pairs, "acc_diff"), numbers(pairs, "flip_entropy")
@@ -59,7 +59,7 @@ def entropy(group: Group) -> Sketch | None:
     uniform = math.log(classes)
     marks["uniform over the classes"] = axes.axhline(uniform, color=GREY, linestyle=":", zorder=1)
     legend_below(figure, list(marks.values()), list(marks))
-    return Sketch(figure, (
+    return PlotResult(figure, (
         pairs_note(pairs, x, y),
         f"Uniform: ln C = {uniform:.2f} nats for C = {classes:,} classes.",
     ))  # fmt: skip

@@ -10,7 +10,7 @@ from kt_cli.report.groups import Group
 from kt_cli.report.plots.binning import Series, Values, numbers, series
 from kt_cli.report.plots.lines import Frame, draw_lines
 from kt_cli.report.plots.methods import BARS, count_note, parts_of
-from kt_cli.report.plots.sketch import Sketch
+from kt_cli.report.plots.plot_result import PlotResult
 from kt_cli.report.read import Results
 from kt_cli.rows import schema
 
@@ -22,7 +22,7 @@ SIZES = 6  # groups of students, at most
 LIKE = 1.25  # ratio of sizes up to which students are in one group
 
 
-def rate_classes(group: Group) -> Sketch | None:
+def rate_classes(group: Group) -> PlotResult | None:
     """Mean transfer rate within the top-p% classes, a line for each method."""
     parts = parts_of(group.rows, "transfer_rate")
     columns = [c for c in CLASSES if c in group.rows and np.isfinite(numbers(group.rows, c)).any()]
@@ -35,10 +35,10 @@ def rate_classes(group: Group) -> Sketch | None:
     ticks = [(place, CLASSES[column]) for place, column in zip(places, columns, strict=True)]
     frame = Frame("classes that hold a share of ρ⁺", RATE, ticks)
     note = f"2%: the fewest classes that hold 2% of ρ⁺. {BARS}"
-    return Sketch(draw_lines(lines, frame), (count_note(parts), note))
+    return PlotResult(draw_lines(lines, frame), (count_note(parts), note))
 
 
-def rate_size(group: Group) -> Sketch | None:
+def rate_size(group: Group) -> PlotResult | None:
     """Mean transfer rate against the student's parameters, a line for each method."""
     rows = group.rows[numbers(group.rows, SIZE) > 0]
     parts = parts_of(rows, "transfer_rate")
@@ -51,7 +51,7 @@ def rate_size(group: Group) -> Sketch | None:
     lines = [_by_size(part, limits, method) for method, part in parts.items()]
     frame = Frame("parameters of the student (millions)", RATE, log=True)
     grouped = f"Students of like size together: {len(limits) - 1} groups."
-    return Sketch(draw_lines(lines, frame), (count_note(parts), grouped, BARS))
+    return PlotResult(draw_lines(lines, frame), (count_note(parts), grouped, BARS))
 
 
 def with_sizes(results: Results) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from kt_cli.report import published, stats
+from kt_cli.report import paper_figures, stats
 from kt_cli.report.captions import transfer_caption
 from kt_cli.report.groups import Group, native
 from kt_cli.report.query import Query, derived
@@ -41,8 +41,8 @@ def student_tables(results: Results, query: Query) -> list[Table]:
 def _students(group: Group, results: Results, query: Query) -> Table:
     methods = methods_of(group.rows)
     names = by_accuracy(group.rows, "student")
-    against = query.against == published.PAPER and by_one_teacher(group)
-    theirs = {name: published.deltas(name) for name in names} if against else {}
+    against = query.against == paper_figures.PAPER and by_one_teacher(group)
+    theirs = {name: paper_figures.deltas(name) for name in names} if against else {}
     beside = [m for m in methods if any(m in known for known in theirs.values())]
     columns = (*LEADING, *_method_columns(methods, beside))
     facts = _facts(group.rows, results)
@@ -121,9 +121,9 @@ def _legend(rows: pd.DataFrame) -> str:
 def _published_note(names: list[str], beside: list[str]) -> list[str]:
     if not beside:
         return []
-    others = published.other_weights(names)
+    others = paper_figures.other_weights(names)
     note = (
-        f"published: {published.SOURCE}: mean Δ over 20 teachers on ImageNet with 10% of the "
+        f"published: {paper_figures.SOURCE}: mean Δ over 20 teachers on ImageNet with 10% of the "
         "training images. Their weights are those of timm 0.x under the same name"
     )
     return [f"{note}; other weights here: {', '.join(others)}." if others else f"{note}."]

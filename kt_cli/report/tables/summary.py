@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from kt_cli.report import published, stats
+from kt_cli.report import paper_figures, stats
 from kt_cli.report.captions import transfer_caption
 from kt_cli.report.derived import EQUAL_WITHIN, STRONGER
 from kt_cli.report.groups import Group, native
@@ -84,7 +84,7 @@ def _summary(group: Group, results: Results, query: Query) -> Table:
     rows = rows[list(dict.fromkeys([*by, *used, "stronger"]))]
     rows = rows.assign(won=100.0 * (rows["delta"] > 0))
     parts = _parts(rows, by)
-    against = query.against == published.PAPER and by_one_teacher(group)
+    against = query.against == paper_figures.PAPER and by_one_teacher(group)
     guarded = bool(rows["guard_alpha"].notna().any())
     own = (c if guarded or c.key != "abstained" else replace(c, detail=True) for c in COLUMNS)
     columns = (*(_by_column(name, rows) for name in by), *own, *(AGAINST if against else ()))
@@ -156,7 +156,7 @@ def _row(key: tuple[Cell, ...], rows: pd.DataFrame, against: bool) -> Row:
 
 
 def _published(method: str, by_student: pd.Series[float]) -> tuple[Cell, ...]:
-    found = published.success(method)
+    found = paper_figures.success(method)
     theirs = (found.median, found.mean) if found else (None, None)
     return (float(by_student.mean()), *theirs)
 
@@ -165,8 +165,8 @@ def _published_notes(against: bool) -> list[str]:
     if not against:
         return []
     return [
-        f"published: {published.SOURCE}: 20 students, each with 20 teachers, on ImageNet with 10% "
-        "of the training images; median (paper’s) and mean over students of the share of "
+        f"published: {paper_figures.SOURCE}: 20 students, each with 20 teachers, on ImageNet with "
+        "10% of the training images; median (paper’s) and mean over students of the share of "
         "teachers with Δ > 0. Their xekl and xekl-mcl take a double softmax: compare runs with "
         "--reference-compat."
     ]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kt_cli.report import published
+from kt_cli.report import paper_figures
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,7 @@ from kt_cli.report import published
     ],
 )  # fmt: skip
 def test_success_rates(method: str, median: float, mean: float) -> None:
-    found = published.success(method)
+    found = paper_figures.success(method)
     assert found is not None
     assert found.students == 20
     assert found.median == median
@@ -21,9 +21,9 @@ def test_success_rates(method: str, median: float, mean: float) -> None:
 
 
 def test_what_is_not_published_is_none() -> None:
-    assert published.success("kl-dp+guard") is None
-    assert published.deltas("resnet50") == {}
-    assert published.published_as("my/resnetv2_50") is None
+    assert paper_figures.success("kl-dp+guard") is None
+    assert paper_figures.deltas("resnet50") == {}
+    assert paper_figures.published_as("my/resnetv2_50") is None
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_what_is_not_published_is_none() -> None:
     ],
 )
 def test_students_by_todays_and_by_the_authors_names(model: str, student: str | None) -> None:
-    assert published.published_as(model) == student
+    assert paper_figures.published_as(model) == student
 
 
 def test_other_weights_of_one_architecture_are_told() -> None:
@@ -51,20 +51,22 @@ def test_other_weights_of_one_architecture_are_told() -> None:
         "vit_base_patch16_224.dino",
         "resnet50.a1_in1k",
     ]
-    assert published.other_weights(models) == ["vit_base_patch16_224.dino"]
+    assert paper_figures.other_weights(models) == ["vit_base_patch16_224.dino"]
 
 
 def test_deltas_of_a_student() -> None:
-    found = published.deltas("mixer_l16_224.goog_in21k_ft_in1k")
+    found = paper_figures.deltas("mixer_l16_224.goog_in21k_ft_in1k")
     assert set(found) == {"kl", "xekl", "xekl-mcl", "kl-dp", "kl-dp-u", "cd", "crd"}
     assert found["kl"] == pytest.approx(5.6772)
-    assert set(published.deltas("mixnet_s")) == {"kl-dp"}  # one of the ten students of kl-dp alone
+    assert set(paper_figures.deltas("mixnet_s")) == {
+        "kl-dp"
+    }  # one of the ten students of kl-dp alone
 
 
 def test_each_model_has_one_name_and_every_method_twenty_common_students() -> None:
-    pairs = {(r.student, r.model) for r in published.results()}
+    pairs = {(r.student, r.model) for r in paper_figures.results()}
     assert len(pairs) == len({s for s, _ in pairs}) == len({m for _, m in pairs}) == 30
-    for method in {r.method for r in published.results()}:
-        mine = [r for r in published.results() if r.method == method]
+    for method in {r.method for r in paper_figures.results()}:
+        mine = [r for r in paper_figures.results() if r.method == method]
         assert sum(r.common for r in mine) == 20
         assert len(mine) == (30 if method == "kl-dp" else 20)

@@ -10,15 +10,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kt_cli.distillation.answers import Answers
+from kt_cli.distillation.teacher_outputs import TeacherOutputs
 from kt_cli.files import atomic_file, cache_folder, save_tensors
 
 MEMORY, DISK, ONLINE = "memory", "disk", "online"
 WHERE = {MEMORY: "in memory", DISK: "on disk", ONLINE: "computed as they are needed"}
 LEAST_TOPK, MOST_TOPK = 10, 512
 MEMORY_BUDGET = 2 * 2**30
-SAID_BYTES = 9  # of `Said`: two floats and a flag
-Compute = Callable[[], Answers]
+STATS_BYTES = 9  # of `SampleStats`: two floats and a flag
+Compute = Callable[[], TeacherOutputs]
 
 
 class Memory:
@@ -26,13 +26,13 @@ class Memory:
 
     def __init__(self, budget: int = MEMORY_BUDGET) -> None:
         self._budget = budget
-        self._kept: OrderedDict[str, Answers] = OrderedDict()
+        self._kept: OrderedDict[str, TeacherOutputs] = OrderedDict()
 
-    def stored(self, answers: Answers) -> Answers:
+    def stored(self, answers: TeacherOutputs) -> TeacherOutputs:
         """The form in which a batch of answers is kept."""
         return answers
 
-    def get(self, key: str, compute: Compute) -> Answers:
+    def get(self, key: str, compute: Compute) -> TeacherOutputs:
         if key not in self._kept:
             self._kept[key] = compute()
             while len(self._kept) > 1 and self._size() > self._budget:
@@ -50,11 +50,11 @@ class Disk:
     Files are mapped: what a batch does not need is not read.
     """
 
-    def stored(self, answers: Answers) -> Answers:
+    def stored(self, answers: TeacherOutputs) -> TeacherOutputs:
         """The form in which a batch of answers is kept."""
         return answers.small()
 
-    def get(self, key: str, compute: Compute) -> Answers:
+    def get(self, key: str, compute: Compute) -> TeacherOutputs:
         """
         Raises:
             WriteError: the file cannot be written.
@@ -68,17 +68,17 @@ class Disk:
             save_tensors(temporary, answers.tensors())
         return self._read(str(path)) or answers
 
-    def _read(self, path: str) -> Answers | None:
+    def _read(self, path: str) -> TeacherOutputs | None:
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(path, "pt") as file:
-                return Answers.of({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+                return TeacherOutputs.of({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
         except (OSError, SafetensorError, KeyError):
             return None
 
 
-Keeping = Memory | Disk
+TargetCache = Memory | Disk
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,14 @@ def decide(
     """
     if uses < 2:
         return Decision(ONLINE, 0, 0, f"each answer is used {uses:.1f} times only")
-    whole = images * answers * (4 * classes + SAID_BYTES)
+    whole = images * answers * (4 * classes + STATS_BYTES)
     if whole <= memory:
         return Decision(MEMORY, 0, whole, f"used {uses:.1f} times each, and all fit in memory")
-    half = images * answers * (2 * classes + SAID_BYTES)
+    half = images * answers * (2 * classes + STATS_BYTES)
     if half <= disk:
         return Decision(DISK, 0, half, f"used {uses:.1f} times each, in half precision")
     # Four bytes for a class and two for its probability.
-    fixed = SAID_BYTES + 4
+    fixed = STATS_BYTES + 4
     fitting = min(MOST_TOPK, int((disk / max(1, images * answers) - fixed) // 6))
     if fitting >= LEAST_TOPK:
         size = images * answers * (6 * fitting + fixed)

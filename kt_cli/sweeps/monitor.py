@@ -76,7 +76,7 @@ class Watch:
         return View(
             stages=stages,
             active=None if states is None else bool(states),
-            going_on=any(s.follower in (states or {}) for s in waiting),
+            going_on=any(s.continuation in (states or {}) for s in waiting),
             cancelled=bool(listed) and listed[-1].state == CANCELLED,
             rate=rate, left=left, error=self._last_error(listed),
         )  # fmt: skip

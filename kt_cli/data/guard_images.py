@@ -11,7 +11,7 @@ from kt_cli.data.sources import open_data
 from kt_cli.errors import UsageError
 from kt_cli.settings import DataSpec
 from kt_cli.spec import Model
-from kt_cli.zoo.own import card_extra
+from kt_cli.zoo.local_models import card_extra
 
 
 def leave_out_guards(spec: DataSpec, models: Sequence[Model]) -> DataSpec:

@@ -40,7 +40,7 @@ def forget(module: nn.Module) -> None:
         module.eval()
 
 
-class SlowWeights:
+class EMA:
     """θ_slow ← τ θ_slow + (1 − τ) θ at each step, from θ₀ (momentum-based continual learning)."""
 
     def __init__(self, module: nn.Module, tau: float) -> None:

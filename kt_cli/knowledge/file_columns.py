@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kt_cli.errors import DataError
-from kt_cli.knowledge.tables import IDS, Table, read_table
+from kt_cli.knowledge.file_tables import IDS, Table, read_table
 
 TRUTHS: tuple[str, ...] = ("label", "target", "y", "truth", "ground_truth")
 ANSWERS = ("pred", "prediction")

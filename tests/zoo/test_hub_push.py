@@ -16,7 +16,7 @@ from torch import nn
 
 from kt_cli.distillation.cards import HOW_TO_LOAD
 from kt_cli.errors import DataError, KtError, UsageError
-from kt_cli.zoo import hub, save
+from kt_cli.zoo import hub_push, save
 
 SaveModel = Callable[..., Path]
 
@@ -70,7 +70,7 @@ def logged_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["me/student", "student", "Org-1/a.b_c-2"])
 def test_what_can_be_pushed(logged_in: None, name: str) -> None:
-    hub.require_pushable(name)
+    hub_push.require_pushable(name)
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,14 @@ def test_what_can_be_pushed(logged_in: None, name: str) -> None:
 )
 def test_names_that_no_repository_can_have(logged_in: None, name: str) -> None:
     with pytest.raises(UsageError, match="no name for a repository") as raised:
-        hub.require_pushable(name)
+        hub_push.require_pushable(name)
     assert repr(name) in raised.value.message and "ORG/NAME" in raised.value.tip
 
 
 def test_offline_nothing_is_pushed(monkeypatch: pytest.MonkeyPatch, logged_in: None) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(KtError, match="me/student: HF_HUB_OFFLINE is set"):
-        hub.require_pushable("me/student")
+        hub_push.require_pushable("me/student")
 
 
 def test_without_a_token_nothing_is_pushed(
@@ -93,14 +93,14 @@ def test_without_a_token_nothing_is_pushed(
 ) -> None:
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     with pytest.raises(KtError, match="me/student: there is no token") as raised:
-        hub.require_pushable("me/student")
+        hub_push.require_pushable("me/student")
     assert "hf auth login" in raised.value.tip and "HF_TOKEN" in raised.value.tip
 
 
 def test_without_the_library_nothing_is_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(KtError, match="huggingface_hub is not installed") as raised:
-        hub.require_pushable("me/student")
+        hub_push.require_pushable("me/student")
     assert "pip install" in raised.value.tip
 
 
@@ -113,7 +113,7 @@ def test_only_the_files_of_the_model_go_up(
     (folder / ".checkpoints").mkdir()
     (folder / ".checkpoints" / "state.safetensors").write_bytes(b"state")
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    assert hub.push(folder, repo, False, "a student") == f"https://huggingface.co/{full}"
+    assert hub_push.push(folder, repo, False, "a student") == f"https://huggingface.co/{full}"
     up = remote.content[full]
     assert sorted(up) == ["README.md", "config.json", "model.safetensors"]
     assert up["config.json"] == before["config.json"]
@@ -127,7 +127,7 @@ def test_the_card_has_what_the_hub_reads_and_says_how_to_load(
 ) -> None:
     folder = save_model("student")
     (folder / "README.md").write_text(f"# Schüler\n{HOW_TO_LOAD}", encoding="utf-8")
-    hub.push(folder, "mine", False, "")
+    hub_push.push(folder, "mine", False, "")
     card: Any = ModelCard(remote.content["me/mine"]["README.md"].decode())
     assert card.data.to_dict() == {
         "library_name": "timm",
@@ -142,7 +142,7 @@ def test_front_matter_that_is_there_stays(remote: Hub, save_model: SaveModel) ->
     folder = save_model("student")
     mine = "---\nlicense: mit\n---\n# Mine\n"
     (folder / "README.md").write_text(mine)
-    hub.push(folder, "org/student", False, "")
+    hub_push.push(folder, "org/student", False, "")
     assert remote.content["org/student"]["README.md"].decode() == mine
 
 
@@ -156,13 +156,13 @@ def test_a_module_that_is_not_of_timm_does_not_claim_to_be(remote: Hub, tmp_path
         card="# own\n", extra={},
     )  # fmt: skip
     assert "architecture" not in json.loads((tmp_path / "own" / "config.json").read_text())
-    hub.push(tmp_path / "own", "org/own", False, "")
+    hub_push.push(tmp_path / "own", "org/own", False, "")
     card: Any = ModelCard(remote.content["org/own"]["README.md"].decode())
     assert card.data.to_dict() == {"tags": ["image-classification", "kt"]}
 
 
 def test_private_is_private(remote: Hub, save_model: SaveModel) -> None:
-    hub.push(save_model("student"), "org/student", True, "")
+    hub_push.push(save_model("student"), "org/student", True, "")
     assert remote.private == {"org/student": True} and "org/student" in remote.content
 
 
@@ -172,7 +172,7 @@ def test_what_is_to_be_private_does_not_go_to_a_public_repository(
     remote.private["org/student"] = False
     folder = save_model("student")
     with pytest.raises(KtError, match="org/student is public") as raised:
-        hub.push(folder, "org/student", True, "")
+        hub_push.push(folder, "org/student", True, "")
     assert f"saved in {folder}" in raised.value.message and raised.value.tip
     assert not remote.content
 
@@ -184,7 +184,7 @@ def test_when_the_upload_fails_the_student_is_not_lost(
     remote.broken = RuntimeError("403 Forbidden: no\nmore about it")
     folder = save_model("my student")
     with pytest.raises(KtError) as raised:
-        hub.push(folder, "org/student", private, "")
+        hub_push.push(folder, "org/student", private, "")
     said = f"the student is saved in {folder}; pushing failed: 403 Forbidden: no"
     assert raised.value.message == said and raised.value.exit_code == 1
     assert raised.value.tip == f"Push it later: hf upload{flag} org/student '{folder}' ."
@@ -196,5 +196,5 @@ def test_a_folder_without_a_model_is_refused(remote: Hub, save_model: SaveModel,
     folder = save_model("student")
     (folder / name).unlink()
     with pytest.raises(DataError, match=f"{name} missing"):
-        hub.push(folder, "org/student", False, "")
+        hub_push.push(folder, "org/student", False, "")
     assert not remote.private

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from kt_cli.data.images import ImageSet
 from kt_cli.knowledge.predictions import Predictions
-from kt_cli.knowledge.suspicion import suspicion
+from kt_cli.knowledge.sanity_check import suspicion
 
 N, C = 2000, 20
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, entropy
 
-from kt_cli.distillation.outcome import flips_by_class, top_classes, transfer_outcome
+from kt_cli.distillation.deltas import flips_by_class, top_classes, transfer_outcome
 from kt_cli.rows.schema import TOP_PERCENTS
 
 CLASSES = 4

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from kt_cli.device import send
 from kt_cli.distillation.losses import TopK
-from kt_cli.distillation.partition import Said
+from kt_cli.distillation.partition import SampleStats
 
 
 @dataclass(frozen=True)
-class Answers:
+class TeacherOutputs:
     """What a model says about n views.
 
     Attributes:
@@ -25,15 +25,15 @@ class Answers:
     """
 
     logits: Tensor | TopK
-    said: Said
+    said: SampleStats
     features: Tensor | None = None
 
-    def at(self, indices: Tensor, device: torch.device) -> Answers:
+    def at(self, indices: Tensor, device: torch.device) -> TeacherOutputs:
         """The answers for some of the views, on the device, in full precision."""
         where = send(indices, self.said.right.device)
         return self._each(lambda values: send(full(values[where]), device))
 
-    def small(self) -> Answers:
+    def small(self) -> TeacherOutputs:
         """On the CPU, in half precision; what decides who teaches stays as it is."""
         logits = self.logits
         if isinstance(logits, TopK):
@@ -53,30 +53,30 @@ class Answers:
         return {name: value for name, value in found.items() if value is not None}
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> Answers:
+    def of(cls, tensors: Mapping[str, Tensor]) -> TeacherOutputs:
         """The inverse of `tensors`.
 
         Raises:
             KeyError: one is missing.
         """
         logits = tensors["logits"] if "logits" in tensors else _filled(TopK, tensors)
-        return cls(logits, _filled(Said, tensors), tensors.get("features"))
+        return cls(logits, _filled(SampleStats, tensors), tensors.get("features"))
 
     @property
     def bytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in self.tensors().values())
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Answers:
-        return Answers.of({name: change(value) for name, value in self.tensors().items()})
+    def _each(self, change: Callable[[Tensor], Tensor]) -> TeacherOutputs:
+        return TeacherOutputs.of({name: change(value) for name, value in self.tensors().items()})
 
 
-def joined(parts: list[Answers]) -> Answers:
+def joined(parts: list[TeacherOutputs]) -> TeacherOutputs:
     """Answers about the views of all parts, in order."""
     tensors = [part.tensors() for part in parts]
-    return Answers.of({name: torch.cat([t[name] for t in tensors]) for name in tensors[0]})
+    return TeacherOutputs.of({name: torch.cat([t[name] for t in tensors]) for name in tensors[0]})
 
 
-def _fields(value: TopK | Said) -> dict[str, Tensor]:
+def _fields(value: TopK | SampleStats) -> dict[str, Tensor]:
     return {f.name: getattr(value, f.name) for f in fields(value)}
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlparse
 from kt_cli.errors import UnknownName, UsageError, WeightsUnavailable, unknown
 from kt_cli.spec import Model
 from kt_cli.zoo import scheme, target
-from kt_cli.zoo.facts import fact
+from kt_cli.zoo.imagenet_facts import fact
 
 PROBE_SECONDS = 3.0
 NAMES_IN_MESSAGE = 10

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
-class Sketch:
+class PlotResult:
     """A figure, and the sentences that explain it (n, what marks and bands are)."""
 
     figure: Figure

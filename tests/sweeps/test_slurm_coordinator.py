@@ -18,14 +18,14 @@ from kt_cli.rows import store
 from kt_cli.runs.kinds import kind_of
 from kt_cli.settings import DataSpec, EvalSpec, PairsSpec, SlurmSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps import chunk, jobs, lead, slurm
-from kt_cli.sweeps import watch as watch_module
+from kt_cli.sweeps import chunk, coordinator, jobs, slurm
+from kt_cli.sweeps import monitor as watch_module
+from kt_cli.sweeps.cleanup import DAY_SECONDS, remove_stale
 from kt_cli.sweeps.cluster import Facts
-from kt_cli.sweeps.lead import BUSY, CLAIMED, FINISHED, SUBMITTED, Lead
+from kt_cli.sweeps.coordinator import BUSY, CLAIMED, FINISHED, SUBMITTED, Coordinator
 from kt_cli.sweeps.manifest import write_manifest
+from kt_cli.sweeps.monitor import Watch
 from kt_cli.sweeps.slots import Slot
-from kt_cli.sweeps.tidy import DAY_SECONDS, remove_stale
-from kt_cli.sweeps.watch import Watch
 
 DATA = DataSpec("digits")
 MODELS = [Model(f"m{i}", f"m{i}", f"m{i}") for i in range(6)]
@@ -58,8 +58,8 @@ def planned(folder: Path) -> tuple[str, Sequence[Run]] | None:
     return ("predict", left) if left else None
 
 
-def leading(folder: Path, gpus: int = 1, small: bool = True) -> Lead:
-    return Lead(
+def coordinator(folder: Path, gpus: int = 1, small: bool = True) -> Coordinator:
+    return Coordinator(
         folder, lambda: planned(folder), lambda run: 1.0, SlurmSpec(gpus=gpus), Facts(),
         ["kt", "sweep"], lambda runs: small,
     )  # fmt: skip
@@ -67,22 +67,22 @@ def leading(folder: Path, gpus: int = 1, small: bool = True) -> Lead:
 
 def log(folder: Path, submitted: jobs.Submitted, task: int, out: str, err: str) -> None:
     for kind, text in (("out", out), ("err", err)):
-        path = lead.log_of(folder, submitted, task, kind)
+        path = coordinator.log_of(folder, submitted, task, kind)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
 
 def test_one_step_after_the_other_to_the_end(fake: FakeSlurm, folder: Path) -> None:
-    assert leading(folder).advance(False) == SUBMITTED
+    assert coordinator(folder).advance(False) == SUBMITTED
     (submitted,) = jobs.listed(folder)
     assert (submitted.stage, submitted.edges) == ("predict", (0, 3, 6))
-    assert fake.submitted == [submitted.job, submitted.follower]
+    assert fake.submitted == [submitted.job, submitted.continuation]
     fake.queue(f"{submitted.job}|1|RUNNING")
-    assert leading(folder).advance(False) == BUSY
+    assert coordinator(folder).advance(False) == BUSY
     for run in RUNS:
         row(folder, run)
     fake.queue()
-    assert leading(folder).advance(True) == FINISHED
+    assert coordinator(folder).advance(True) == FINISHED
     assert [s.state for s in jobs.listed(folder)] == [jobs.OVER]
     assert len(fake.submitted) == 2
 
@@ -90,79 +90,79 @@ def test_one_step_after_the_other_to_the_end(fake: FakeSlurm, folder: Path) -> N
 def test_the_job_that_goes_on_is_not_in_its_own_way(
     fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    leading(folder).advance(False)
+    coordinator(folder).advance(False)
     (submitted,) = jobs.listed(folder)
     row(folder, RUNS[0])
-    fake.queue(f"{submitted.follower}|N/A|RUNNING")
-    assert leading(folder).advance(True) == BUSY
-    monkeypatch.setenv("SLURM_JOB_ID", submitted.follower)
-    assert leading(folder).advance(True) == SUBMITTED
+    fake.queue(f"{submitted.continuation}|N/A|RUNNING")
+    assert coordinator(folder).advance(True) == BUSY
+    monkeypatch.setenv("SLURM_JOB_ID", submitted.continuation)
+    assert coordinator(folder).advance(True) == SUBMITTED
 
 
 def test_an_unknown_queue_is_no_empty_one(fake: FakeSlurm, folder: Path) -> None:
-    leading(folder).advance(False)
+    coordinator(folder).advance(False)
     fake.squeue_fails()
-    assert leading(folder).advance(False) == BUSY
+    assert coordinator(folder).advance(False) == BUSY
     fake.squeue_fails(False)
-    assert leading(folder).advance(False) == SUBMITTED
+    assert coordinator(folder).advance(False) == SUBMITTED
 
 
 def test_a_job_prepares_what_is_too_much_for_a_login_node(
     fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert leading(folder, small=False).advance(False) == SUBMITTED
+    assert coordinator(folder, small=False).advance(False) == SUBMITTED
     (job,) = fake.submitted
     assert "dependency" not in fake.options(job) and "gpus-per-node" not in fake.options(job)
     fake.queue(f"{job}|N/A|RUNNING")
-    assert leading(folder, small=False).advance(False) == BUSY
+    assert coordinator(folder, small=False).advance(False) == BUSY
     monkeypatch.setenv("SLURM_JOB_ID", job)
-    assert leading(folder).advance(True) == SUBMITTED
+    assert coordinator(folder).advance(True) == SUBMITTED
     assert [s.tasks for s in jobs.listed(folder)] == [0, 2]
 
 
 def test_a_preparation_after_a_cancelled_array_goes_on(
     fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    leading(folder).advance(False)
+    coordinator(folder).advance(False)
     (submitted,) = jobs.listed(folder)
     jobs.keep(folder, replace(submitted, state=jobs.CANCELLED))
-    leading(folder, small=False).advance(False)
+    coordinator(folder, small=False).advance(False)
     monkeypatch.setenv("SLURM_JOB_ID", jobs.listed(folder)[-1].job)
-    assert leading(folder).advance(True) == SUBMITTED
+    assert coordinator(folder).advance(True) == SUBMITTED
 
 
 def test_a_preparation_that_dies_is_not_submitted_for_ever(fake: FakeSlurm, folder: Path) -> None:
-    leading(folder, small=False).advance(False)
+    coordinator(folder, small=False).advance(False)
     (submitted,) = jobs.listed(folder)
     log(folder, submitted, 0, "", "slurmstepd: error: Detected 1 oom_kill event\n")
     with pytest.raises(KtError, match="oom_kill"):
-        leading(folder, small=False).advance(True)
+        coordinator(folder, small=False).advance(True)
 
 
 def test_only_the_runs_that_a_dead_job_was_at_count_as_tried(fake: FakeSlurm, folder: Path) -> None:
-    leading(folder, gpus=1).advance(False)
+    coordinator(folder, gpus=1).advance(False)
     (submitted,) = jobs.listed(folder)
     row(folder, RUNS[0])
     log(folder, submitted, 0, "worker 7\nrun 0 1\nrun 1 2\n",
         "slurmstepd: error: *** STEP CANCELLED ***\nsrun: error: vm: task 0: Killed\n")  # fmt: skip
-    assert leading(folder).advance(True) == SUBMITTED
+    assert coordinator(folder).advance(True) == SUBMITTED
     outcomes = store.Outcomes(folder, "models")
     assert {r.id for r in RUNS if outcomes.failed(r.id)} == {RUNS[1].id}
     assert "STEP CANCELLED" in (outcomes.by_id[RUNS[1].id].error or "")
     first, second = jobs.listed(folder)
     assert (first.state, second.state) == (jobs.OVER, jobs.OPEN)
-    attempts = [run.attempt for run in lead.read_manifest(folder / second.manifest)]
+    attempts = [run.attempt for run in coordinator.read_manifest(folder / second.manifest)]
     assert attempts == [2, 1, 1, 1, 1]
 
 
 def test_a_lost_gpu_is_said_in_the_rows_of_those_that_were_on_it(
     fake: FakeSlurm, folder: Path
 ) -> None:
-    leading(folder).advance(False)
+    coordinator(folder).advance(False)
     (submitted,) = jobs.listed(folder)
     log(folder, submitted, 0, "worker 7\nrun 0 3\nlost the GPU computes nothing more: assert\n",
         "terminate called after throwing an instance of 'c10::Error'\n")  # fmt: skip
-    assert leading(folder).advance(True) == SUBMITTED
+    assert coordinator(folder).advance(True) == SUBMITTED
     outcomes = store.Outcomes(folder, "models")
     assert {r.id for r in RUNS if outcomes.failed(r.id)} == {r.id for r in RUNS[:3]}
     error = outcomes.by_id[RUNS[0].id].error or ""
@@ -170,11 +170,11 @@ def test_a_lost_gpu_is_said_in_the_rows_of_those_that_were_on_it(
 
 
 def test_a_full_disk_is_nobodys_failure(fake: FakeSlurm, folder: Path) -> None:
-    leading(folder).advance(False)
+    coordinator(folder).advance(False)
     (submitted,) = jobs.listed(folder)
     log(folder, submitted, 0, "run 0 1\n", "kt_cli.errors.WriteError: cannot write x: No space\n")
     row(folder, RUNS[5])
-    assert leading(folder).advance(True) == SUBMITTED
+    assert coordinator(folder).advance(True) == SUBMITTED
     outcomes = store.Outcomes(folder, "models")
     assert not any(outcomes.failed(run.id) for run in RUNS)
 
@@ -182,7 +182,7 @@ def test_a_full_disk_is_nobodys_failure(fake: FakeSlurm, folder: Path) -> None:
 def test_preemption_is_nobodys_failure(fake: FakeSlurm, folder: Path) -> None:
     """Where the cluster cancels instead of requeueing: however often, the runs go on."""
     for _ in range(4):
-        assert leading(folder).advance(True) == SUBMITTED
+        assert coordinator(folder).advance(True) == SUBMITTED
         submitted = jobs.listed(folder)[-1]
         log(folder, submitted, 0, "run 0 1\n",
             "slurmstepd: error: *** JOB 1 CANCELLED DUE TO PREEMPTION ***\n")  # fmt: skip
@@ -204,28 +204,28 @@ def test_a_requeue_that_fails_ends_the_chunk(folder: Path, monkeypatch: pytest.M
 def test_jobs_of_which_nothing_comes_are_not_submitted_for_ever(
     fake: FakeSlurm, folder: Path
 ) -> None:
-    leading(folder).advance(False)
+    coordinator(folder).advance(False)
     (submitted,) = jobs.listed(folder)
     log(folder, submitted, 0, "", "ModuleNotFoundError: No module named 'torch'\n")
     with pytest.raises(KtError, match="No module named 'torch'"):
-        leading(folder).advance(True)
+        coordinator(folder).advance(True)
     # Who types the command again has perhaps mended it.
-    assert leading(folder).advance(False) == SUBMITTED
+    assert coordinator(folder).advance(False) == SUBMITTED
 
 
 def test_attempts_are_bounded(fake: FakeSlurm, folder: Path) -> None:
     for attempt in (1, 2, 3):
-        assert leading(folder).advance(True) == SUBMITTED
+        assert coordinator(folder).advance(True) == SUBMITTED
         for run in RUNS:
             row(folder, replace(run, attempt=attempt), store.FAILED, "no")
-    assert leading(folder).advance(True) == FINISHED
+    assert coordinator(folder).advance(True) == FINISHED
 
 
 def test_whoever_holds_the_claim_submits(fake: FakeSlurm, folder: Path) -> None:
     with jobs.claim(folder) as mine:
         assert mine
-        assert leading(folder).advance(False) == CLAIMED
-    assert leading(folder).advance(False) == SUBMITTED
+        assert coordinator(folder).advance(False) == CLAIMED
+    assert coordinator(folder).advance(False) == SUBMITTED
 
 
 def test_an_empty_claim_is_void_when_it_is_old(folder: Path) -> None:
@@ -244,15 +244,15 @@ def test_an_empty_claim_is_void_when_it_is_old(folder: Path) -> None:
 def test_a_refused_follower_is_said(
     fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def follower(*arguments: object) -> str:
+    def continuation(*arguments: object) -> str:
         raise KtError("sbatch refuses: access denied")
 
-    monkeypatch.setattr(lead, "submit_follower", follower)
-    one = leading(folder)
+    monkeypatch.setattr(coordinator, "submit_continuation", continuation)
+    one = coordinator(folder)
     assert one.advance(False) == SUBMITTED
     assert one.refusal == "sbatch refuses: access denied"
     (submitted,) = jobs.listed(folder)
-    assert (submitted.follower, submitted.state) == ("", jobs.OPEN)
+    assert (submitted.continuation, submitted.state) == ("", jobs.OPEN)
 
 
 def test_where_array_and_follower_are_too_many_the_array_is_smaller(
@@ -260,30 +260,30 @@ def test_where_array_and_follower_are_too_many_the_array_is_smaller(
 ) -> None:
     refusals = iter([slurm.TooMany("too many"), None])
 
-    def follower(*arguments: object) -> str:
+    def continuation(*arguments: object) -> str:
         refusal = next(refusals)
         if refusal is not None:
             raise refusal
         return "900"
 
-    monkeypatch.setattr(lead, "submit_follower", follower)
-    one = leading(folder, gpus=3)
+    monkeypatch.setattr(coordinator, "submit_continuation", continuation)
+    one = coordinator(folder, gpus=3)
     assert one.advance(False) == SUBMITTED and one.refusal == ""
     given_up, kept = jobs.listed(folder)
     assert (given_up.tasks, given_up.state) == (6, jobs.CANCELLED)
-    assert (kept.tasks, kept.state, kept.follower) == (3, jobs.OPEN, "900")
+    assert (kept.tasks, kept.state, kept.continuation) == (3, jobs.OPEN, "900")
     assert fake.cancelled == [given_up.job]
 
 
 def test_a_submission_that_is_cut_off_leaves_no_job(
     fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def follower(*arguments: object) -> str:
+    def continuation(*arguments: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lead, "submit_follower", follower)
+    monkeypatch.setattr(coordinator, "submit_continuation", continuation)
     with pytest.raises(KeyboardInterrupt):
-        leading(folder).advance(False)
+        coordinator(folder).advance(False)
     (submitted,) = jobs.listed(folder)
     assert fake.cancelled == [submitted.job] and submitted.state == jobs.CANCELLED
     # Nothing counts as tried, and nobody holds the claim.
@@ -295,12 +295,12 @@ def test_a_submission_that_is_cut_off_leaves_no_job(
 def test_a_follower_that_was_cancelled_submits_nothing(
     fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    leading(folder).advance(False)
+    coordinator(folder).advance(False)
     (submitted,) = jobs.listed(folder)
     jobs.keep(folder, replace(submitted, state=jobs.CANCELLED))
-    monkeypatch.setenv("SLURM_JOB_ID", submitted.follower)
+    monkeypatch.setenv("SLURM_JOB_ID", submitted.continuation)
     with pytest.raises(KtError, match="were cancelled"):
-        leading(folder).advance(True)
+        coordinator(folder).advance(True)
     assert len(fake.submitted) == 2
 
 
@@ -321,10 +321,10 @@ def test_the_claim_of_a_dead_process_is_void(folder: Path) -> None:
 def test_a_look_counts_rows_and_jobs(fake: FakeSlurm, folder: Path) -> None:
     watch = Watch(folder)
     assert watch.look().stages == ()
-    leading(folder).advance(False)
+    coordinator(folder).advance(False)
     (submitted,) = jobs.listed(folder)
     fake.queue(f"{submitted.job}|0|RUNNING", f"{submitted.job}|1|PENDING",
-               f"{submitted.follower}|N/A|PENDING")  # fmt: skip
+               f"{submitted.continuation}|N/A|PENDING")  # fmt: skip
     row(folder, RUNS[0])
     row(folder, RUNS[1], store.FAILED, "a reason")
     view = watch.look()
@@ -346,7 +346,7 @@ def test_the_pace_is_that_of_the_last_stage(
     clock = [100.0]
     monkeypatch.setattr(watch_module.time, "monotonic", lambda: clock[0])
     watch = Watch(folder)
-    leading(folder).advance(False)
+    coordinator(folder).advance(False)
     for run in RUNS[:3]:
         row(folder, run)
     assert watch.look().left is None

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from kt_cli.errors import DataError, UsageError
-from kt_cli.zoo import own, published
-from kt_cli.zoo.published import architecture
+from kt_cli.zoo import local_models, timm_registry
+from kt_cli.zoo.timm_registry import architecture
 
 HOW_TO_NAME_CHECKPOINT = "Say which architecture it is for: ARCH@FILE, or --arch ARCH."
 
@@ -32,9 +32,9 @@ def _hub(name: str) -> Iterator[Candidate]:
 
 
 def _python(text: str) -> Iterator[Candidate]:
-    module, function = own.parse_function(text)
+    module, function = local_models.parse_function(text)
     ref = f"py:{module}:{function}"
-    yield Candidate(own.function_key(module, function), ref, (function, ref))
+    yield Candidate(local_models.function_key(module, function), ref, (function, ref))
 
 
 def _random(text: str) -> Iterator[Candidate]:
@@ -45,7 +45,7 @@ def _random(text: str) -> Iterator[Candidate]:
             "SEED is a whole number; without it, 0.",
         )
     arch, seed = architecture(match[1]), int(match[2] or 0)
-    published.require_architecture(arch)
+    timm_registry.require_architecture(arch)
     ref = f"random:{arch}#{seed}"
     name = ref if seed else f"random:{arch}"
     # timm's versions differ in how they initialise.
@@ -60,7 +60,9 @@ def _predictions(path: str) -> Iterator[Candidate]:
         )
     ref = f"predictions:{file}"
     names = _tails(file, Path(file.name.removesuffix(".gz")).stem)
-    yield Candidate(f"predictions:{own.content(file).hex()[:16]}", ref, (*names, file.name, ref))
+    yield Candidate(
+        f"predictions:{local_models.content(file).hex()[:16]}", ref, (*names, file.name, ref)
+    )
 
 
 def _tails(path: Path, name: str) -> tuple[str, ...]:
@@ -83,11 +85,11 @@ def at_path(path: str) -> Iterator[Candidate]:
         DataError: there is no such folder, or no model in it.
     """
     root = Path(path).expanduser().absolute()
-    if root.is_dir() and not own.is_model(root):
-        folders = own.models_in(root)
+    if root.is_dir() and not local_models.is_model(root):
+        folders = local_models.models_in(root)
         if not folders:
-            tip = f"A model is a folder with {own.CONFIG} and weights."
-            if own.checkpoints_in(root):
+            tip = f"A model is a folder with {local_models.CONFIG} and weights."
+            if local_models.checkpoints_in(root):
                 tip = f"For its checkpoints name their architecture: ARCH@{path}, or --arch ARCH."
             raise DataError(f"no models in {root}", tip)
         yield from map(_folder, folders)
@@ -103,13 +105,13 @@ def _folder(folder: Path, written: str = "") -> Candidate:
         raise DataError(
             f"no folder {folder}", f"A model of the hub is written hf-hub:{written}." * bool(of_hub)
         )
-    if not own.is_model(folder):
+    if not local_models.is_model(folder):
         raise DataError(
-            f"{folder} holds no {own.CONFIG}",
+            f"{folder} holds no {local_models.CONFIG}",
             "A model folder is what kt and timm's save_for_hf write.",
         )
     ref = f"local-dir:{folder}"
-    return Candidate(own.folder_key(folder), ref, (*_tails(folder, folder.name), ref))
+    return Candidate(local_models.folder_key(folder), ref, (*_tails(folder, folder.name), ref))
 
 
 # --- checkpoints --------------------------------------------------------------------------------
@@ -122,31 +124,32 @@ def checkpoints(arch: str, path: str) -> Iterator[Candidate]:
         UnknownName: timm has no such architecture. DataError: there is no checkpoint.
     """
     arch = architecture(arch)
-    published.require_architecture(arch)
+    timm_registry.require_architecture(arch)
     root = Path(path).expanduser().absolute()
     if not root.is_dir():
         yield _checkpoint(arch, root)
         return
-    files = own.checkpoints_in(root)
+    files = local_models.checkpoints_in(root)
     if not files:
         raise DataError(
-            f"no checkpoints in {root}", f"Known: {', '.join(own.CHECKPOINT_EXTENSIONS)}."
+            f"no checkpoints in {root}", f"Known: {', '.join(local_models.CHECKPOINT_EXTENSIONS)}."
         )
     for file in files:
         yield _checkpoint(arch, file)
 
 
 def _checkpoint(arch: str, file: Path) -> Candidate:
-    ending = own.ending(file)
+    ending = local_models.ending(file)
     if ending is None:
         raise DataError(
-            f"{file.name} is no checkpoint", f"Known: {', '.join(own.CHECKPOINT_EXTENSIONS)}."
+            f"{file.name} is no checkpoint",
+            f"Known: {', '.join(local_models.CHECKPOINT_EXTENSIONS)}.",
         )
     if not file.is_file():
         raise DataError(f"no file {file}", "A checkpoint of your own is written ARCH@FILE.")
     ref = f"{arch}@{file}"
     names = _tails(file, file.name.removesuffix(ending))
-    return Candidate(own.checkpoint_key(arch, file), ref, (*names, ref))
+    return Candidate(local_models.checkpoint_key(arch, file), ref, (*names, ref))
 
 
 PREFIXES: dict[str, Callable[[str], Iterator[Candidate]]] = {

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kt_cli.data.views import Views
-from kt_cli.distillation import normalisation
-from kt_cli.distillation.normalisation import layers, recompute, set_training, statistics
+from kt_cli.distillation import batch_norm
+from kt_cli.distillation.batch_norm import layers, recompute, set_training, statistics
 from tests.distillation.toys import CPU, Tiny, assert_same, make_views, prepare, state
 
 
@@ -127,7 +127,7 @@ def test_the_batches_are_the_same_every_time_and_mixed() -> None:
 
 
 def test_no_more_than_some_images_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert normalisation.IMAGES == 4096
+    assert batch_norm.IMAGES == 4096
     module = Seeing()
     recompute(module, many(4500), same)
     seen = torch.cat(module.seen)

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from kt_cli.errors import DataError, KtError, UsageError, first_line
-from kt_cli.zoo.own import CONFIG, PREFERRED
+from kt_cli.zoo.local_models import CONFIG, PREFERRED
 
 CARD = "README.md"
 WEIGHTS = PREFERRED[0]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kt_cli.distillation import interpolation
-from kt_cli.distillation.interpolation import SlowWeights
+from kt_cli.distillation import weight_averaging
+from kt_cli.distillation.weight_averaging import EMA
 
 COUNT = "1.num_batches_tracked"
 
@@ -31,13 +31,13 @@ def move(made: nn.Module, seed: int) -> None:
             value.add_(1 + seed)
 
 
-def arrays(state: interpolation.State) -> dict[str, np.ndarray]:
+def arrays(state: weight_averaging.State) -> dict[str, np.ndarray]:
     return {name: value.double().numpy().copy() for name, value in state.items()}
 
 
 def test_slow_weights_equal_a_recursion_by_hand() -> None:
     made, tau = module(0), 0.9
-    slow = SlowWeights(made, tau)
+    slow = EMA(made, tau)
     by_hand = arrays(made.state_dict())
     for update in range(1, 9):
         move(made, update)
@@ -52,10 +52,10 @@ def test_slow_weights_equal_a_recursion_by_hand() -> None:
 
 def test_slow_weights_start_as_the_module_and_leave_it_alone() -> None:
     made = module(0)
-    start = interpolation.copied(made)
-    slow = SlowWeights(made, 0.5)
+    start = weight_averaging.copied(made)
+    slow = EMA(made, 0.5)
     move(made, 1)
-    live = interpolation.copied(made)
+    live = weight_averaging.copied(made)
     assert all(torch.equal(slow.state[name], value) for name, value in start.items())
     slow.step(made)
     assert not torch.equal(slow.state["0.weight"], start["0.weight"])
@@ -64,7 +64,7 @@ def test_slow_weights_start_as_the_module_and_leave_it_alone() -> None:
 
 def test_the_mean_of_states_takes_counts_from_the_first() -> None:
     states = [module(seed).state_dict() for seed in range(3)]
-    found = interpolation.mean(states)
+    found = weight_averaging.mean(states)
     parts = [arrays(state) for state in states]
     for name, value in found.items():
         wanted = parts[0][name] if name == COUNT else sum(part[name] for part in parts) / 3
@@ -78,14 +78,14 @@ def test_the_mean_of_states_takes_counts_from_the_first() -> None:
 
 def test_the_mean_of_one_is_itself() -> None:
     state = module(0).state_dict()
-    found = interpolation.mean([state])
+    found = weight_averaging.mean([state])
     assert all(torch.equal(found[name], value) for name, value in state.items())
 
 
 @pytest.mark.parametrize("alpha", [0, 0.0, 1, 1.0])
 def test_the_ends_of_the_line_are_exact(alpha: float) -> None:
     start, end = module(0).state_dict(), module(1).state_dict()
-    found = interpolation.between(start, end, alpha)
+    found = weight_averaging.between(start, end, alpha)
     wanted = end if alpha else start
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], value) for name, value in wanted.items())
@@ -94,7 +94,7 @@ def test_the_ends_of_the_line_are_exact(alpha: float) -> None:
 def test_the_line_between_two() -> None:
     start, end = module(0).state_dict(), module(1).state_dict()
     a, b = arrays(start), arrays(end)
-    found: dict[str, Tensor] = interpolation.between(start, end, 0.3)
+    found: dict[str, Tensor] = weight_averaging.between(start, end, 0.3)
     for name, value in found.items():
         wanted = b[name] if name == COUNT else 0.7 * a[name] + 0.3 * b[name]
         np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-6)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kt_cli.rows import store
 from kt_cli.runs.kinds import kind_of
 from kt_cli.spec import Model, Run
-from kt_cli.zoo import facts
+from kt_cli.zoo import imagenet_facts
 
 MACS_PER_SECOND = 3e12  # a data centre's GPU in full precision, where nothing is measured yet
 MACS_PER_PARAMETER = 200.0  # of convolutional networks and transformers at 224 pixels
@@ -73,7 +73,7 @@ class Costs:
 
 def _published(key: str) -> float | None:
     """Seconds of a forward pass, from published multiply-adds or parameters."""
-    found = facts.fact(key)
+    found = imagenet_facts.fact(key)
     if found is None:
         return None
     macs = found.gmacs * 1e9 if found.gmacs else None

@@ -13,7 +13,7 @@ from kt_cli.cli import screen
 if TYPE_CHECKING:
     from kt_cli.knowledge.areas import Area
     from kt_cli.knowledge.comparison import Comparison
-    from kt_cli.knowledge.reading import Sample
+    from kt_cli.knowledge.explanation import Sample
 
 MATRIX_UP_TO = 12
 AREAS = 5
@@ -45,12 +45,12 @@ def show(found: Comparison, limit: int | None, top: int, samples: int) -> None:
     _baselines(found)
     if found.trained > 2:
         screen.out.print("\nThe most that one knows and another does not, and the reverse:", end="")
-    from kt_cli.knowledge import reading
+    from kt_cli.knowledge import explanation
 
     for teacher, student in of_interest(found):
         _knows(found, teacher, student, top)
         if samples:
-            _samples(reading.samples(found, teacher, student, samples))
+            _samples(explanation.samples(found, teacher, student, samples))
 
 
 def _models(found: Comparison) -> None:
@@ -131,7 +131,7 @@ def _baselines(found: Comparison) -> None:
 
 def _knows(found: Comparison, teacher: int, student: int, top: int) -> None:
     """What the teacher could give the student: ρ⁺ in words, then by class."""
-    from kt_cli.knowledge.reading import direction, sentence
+    from kt_cli.knowledge.explanation import direction, sentence
 
     pair = direction(found, teacher, student)
     screen.out.print(f"\n[bold]{escape(pair.teacher)} → {escape(pair.student)}[/]")
@@ -146,7 +146,7 @@ def _knows(found: Comparison, teacher: int, student: int, top: int) -> None:
 
 def _spread(found: Comparison, teacher: int, student: int) -> str:
     """In how many classes the flips lie, and how alike these are."""
-    from kt_cli.knowledge.reading import counted
+    from kt_cli.knowledge.explanation import counted
 
     half, entropy, percentile = (
         found.pairs[name][teacher, student]

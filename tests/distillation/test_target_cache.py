@@ -11,10 +11,10 @@ import torch
 from scipy.special import softmax
 from torch import Tensor
 
-from kt_cli.distillation.answers import Answers, joined
-from kt_cli.distillation.keeping import MEMORY, Disk, Memory, decide
 from kt_cli.distillation.losses import TopK
-from kt_cli.distillation.partition import Said
+from kt_cli.distillation.partition import SampleStats
+from kt_cli.distillation.target_cache import MEMORY, Disk, Memory, decide
+from kt_cli.distillation.teacher_outputs import TeacherOutputs, joined
 from kt_cli.errors import WriteError
 from kt_cli.files import cache_folder
 
@@ -25,11 +25,11 @@ KEY = "0123456789abcdef" * 4
 
 def answers(
     seed: int = 0, topk: int = 0, features: int = 0, n: int = N, classes: int = CLASSES
-) -> Answers:
+) -> TeacherOutputs:
     generator = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(n, classes, generator=generator)
-    said = Said.of(logits, torch.randint(classes, (n,), generator=generator))
-    return Answers(
+    said = SampleStats.of(logits, torch.randint(classes, (n,), generator=generator))
+    return TeacherOutputs(
         TopK.of(logits, topk, 2.0) if topk else logits,
         said,
         torch.randn(n, features, generator=generator) if features else None,
@@ -41,20 +41,20 @@ every_kind = pytest.mark.parametrize(
 )
 
 
-def same(one: Answers, other: Answers) -> bool:
+def same(one: TeacherOutputs, other: TeacherOutputs) -> bool:
     mine, its = one.tensors(), other.tensors()
     return mine.keys() == its.keys() and all(
         mine[k].dtype == its[k].dtype and torch.equal(mine[k], its[k]) for k in mine
     )
 
 
-def never() -> Answers:
+def never() -> TeacherOutputs:
     raise AssertionError("computed again")
 
 
 @every_kind
-def test_answers_are_their_tensors(made: Answers) -> None:
-    assert same(Answers.of(made.tensors()), made)
+def test_answers_are_their_tensors(made: TeacherOutputs) -> None:
+    assert same(TeacherOutputs.of(made.tensors()), made)
     wanted = sum(value.numpy().nbytes for value in made.tensors().values())
     assert made.bytes == wanted
 
@@ -64,11 +64,11 @@ def test_incomplete_tensors_are_no_answers(missing: str) -> None:
     tensors = answers().tensors()
     del tensors[missing]
     with pytest.raises(KeyError):
-        Answers.of(tensors)
+        TeacherOutputs.of(tensors)
 
 
 @every_kind
-def test_answers_at_some_views(made: Answers) -> None:
+def test_answers_at_some_views(made: TeacherOutputs) -> None:
     indices = [7, 0, 7, 19]
     found = made.small().at(torch.tensor(indices), CPU)
     for name, value in made.tensors().items():
@@ -78,7 +78,7 @@ def test_answers_at_some_views(made: Answers) -> None:
 
 
 @every_kind
-def test_small_answers_are_in_half_precision_but_decide_as_before(made: Answers) -> None:
+def test_small_answers_are_in_half_precision_but_decide_as_before(made: TeacherOutputs) -> None:
     small = made.small()
     before, after = made.tensors(), small.tensors()
     for name in ("label_prob", "confidence", "right"):
@@ -92,7 +92,7 @@ def test_small_answers_are_in_half_precision_but_decide_as_before(made: Answers)
 
 
 @every_kind
-def test_parts_are_joined_in_order(made: Answers) -> None:
+def test_parts_are_joined_in_order(made: TeacherOutputs) -> None:
     parts = [made.at(part, CPU) for part in torch.split(torch.arange(N), 7)]
     assert same(joined(parts), made.at(torch.arange(N), CPU))
 
@@ -111,7 +111,7 @@ def test_memory_keeps_what_was_used_last_within_its_budget() -> None:
     computed: list[str] = []
 
     def get(key: str) -> None:
-        def compute() -> Answers:
+        def compute() -> TeacherOutputs:
             computed.append(key)
             return answers(ord(key))
 
@@ -141,10 +141,10 @@ def test_memory_keeps_answers_as_they_are() -> None:
 
 
 @every_kind
-def test_disk_is_written_once_and_read_by_others(made: Answers) -> None:
+def test_disk_is_written_once_and_read_by_others(made: TeacherOutputs) -> None:
     first, calls = Disk(), []
 
-    def compute() -> Answers:
+    def compute() -> TeacherOutputs:
         calls.append(1)
         return joined(
             [first.stored(made.at(part, CPU)) for part in torch.split(torch.arange(N), 7)]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kt_cli.errors import DataError, UsageError
 from kt_cli.spec import Model
-from kt_cli.zoo import own, published, target
+from kt_cli.zoo import local_models, target, timm_registry
 
 KEYS_IN_MESSAGE = 3
 
@@ -22,9 +22,9 @@ KEYS_IN_MESSAGE = 3
 def _open_timm(model: Model, num_classes: int | None) -> nn.Module:
     import timm
 
-    file = published.cached(model.ref)
+    file = timm_registry.cached(model.ref)
     if file is None:
-        published.require_weights([model])
+        timm_registry.require_weights([model])
     # Named as a file, cached weights load without asking the hub, which retries for long offline.
     overlay = {"file": str(file)} if file else None
     return timm.create_model(model.ref, pretrained=True, pretrained_cfg_overlay=overlay)
@@ -33,9 +33,9 @@ def _open_timm(model: Model, num_classes: int | None) -> nn.Module:
 def _open_hub(model: Model, num_classes: int | None) -> nn.Module:
     import timm
 
-    file = published.cached(model.ref)
+    file = timm_registry.cached(model.ref)
     if file is None:
-        published.require_weights([model])
+        timm_registry.require_weights([model])
     ref = f"local-dir:{file.parent}" if file else model.ref
     return timm.create_model(ref, pretrained=True)
 
@@ -44,10 +44,10 @@ def _open_folder(model: Model, num_classes: int | None) -> nn.Module:
     import timm
 
     folder = Path(target(model.ref))
-    config = own.read_config(folder)
+    config = local_models.read_config(folder)
     if "architecture" not in config:
         raise DataError(
-            f"{folder / own.CONFIG} names no timm architecture",
+            f"{folder / local_models.CONFIG} names no timm architecture",
             "Load its weights in a function of your own: py:module:function.",
         )
     return timm.create_model(model.ref, pretrained=True)
@@ -59,7 +59,7 @@ def _open_checkpoint(model: Model, num_classes: int | None) -> nn.Module:
 
     arch, file = model.ref.split("@", 1)
     weights = load_state_dict(file, weights_only=True)
-    head = published.config(arch).classifier
+    head = timm_registry.config(arch).classifier
     head = head[0] if isinstance(head, (list, tuple)) else head
     if f"{head}.weight" not in weights:
         raise DataError(
@@ -100,8 +100,8 @@ def _few(items: Any) -> str:
 
 
 def _open_function(model: Model, num_classes: int | None) -> nn.Module:
-    module, function = own.parse_function(target(model.ref))
-    built = own.call(module, function)
+    module, function = local_models.parse_function(target(model.ref))
+    built = local_models.call(module, function)
     if not isinstance(built, nn.Module):
         kind = type(built).__name__
         raise UsageError(f"{model.ref} returned {kind}", "It must return a torch.nn.Module.")

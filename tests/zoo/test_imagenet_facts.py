@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from kt_cli.errors import UsageError
-from kt_cli.zoo import published
-from kt_cli.zoo.facts import fact, facts, top
+from kt_cli.zoo import timm_registry
+from kt_cli.zoo.imagenet_facts import fact, facts, top
 
 
 def test_published_numbers() -> None:
@@ -46,8 +46,8 @@ def test_top() -> None:
 
 
 def test_every_model_is_in_timm_with_a_thousand_classes() -> None:
-    assert {row.model for row in facts()} <= set(published.pretrained_names())
-    assert {published.config(row.model).num_classes for row in facts()} == {1000}
+    assert {row.model for row in facts()} <= set(timm_registry.pretrained_names())
+    assert {timm_registry.config(row.model).num_classes for row in facts()} == {1000}
 
 
 def test_unknown_model_has_no_fact() -> None:

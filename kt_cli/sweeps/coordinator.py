@@ -29,7 +29,7 @@ from kt_cli.sweeps.cluster import Facts
 from kt_cli.sweeps.jobs import CANCELLED, OPEN, OVER, Submitted
 from kt_cli.sweeps.logs import last_line, last_numbers, last_said
 from kt_cli.sweeps.manifest import read_manifest, write_manifest
-from kt_cli.sweeps.slurm import Silent, TooMany, submit_follower, submit_stage
+from kt_cli.sweeps.slurm import Silent, TooMany, submit_continuation, submit_stage
 
 BUSY, CLAIMED, SUBMITTED, FINISHED = "busy", "claimed", "submitted", "finished"
 # Preempted where the cluster requeues nothing, on a node that failed, or not requeued.
@@ -43,7 +43,7 @@ class Runs(Protocol):
         """The name of the first stage that is not finished, and its runs; None at the end."""
 
 
-class Lead:
+class Coordinator:
     """Args:
     next_runs: plans by the rows on disk.
     seconds: estimates what a run takes.
@@ -107,7 +107,9 @@ class Lead:
     def _submit_preparation(self, stage: str, runs: Sequence[Run]) -> None:
         """A job that prepares the runs and then submits them."""
         try:
-            job = submit_follower(self._folder, None, self._follow, self._resources, self._facts)
+            job = submit_continuation(
+                self._folder, None, self._follow, self._resources, self._facts
+            )
         except Silent:
             raise
         except KtError as refused:
@@ -130,7 +132,7 @@ class Lead:
                 # Kept at once: an array that nobody knows of would be submitted twice.
                 jobs.keep(self._folder, submitted)
                 try:
-                    follower = submit_follower(
+                    continuation = submit_continuation(
                         self._folder, submitted.job, self._follow, self._resources, self._facts
                     )
                 except TooMany as refused:
@@ -144,8 +146,8 @@ class Lead:
                 except KtError as refused:
                     self.refusal = refused.message
                     return
-                taken.append(follower)
-                jobs.keep(self._folder, replace(submitted, follower=follower))
+                taken.append(continuation)
+                jobs.keep(self._folder, replace(submitted, continuation=continuation))
                 return
 
     def _require_progress(self, stage: str, runs: Sequence[Run], prepared: bool) -> None:
@@ -184,7 +186,7 @@ def _known_or_cancelled(folder: Path, taken: list[str]) -> Iterator[None]:
 def _require_not_cancelled(folder: Path) -> None:
     """Whoever cancelled the sweep did not see that this job had just begun."""
     own = os.environ.get("SLURM_JOB_ID")
-    if any(s.follower == own and s.state == CANCELLED for s in jobs.listed(folder)):
+    if any(s.continuation == own and s.state == CANCELLED for s in jobs.listed(folder)):
         raise KtError("the jobs were cancelled", "The same command goes on.")
 
 
