@@ -58,7 +58,7 @@ def planned(folder: Path) -> tuple[str, Sequence[Run]] | None:
     return ("predict", left) if left else None
 
 
-def coordinator(folder: Path, gpus: int = 1, small: bool = True) -> Coordinator:
+def coordinating(folder: Path, gpus: int = 1, small: bool = True) -> Coordinator:
     return Coordinator(
         folder, lambda: planned(folder), lambda run: 1.0, SlurmSpec(gpus=gpus), Facts(),
         ["kt", "sweep"], lambda runs: small,
@@ -73,16 +73,16 @@ def log(folder: Path, submitted: jobs.Submitted, task: int, out: str, err: str) 
 
 
 def test_one_step_after_the_other_to_the_end(fake: FakeSlurm, folder: Path) -> None:
-    assert coordinator(folder).advance(False) == SUBMITTED
+    assert coordinating(folder).advance(False) == SUBMITTED
     (submitted,) = jobs.listed(folder)
     assert (submitted.stage, submitted.edges) == ("predict", (0, 3, 6))
     assert fake.submitted == [submitted.job, submitted.continuation]
     fake.queue(f"{submitted.job}|1|RUNNING")
-    assert coordinator(folder).advance(False) == BUSY
+    assert coordinating(folder).advance(False) == BUSY
     for run in RUNS:
         row(folder, run)
     fake.queue()
-    assert coordinator(folder).advance(True) == FINISHED
+    assert coordinating(folder).advance(True) == FINISHED
     assert [s.state for s in jobs.listed(folder)] == [jobs.OVER]
     assert len(fake.submitted) == 2
 
@@ -90,62 +90,62 @@ def test_one_step_after_the_other_to_the_end(fake: FakeSlurm, folder: Path) -> N
 def test_the_job_that_goes_on_is_not_in_its_own_way(
     fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    coordinator(folder).advance(False)
+    coordinating(folder).advance(False)
     (submitted,) = jobs.listed(folder)
     row(folder, RUNS[0])
     fake.queue(f"{submitted.continuation}|N/A|RUNNING")
-    assert coordinator(folder).advance(True) == BUSY
+    assert coordinating(folder).advance(True) == BUSY
     monkeypatch.setenv("SLURM_JOB_ID", submitted.continuation)
-    assert coordinator(folder).advance(True) == SUBMITTED
+    assert coordinating(folder).advance(True) == SUBMITTED
 
 
 def test_an_unknown_queue_is_no_empty_one(fake: FakeSlurm, folder: Path) -> None:
-    coordinator(folder).advance(False)
+    coordinating(folder).advance(False)
     fake.squeue_fails()
-    assert coordinator(folder).advance(False) == BUSY
+    assert coordinating(folder).advance(False) == BUSY
     fake.squeue_fails(False)
-    assert coordinator(folder).advance(False) == SUBMITTED
+    assert coordinating(folder).advance(False) == SUBMITTED
 
 
 def test_a_job_prepares_what_is_too_much_for_a_login_node(
     fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert coordinator(folder, small=False).advance(False) == SUBMITTED
+    assert coordinating(folder, small=False).advance(False) == SUBMITTED
     (job,) = fake.submitted
     assert "dependency" not in fake.options(job) and "gpus-per-node" not in fake.options(job)
     fake.queue(f"{job}|N/A|RUNNING")
-    assert coordinator(folder, small=False).advance(False) == BUSY
+    assert coordinating(folder, small=False).advance(False) == BUSY
     monkeypatch.setenv("SLURM_JOB_ID", job)
-    assert coordinator(folder).advance(True) == SUBMITTED
+    assert coordinating(folder).advance(True) == SUBMITTED
     assert [s.tasks for s in jobs.listed(folder)] == [0, 2]
 
 
 def test_a_preparation_after_a_cancelled_array_goes_on(
     fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    coordinator(folder).advance(False)
+    coordinating(folder).advance(False)
     (submitted,) = jobs.listed(folder)
     jobs.keep(folder, replace(submitted, state=jobs.CANCELLED))
-    coordinator(folder, small=False).advance(False)
+    coordinating(folder, small=False).advance(False)
     monkeypatch.setenv("SLURM_JOB_ID", jobs.listed(folder)[-1].job)
-    assert coordinator(folder).advance(True) == SUBMITTED
+    assert coordinating(folder).advance(True) == SUBMITTED
 
 
 def test_a_preparation_that_dies_is_not_submitted_for_ever(fake: FakeSlurm, folder: Path) -> None:
-    coordinator(folder, small=False).advance(False)
+    coordinating(folder, small=False).advance(False)
     (submitted,) = jobs.listed(folder)
     log(folder, submitted, 0, "", "slurmstepd: error: Detected 1 oom_kill event\n")
     with pytest.raises(KtError, match="oom_kill"):
-        coordinator(folder, small=False).advance(True)
+        coordinating(folder, small=False).advance(True)
 
 
 def test_only_the_runs_that_a_dead_job_was_at_count_as_tried(fake: FakeSlurm, folder: Path) -> None:
-    coordinator(folder, gpus=1).advance(False)
+    coordinating(folder, gpus=1).advance(False)
     (submitted,) = jobs.listed(folder)
     row(folder, RUNS[0])
     log(folder, submitted, 0, "worker 7\nrun 0 1\nrun 1 2\n",
         "slurmstepd: error: *** STEP CANCELLED ***\nsrun: error: vm: task 0: Killed\n")  # fmt: skip
-    assert coordinator(folder).advance(True) == SUBMITTED
+    assert coordinating(folder).advance(True) == SUBMITTED
     outcomes = store.Outcomes(folder, "models")
     assert {r.id for r in RUNS if outcomes.failed(r.id)} == {RUNS[1].id}
     assert "STEP CANCELLED" in (outcomes.by_id[RUNS[1].id].error or "")
@@ -158,11 +158,11 @@ def test_only_the_runs_that_a_dead_job_was_at_count_as_tried(fake: FakeSlurm, fo
 def test_a_lost_gpu_is_said_in_the_rows_of_those_that_were_on_it(
     fake: FakeSlurm, folder: Path
 ) -> None:
-    coordinator(folder).advance(False)
+    coordinating(folder).advance(False)
     (submitted,) = jobs.listed(folder)
     log(folder, submitted, 0, "worker 7\nrun 0 3\nlost the GPU computes nothing more: assert\n",
         "terminate called after throwing an instance of 'c10::Error'\n")  # fmt: skip
-    assert coordinator(folder).advance(True) == SUBMITTED
+    assert coordinating(folder).advance(True) == SUBMITTED
     outcomes = store.Outcomes(folder, "models")
     assert {r.id for r in RUNS if outcomes.failed(r.id)} == {r.id for r in RUNS[:3]}
     error = outcomes.by_id[RUNS[0].id].error or ""
@@ -170,11 +170,11 @@ def test_a_lost_gpu_is_said_in_the_rows_of_those_that_were_on_it(
 
 
 def test_a_full_disk_is_nobodys_failure(fake: FakeSlurm, folder: Path) -> None:
-    coordinator(folder).advance(False)
+    coordinating(folder).advance(False)
     (submitted,) = jobs.listed(folder)
     log(folder, submitted, 0, "run 0 1\n", "kt_cli.errors.WriteError: cannot write x: No space\n")
     row(folder, RUNS[5])
-    assert coordinator(folder).advance(True) == SUBMITTED
+    assert coordinating(folder).advance(True) == SUBMITTED
     outcomes = store.Outcomes(folder, "models")
     assert not any(outcomes.failed(run.id) for run in RUNS)
 
@@ -182,7 +182,7 @@ def test_a_full_disk_is_nobodys_failure(fake: FakeSlurm, folder: Path) -> None:
 def test_preemption_is_nobodys_failure(fake: FakeSlurm, folder: Path) -> None:
     """Where the cluster cancels instead of requeueing: however often, the runs go on."""
     for _ in range(4):
-        assert coordinator(folder).advance(True) == SUBMITTED
+        assert coordinating(folder).advance(True) == SUBMITTED
         submitted = jobs.listed(folder)[-1]
         log(folder, submitted, 0, "run 0 1\n",
             "slurmstepd: error: *** JOB 1 CANCELLED DUE TO PREEMPTION ***\n")  # fmt: skip
@@ -204,28 +204,28 @@ def test_a_requeue_that_fails_ends_the_chunk(folder: Path, monkeypatch: pytest.M
 def test_jobs_of_which_nothing_comes_are_not_submitted_for_ever(
     fake: FakeSlurm, folder: Path
 ) -> None:
-    coordinator(folder).advance(False)
+    coordinating(folder).advance(False)
     (submitted,) = jobs.listed(folder)
     log(folder, submitted, 0, "", "ModuleNotFoundError: No module named 'torch'\n")
     with pytest.raises(KtError, match="No module named 'torch'"):
-        coordinator(folder).advance(True)
+        coordinating(folder).advance(True)
     # Who types the command again has perhaps mended it.
-    assert coordinator(folder).advance(False) == SUBMITTED
+    assert coordinating(folder).advance(False) == SUBMITTED
 
 
 def test_attempts_are_bounded(fake: FakeSlurm, folder: Path) -> None:
     for attempt in (1, 2, 3):
-        assert coordinator(folder).advance(True) == SUBMITTED
+        assert coordinating(folder).advance(True) == SUBMITTED
         for run in RUNS:
             row(folder, replace(run, attempt=attempt), store.FAILED, "no")
-    assert coordinator(folder).advance(True) == FINISHED
+    assert coordinating(folder).advance(True) == FINISHED
 
 
 def test_whoever_holds_the_claim_submits(fake: FakeSlurm, folder: Path) -> None:
     with jobs.claim(folder) as mine:
         assert mine
-        assert coordinator(folder).advance(False) == CLAIMED
-    assert coordinator(folder).advance(False) == SUBMITTED
+        assert coordinating(folder).advance(False) == CLAIMED
+    assert coordinating(folder).advance(False) == SUBMITTED
 
 
 def test_an_empty_claim_is_void_when_it_is_old(folder: Path) -> None:
@@ -241,21 +241,21 @@ def test_an_empty_claim_is_void_when_it_is_old(folder: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_refused_follower_is_said(
+def test_a_refused_continuation_is_said(
     fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def continuation(*arguments: object) -> str:
         raise KtError("sbatch refuses: access denied")
 
     monkeypatch.setattr(coordinator, "submit_continuation", continuation)
-    one = coordinator(folder)
+    one = coordinating(folder)
     assert one.advance(False) == SUBMITTED
     assert one.refusal == "sbatch refuses: access denied"
     (submitted,) = jobs.listed(folder)
     assert (submitted.continuation, submitted.state) == ("", jobs.OPEN)
 
 
-def test_where_array_and_follower_are_too_many_the_array_is_smaller(
+def test_where_array_and_continuation_are_too_many_the_array_is_smaller(
     fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusals = iter([slurm.TooMany("too many"), None])
@@ -267,7 +267,7 @@ def test_where_array_and_follower_are_too_many_the_array_is_smaller(
         return "900"
 
     monkeypatch.setattr(coordinator, "submit_continuation", continuation)
-    one = coordinator(folder, gpus=3)
+    one = coordinating(folder, gpus=3)
     assert one.advance(False) == SUBMITTED and one.refusal == ""
     given_up, kept = jobs.listed(folder)
     assert (given_up.tasks, given_up.state) == (6, jobs.CANCELLED)
@@ -283,7 +283,7 @@ def test_a_submission_that_is_cut_off_leaves_no_job(
 
     monkeypatch.setattr(coordinator, "submit_continuation", continuation)
     with pytest.raises(KeyboardInterrupt):
-        coordinator(folder).advance(False)
+        coordinating(folder).advance(False)
     (submitted,) = jobs.listed(folder)
     assert fake.cancelled == [submitted.job] and submitted.state == jobs.CANCELLED
     # Nothing counts as tried, and nobody holds the claim.
@@ -295,12 +295,12 @@ def test_a_submission_that_is_cut_off_leaves_no_job(
 def test_a_follower_that_was_cancelled_submits_nothing(
     fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    coordinator(folder).advance(False)
+    coordinating(folder).advance(False)
     (submitted,) = jobs.listed(folder)
     jobs.keep(folder, replace(submitted, state=jobs.CANCELLED))
     monkeypatch.setenv("SLURM_JOB_ID", submitted.continuation)
     with pytest.raises(KtError, match="were cancelled"):
-        coordinator(folder).advance(True)
+        coordinating(folder).advance(True)
     assert len(fake.submitted) == 2
 
 
@@ -321,7 +321,7 @@ def test_the_claim_of_a_dead_process_is_void(folder: Path) -> None:
 def test_a_look_counts_rows_and_jobs(fake: FakeSlurm, folder: Path) -> None:
     watch = Watch(folder)
     assert watch.look().stages == ()
-    coordinator(folder).advance(False)
+    coordinating(folder).advance(False)
     (submitted,) = jobs.listed(folder)
     fake.queue(f"{submitted.job}|0|RUNNING", f"{submitted.job}|1|PENDING",
                f"{submitted.continuation}|N/A|PENDING")  # fmt: skip
@@ -346,7 +346,7 @@ def test_the_pace_is_that_of_the_last_stage(
     clock = [100.0]
     monkeypatch.setattr(watch_module.time, "monotonic", lambda: clock[0])
     watch = Watch(folder)
-    coordinator(folder).advance(False)
+    coordinating(folder).advance(False)
     for run in RUNS[:3]:
         row(folder, run)
     assert watch.look().left is None
