@@ -82,9 +82,9 @@ def main() -> None:
         parser.add_argument(name, type=Path, help=f"results of sweeps/{name}.toml")
     chosen = parser.parse_args()
     rows = section("All methods, running statistics updated as in the paper", chosen.policies)
-    markdown(["method", "guard", *HEAD], (
-        [f"`{method}`", guard, *summary(some)] for method, guard, some in cells(rows)
-    ))  # fmt: skip
+    markdown(
+        ["method", *HEAD], ([f"`{method}`", *summary(some)] for method, _, some in cells(rows))
+    )
     statistics(chosen.statistics, chosen.controls)
     rows = section("Much to gain and to lose", chosen.guard)
     markdown(["method", "guard", *HEAD, "mean α"], (
