@@ -321,13 +321,16 @@ def test_key_changes_with_weights_and_config(save_model: SaveModel) -> None:
     assert len(seen) == 3
 
 
-def test_content_is_read_once_while_a_file_stays(tmp_path: Path) -> None:
+def test_content_is_read_once_while_a_file_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_models, "may_change_unseen", lambda status, now: False)
     path = tmp_path / "weights"
     path.write_bytes(b"a" * 10)
     first = local_models.content(path)
-    before = local_models._content.cache_info().misses
-    assert local_models.content(path) == first
-    assert local_models._content.cache_info().misses == before
+    with monkeypatch.context() as m:
+        m.setattr(Path, "open", lambda *_: pytest.fail("read again"))
+        assert local_models.content(path) == first
     path.write_bytes(b"b" * 10)
     os.utime(path, ns=(1, 1))
     assert local_models.content(path) != first
