@@ -119,8 +119,7 @@ def _columns(line: str) -> list[str]:
 def _in_order(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:
     if len(rows) != len(names):
         raise DataError(
-            f"{path} has {len(rows):,} labels, the folder has {len(names):,} images",
-            FORM,
+            f"{path} has {len(rows):,} labels, the folder has {len(names):,} images", FORM
         )
     return [row[0] for row in rows]
 

@@ -35,9 +35,7 @@ def each(
 
 
 def _work(
-    todo: SimpleQueue[T],
-    work: Callable[[T], U],
-    done: SimpleQueue[tuple[T, U | Exception]],
+    todo: SimpleQueue[T], work: Callable[[T], U], done: SimpleQueue[tuple[T, U | Exception]]
 ) -> None:
     while waiting := _next(todo):
         (item,) = waiting
