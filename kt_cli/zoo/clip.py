@@ -21,8 +21,7 @@ def text_embeddings(names: Sequence[str]) -> NDArray[np.float32]:
     """Embeddings of C class names: (C, d).
 
     Raises:
-        UsageError: open_clip is not installed.
-        WeightsUnavailable: its weights are neither in the cache nor to be had.
+        UsageError, WeightsUnavailable: open_clip is not installed, or its weights cannot be had.
     """
     try:
         import open_clip

@@ -1,7 +1,4 @@
-"""Models in memory: loading every kind of reference, building, preprocessing and saving.
-
-Weights are read with `weights_only` throughout: no file is ever unpickled.
-"""
+"""Models in memory: loading every kind of reference, building, and preprocessing."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from torch import Tensor, nn
 
 from kt_cli.errors import DataError, KtError, UsageError, WeightsUnavailable
 from kt_cli.spec import Model
-from kt_cli.zoo import identity, local_models, names, scheme, target
+from kt_cli.zoo import identity, local_models, names, published, scheme, target
 from kt_cli.zoo.classes import ABSENT, Columns, Outputs, Select, matched, outputs_of
 from kt_cli.zoo.identity import fingerprint, fingerprint_of_function
 from kt_cli.zoo.loaders import OPENERS
@@ -42,13 +39,10 @@ class Loaded:
         module: in evaluation mode, on the CPU; gives logits (n, C) in the order of the classes.
         data_config: preprocessing as timm's `resolve_model_data_config` gives it: input_size
             (channels, height, width), mean, std, interpolation, crop_pct, crop_mode.
-        num_classes: C of its logits (n, C).
-        outputs: all that it has, selected or not, with their names where they are known; what the
-            data calls them, where names did not tell.
-        weights: hash of the state dict's content, and of what a function of one's own adds.
-        source: see `kt_cli.zoo.identity`.
-        matching: how outputs were matched to classes, as `kt_cli.zoo.classes.Matching.how`; ""
-            where no classes were named.
+        num_classes: C.
+        outputs: all that it has, selected or not; called as the data, where names did not tell.
+        weights, source: see `kt_cli.zoo.identity`.
+        matching: `kt_cli.zoo.classes.Matching.how`; "" where no classes were named.
         columns: those of its outputs that are selected; None for all as they are.
     """
 
@@ -66,7 +60,7 @@ class Loaded:
         return data_config(unwrapped(self.module), eval_size)
 
     def traits(self, eval_size: str) -> identity.Traits:
-        """What it is, as far as that decides what it says; see `kt_cli.zoo.identity`."""
+        """What it is, as far as that decides what it says."""
         return {
             "weights": self.weights,
             "preprocessing": identity.preprocessing(self.config(eval_size), self.config("train")),
@@ -90,8 +84,7 @@ class Selected(nn.Module):
         chosen = logits[:, self.columns.clamp_min(0)]
         if not self.lacking:
             return chosen
-        absent = self.columns == ABSENT
-        return torch.where(absent, logits.amin(dim=1, keepdim=True), chosen)
+        return torch.where(self.columns == ABSENT, logits.amin(dim=1, keepdim=True), chosen)
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -117,20 +110,23 @@ def load(
         WeightsUnavailable: the weights are neither in the cache nor to be had.
         DataError: a file is damaged or does not fit. UsageError: a function failed.
     """
-    known = outputs_of(model) if classes is not None else None
-    if known is not None and classes is not None:
+    kind = scheme(model.ref)
+    if classes is not None and (known := outputs_of(model)) is not None:
         matched(model, known, classes, select)  # before its weights are read
     local_models.require_unchanged(model)
     source = identity.source(model)
     with _quiet(), _explained(model):
-        module = OPENERS[scheme(model.ref)](model, len(classes) if classes else None).eval()
+        module = OPENERS[kind](model, len(classes) if classes else None).eval()
         config = data_config(module, eval_size)
         count = _count_classes(module, config, model.name)
     now = identity.source(model)
     if source not in ("", now):
         raise DataError(f"{model.name} changed while it was in use", "Run the command again.")
-    outputs = Outputs.of(count, _label_names(model, module))
-    weights = (fingerprint_of_function if scheme(model.ref) == "py" else fingerprint)(module)
+    names_of_outputs = getattr(module, "pretrained_cfg", {}).get("label_names")
+    if kind == "local-dir":
+        names_of_outputs = local_models.label_names(Path(target(model.ref)))
+    outputs = Outputs.of(count, names_of_outputs)
+    weights = (fingerprint_of_function if kind == "py" else fingerprint)(module)
     if classes is None:
         return Loaded(module, config, count, outputs, weights, now)
     found = matched(model, outputs, classes, select)
@@ -138,12 +134,6 @@ def load(
         module = Selected(module, found.columns).eval()
     outputs = found.named(outputs, classes)
     return Loaded(module, config, len(classes), outputs, weights, now, found.how, found.columns)
-
-
-def _label_names(model: Model, module: nn.Module) -> Any:
-    if scheme(model.ref) == "local-dir":
-        return local_models.label_names(Path(target(model.ref)))
-    return getattr(module, "pretrained_cfg", {}).get("label_names")
 
 
 def data_config(module: nn.Module, eval_size: str = "test") -> dict[str, Any]:
@@ -166,9 +156,6 @@ def _count_classes(module: nn.Module, config: dict[str, Any], name: str) -> int:
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise UsageError(f"{name} does not return logits of shape (n, classes)")
     return int(logits.shape[1])
-
-
-# --- building ----------------------------------------------------------------------------------
 
 
 def build(
@@ -204,9 +191,7 @@ def build(
 def for_fine_tuning(
     reference: str, num_classes: int, img_size: int | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A trained model with a new head for `num_classes`, and its preprocessing at training size.
-
-    The head stays where the model has that number of classes already.
+    """A trained model with a head for `num_classes`, and its preprocessing at training size.
 
     Raises:
         As `names.resolve` and `load`; UsageError where the model cannot be changed so.
@@ -234,8 +219,7 @@ def for_fine_tuning(
 def _try(module: nn.Module, img_size: int | None) -> None:
     """Run one empty image through, where a size was chosen: some fail only then."""
     if img_size is not None:
-        channels = getattr(module, "in_chans", 3)
-        module.eval()(torch.zeros(1, channels, img_size, img_size))
+        module.eval()(torch.zeros(1, getattr(module, "in_chans", 3), img_size, img_size))
         module.train()
 
 
@@ -245,22 +229,18 @@ def _unfit(name: str, img_size: int | None, error: Exception) -> UsageError:
     return UsageError(f"cannot build {name}{size}: {_one_line(error)}", tip)
 
 
-# --- noise and failures of what lies below --------------------------------------------------------
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the log lines and warnings of timm and the hub's library."""
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
+    levels = {logger: logger.level for logger in map(logging.getLogger, LOGGERS)}
+    for logger in levels:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, level in levels.items():
             logger.setLevel(level)
 
 
@@ -273,7 +253,7 @@ def _explained(model: Model) -> Iterator[None]:
         raise
     except Exception as error:
         message = f"cannot load {model.name}: {_one_line(error)}"
-        if scheme(model.ref) in ("timm", "hf-hub"):
+        if published(model.ref):
             raise WeightsUnavailable(message, HOW_TO_GET_WEIGHTS) from error
         raise DataError(message, f"Is {model.ref} damaged, or from another version?") from error
 
