@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 
 from kt_cli.errors import UnknownName, UsageError, WeightsUnavailable, unknown
 from kt_cli.spec import Model
-from kt_cli.zoo import scheme, target
+from kt_cli.zoo import published, scheme, target
 from kt_cli.zoo.imagenet_facts import fact
 
 PROBE_SECONDS = 3.0
@@ -120,11 +120,7 @@ def canonical(name: str) -> str:
 
 
 def require_architecture(arch: str) -> None:
-    """Refuse what is no timm architecture (a tag selects its default configuration).
-
-    Raises:
-        UnknownName: timm has no such architecture or tag.
-    """
+    """Refuse what is no timm architecture, or no tag of it (UnknownName)."""
     name, _, tag = arch.partition(".")
     if name not in architectures():
         raise unknown("architecture", name, [*ALIASES, *sorted(architectures())])
@@ -132,27 +128,15 @@ def require_architecture(arch: str) -> None:
         canonical(arch)
 
 
-# --- where the weights are --------------------------------------------------------------------
-
-
 def missing_weights(models: Sequence[Model]) -> list[Model]:
-    """Those whose weights are neither in the local cache nor to be had from the hub.
-
-    Asks the hub once, whether it answers, and only where something is not in the cache.
-    """
-    published = [model for model in models if scheme(model.ref) in ("timm", "hf-hub")]
-    absent = [model for model in published if cached(model.ref) is None]
+    """Those whose weights are neither in the local cache nor to be had from the hub."""
+    absent = [model for model in models if published(model.ref) and cached(model.ref) is None]
     return absent if absent and not hub_answers() else []
 
 
 def require_weights(models: Sequence[Model]) -> None:
-    """Refuse models whose weights cannot be had.
-
-    Raises:
-        WeightsUnavailable: names up to ten of them.
-    """
-    missing = missing_weights(models)
-    if missing:
+    """Refuse models whose weights cannot be had (WeightsUnavailable)."""
+    if missing := missing_weights(models):
         raise weights_unavailable(missing)
 
 
@@ -176,12 +160,19 @@ def cached(ref: str) -> Path | None:
         repo = target(ref)
         return _in_hub_cache(repo, HUB_FILES) if _in_hub_cache(repo, ("config.json",)) else None
     found = config(ref)
-    if found is None:
+    if found is not None and found.hf_hub_id:
+        return _in_hub_cache(found.hf_hub_id, hub_files(found))
+    if found is None or not isinstance(found.url, str):
         return None
-    if found.hf_hub_id:
-        names = (found.hf_hub_filename,) if found.hf_hub_filename else HUB_FILES
-        return _in_hub_cache(found.hf_hub_id, names)
-    return _in_torch_cache(found.url) if isinstance(found.url, str) else None
+    from torch.hub import get_dir
+
+    path = Path(get_dir()) / "checkpoints" / Path(urlparse(found.url).path).name
+    return path if path.is_file() else None
+
+
+def hub_files(config: Any) -> tuple[str, ...]:
+    """Files that weights may be in, the best first, by timm's configuration."""
+    return (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES
 
 
 def _in_hub_cache(repo: str, names: Sequence[str]) -> Path | None:
@@ -190,13 +181,6 @@ def _in_hub_cache(repo: str, names: Sequence[str]) -> Path | None:
     repo, _, revision = repo.partition("@")
     found = (try_to_load_from_cache(repo, name, revision=revision or None) for name in names)
     return next((Path(path) for path in found if isinstance(path, str)), None)
-
-
-def _in_torch_cache(url: str) -> Path | None:
-    from torch.hub import get_dir
-
-    path = Path(get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-    return path if path.is_file() else None
 
 
 def hub_answers() -> bool:
