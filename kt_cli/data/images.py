@@ -25,10 +25,7 @@ NAMED = 5
 
 
 class Names(Sequence[str]):
-    """Strings in two buffers: a list of a million would be copied by every decoding process.
-
-    (Counting references writes to the pages that forked processes share.)
-    """
+    """Strings in two buffers; a list of a million would be copied by every decoding process."""
 
     def __init__(self, text: bytes, ends: Indices) -> None:
         self._text, self._ends = text, ends
@@ -90,10 +87,8 @@ class ImageSet:
         origin: `listing` of the set that this is a part of.
         valid: (n, k) int32 labels that count as right, padded with −1, where there are several
             (ReaL); `labels` then only says which class an image counts for.
-        select: what the user says about models' outputs: for each class its index among them
-            (--valid-labels), or that they are in this order (--by-position).
-        contents: digests of the images at some indices, (m, 16); reads those that are not
-            remembered.
+        select: what the user says about models' outputs (--valid-labels, --by-position).
+        contents: digests of the images at some indices, (m, 16).
     """
 
     name: str
@@ -134,20 +129,16 @@ class ImageSet:
         return self.fingerprint
 
     def require_unchanged(self) -> None:
-        """Refuse images that are no longer those of the fingerprint that somebody asked for.
+        """Refuse images that changed since their fingerprint was asked for (DataError).
 
         Costs a look at each file.
-
-        Raises:
-            DataError: some were written since.
         """
         if "_digests" not in self.__dict__:
             return
-        found = self.contents(np.arange(len(self)), silent)
-        if (found != self._digests).any():
+        differing = self._differing(self.contents(np.arange(len(self)), silent))
+        if differing:
             raise DataError(
-                f"the images of {self.name} changed while they were in use: "
-                f"{self._differing(found, self._digests)}",
+                f"the images of {self.name} changed while they were in use: {differing}",
                 "Run the command again.",
             )
 
@@ -158,10 +149,10 @@ class ImageSet:
         kept = kept_set(fingerprint)
         if kept is None or kept.shape != self._digests.shape:
             return "other files, contents or labels"
-        return self._differing(kept, self._digests) or "other labels or --valid-labels"
+        return self._differing(kept) or "other labels or --valid-labels"
 
-    def _differing(self, some: Digests, others: Digests) -> str:
-        differ = np.flatnonzero((some != others).any(axis=1)).tolist()
+    def _differing(self, others: Digests) -> str:
+        differ = np.flatnonzero((others != self._digests).any(axis=1)).tolist()
         if not differ:
             return ""
         return f"{len(differ):,} of {len(self):,} differ, first {self.ids[differ[0]]}"

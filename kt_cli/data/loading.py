@@ -36,14 +36,14 @@ def batches(
             one this process must not touch CUDA: a context takes memory from those that compute.
 
     Raises:
-        DataError: an image cannot be decoded, or is not the one of the fingerprint any more; the
-            message names it.
+        DataError: an image cannot be decoded, or is not the one of the fingerprint any more.
     """
     dataset = _Transformed(images, transforms)
+    workers = _worth(dataset) if workers is None else workers
     loader: DataLoader[Any] = DataLoader(
         dataset,
-        batch_size=batch_size,
-        num_workers=_worth(dataset) if workers is None else workers,
+        batch_size,
+        num_workers=workers,
         collate_fn=_stack,
         worker_init_fn=_quiet_worker,
         pin_memory=device.type == "cuda",
@@ -56,10 +56,7 @@ def batches(
 
 
 def _worth(dataset: _Transformed) -> int:
-    """Worker processes: none where starting them costs more than they save, by a first look.
-
-    A process's threads are its share of the machine, so its workers are not more.
-    """
+    """Worker processes, at most as many as threads: none where a first look says they cost more."""
     tried = range(0, len(dataset), max(1, len(dataset) // TRIED))[:TRIED]
     start = time.perf_counter()
     for i in tried:
