@@ -14,7 +14,7 @@ from PIL import Image
 
 from kt_cli.data.contents import Digests, keep_set, kept_set
 from kt_cli.data.subsets import Indices
-from kt_cli.errors import DataError, warn
+from kt_cli.errors import DataError, some_of, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.zoo.classes import Select
 
@@ -180,8 +180,7 @@ class ImageSet:
     def warn_of_empty_classes(self) -> None:
         empty = self.empty_classes
         if empty and len(self) >= len(self.classes):
-            more = f" and {len(empty) - NAMED} more" if len(empty) > NAMED else ""
-            warn(f"no images of {', '.join(empty[:NAMED])}{more}: these classes keep their labels.")
+            warn(f"no images of {some_of(empty, NAMED)}: these classes keep their labels.")
 
     def subset(self, indices: Indices) -> ImageSet:
         """The images at `indices`, in that order."""

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from kt_cli.errors import ClassMismatch, UsageError, warn
+from kt_cli.errors import ClassMismatch, UsageError, some_of, warn
 from kt_cli.spec import Model
 from kt_cli.zoo import local_models, scheme, target, timm_registry
 from kt_cli.zoo.imagenet_facts import NUM_CLASSES, fact
@@ -251,8 +251,8 @@ def _mismatch(model: Model, outputs: Outputs, classes: Sequence[str], data: str)
     perhaps = in_order = ""
     if outputs.names:
         unknown, others = _unmatched(outputs.names, classes)
-        message += f"; by name it lacks {_some(unknown)}"
-        message += f", and the data lacks its {_some(others)}" if others else ""
+        message += f"; by name it lacks {some_of(unknown, LISTED)}"
+        message += f", and the data lacks its {some_of(others, LISTED)}" if others else ""
         perhaps = _perhaps(unknown, others)
     if outputs.count == len(classes) and not _misplaced(outputs, classes):
         in_order = ", or --by-position takes them in order"
@@ -280,11 +280,6 @@ def _unmatched(names: Sequence[str], classes: Sequence[str]) -> tuple[list[str],
         if unknown := [name for name in classes if times[key(name)] != 1]:
             break
     return unknown, [name for name in names if name and key(name) not in wanted]
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _perhaps(unknown: Sequence[str], others: Sequence[str]) -> str:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kt_cli.errors import DataError, UsageError
+from kt_cli.errors import DataError, UsageError, some_of
 from kt_cli.spec import Model
 from kt_cli.zoo import local_models, target, timm_registry
 
-KEYS_IN_MESSAGE = 3
+LISTED = 3
 
 
 def _open_timm(model: Model, num_classes: int | None) -> nn.Module:
@@ -65,7 +65,8 @@ def _open_checkpoint(model: Model, num_classes: int | None) -> nn.Module:
     head = head[0] if isinstance(head, (list, tuple)) else head
     if f"{head}.weight" not in weights:
         raise DataError(
-            f"{file} does not fit {arch}: it has no classifier {head}.weight but {_few(weights)}",
+            f"{file} does not fit {arch}: it has no classifier {head}.weight but "
+            f"{some_of([*weights], LISTED)}",
             "Is it a checkpoint of another architecture, or one without a head?",
         )
     module = timm.create_model(arch, num_classes=len(weights[f"{head}.weight"]))
@@ -82,19 +83,13 @@ def _fit(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
     ]
     if shapes:
         raise DataError(
-            f"{what}: {_few(shapes)}",
+            f"{what}: {some_of(shapes, LISTED)}",
             "Is it of another input size? A model folder (timm's save_for_hf) can say so.",
         )
     missing, unexpected = module.load_state_dict(weights, strict=False)
     keys = {"missing": missing, "unknown": unexpected}
-    if problems := [f"{kind} {_few(found)}" for kind, found in keys.items() if found]:
+    if problems := [f"{kind} {some_of(found, LISTED)}" for kind, found in keys.items() if found]:
         raise DataError(f"{what}: {'; '.join(problems)}", "Is it of another architecture?")
-
-
-def _few(items: Any) -> str:
-    listed = list(items)
-    more = len(listed) - KEYS_IN_MESSAGE
-    return ", ".join(listed[:KEYS_IN_MESSAGE]) + (f" and {more} more" if more > 0 else "")
 
 
 def _open_function(model: Model, num_classes: int | None) -> nn.Module:

@@ -33,13 +33,16 @@ from pathlib import Path
 
 from kt_cli.errors import DataError, UsageError
 from kt_cli.spec import Model
-from kt_cli.zoo import imagenet_facts, local_models, scheme, timm_registry
+from kt_cli.zoo import imagenet_facts, local_models, scheme, target, timm_registry
 from kt_cli.zoo.references import PREFIXES, Candidate, at_path, checkpoints
 from kt_cli.zoo.timm_registry import ALIASES, architecture
 
 __all__ = [
-    "ALIASES", "architecture", "refuse_predictions", "require_architecture", "resolve", "single",
+    "ALIASES", "architecture", "random_twins", "refuse_predictions", "require_architecture",
+    "resolve", "single",
 ]  # fmt: skip
+
+TWINS = 10  # at most
 
 
 def resolve(references: Sequence[str], arch: str | None = None) -> list[Model]:
@@ -184,3 +187,22 @@ def refuse_predictions(models: Sequence[Model], command: str) -> None:
                 f"{command} needs a model's weights, and {model.ref} has only what one said",
                 "Name the model itself; predictions are for kt complementarity.",
             )
+
+
+def random_twins(models: Sequence[Model]) -> list[Model]:
+    """Untrained models of the architectures of `models`, each once; evenly drawn where many.
+
+    What a teacher that knows nothing "knows" is the paper's baseline.
+    """
+    known = list(dict.fromkeys(arch for model in models if (arch := _architecture(model))))
+    step = max(1, -(-len(known) // TWINS))
+    return resolve([f"random:{arch}" for arch in known[::step]]) if known else []
+
+
+def _architecture(model: Model) -> str | None:
+    kind = scheme(model.ref)
+    if kind == "local-dir":
+        found: str | None = local_models.read_config(Path(target(model.ref))).get("architecture")
+        return found
+    known = kind in ("timm", "checkpoint")
+    return model.ref.partition("@")[0].partition(".")[0] if known else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from kt_cli.errors import UnknownName, UsageError, WeightsUnavailable, unknown
+from kt_cli.errors import UnknownName, UsageError, WeightsUnavailable, some_of, unknown
 from kt_cli.spec import Model
 from kt_cli.zoo import published, scheme, target
 from kt_cli.zoo.imagenet_facts import fact
@@ -142,11 +142,9 @@ def require_weights(models: Sequence[Model]) -> None:
 
 def weights_unavailable(missing: Sequence[Model]) -> WeightsUnavailable:
     """The error that names up to ten of these models."""
-    names = ", ".join(model.name for model in missing[:NAMES_IN_MESSAGE])
-    more = len(missing) - NAMES_IN_MESSAGE
+    names = some_of([model.name for model in missing], NAMES_IN_MESSAGE)
     return WeightsUnavailable(
-        "the model hub does not answer and the cache holds no weights of "
-        f"{names}{f' and {more} more' if more > 0 else ''}",
+        f"the model hub does not answer and the cache holds no weights of {names}",
         HOW_TO_GET_WEIGHTS,
     )
 
