@@ -159,7 +159,7 @@ def _count_classes(module: nn.Module, config: dict[str, Any], name: str) -> int:
 
 
 def build(
-    arch: str, num_classes: int, img_size: int | None = None, in_chans: int = 3
+    arch: str, num_classes: int, img_size: int | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
     """An untrained timm architecture and its preprocessing at training size.
 
@@ -176,11 +176,11 @@ def build(
     overlay: dict[str, Any] = dict.fromkeys(TEST_ONLY)
     if img_size is not None:
         # timm passes img_size to architectures that take it, from here; others take any size.
-        overlay |= {"input_size": (in_chans, img_size, img_size), "pool_size": None}
+        overlay |= {"input_size": (3, img_size, img_size), "pool_size": None}
     try:
         with _quiet():
             module = timm.create_model(
-                name, num_classes=num_classes, in_chans=in_chans, pretrained_cfg_overlay=overlay
+                name, num_classes=num_classes, pretrained_cfg_overlay=overlay
             )
             _try(module, img_size)
     except Exception as error:  # architectures refuse sizes each in its own way
