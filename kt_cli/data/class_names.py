@@ -29,10 +29,9 @@ def readable(classes: Sequence[str]) -> list[str]:
 
 
 def described(classes: Sequence[str]) -> dict[str, int]:
-    """Index of each class by timm's short and detailed descriptions of its WordNet id.
+    """Index of each class by what timm's inference.py calls it: a short or detailed description.
 
-    These are what timm's inference.py calls classes. AMBIGUOUS where two share one ("crane"); {}
-    where `classes` are no WordNet ids.
+    AMBIGUOUS where two share one ("crane"); {} where `classes` are no WordNet ids.
     """
     found: dict[str, int] = {}
     if not any(map(SYNSET.fullmatch, classes)):

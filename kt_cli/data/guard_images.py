@@ -29,7 +29,7 @@ def unseen_share(model: Model, spec: DataSpec) -> float:
 
 
 def unseen_after(spec: DataSpec, start: Sequence[Model]) -> float:
-    """The same of a model that is trained on `spec`, from scratch or from one of `start`.
+    """The same once a model is trained on `spec`, from scratch or from one of `start`.
 
     A start that kt did not train on these images is taken for one that never saw them.
     """
@@ -46,10 +46,9 @@ def _card_on_same_images(model: Model, spec: DataSpec) -> dict[str, Any] | None:
 
 
 def require_guard(spec: DataSpec, guard: ImageSet | None, student: Model, force: bool) -> None:
-    """Refuse to let a guard judge on images that the student may have been trained on (UsageError).
+    """Refuse a guard on images that the student may have seen, but with `force` (UsageError).
 
-    Such images flatter the student before transfer so much that the guard could never accept.
-    With `force` the slice of the training images is taken all the same.
+    They flatter the student before transfer so much that the guard could never accept.
     """
     if spec.guard_data:
         return

@@ -64,15 +64,10 @@ def _lines(path: Path) -> list[str]:
 def ground_truth(
     path: Path, names: Sequence[str], classes: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Classes and labels of image files, in their order, from a file (`--labels`).
+    """Classes, and labels of image files in their order, from a file (`--labels`); else DataError.
 
     The file has two columns, file name and class, or one class a line in the order of the names.
-
-    Args:
-        classes: of a class map or of the training folders, where there are any.
-
-    Raises:
-        DataError: a file without label, a label without file, or an unknown class.
+    `classes` are those of a class map or of the training folders, where there are any.
     """
     rows = [_columns(line) for line in _lines(path)]
     if not names:
@@ -134,10 +129,9 @@ def _by_name(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str]) ->
 def _keyed(
     pairs: Iterable[tuple[str, T]], names: Sequence[str], source: str, folder: str
 ) -> tuple[list[str], dict[str, T]]:
-    """What each image is called, and what is given by that: whole names where some are, or stems.
+    """What each image is called (by whole names where some are given, or stems), and what is given.
 
-    Raises:
-        DataError: two are called the same, in the `source` of the pairs or in the `folder`.
+    DataError where two are called the same, in the `source` of the pairs or in the `folder`.
     """
     given = list(pairs)
     key = _stem if set(names).isdisjoint(name for name, _ in given) else str
@@ -196,11 +190,7 @@ def _devkit(path: Path, numbers: NDArray[np.int64]) -> list[str]:
 
 
 def selecting(images: ImageSet, spec: DataSpec) -> ImageSet:
-    """Images with what --valid-labels or --by-position says about models' outputs.
-
-    Raises:
-        DataError: the file cannot be read or does not fit the classes.
-    """
+    """Images with what --valid-labels (else DataError) or --by-position says about outputs."""
     if spec.by_position:
         return replace(images, select=BY_POSITION)
     if spec.valid_labels is None:
@@ -218,11 +208,7 @@ def selecting(images: ImageSet, spec: DataSpec) -> ImageSet:
 
 
 def relabelled(images: ImageSet, spec: DataSpec) -> ImageSet:
-    """Images with the several right labels of --real-labels; those without any leave the set.
-
-    Raises:
-        DataError: the file cannot be read or does not fit the images or classes.
-    """
+    """Images with the several right labels of --real-labels (else DataError), if they have any."""
     if spec.real_labels is None:
         return images
     listed = _translated(images, _real_labels(images, spec.real_labels))

@@ -30,10 +30,8 @@ def batches(
 ) -> Iterator[list[Tensor]]:
     """Images in order, decoded once: for each batch what each transform makes of it, (b, …).
 
-    Args:
-        workers: decoding processes; None for as many as pay.
-        device: where the batches will go. They are on the CPU, for a GPU in pinned memory; without
-            one this process must not touch CUDA: a context takes memory from those that compute.
+    On the CPU; pinned only for a GPU, since that makes a context there, which takes memory.
+    `workers` are decoding processes; None for as many as pay.
 
     Raises:
         DataError: an image cannot be decoded, or is not the one of the fingerprint any more.

@@ -57,11 +57,7 @@ class Data:
 
 @lru_cache(maxsize=8)
 def open_data(spec: DataSpec, training: bool = False) -> Data:
-    """Open the evaluation images, with `training` also the training and guard images.
-
-    Raises:
-        DataError: a folder is missing, empty, or its splits disagree in their classes.
-    """
+    """The evaluation images, with `training` also those of training and the guard; or DataError."""
     source = _source(spec)
     if source is not SOURCES["folder"] and (spec.class_map or spec.labels):
         raise DataError(

@@ -39,10 +39,9 @@ Augment = Callable[[Tensor, Tensor], Tensor]
 def canonical(
     images: ImageSet, crop: float, side: int, progress: Progress = silent
 ) -> NDArray[np.uint8]:
-    """Canonical crops of all images, decoded once and kept as one memory-mapped file.
+    """The centre square of `crop` times the shorter side of all images, decoded once and kept.
 
-    Returns:
-        (n, 3, side, side) uint8, read-only: the centre square of `crop` times the shorter side.
+    One memory-mapped file: (n, 3, side, side) uint8, read-only.
     """
     path = canonical_path(images, crop, side)
     if not path.exists():
@@ -81,14 +80,9 @@ def centre_square(image: Image.Image, crop: float, side: int) -> Tensor:
 
 
 class Views:
-    """Views of n training images.
+    """Views of n training images, from canonical crops (n, 3, S, S) and labels (n,).
 
-    Args:
-        pixels: (n, 3, S, S) uint8 canonical crops.
-        labels: (n,) int64.
-        augment: a name of AUGMENTS.
-        seed: of the random numbers of all views.
-        key: identity of images and crop, for caches of what models say about the views.
+    `key` is the identity of images and crop, for caches of what models say about the views.
     """
 
     def __init__(
@@ -126,7 +120,7 @@ class Views:
     ) -> Iterator[Tensor]:
         """`batch` of one batch after the other; for a GPU the next is read from disk meanwhile.
 
-        `waited` is told how many seconds each batch's pixels were waited for.
+        `waited` is told how many seconds each batch's pixels took.
         """
         cuda = self.device.type == "cuda"
         pixels = self._read_ahead(batches) if cuda else map(self._picked, batches)

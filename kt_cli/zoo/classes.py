@@ -21,7 +21,7 @@ Columns = tuple[int, ...]
 Select = Columns | Literal["by-position"] | None
 BY_POSITION: Literal["by-position"] = "by-position"
 SYNSET = re.compile(r"n\d{8}")
-ABSENT = -1
+ABSENT = -1  # in place of an index: a class that an ImageNet lacks and a model never gives
 MOST = 0.95
 LISTED = 10
 ALIKE = 0.6
@@ -48,17 +48,10 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Matching:
-    """How a model's outputs are matched to the data's classes.
+    """How a model's outputs are matched to the data's classes."""
 
-    Attributes:
-        how: by the "names" that the model carries, by "valid-labels" or "by-position" as the user
-            says, by "synsets", or by "position" where nothing is known but equal numbers.
-        columns: for each class its index among the outputs; None where they are the same. ABSENT
-            is for what an ImageNet lacks (22k has all but one of 1k's classes) and never given.
-    """
-
-    how: str
-    columns: Columns | None
+    how: str  # "names", "valid-labels", "by-position", "synsets", or "position" as nothing tells
+    columns: Columns | None  # each class's index among the outputs; None where they are the same
 
     def named(self, outputs: Outputs, classes: Sequence[str]) -> Outputs:
         """The outputs, called as the data where all of their names are known then."""
@@ -166,11 +159,7 @@ def _stated(folder: Path) -> Outputs | None:
 def require_classes(
     models: Sequence[Model], classes: Sequence[str], data: str = "the data", select: Select = None
 ) -> None:
-    """Refuse a model that is known not to have the data's classes, and a `select` without effect.
-
-    Raises:
-        ClassMismatch, UsageError.
-    """
+    """Refuse a model without the data's classes (ClassMismatch), or a `select` without effect."""
     known = [(model, outputs) for model in models if (outputs := outputs_of(model))]
     obeyed = [
         _obeyed(matched(model, outputs, classes, select, data), outputs, classes, select)

@@ -15,8 +15,7 @@ from kt_cli.zoo.load import Selected, unwrapped
 class FeatureTap:
     """A module whose pooled features can be taken after each forward pass, where they are wanted.
 
-    Raises:
-        UsageError: features are wanted, and the module has no classifier of a known kind.
+    UsageError where they are, and the module has no classifier of a known kind.
     """
 
     def __init__(self, module: nn.Module, wanted: bool = True) -> None:
@@ -42,10 +41,7 @@ class FeatureTap:
 
 
 def classifier(module: nn.Module) -> nn.Module | None:
-    """A timm model's classifier: linear, or a convolution of one pixel; None where it has none.
-
-    Of distilled models, which have two, the one of the labels.
-    """
+    """A timm model's classifier of the labels: linear, or a convolution of one pixel; else None."""
     find = cast(Any, getattr(unwrapped(module), "get_classifier", None))
     head = find() if find is not None else None
     if isinstance(head, (tuple, list)):
@@ -69,11 +65,7 @@ def _required(module: nn.Module) -> nn.Module:
 
 
 def classifier_rows(module: nn.Module) -> NDArray[np.float32] | None:
-    """Rows (C, d) of a timm model's linear classifier, or None where it has none such.
-
-    Args:
-        module: as `kt_cli.zoo.load.load` gives it, its outputs in the order of the classes.
-    """
+    """Rows (C, d) of the classifier of a loaded module, by class; None where it has none such."""
     head = classifier(module)
     if head is None:
         return None

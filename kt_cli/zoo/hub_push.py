@@ -16,11 +16,7 @@ FOLDER_OF_CARD = "local-dir:PATH/TO/THIS/FOLDER"  # where a saved card says to l
 
 
 def require_pushable(repo: str) -> None:
-    """Refuse, before any work, what could not be pushed after it (UsageError, KtError).
-
-    Args:
-        repo: ORG/NAME, or NAME alone for the user's own.
-    """
+    """Refuse, before any work, what could not be pushed after it (UsageError, KtError)."""
     try:
         from huggingface_hub import constants, get_token
         from huggingface_hub.errors import HFValidationError
@@ -50,13 +46,11 @@ def push(folder: Path, repo: str, private: bool, message: str) -> str:
     """Upload the model in a folder that `save` wrote, as one commit, and return its address.
 
     Args:
-        repo: as in `require_pushable`; created where there is none.
+        repo: ORG/NAME, or NAME alone for the user's own; created where there is none.
         private: nobody else may see it; one that is public already is then refused.
-        message: of the commit.
 
     Raises:
-        DataError: the folder holds no saved model.
-        KtError: the upload failed; the folder is as it was.
+        DataError: the folder holds no saved model. KtError: the upload failed.
     """
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:

@@ -35,8 +35,7 @@ def timm_version() -> str:
 def source(model: Model) -> str:
     """Hash of all that decides what would be loaded, without loading it; "" where that is unknown.
 
-    It is unknown of a function of the user's own, which may read any file, and of published
-    weights that are not in the cache of the hub.
+    As of functions, which may read any file, and of published weights that are not in the cache.
     """
     kind = scheme(model.ref)
     if kind in ("py", "predictions"):
@@ -122,10 +121,7 @@ def _hashed(tensors: Iterable[tuple[str, Any]]) -> str:
 
 
 def _told(value: Any, inside: frozenset[int] = frozenset()) -> Any:
-    """A value as JSON-able text: arrays by content, objects by what they hold; functions by name.
-
-    inside: ids of the objects that it is a part of.
-    """
+    """As JSON-able text: arrays by content, objects by what they hold, functions by name."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, torch.Tensor):
@@ -136,7 +132,7 @@ def _told(value: Any, inside: frozenset[int] = frozenset()) -> Any:
         return [str(array.dtype), array.shape, digest(str(content))]
     if isinstance(value, (nn.Module, type)) or callable(value):
         return getattr(value, "__qualname__", type(value).__qualname__)
-    if id(value) in inside:
+    if id(value) in inside:  # of the objects that it is a part of
         return "…"
     inside |= {id(value)}
     if isinstance(value, Mapping):

@@ -33,27 +33,16 @@ LINE = 300
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready for evaluation.
+    """A model ready for evaluation."""
 
-    Attributes:
-        module: in evaluation mode, on the CPU; gives logits (n, C) in the order of the classes.
-        data_config: preprocessing as timm's `resolve_model_data_config` gives it: input_size
-            (channels, height, width), mean, std, interpolation, crop_pct, crop_mode.
-        num_classes: C.
-        outputs: all that it has, selected or not; called as the data, where names did not tell.
-        weights, source: see `kt_cli.zoo.identity`.
-        matching: `kt_cli.zoo.classes.Matching.how`; "" where no classes were named.
-        columns: those of its outputs that are selected; None for all as they are.
-    """
-
-    module: nn.Module
-    data_config: dict[str, Any]
-    num_classes: int
-    outputs: Outputs
-    weights: str
+    module: nn.Module  # on the CPU; gives logits (n, C) in the order of the classes
+    data_config: dict[str, Any]  # preprocessing as timm's `resolve_model_data_config` gives it
+    num_classes: int  # C
+    outputs: Outputs  # all that it has, called as the data where names did not tell
+    weights: str  # as `source`, of `kt_cli.zoo.identity`
     source: str = ""
-    matching: str = ""
-    columns: Columns | None = None
+    matching: str = ""  # how outputs were matched to classes, where these were named
+    columns: Columns | None = None  # those of its outputs that are selected; None for all
 
     def config(self, eval_size: str) -> dict[str, Any]:
         """The preprocessing at "test" size (as timm's validate.py) or at "train" size."""
@@ -98,10 +87,9 @@ def load(
     eval_size: str = "test",
     select: Select = None,
 ) -> Loaded:
-    """Load a model.
+    """Load a model, its outputs in the order of the data's classes where these are named.
 
     Args:
-        classes: names of the data's classes; the model's outputs are put into their order.
         eval_size: "test" or "train"; see `kt_cli.spec.EvalSpec`.
         select: what the user says about outputs; see `kt_cli.zoo.classes.match`.
 
@@ -161,13 +149,9 @@ def _count_classes(module: nn.Module, config: dict[str, Any], name: str) -> int:
 def build(
     arch: str, num_classes: int, img_size: int | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """An untrained timm architecture and its preprocessing at training size.
+    """An untrained timm architecture and its preprocessing at training size, `img_size` pixels.
 
-    Args:
-        img_size: input side in pixels; None for the architecture's own.
-
-    Raises:
-        UsageError: the architecture does not exist, or not at this size.
+    UsageError where the architecture does not exist, or not at this size.
     """
     import timm
 
@@ -193,8 +177,7 @@ def for_fine_tuning(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A trained model with a head for `num_classes`, and its preprocessing at training size.
 
-    Raises:
-        As `names.resolve` and `load`; UsageError where the model cannot be changed so.
+    Raises as `names.resolve` and `load`; UsageError where the model cannot be changed so.
     """
     model = names.single(reference)
     loaded = load(model)

@@ -210,11 +210,7 @@ def _import(module: str) -> ModuleType:
 
 
 def call(module: str, function: str) -> Any:
-    """Import a module, from the current folder too, and call its function without arguments.
-
-    Raises:
-        UsageError: the module or the function does not exist, or either fails.
-    """
+    """Import a module, from the current folder too, and call its function; or UsageError."""
     here = str(Path.cwd())
     added = here not in sys.path
     if added:

@@ -190,10 +190,7 @@ def refuse_predictions(models: Sequence[Model], command: str) -> None:
 
 
 def random_twins(models: Sequence[Model]) -> list[Model]:
-    """Untrained models of the architectures of `models`, each once; evenly drawn where many.
-
-    What a teacher that knows nothing "knows" is the paper's baseline.
-    """
+    """Untrained models of the architectures of `models`, evenly drawn: the paper's baseline."""
     known = list(dict.fromkeys(arch for model in models if (arch := _architecture(model))))
     step = max(1, -(-len(known) // TWINS))
     return resolve([f"random:{arch}" for arch in known[::step]]) if known else []

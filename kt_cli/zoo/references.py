@@ -108,8 +108,7 @@ def _folder(folder: Path, written: str = "") -> Candidate:
 def checkpoints(arch: str, path: str) -> Iterator[Candidate]:
     """A checkpoint file, or all that lie directly in a folder, of one timm architecture.
 
-    Raises:
-        UnknownName: timm has no such architecture. DataError: there is no checkpoint.
+    UnknownName where timm has no such architecture, DataError where there is no checkpoint.
     """
     arch = architecture(arch)
     timm_registry.require_architecture(arch)

@@ -32,16 +32,13 @@ def save(
     card: str,
     extra: Mapping[str, Any],
 ) -> None:
-    """Write config.json, model.safetensors and README.md, atomically.
+    """Write config.json, model.safetensors and README.md, atomically; else WriteError.
 
     Args:
         data_config: preprocessing at training size, as `Loaded.config("train")`.
         num_classes, label_names: of all its outputs.
         card: text of README.md.
         extra: JSON-able facts, kept under "kt" in config.json; `card_extra` reads them back.
-
-    Raises:
-        WriteError: the folder could not be written; an earlier one is left as it was.
     """
     with atomic_folder(folder) as temporary:
         config = _timm_config(module, temporary / CONFIG) | {"num_classes": num_classes}
@@ -88,11 +85,7 @@ def _plain(value: Any) -> Any:
 
 
 def require_free(target: Path, overwrite: bool, models: Sequence[Model] = ()) -> None:
-    """Refuse to save over one of `models`, or anything but, with `overwrite`, what kt saved.
-
-    Raises:
-        UsageError: says what `target` holds.
-    """
+    """Refuse to save over `models`, or what kt did not save, or without `overwrite` (UsageError)."""
     here = target.resolve()
     for model in models:
         folder = Path(path_of(model.ref)).resolve()

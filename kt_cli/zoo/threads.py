@@ -18,8 +18,7 @@ def each(
 ) -> Iterator[tuple[T, U | Exception]]:
     """Each item with what `work` gave or raised, as they finish, `jobs` at a time.
 
-    Where the caller stops asking, nothing more is begun. The threads are daemons: an executor's
-    would be waited for at exit.
+    Where the caller stops asking, nothing more is begun. An executor would be waited for at exit.
     """
     todo = deque(items)
     done: SimpleQueue[tuple[T, U | Exception]] = SimpleQueue()

@@ -99,8 +99,7 @@ def config(name: str) -> Any:
 def canonical(name: str) -> str:
     """The full name of a pretrained timm model; without a tag, that of its default weights.
 
-    Raises:
-        UnknownName: timm has no such architecture or tag. UsageError: it has no weights.
+    UnknownName where timm has no such architecture or tag, UsageError where it has no weights.
     """
     if fact(name) is not None or name in pretrained_names():
         return name
@@ -150,10 +149,7 @@ def weights_unavailable(missing: Sequence[Model]) -> WeightsUnavailable:
 
 
 def cached(ref: str) -> Path | None:
-    """The cached weights file of a timm or hub model; None where it is not in the cache.
-
-    A hub model counts as cached with its config.json, which lies beside the weights.
-    """
+    """The cached weights of a timm model, or of a hub model with its config.json; else None."""
     if scheme(ref) == "hf-hub":
         repo = target(ref)
         return _in_hub_cache(repo, HUB_FILES) if _in_hub_cache(repo, ("config.json",)) else None

@@ -58,8 +58,7 @@ def fetch_planned(planned: Plan, jobs: int, tell: Listener = Listener()) -> list
 def for_jobs(models: Sequence[Model], needed: int, tell: Listener) -> None:
     """Fetch what jobs without a network will need; what cannot be had fails its own runs only.
 
-    Raises:
-        KtError: fewer than `needed` models have weights. WriteError: the disk is too small.
+    KtError where fewer than `needed` models have weights, WriteError where the disk is too small.
     """
     if timm_registry.missing_weights(models):
         require(models, needed)
