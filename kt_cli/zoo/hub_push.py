@@ -17,15 +17,10 @@ FOLDER_OF_CARD = "local-dir:PATH/TO/THIS/FOLDER"  # where a saved card says to l
 
 def require_pushable(repo: str) -> None:
     """Refuse, before any work, what could not be pushed after it (UsageError, KtError)."""
-    try:
-        from huggingface_hub import constants, get_token
-        from huggingface_hub.errors import HFValidationError
-        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-    except ImportError as error:
-        raise KtError(
-            f"cannot push to {repo}: huggingface_hub is not installed",
-            "pip install huggingface_hub",
-        ) from error
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
     try:
         validate_repo_id(repo)
     except HFValidationError as error:

@@ -26,15 +26,10 @@ from kt_cli.zoo import scheme, target
 CONFIG = "config.json"
 # timm's order (timm.models._hub.load_state_dict_from_path).
 PREFERRED = (
-    "model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.pth",
-    "model.pth",
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth",
-)
+    "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
+    "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth",
+)  # fmt: skip
 FOLDER_EXTENSIONS = (".safetensors", ".pth", ".pth.tar", ".bin")
 CHECKPOINT_EXTENSIONS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
 BLOCK = 2**22

@@ -85,7 +85,7 @@ def _plain(value: Any) -> Any:
 
 
 def require_free(target: Path, overwrite: bool, models: Sequence[Model] = ()) -> None:
-    """Refuse to save over `models`, or what kt did not save, or without `overwrite` (UsageError)."""
+    """Refuse to save over `models` or what kt did not save, or without `overwrite` (UsageError)."""
     here = target.resolve()
     for model in models:
         folder = Path(path_of(model.ref)).resolve()
