@@ -163,10 +163,7 @@ def _numbered(
 
 
 def _is_devkit(numbers: NDArray[np.int64], alone: bool) -> bool:
-    """Whether labels of ImageNet's files are ILSVRC2012 ids, from 1 to 1000.
-
-    Numbers from 0 on would have some 0 among so many images.
-    """
+    """Whether these are ILSVRC2012 ids, from 1 on: numbers from 0 would have some 0 among many."""
     many = alone or len(numbers) >= 1000 or numbers.max() == 1000
     return bool(numbers.min() >= 1 and numbers.max() <= 1000 and many)
 
