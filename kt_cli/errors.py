@@ -18,7 +18,7 @@ from __future__ import annotations
 import difflib
 import traceback
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class KtError(Exception):
@@ -90,6 +90,12 @@ def without_frames(error: Exception) -> Exception:
 def first_line(error: BaseException) -> str:
     """What a library's error says, on one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """The first `most` names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 class KtWarning(UserWarning):

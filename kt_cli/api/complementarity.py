@@ -151,7 +151,6 @@ def complementarity(
 
 def _resolved(references: Sequence[str], arch: str | None, baseline: str) -> list[Model]:
     from kt_cli.zoo import names
-    from kt_cli.zoo.baseline import random_twins
 
     if baseline not in ("none", "random"):
         raise unknown("baseline", baseline, ("none", "random"))
@@ -165,7 +164,7 @@ def _resolved(references: Sequence[str], arch: str | None, baseline: str) -> lis
         )
     if baseline == "random":
         known = {model.key for model in resolved}
-        resolved += [twin for twin in random_twins(trained) if twin.key not in known]
+        resolved += [twin for twin in names.random_twins(trained) if twin.key not in known]
     return resolved
 
 

@@ -1,9 +1,6 @@
 """What files hold, a digest each: read once, then known for as long as their status is the same.
 
-A status is a file's size, times of change and inode. As in git's index, a file that changed within
-the clock's grain of being read is read again, since it may change once more without a trace.
-Digests are kept below KT_CACHE in one file for each root; where that is damaged or cannot be
-written, files are read again.
+Kept below KT_CACHE in one file for each root; docs/architecture.md (Identity) says what for.
 """
 
 from __future__ import annotations
@@ -39,19 +36,14 @@ QUIET_SECONDS = 1.0
 
 
 def of_files(root: Path, names: Sequence[str], progress: Progress = silent) -> Digests:
-    """Digests of the files root/name, (n, SIZE).
-
-    Raises:
-        DataError: a file cannot be read.
-    """
+    """Digests of the files root/name, (n, SIZE); DataError where one cannot be read."""
 
     def path(i: int) -> str:
         return f"{root}/{names[i]}"
 
     with closing(_in_threads(lambda i: _status(path(i)), range(len(names)))) as found:
         statuses = np.array(list(found), np.int64).reshape(-1, 4)
-    place = os.path.realpath(root)
-    return remembered(place, names, statuses, lambda i: _read(path(i)), progress)
+    return remembered(os.path.realpath(root), names, statuses, lambda i: _read(path(i)), progress)
 
 
 def remembered(
@@ -141,10 +133,11 @@ def keep_set(fingerprint: str, name: str, digests: Digests) -> None:
 
 def kept_set(fingerprint: str) -> Digests | None:
     """The digests of a set of images, if they are kept."""
-    with suppress(DataError):
+    try:
         found: Digests = arrays.read(_of_set(fingerprint))[0]["digest"]
-        return found
-    return None
+    except DataError:
+        return None
+    return found
 
 
 def _of_set(fingerprint: str) -> Path:

@@ -37,16 +37,9 @@ def _contents(indices: Indices, progress: Progress) -> Digests:
 def digits(spec: DataSpec, split: Split) -> ImageSet:
     """A fixed stratified half for training, the other for evaluation."""
     labels = _pixels()[1]
-    classes = tuple(str(digit) for digit in range(10))
+    classes = tuple("0123456789")
     ids = [f"digit-{i:04d}" for i in range(len(labels))]
-    every = ImageSet(
-        name="digits",
-        classes=classes,
-        ids=ids,
-        labels=labels,
-        read=_digit,
-        origin=listing("digits", classes, ids, labels),
-        contents=_contents,
-    )
+    origin = listing("digits", classes, ids, labels)
+    every = ImageSet("digits", classes, ids, labels, _digit, origin, contents=_contents)
     train = stratified(labels, 0.5, SPLIT_SEED)
     return every.subset(train if split == "train" else np.setdiff1d(np.arange(len(labels)), train))

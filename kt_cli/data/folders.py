@@ -31,28 +31,21 @@ def folder(spec: DataSpec, split: Split) -> ImageSet | None:
     root = Path(spec.source).expanduser()
     if not root.is_dir():
         raise DataError(f"no folder {root}", HOW_TO_NAME_DATA)
-    here = _split_folder(root, split)
-    if here is None and _split_folder(root, "val") is None and _split_folder(root, "train") is None:
-        # Class folders without splits: images to evaluate on.
-        here = root if split == "val" else None
+    train, val = _split_folder(root, "train"), _split_folder(root, "val")
+    if train is None and val is None:
+        val = root  # class folders without splits: images to evaluate on
+    here = train if split == "train" else val
     if here is None:
         return None
     classes = class_map(Path(spec.class_map)) if spec.class_map else None
     if split == "val" and spec.labels:
-        return flat_folder(
-            here, spec.source, Path(spec.labels), classes or _training_classes(root, here)
-        )
+        classes = classes or tuple(_class_names(train)) or None
+        return flat_folder(here, spec.source, Path(spec.labels), classes)
     return class_folders(here, spec.source, classes)
 
 
 def _split_folder(root: Path, split: Split) -> Path | None:
     return next((root / name for name in SPLIT_FOLDERS[split] if (root / name).is_dir()), None)
-
-
-def _training_classes(root: Path, here: Path) -> tuple[str, ...] | None:
-    """The classes of the training folder beside a flat evaluation folder."""
-    train = _split_folder(root, "train")
-    return tuple(_class_names(train)) or None if train not in (None, here) else None
 
 
 def _class_names(root: Path | None) -> list[str]:
@@ -65,19 +58,14 @@ def _class_names(root: Path | None) -> list[str]:
 
 @lru_cache(maxsize=8)
 def class_folders(root: Path, name: str, classes: tuple[str, ...] | None = None) -> ImageSet:
-    """Images in one folder per class.
-
-    Args:
-        classes: names of the folders in label order; None for timm's order of those that exist.
-    """
+    """Images in one folder per class; `classes` in label order, None for timm's order of them."""
     folders = _class_names(root)
     if not folders:
         raise DataError(
             f"no class folders in {root}",
             "Expected one folder per class, with images; or a flat folder with --labels FILE.",
         )
-    if classes is None:
-        classes = tuple(folders)
+    classes = tuple(folders) if classes is None else classes
     outside = sorted(set(folders) - set(classes))
     if outside:
         raise DataError(
@@ -104,11 +92,7 @@ def flat_folder(
 
 @lru_cache(maxsize=8)
 def unlabelled(root: Path, classes: tuple[str, ...]) -> ImageSet:
-    """All images below a folder, without labels: those are NO_LABEL.
-
-    Args:
-        classes: of the data that they are used with.
-    """
+    """All images below a folder, without labels, for data of these classes."""
     root = root.expanduser()
     if not root.is_dir():
         raise DataError(f"no folder {root}", "--unlabelled takes a folder of images.")
@@ -122,15 +106,9 @@ def _images(
     if not ids:
         raise DataError(f"no images below {root}", f"Known: {', '.join(sorted(EXTENSIONS))}.")
     names = Names.of(ids)
-    return ImageSet(
-        name=name,
-        classes=classes,
-        ids=names,
-        labels=labels,
-        read=partial(_read_file, root, names),
-        origin=listing("folder", classes, names, labels),
-        contents=partial(_contents, root, names),
-    )
+    origin = listing("folder", classes, names, labels)
+    read, contents = partial(_read_file, root, names), partial(_contents, root, names)
+    return ImageSet(name, classes, names, labels, read, origin, contents=contents)
 
 
 def _image_files(folder: Path) -> list[str]:

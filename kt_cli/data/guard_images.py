@@ -29,7 +29,7 @@ def unseen_share(model: Model, spec: DataSpec) -> float:
 
 
 def unseen_after(spec: DataSpec, start: Sequence[Model]) -> float:
-    """The same of a model that is trained on `spec`, from scratch or from one of `start`.
+    """The same once a model is trained on `spec`, from scratch or from one of `start`.
 
     A start that kt did not train on these images is taken for one that never saw them.
     """
@@ -46,16 +46,9 @@ def _card_on_same_images(model: Model, spec: DataSpec) -> dict[str, Any] | None:
 
 
 def require_guard(spec: DataSpec, guard: ImageSet | None, student: Model, force: bool) -> None:
-    """Refuse to let a guard judge on images that the student may have been trained on.
+    """Refuse a guard on images that the student may have seen, but with `force` (UsageError).
 
-    Such images flatter the student before transfer so much that the guard could never accept.
-
-    Args:
-        guard: the images that it would judge on.
-        force: take the slice of the training images all the same.
-
-    Raises:
-        UsageError: there are none, or they may have been seen.
+    They flatter the student before transfer so much that the guard could never accept.
     """
     if spec.guard_data:
         return
@@ -69,11 +62,7 @@ def require_guard(spec: DataSpec, guard: ImageSet | None, student: Model, force:
 
 
 def require_images(guard: ImageSet | None) -> None:
-    """Refuse to guard without images.
-
-    Raises:
-        UsageError: there are none.
-    """
+    """Refuse to guard without images (UsageError)."""
     if guard is None or not len(guard):
         raise UsageError(
             "the guard needs images that the student never trained on",

@@ -14,7 +14,7 @@ from PIL import Image
 
 from kt_cli.data.contents import Digests, keep_set, kept_set
 from kt_cli.data.subsets import Indices
-from kt_cli.errors import DataError, warn
+from kt_cli.errors import DataError, some_of, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.zoo.classes import Select
 
@@ -25,10 +25,7 @@ NAMED = 5
 
 
 class Names(Sequence[str]):
-    """Strings in two buffers: a list of a million would be copied by every decoding process.
-
-    (Counting references writes to the pages that forked processes share.)
-    """
+    """Strings in two buffers; a list of a million would be copied by every decoding process."""
 
     def __init__(self, text: bytes, ends: Indices) -> None:
         self._text, self._ends = text, ends
@@ -79,32 +76,19 @@ def no_contents(indices: Indices, progress: Progress) -> Digests:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """n labelled images.
+    """n labelled images of C classes."""
 
-    Attributes:
-        name: the source, for messages.
-        classes: names of the C classes, in label order.
-        ids: n identifiers, unique: file names relative to the split, or numbers.
-        labels: (n,) int64 in [0, C), or all NO_LABEL.
-        read: gives the i-th image in RGB; raises DataError where it cannot be decoded.
-        origin: `listing` of the set that this is a part of.
-        valid: (n, k) int32 labels that count as right, padded with −1, where there are several
-            (ReaL); `labels` then only says which class an image counts for.
-        select: what the user says about models' outputs: for each class its index among them
-            (--valid-labels), or that they are in this order (--by-position).
-        contents: digests of the images at some indices, (m, 16); reads those that are not
-            remembered.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    ids: Sequence[str]
-    labels: Indices
-    read: Callable[[int], Image.Image]
-    origin: str
+    name: str  # the source, for messages
+    classes: tuple[str, ...]  # in label order
+    ids: Sequence[str]  # unique: file names relative to the split, or numbers
+    labels: Indices  # (n,) in [0, C), or all NO_LABEL
+    read: Callable[[int], Image.Image]  # the i-th in RGB; DataError where it cannot be decoded
+    origin: str  # `listing` of the set that this is a part of
+    # (n, k) labels that count as right, padded with −1, where there are several (ReaL); `labels`
+    # then only says which class an image counts for.
     valid: NDArray[np.int32] | None = None
-    select: Select = None
-    contents: Contents = no_contents
+    select: Select = None  # what the user says about models' outputs
+    contents: Contents = no_contents  # digests of the images at some indices, (m, 16)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -112,13 +96,9 @@ class ImageSet:
     @cached_property
     def fingerprint(self) -> str:
         """Identity of the images: classes, ids, what is right, and what each image holds."""
-        found = _hash(
-            repr(self.select).encode(),
-            *_names(self.ids).framed,
-            self.labels.tobytes(),
-            b"" if self.valid is None else self.valid.tobytes(),
-            self._digests.tobytes(),
-        )
+        valid = b"" if self.valid is None else self.valid.tobytes()
+        right = (*_names(self.ids).framed, self.labels.tobytes(), valid)
+        found = _hash(repr(self.select).encode(), *right, self._digests.tobytes())
         fingerprint = f"{self.origin}/{found}"
         keep_set(fingerprint, self.name, self._digests)
         return fingerprint
@@ -134,20 +114,13 @@ class ImageSet:
         return self.fingerprint
 
     def require_unchanged(self) -> None:
-        """Refuse images that are no longer those of the fingerprint that somebody asked for.
-
-        Costs a look at each file.
-
-        Raises:
-            DataError: some were written since.
-        """
+        """Refuse images that changed since their fingerprint was asked for (DataError)."""
         if "_digests" not in self.__dict__:
             return
-        found = self.contents(np.arange(len(self)), silent)
-        if (found != self._digests).any():
+        differing = self._differing(self.contents(np.arange(len(self)), silent))
+        if differing:
             raise DataError(
-                f"the images of {self.name} changed while they were in use: "
-                f"{self._differing(found, self._digests)}",
+                f"the images of {self.name} changed while they were in use: {differing}",
                 "Run the command again.",
             )
 
@@ -158,10 +131,10 @@ class ImageSet:
         kept = kept_set(fingerprint)
         if kept is None or kept.shape != self._digests.shape:
             return "other files, contents or labels"
-        return self._differing(kept, self._digests) or "other labels or --valid-labels"
+        return self._differing(kept) or "other labels or --valid-labels"
 
-    def _differing(self, some: Digests, others: Digests) -> str:
-        differ = np.flatnonzero((some != others).any(axis=1)).tolist()
+    def _differing(self, others: Digests) -> str:
+        differ = np.flatnonzero((others != self._digests).any(axis=1)).tolist()
         if not differ:
             return ""
         return f"{len(differ):,} of {len(self):,} differ, first {self.ids[differ[0]]}"
@@ -189,8 +162,7 @@ class ImageSet:
     def warn_of_empty_classes(self) -> None:
         empty = self.empty_classes
         if empty and len(self) >= len(self.classes):
-            more = f" and {len(empty) - NAMED} more" if len(empty) > NAMED else ""
-            warn(f"no images of {', '.join(empty[:NAMED])}{more}: these classes keep their labels.")
+            warn(f"no images of {some_of(empty, NAMED)}: these classes keep their labels.")
 
     def subset(self, indices: Indices) -> ImageSet:
         """The images at `indices`, in that order."""
@@ -208,15 +180,14 @@ def listing(
     kind: str, classes: Sequence[str], ids: Sequence[str], labels: Indices, *more: str
 ) -> str:
     """Identity of a list of labelled images, whatever they hold."""
-    names = (Names.of(classes), _names(ids), Names.of(more))
-    return f"{kind}-{_hash(*(part for each in names for part in each.framed), labels.tobytes())}"
+    names = (*Names.of(classes).framed, *_names(ids).framed, *Names.of(more).framed)
+    return f"{kind}-{_hash(*names, labels.tobytes())}"
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
     """RGB as timm, but 16-bit grey scaled to 8 bits, which PIL would cut off at white.
 
-    Raises:
-        ValueError: its pixels are floating-point numbers, whose range nothing tells.
+    ValueError where pixels are floating-point numbers, whose range nothing tells.
     """
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")

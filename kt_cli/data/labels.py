@@ -6,11 +6,11 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +30,11 @@ HEADERS = ("filename", "file_name", "file", "image", "imageid", "image_id", "id"
 FORM = "One label a line, in the order of the file names; or two columns, name and label."
 MOST_CLASSES = 1_000_000
 OF_TIMM = "timm"
+T = TypeVar("T")
 
 
 def class_map(path: Path) -> tuple[str, ...]:
-    """Names of the classes in label order, one a line (`--class-map`).
-
-    Raises:
-        DataError: it cannot be read, is empty, or names a class twice.
-    """
+    """Names of the classes in label order, one a line (`--class-map`); else DataError."""
     classes = tuple(_first_synset(line) for line in _lines(path))
     twice = _twice(classes)
     if not classes or twice:
@@ -64,27 +61,22 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-# --- a flat folder with a ground-truth file ----------------------------------------------------
-
-
 def ground_truth(
     path: Path, names: Sequence[str], classes: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Classes and labels of image files, in their order, from a file (`--labels`).
+    """Classes, and labels of image files in their order, from a file (`--labels`); else DataError.
 
     The file has two columns, file name and class, or one class a line in the order of the names.
-
-    Args:
-        classes: of a class map or of the training folders, where there are any.
-
-    Raises:
-        DataError: a file without label, a label without file, or an unknown class.
+    `classes` are those of a class map or of the training folders, where there are any.
     """
     rows = [_columns(line) for line in _lines(path)]
     if not names:
         raise DataError(f"{path} has labels, but there are no images")
     alone = all(len(row) == 1 for row in rows)
-    tokens = _in_order(path, rows, names) if alone else _by_name(path, rows, names)
+    if alone and len(rows) != len(names):
+        counts = f"{len(rows):,} labels, the folder has {len(names):,} images"
+        raise DataError(f"{path} has {counts}", FORM)
+    tokens = [row[0] for row in rows] if alone else _by_name(path, rows, names)
     by_class_name = classes is not None and set(classes).issuperset(tokens)
     if not by_class_name and all(token.isdecimal() for token in tokens):
         numbers = np.array([int(token) for token in tokens])
@@ -116,25 +108,12 @@ def _columns(line: str) -> list[str]:
     return [name, _first_synset(rest[0])] if rest else [name]
 
 
-def _in_order(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:
-    if len(rows) != len(names):
-        raise DataError(
-            f"{path} has {len(rows):,} labels, the folder has {len(names):,} images",
-            FORM,
-        )
-    return [row[0] for row in rows]
-
-
 def _by_name(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:
     if rows[0][0].lower() in HEADERS and rows[0][0] not in map(_stem, names):
         rows = rows[1:]
     if short := next((row for row in rows if not "".join(row[1:])), None):
         raise DataError(f"{path} has no label for {short[0]}", FORM)
-    key = _key([name for name, _ in rows], names)
-    keys = [key(name) for name in names]
-    _require_unique([key(name) for name, _ in rows], str(path))
-    _require_unique(keys, "the folder")
-    given = {key(name): label for name, label in rows}
+    keys, given = _keyed(((name, label) for name, label in rows), names, str(path), "the folder")
     without = [name for name, each in zip(names, keys, strict=True) if each not in given]
     missing = given.keys() - set(keys)
     if without or missing:
@@ -147,14 +126,20 @@ def _by_name(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str]) ->
     return [given[each] for each in keys]
 
 
-def _require_unique(keys: Sequence[str], whose: str) -> None:
-    if twice := _twice(keys):
-        raise DataError(f"{whose} has several images called {twice}", "Name them with folders.")
+def _keyed(
+    pairs: Iterable[tuple[str, T]], names: Sequence[str], source: str, folder: str
+) -> tuple[list[str], dict[str, T]]:
+    """What each image is called (by whole names where some are given, or stems), and what is given.
 
-
-def _key(given: Iterable[str], names: Sequence[str]) -> Callable[[str], str]:
-    """What images are told apart by: the whole name where it is given so, else the stem."""
-    return _stem if set(names).isdisjoint(given) else str
+    DataError where two are called the same, in the `source` of the pairs or in the `folder`.
+    """
+    given = list(pairs)
+    key = _stem if set(names).isdisjoint(name for name, _ in given) else str
+    keys, theirs = list(map(key, names)), [key(name) for name, _ in given]
+    for whose, called in ((source, theirs), (folder, keys)):
+        if twice := _twice(called):
+            raise DataError(f"{whose} has several images called {twice}", "Name them with folders.")
+    return keys, {key(name): value for name, value in given}
 
 
 def _stem(name: str) -> str:
@@ -178,10 +163,7 @@ def _numbered(
 
 
 def _is_devkit(numbers: NDArray[np.int64], alone: bool) -> bool:
-    """Whether labels of ImageNet's files are ILSVRC2012 ids, from 1 to 1000.
-
-    Numbers from 0 on would have some 0 among so many images.
-    """
+    """Whether these are ILSVRC2012 ids, from 1 on: numbers from 0 would have some 0 among many."""
     many = alone or len(numbers) >= 1000 or numbers.max() == 1000
     return bool(numbers.min() >= 1 and numbers.max() <= 1000 and many)
 
@@ -204,30 +186,13 @@ def _devkit(path: Path, numbers: NDArray[np.int64]) -> list[str]:
         raise DataError(f"cannot read {meta}: {first_line(error)}") from error
 
 
-# --- what is right ------------------------------------------------------------------------------
-
-
-def relabelled(images: ImageSet, spec: DataSpec) -> ImageSet:
-    """Evaluation images with what --real-labels says.
-
-    Raises:
-        DataError: a file cannot be read or does not fit the classes.
-    """
-    return images if spec.real_labels is None else _with_valid(images, spec.real_labels)
-
-
 def selecting(images: ImageSet, spec: DataSpec) -> ImageSet:
-    """Images with what --valid-labels or --by-position says about models' outputs.
-
-    Raises:
-        DataError: the file cannot be read or does not fit the classes.
-    """
+    """Images with what --valid-labels (else DataError) or --by-position says about outputs."""
     if spec.by_position:
         return replace(images, select=BY_POSITION)
-    return images if spec.valid_labels is None else _with_select(images, Path(spec.valid_labels))
-
-
-def _with_select(images: ImageSet, path: Path) -> ImageSet:
+    if spec.valid_labels is None:
+        return images
+    path = Path(spec.valid_labels)
     lines = _lines(path)
     if len(lines) != len(images.classes) or not all(line.isdecimal() for line in lines):
         raise DataError(
@@ -239,15 +204,17 @@ def _with_select(images: ImageSet, path: Path) -> ImageSet:
     return replace(images, select=tuple(map(int, lines)))
 
 
-def _with_valid(images: ImageSet, source: str) -> ImageSet:
-    """ReaL labels: several right ones an image; images without any leave the set."""
-    listed = _translated(images, _real_labels(images, source))
+def relabelled(images: ImageSet, spec: DataSpec) -> ImageSet:
+    """Images with the several right labels of --real-labels (else DataError), if they have any."""
+    if spec.real_labels is None:
+        return images
+    listed = _translated(images, _real_labels(images, spec.real_labels))
     width = max([1, *map(len, listed)])
     valid = np.array([[*labels, *[-1] * (width - len(labels))] for labels in listed], np.int32)
     marked = replace(images, valid=valid)
     kept = np.flatnonzero((valid >= 0).any(axis=1))
     if not len(kept):
-        raise DataError(f"{source} has no label for any image of {images.name}")
+        raise DataError(f"{spec.real_labels} has no label for any image of {images.name}")
     return marked if len(kept) == len(images) else marked.subset(kept)
 
 
@@ -269,11 +236,7 @@ def _real_labels(images: ImageSet, source: str) -> list[list[int]]:
             f"{source} is about ImageNet's 1000 classes, {images.name} has {count}",
             "Labels of other images go by file name: a JSON object of lists.",
         )
-    key = _key(named, images.ids)
-    keys = [key(name) for name in images.ids]
-    _require_unique([key(name) for name in named], source)
-    _require_unique(keys, images.name)
-    found = {key(name): labels for name, labels in named.items()}
+    keys, found = _keyed(named.items(), images.ids, source, images.name)
     missing = [name for name, each in zip(images.ids, keys, strict=True) if each not in found]
     if missing:
         raise DataError(

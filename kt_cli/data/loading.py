@@ -30,20 +30,18 @@ def batches(
 ) -> Iterator[list[Tensor]]:
     """Images in order, decoded once: for each batch what each transform makes of it, (b, …).
 
-    Args:
-        workers: decoding processes; None for as many as pay.
-        device: where the batches will go. They are on the CPU, for a GPU in pinned memory; without
-            one this process must not touch CUDA: a context takes memory from those that compute.
+    On the CPU; pinned only for a GPU, since that makes a context there, which takes memory.
+    `workers` are decoding processes; None for as many as pay.
 
     Raises:
-        DataError: an image cannot be decoded, or is not the one of the fingerprint any more; the
-            message names it.
+        DataError: an image cannot be decoded, or is not the one of the fingerprint any more.
     """
     dataset = _Transformed(images, transforms)
+    workers = _worth(dataset) if workers is None else workers
     loader: DataLoader[Any] = DataLoader(
         dataset,
-        batch_size=batch_size,
-        num_workers=_worth(dataset) if workers is None else workers,
+        batch_size,
+        num_workers=workers,
         collate_fn=_stack,
         worker_init_fn=_quiet_worker,
         pin_memory=device.type == "cuda",
@@ -56,10 +54,7 @@ def batches(
 
 
 def _worth(dataset: _Transformed) -> int:
-    """Worker processes: none where starting them costs more than they save, by a first look.
-
-    A process's threads are its share of the machine, so its workers are not more.
-    """
+    """Worker processes, at most as many as threads: none where a first look says they cost more."""
     tried = range(0, len(dataset), max(1, len(dataset) // TRIED))[:TRIED]
     start = time.perf_counter()
     for i in tried:

@@ -22,11 +22,12 @@ from kt_cli.settings import HOW_TO_NAME_DATA, DataSpec
 
 STREAMS = ("wds/", "tfds/")
 GUARD_SEED = 231_017_653
+Source = Callable[[DataSpec, Split], ImageSet | None]
 
 
 @dataclass(frozen=True)
 class Data:
-    """The three disjoint roles of images. train and guard are None where a source has none."""
+    """The three disjoint roles of images."""
 
     eval: ImageSet
     train: ImageSet | None = None
@@ -56,11 +57,7 @@ class Data:
 
 @lru_cache(maxsize=8)
 def open_data(spec: DataSpec, training: bool = False) -> Data:
-    """Open the evaluation images, with `training` also the training and guard images.
-
-    Raises:
-        DataError: a folder is missing, empty, or its splits disagree in their classes.
-    """
+    """The evaluation images, with `training` also those of training and the guard; or DataError."""
     source = _source(spec)
     if source is not SOURCES["folder"] and (spec.class_map or spec.labels):
         raise DataError(
@@ -93,9 +90,7 @@ def training_id(spec: DataSpec, progress: Progress = silent) -> str:
     return open_data(spec, training=True).training().identify(progress)
 
 
-def _training_images(
-    spec: DataSpec, source: Callable[[DataSpec, Split], ImageSet | None], images: ImageSet
-) -> ImageSet | None:
+def _training_images(spec: DataSpec, source: Source, images: ImageSet) -> ImageSet | None:
     if spec.unlabelled:
         return unlabelled(Path(spec.unlabelled), images.classes)
     found = source(spec, "train")
@@ -133,7 +128,7 @@ def _same_classes(train: ImageSet, images: ImageSet) -> None:
     )
 
 
-def _source(spec: DataSpec) -> Callable[[DataSpec, Split], ImageSet | None]:
+def _source(spec: DataSpec) -> Source:
     if spec.source in SOURCES:
         return SOURCES[spec.source]
     if spec.source.startswith(STREAMS):
@@ -150,7 +145,7 @@ def _source(spec: DataSpec) -> Callable[[DataSpec, Split], ImageSet | None]:
     return SOURCES["folder"]
 
 
-SOURCES: dict[str, Callable[[DataSpec, Split], ImageSet | None]] = {
+SOURCES: dict[str, Source] = {
     "digits": digits,
     "folder": folder,
     "hfds/": timm_set,

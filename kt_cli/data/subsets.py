@@ -9,17 +9,11 @@ Indices = NDArray[np.int64]
 
 
 def stratified(labels: Indices, size: float | int, seed: int) -> Indices:
-    """Sorted indices of a stratified random subset.
+    """(m,) sorted indices of a stratified random subset, by the (n,) class of each sample.
 
-    Args:
-        labels: (n,) class of each sample.
-        size: a fraction in (0, 1] of the samples (float), or their number (int).
-        seed: draws the subset. For one seed, a smaller subset is contained in a larger one of
-            the same kind up to one sample per class.
-
-    Returns:
-        (m,) sorted indices; every class keeps its share to within one sample, and at least one
-        sample where the subset is large enough.
+    Every class keeps its share to within one sample, and at least one where the subset is large
+    enough. For one seed, a smaller subset is contained in a larger one of the same kind up to one
+    sample per class. size: a fraction in (0, 1] of the samples (float), or their number (int).
     """
     n = len(labels)
     wanted = round(size * n) if isinstance(size, float) else min(size, n)
@@ -40,8 +34,7 @@ def _quotas(counts: Indices, wanted: int) -> Indices:
         quota = np.maximum(quota, 1)
     missing = wanted - int(quota.sum())
     if missing > 0:
-        most = np.argsort(-(exact - quota), kind="stable")[:missing]
-        quota[most] += 1
+        quota[np.argsort(-(exact - quota), kind="stable")[:missing]] += 1
     for _ in range(-missing):
         # Not from a class that would lose its only sample, unless there are none but these.
         spare = np.where(quota > min(1, quota.max() - 1), quota - exact, -np.inf)

@@ -43,15 +43,10 @@ def timm_set(spec: DataSpec, split: Split) -> ImageSet | None:
         raise DataError(f"{spec.source} has no labels in its split {split_name}")
     classes = _classes(dataset, labels)
     ids = Names.of(map(str, range(len(labels))))
-    return ImageSet(
-        name=spec.source,
-        classes=classes,
-        ids=ids,
-        labels=labels,
-        read=partial(_read, dataset, spec.source),
-        origin=listing("timm", classes, ids, labels, spec.source, split_name),
-        contents=_contents(dataset, f"{spec.source} {split_name}"),
-    )
+    origin = listing("timm", classes, ids, labels, spec.source, split_name)
+    read = partial(_read, dataset, spec.source)
+    contents_of = _contents(dataset, f"{spec.source} {split_name}")
+    return ImageSet(spec.source, classes, ids, labels, read, origin, contents=contents_of)
 
 
 def _labels(dataset: Any) -> Any:
@@ -83,9 +78,6 @@ def _read(dataset: Any, source: str, i: int) -> Image.Image:
         return as_rgb(cast(Image.Image, dataset[i][0]))
     except Exception as error:
         raise DataError(f"cannot decode image {i} of {source}: {first_line(error)}") from error
-
-
-# --- what the images hold -----------------------------------------------------------------------
 
 
 def _contents(dataset: Any, name: str) -> Contents:

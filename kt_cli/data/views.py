@@ -1,9 +1,7 @@
 """Training views: what a model sees of a training image, as a function of (seed, epoch, index).
 
-Geometry first, once for everybody: one canonical centre crop of the image, kept as uint8.
-A view of it is flipped and coloured by random numbers that depend on (seed, epoch, index) alone,
-and only then resized and normalised for each model. So teacher and student see the same picture
-at their own resolution, and a model's logits on a view can be computed once and reused.
+A canonical centre crop is flipped and coloured, and only then resized and normalised for each
+model: teacher and student see the same picture, and logits on a view can be reused.
 """
 
 from __future__ import annotations
@@ -31,20 +29,19 @@ from kt_cli.files import atomic_file, cache_folder
 from kt_cli.progress import Progress, silent
 from kt_cli.settings.declared import digest
 
-STATISTICS = ("mean", "std")
 GREY = (0.299, 0.587, 0.114)
 FORMAT = 1  # of canonical crops; raise it when what `centre_square` gives changes
 AHEAD = 2  # batches
 DRAWS = 16  # random numbers per view; more than any augmentation uses, so that adding one is free
+Augment = Callable[[Tensor, Tensor], Tensor]
 
 
 def canonical(
     images: ImageSet, crop: float, side: int, progress: Progress = silent
 ) -> NDArray[np.uint8]:
-    """Canonical crops of all images, decoded once and kept as one memory-mapped file.
+    """The centre square of `crop` times the shorter side of all images, decoded once and kept.
 
-    Returns:
-        (n, 3, side, side) uint8, read-only: the centre square of `crop` times the shorter side.
+    One memory-mapped file: (n, 3, side, side) uint8, read-only.
     """
     path = canonical_path(images, crop, side)
     if not path.exists():
@@ -83,14 +80,9 @@ def centre_square(image: Image.Image, crop: float, side: int) -> Tensor:
 
 
 class Views:
-    """Views of n training images.
+    """Views of n training images, from canonical crops (n, 3, S, S) and labels (n,).
 
-    Args:
-        pixels: (n, 3, S, S) uint8 canonical crops.
-        labels: (n,) int64.
-        augment: a name of AUGMENTS.
-        seed: of the random numbers of all views.
-        key: identity of images and crop, for caches of what models say about the views.
+    `key` is the identity of images and crop, for caches of what models say about the views.
     """
 
     def __init__(
@@ -128,8 +120,7 @@ class Views:
     ) -> Iterator[Tensor]:
         """`batch` of one batch after the other; for a GPU the next is read from disk meanwhile.
 
-        Args:
-            waited: told how long each batch's pixels were waited for.
+        `waited` is told how many seconds each batch's pixels took.
         """
         cuda = self.device.type == "cuda"
         pixels = self._read_ahead(batches) if cuda else map(self._picked, batches)
@@ -166,14 +157,11 @@ class Views:
     def _augmented(self, epoch: int, indices: Tensor, picked: Tensor) -> Tensor:
         if self.deterministic:
             return self._unit(picked)
-        return self._augment(self._unit(picked), self._epoch_draws(epoch)[indices])
-
-    def _epoch_draws(self, epoch: int) -> Tensor:
-        """(n, DRAWS) uniform numbers; row i belongs to sample i, whatever batch it comes in."""
         if self._draws is None or self._draws[0] != epoch:
             generator = torch.Generator().manual_seed(seed_of("views", self._seed, epoch))
+            # Row i belongs to sample i, whatever batch it comes in.
             self._draws = epoch, torch.rand(len(self), DRAWS, generator=generator)
-        return self._draws[1]
+        return self._augment(self._unit(picked), self._draws[1][indices])
 
 
 def is_random(augment: str) -> bool:
@@ -189,26 +177,20 @@ def seed_of(*parts: str | int) -> int:
 def preprocess(data_config: Mapping[str, Any], device: torch.device) -> Callable[[Tensor], Tensor]:
     """Resize and normalise views (b, 3, S, S) in [0, 1] for a model: gives (b, 3, H, W)."""
     size = tuple(data_config["input_size"][-2:])
-    mean, std = (torch.tensor(data_config[k], device=device).view(1, 3, 1, 1) for k in STATISTICS)
+    mean, std = (
+        torch.tensor(data_config[k], device=device).view(1, 3, 1, 1) for k in ("mean", "std")
+    )
 
     def prepare(images: Tensor) -> Tensor:
         if images.shape[-2:] != size:
-            images = F.interpolate(
-                images, size=size, mode="bicubic", antialias=True, align_corners=False
-            ).clamp_(0, 1)
+            images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp_(0, 1)
         return (images - mean) / std
 
     return prepare
 
 
-# --- augmentations: (b, 3, S, S) images and (b, DRAWS) uniform draws -> (b, 3, S, S) ----------
-#
-# They write to `images`. Draws stay on the CPU: which images an operation is for is known without
-# asking the device.
-
-
-def _none(images: Tensor, draws: Tensor) -> Tensor:
-    return images
+# Augmentations: (b, 3, S, S) images, which they write to, and (b, DRAWS) uniform draws on the CPU,
+# so that which images an operation is for is known without asking the device.
 
 
 def _flip(images: Tensor, draws: Tensor) -> Tensor:
@@ -234,10 +216,7 @@ def _affine(images: Tensor, draws: Tensor) -> Tensor:
 
 
 def _colour(images: Tensor, draws: Tensor) -> Tensor:
-    """SimCLR's colour distortion at strength 1, in an order of its own for each sample.
-
-    draws: (b, 8): brightness, contrast, saturation, hue, then four numbers that rank the order.
-    """
+    """SimCLR's colour distortion at strength 1, in an order of its own (draws 4 to 7) for each."""
     factor = 0.2 + 1.6 * draws[:, :3]  # 1 ± 0.8
     amounts = [*factor.unbind(1), (draws[:, 3] * 2 - 1) * 0.2]
     order = draws[:, 4:8].argsort(dim=1)
@@ -247,9 +226,7 @@ def _colour(images: Tensor, draws: Tensor) -> Tensor:
     return images
 
 
-def _change(
-    images: Tensor, which: Tensor, adjust: Callable[[Tensor, Tensor], Tensor], draws: Tensor
-) -> Tensor:
+def _change(images: Tensor, which: Tensor, adjust: Augment, draws: Tensor) -> Tensor:
     """`adjust` those images that `which` (b,) tells, with their draws (b, …); in place."""
     chosen = which.nonzero()[:, 0]
     if len(chosen):
@@ -293,21 +270,16 @@ def _each(values: Tensor, images: Tensor) -> Tensor:
     return send(values, images.device).view(-1, 1, 1, 1)
 
 
-ADJUSTMENTS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
-    _brightness,
-    _contrast,
-    _saturation,
-    _hue,
-)
-AUGMENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "none": _none,
+ADJUSTMENTS = (_brightness, _contrast, _saturation, _hue)
+AUGMENTS: dict[str, Augment] = {
+    "none": lambda images, _: images,
     "flip": _flip,
     "paper": _paper,
     "affine": _affine,
 }
 
 
-def find_augment(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+def find_augment(name: str) -> Augment:
     """The augmentation called `name`, or UnknownName with the nearest ones."""
     if name not in AUGMENTS:
         raise unknown("augmentation", name, AUGMENTS)

@@ -20,7 +20,7 @@ from kt_cli.settings.declared import digest
 from kt_cli.spec import Model
 from kt_cli.zoo import clip, identity, scheme
 from kt_cli.zoo import load as zoo
-from kt_cli.zoo.heads import classifier_rows
+from kt_cli.zoo.features import classifier_rows
 
 FORMAT = 2  # of an entry of the cache
 WITHOUT_HEAD = ("predictions", "random")

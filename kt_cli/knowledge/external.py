@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from kt_cli.data.class_names import AMBIGUOUS, described
 from kt_cli.data.images import ImageSet, listing
 from kt_cli.errors import DataError
 from kt_cli.knowledge.file_columns import External, read_external
@@ -40,7 +41,6 @@ from kt_cli.knowledge.matching import (
 from kt_cli.knowledge.predictions import COLUMNS, Predictions
 from kt_cli.zoo.classes import BY_POSITION
 from kt_cli.zoo.local_models import natural
-from kt_cli.zoo.timm_labels import AMBIGUOUS, described
 
 __all__ = ["External", "aligned", "common_images", "images_of", "read_external"]
 

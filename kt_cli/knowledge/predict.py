@@ -29,7 +29,7 @@ from kt_cli.rows import arrays
 from kt_cli.settings import EvalSpec
 from kt_cli.spec import Model
 from kt_cli.version import __version__
-from kt_cli.zoo import identity, scheme, target
+from kt_cli.zoo import identity, published, scheme, target
 from kt_cli.zoo import load as zoo
 
 REUSE, REFRESH, CACHED_ONLY = "reuse", "refresh", "cached-only"
@@ -104,7 +104,7 @@ def _known(model: Model, images: ImageSet, how: How) -> Predictions | Exception 
     found = _kept(model, images, how)
     if found is not None:
         source = identity.source(model)
-        gone = not source and scheme(model.ref) in identity.HUB
+        gone = not source and published(model.ref)
         if source and found.about.get("source") == source:
             return found
         return found if gone and how.mode == CACHED_ONLY else None

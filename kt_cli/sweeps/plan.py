@@ -25,7 +25,7 @@ from kt_cli.spec import Model, Run
 from kt_cli.sweeps.config import team_transfers, transfer_count
 from kt_cli.sweeps.draw import draw_pairs, draw_teams, ranked_pairs
 from kt_cli.zoo import local_models
-from kt_cli.zoo.baseline import random_twins
+from kt_cli.zoo.names import random_twins
 
 if TYPE_CHECKING:
     import pandas as pd

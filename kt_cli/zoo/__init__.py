@@ -1,8 +1,4 @@
-"""Models: how they are named (`names`), loaded and saved (`load`), and what is known of them.
-
-`facts` is the published ImageNet table, `published` what timm and the hub hold, `own` the user's
-folders, files and functions. Only modules of this package and of `kt_cli.data` import timm.
-"""
+"""Models: how they are named (`names`), loaded (`load`) and saved, and what is known of them."""
 
 from __future__ import annotations
 
@@ -15,6 +11,11 @@ def scheme(ref: str) -> str:
     if colon and prefix in SCHEMES:
         return prefix
     return "checkpoint" if "@" in ref else "timm"
+
+
+def published(ref: str) -> bool:
+    """Whether a resolved reference names weights of the hub."""
+    return scheme(ref) in ("timm", "hf-hub")
 
 
 def target(ref: str) -> str:

@@ -11,18 +11,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from kt_cli.errors import ClassMismatch, UsageError, warn
+from kt_cli.errors import ClassMismatch, UsageError, some_of, warn
 from kt_cli.spec import Model
 from kt_cli.zoo import local_models, scheme, target, timm_registry
 from kt_cli.zoo.imagenet_facts import NUM_CLASSES, fact
 
 Columns = tuple[int, ...]
-# What the user says about outputs: which of them the classes are (--valid-labels), or that they
-# are in the classes' order (--by-position).
+# What the user says: which outputs the classes are (--valid-labels), or that order is the same.
 Select = Columns | Literal["by-position"] | None
 BY_POSITION: Literal["by-position"] = "by-position"
 SYNSET = re.compile(r"n\d{8}")
-ABSENT = -1
+ABSENT = -1  # in place of an index: a class that an ImageNet lacks and a model never gives
 MOST = 0.95
 LISTED = 10
 ALIKE = 0.6
@@ -37,9 +36,9 @@ class Outputs:
 
     @classmethod
     def of(cls, count: int, names: Any) -> Outputs:
-        """With the names that timm's configurations have: a list, or by output where some lack one.
+        """With names as timm's configurations have them: a list, or by output where some lack one.
 
-        As many as outputs, else they are of what a model was before it got another classifier.
+        Where there are not as many as outputs, they are of an earlier classifier.
         """
         if isinstance(names, dict):
             names = [names.get(str(i), names.get(i, "")) for i in range(count)]
@@ -49,21 +48,13 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Matching:
-    """How a model's outputs are matched to the data's classes.
+    """How a model's outputs are matched to the data's classes."""
 
-    Attributes:
-        how: "names" that the model carries, "valid-labels" or "by-position" as the user says,
-            ImageNet's "synsets", or "position" where nothing is known but equal numbers.
-        columns: for each class its index among the outputs; None where they are the same. ABSENT
-            stands for the few classes that an ImageNet lacks (ImageNet-22k has all but one of
-            ImageNet-1k's): a model never gives them.
-    """
-
-    how: str
-    columns: Columns | None
+    how: str  # "names", "valid-labels", "by-position", "synsets", or "position" as nothing tells
+    columns: Columns | None  # each class's index among the outputs; None where they are the same
 
     def named(self, outputs: Outputs, classes: Sequence[str]) -> Outputs:
-        """The outputs with the names of the data, where all of them or the model's are known."""
+        """The outputs, called as the data where all of their names are known then."""
         columns = self.columns or tuple(range(len(classes)))
         if self.how == "names" or ABSENT in columns:
             return outputs
@@ -76,23 +67,20 @@ class Matching:
 
 
 def match(outputs: Outputs, classes: Sequence[str], select: Select = None) -> Matching:
-    """Find the data's classes among a model's outputs.
+    """Find the data's classes among a model's outputs; LookupError where they are not there.
 
     Names that the model carries decide where they have all classes, apart from case, spaces,
     underscores and hyphens. Else `select` does, where the outputs can be so. Else WordNet ids, of
     which a larger ImageNet may lack a few. Outputs without names are taken as they are where there
     are as many as classes, as timm does.
-
-    Raises:
-        LookupError: the data's classes are not among the model's.
     """
     named = _by_names(outputs.names or (), classes)
     if named is not None:
-        return _matched("names", named, outputs.count)
+        return _matching("names", named, outputs.count)
     said = _as_said(outputs.count, len(classes), select)
     if said is not None:
         how = BY_POSITION if select == BY_POSITION else "valid-labels"
-        return _matched(how, said, outputs.count)
+        return _matching(how, said, outputs.count)
     if outputs.names is None and outputs.count == len(classes):
         return Matching("position", None)
     places = {name: i for i, name in enumerate(outputs.names or synsets(outputs.count))}
@@ -103,7 +91,7 @@ def match(outputs: Outputs, classes: Sequence[str], select: Select = None) -> Ma
     raise LookupError
 
 
-def _matched(how: str, found: Columns, count: int) -> Matching:
+def _matching(how: str, found: Columns, count: int) -> Matching:
     return Matching(how, None if found == tuple(range(count)) else found)
 
 
@@ -131,6 +119,14 @@ def _as_said(count: int, classes: int, select: Select) -> Columns | None:
     return select if select is not None and max(select) < count else None
 
 
+def _obeyed(
+    found: Matching, outputs: Outputs, classes: Sequence[str], select: Select
+) -> bool | None:
+    """Whether outputs are matched as `select` says; None where it cannot be about them."""
+    said = _as_said(outputs.count, len(classes), select)
+    return None if said is None else _matching(found.how, said, outputs.count) == found
+
+
 @lru_cache(maxsize=8)
 def synsets(count: int) -> dict[str, int]:
     """WordNet ids of the ImageNet that has so many classes, with their place; {} for none."""
@@ -139,8 +135,7 @@ def synsets(count: int) -> dict[str, int]:
     subset = infer_imagenet_subset({"num_classes": count})
     if subset is None:
         return {}
-    info: Any = ImageNetInfo(subset)
-    names: list[str] = info.label_names()
+    names = ImageNetInfo(subset).label_names()  # type: ignore[no-untyped-call]
     return {name: i for i, name in enumerate(names)}
 
 
@@ -164,39 +159,27 @@ def _stated(folder: Path) -> Outputs | None:
 def require_classes(
     models: Sequence[Model], classes: Sequence[str], data: str = "the data", select: Select = None
 ) -> None:
-    """Refuse models that are known not to have the data's classes, and a `select` without effect.
-
-    Raises:
-        ClassMismatch: names the first of them.
-        UsageError: what the user says about outputs is about none of the models.
-    """
-    known = [(model, outputs_of(model)) for model in models]
-    about = [_require(model, outputs, classes, data, select) for model, outputs in known if outputs]
-    if select is not None and models and len(about) == len(models) and not any(about):
-        option = "--by-position" if select == BY_POSITION else "--valid-labels"
-        most = max(outputs.count for _, outputs in known if outputs)
-        if select != BY_POSITION and max(select) >= most:
-            raise UsageError(
-                f"--valid-labels names output {max(select)}, and no model has more than {most}",
-                "Outputs are counted from 0.",
-            )
+    """Refuse a model without the data's classes (ClassMismatch), or a `select` without effect."""
+    known = [(model, outputs) for model in models if (outputs := outputs_of(model))]
+    obeyed = [
+        _obeyed(matched(model, outputs, classes, select, data), outputs, classes, select)
+        for model, outputs in known
+    ]
+    if select is None or not models or len(known) < len(models) or any(obeyed):
+        return
+    most = max(outputs.count for _, outputs in known)
+    if select != BY_POSITION and max(select) >= most:
         raise UsageError(
-            f"{option} changes nothing: names decide of models that carry those of all of {data}'s "
-            "classes, and others have too few or too many outputs for it",
-            "Leave it out; or, where the names that a model carries are wrong, take label_names "
-            "out of its config.json.",
+            f"--valid-labels names output {max(select)}, and no model has more than {most}",
+            "Outputs are counted from 0.",
         )
-
-
-def _require(
-    model: Model, outputs: Outputs, classes: Sequence[str], data: str, select: Select
-) -> bool:
-    """Whether a model is matched as `select` says, or would be the same by it."""
-    found = matched(model, outputs, classes, select, data)
-    if found.how in (BY_POSITION, "valid-labels"):
-        return True
-    said = _as_said(outputs.count, len(classes), select)
-    return said is not None and _matched(found.how, said, outputs.count) == found
+    option = "--by-position" if select == BY_POSITION else "--valid-labels"
+    raise UsageError(
+        f"{option} changes nothing: names decide of models that carry those of all of {data}'s "
+        "classes, and others have too few or too many outputs for it",
+        "Leave it out; or, where the names that a model carries are wrong, take label_names "
+        "out of its config.json.",
+    )
 
 
 def matched(
@@ -206,57 +189,39 @@ def matched(
     select: Select = None,
     data: str = "the data",
 ) -> Matching:
-    """`match` for the outputs of `model`.
-
-    Raises:
-        ClassMismatch: the data's classes are not among them; says which.
-    """
+    """`match` for the outputs of `model`; ClassMismatch says which classes are not among them."""
     try:
         return match(outputs, classes, select)
     except LookupError:
         raise _mismatch(model, outputs, classes, data) from None
 
 
-def overruled(models: Sequence[Model], classes: Sequence[str], select: Select) -> list[str]:
-    """The models whose own names of classes decide although `select` says otherwise."""
-    return [
-        model.name
-        for model in models
-        if (outputs := outputs_of(model))
-        and (said := _as_said(outputs.count, len(classes), select)) is not None
-        and (found := match(outputs, classes, select)).how == "names"
-        and found != _matched("names", said, outputs.count)
-    ]
-
-
-def lacking(model: Model, classes: Sequence[str], select: Select = None) -> list[str]:
-    """The data's classes that a model never gives, as far as that can be told without weights."""
-    known = outputs_of(model)
-    chosen = match(known, classes, select).columns if known else None
-    return [name for name, i in zip(classes, chosen or (), strict=False) if i == ABSENT]
-
-
 def warn_of_classes(models: Sequence[Model], classes: Sequence[str], select: Select = None) -> None:
     """Say where a model's names decide against what was asked, and what one does not know."""
-    for name in overruled(models, classes, select):
-        warn(f"{name} carries the names of these classes, and they decide.")
-    for model in models if select == BY_POSITION else ():
-        outputs = outputs_of(model)
-        if outputs and match(outputs, classes, select).how == BY_POSITION:
-            for name, there in _misplaced(outputs, classes)[:1]:
-                warn(f"{model.name} has {name} where {there} is: its outputs are in another order.")
-    for model in models:
-        if lacks := lacking(model, classes, select):
-            warn(f"{model.name} does not know {', '.join(lacks)}: there it is never right.")
+    known = [
+        (model.name, outputs, match(outputs, classes, select))
+        for model in models
+        if (outputs := outputs_of(model))
+    ]
+    for name, outputs, found in known:
+        if _obeyed(found, outputs, classes, select) is False:
+            warn(f"{name} carries the names of these classes, and they decide.")
+    for name, outputs, found in known:
+        if found.how == BY_POSITION:
+            for theirs, there in _misplaced(outputs, classes)[:1]:
+                warn(f"{name} has {theirs} where {there} is: its outputs are in another order.")
+    for name, _, found in known:
+        lacks = [
+            c for c, place in zip(classes, found.columns or (), strict=False) if place == ABSENT
+        ]
+        if lacks:
+            warn(f"{name} does not know {', '.join(lacks)}: there it is never right.")
 
 
 def require_common(models: Sequence[Model]) -> None:
-    """Refuse models that no data can have in common, where no data is named yet.
+    """Refuse models that no data can have in common, where no data is named yet (ClassMismatch).
 
     Different numbers of classes go together only where some of their names are the same.
-
-    Raises:
-        ClassMismatch: names two of them.
     """
     known = [(model.name, found) for model in models if (found := outputs_of(model))]
     for (first, one), (name, other) in ((known[0], each) for each in known[1:]):
@@ -272,15 +237,14 @@ def require_common(models: Sequence[Model]) -> None:
 
 def _mismatch(model: Model, outputs: Outputs, classes: Sequence[str], data: str) -> ClassMismatch:
     message = f"{model.name} has {outputs.count} classes, {data} has {len(classes)}"
-    perhaps = ""
+    perhaps = in_order = ""
     if outputs.names:
         unknown, others = _unmatched(outputs.names, classes)
-        message += f"; by name it lacks {_some(unknown)}"
-        message += f", and the data lacks its {_some(others)}" if others else ""
+        message += f"; by name it lacks {some_of(unknown, LISTED)}"
+        message += f", and the data lacks its {some_of(others, LISTED)}" if others else ""
         perhaps = _perhaps(unknown, others)
-    in_order = ", or --by-position takes them in order" * (
-        outputs.count == len(classes) and not _misplaced(outputs, classes)
-    )
+    if outputs.count == len(classes) and not _misplaced(outputs, classes):
+        in_order = ", or --by-position takes them in order"
     return ClassMismatch(
         message,
         f"{perhaps}--valid-labels FILE says which of its outputs are these classes{in_order}; or "
@@ -302,15 +266,9 @@ def _unmatched(names: Sequence[str], classes: Sequence[str]) -> tuple[list[str],
     """Classes that are not once among a model's names, and names that the data lacks."""
     for key in reversed(SPELLINGS):
         times, wanted = Counter(map(key, names)), set(map(key, classes))
-        unknown = [name for name in classes if times[key(name)] != 1]
-        if unknown:
+        if unknown := [name for name in classes if times[key(name)] != 1]:
             break
     return unknown, [name for name in names if name and key(name) not in wanted]
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _perhaps(unknown: Sequence[str], others: Sequence[str]) -> str:

@@ -18,12 +18,7 @@ AT_ONCE = 256
 
 @torch.inference_mode()
 def text_embeddings(names: Sequence[str]) -> NDArray[np.float32]:
-    """Embeddings of C class names: (C, d).
-
-    Raises:
-        UsageError: open_clip is not installed.
-        WeightsUnavailable: its weights are neither in the cache nor to be had.
-    """
+    """Embeddings of C class names, (C, d); UsageError or WeightsUnavailable without open_clip."""
     try:
         import open_clip
     except ImportError as error:

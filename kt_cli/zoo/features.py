@@ -1,32 +1,33 @@
-"""Pooled features of timm models: what goes into the classifier."""
+"""Classifiers of timm models, and the pooled features that go into them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kt_cli.errors import UsageError
-from kt_cli.zoo.load import unwrapped
+from kt_cli.zoo.load import Selected, unwrapped
 
 
 class FeatureTap:
-    """A module whose pooled features can be taken after each forward pass.
+    """A module whose pooled features can be taken after each forward pass, where they are wanted.
 
-    Args:
-        wanted: whether features are taken at all; where not, nothing is hooked.
-
-    Raises:
-        UsageError: features are wanted, and the module has no classifier of a known kind.
+    UsageError where they are, and the module has no classifier of a known kind.
     """
 
     def __init__(self, module: nn.Module, wanted: bool = True) -> None:
         self.module = module
-        self._taken: list[Tensor] = []
-        self._hooks = []
-        if wanted:
-            self._hooks = [_required(module).register_forward_pre_hook(_into(self._taken))]
+        taken: list[Tensor] = []
+        self._taken = taken
+
+        # It knows no module, which it would keep, and its memory, until a collection.
+        def take(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            taken[:] = inputs[:1]
+
+        self._hooks = [_required(module).register_forward_pre_hook(take)] if wanted else []
 
     def take(self) -> Tensor:
         """(b, d) features of the last forward pass."""
@@ -39,20 +40,8 @@ class FeatureTap:
             hook.remove()
 
 
-def _into(taken: list[Tensor]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-    """A hook that knows no module, which would keep it, and its memory, until a collection."""
-
-    def take(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        taken[:] = inputs[:1]
-
-    return take
-
-
 def classifier(module: nn.Module) -> nn.Module | None:
-    """A timm model's classifier: linear, or a convolution of one pixel; None where it has none.
-
-    Of distilled models, which have two, the one of the labels.
-    """
+    """A timm model's classifier of the labels: linear, or a convolution of one pixel; else None."""
     find = cast(Any, getattr(unwrapped(module), "get_classifier", None))
     head = find() if find is not None else None
     if isinstance(head, (tuple, list)):
@@ -64,11 +53,7 @@ def classifier(module: nn.Module) -> nn.Module | None:
 
 
 def width(module: nn.Module) -> int:
-    """The number of pooled features.
-
-    Raises:
-        UsageError: as `FeatureTap`.
-    """
+    """The number of pooled features; UsageError as `FeatureTap`."""
     return int(cast(Tensor, _required(module).weight).shape[1])
 
 
@@ -77,3 +62,15 @@ def _required(module: nn.Module) -> nn.Module:
     if head is None:
         raise UsageError("the model has no pooled features before a classifier")
     return head
+
+
+def classifier_rows(module: nn.Module) -> NDArray[np.float32] | None:
+    """Rows (C, d) of the classifier of a loaded module, by class; None where it has none such."""
+    head = classifier(module)
+    if head is None:
+        return None
+    weight = cast(Tensor, head.weight)
+    rows: NDArray[np.float32] = weight.detach().flatten(1).float().cpu().numpy()
+    if not isinstance(module, Selected):
+        return rows
+    return None if module.lacking else rows[module.columns.cpu().numpy()]

@@ -16,24 +16,11 @@ FOLDER_OF_CARD = "local-dir:PATH/TO/THIS/FOLDER"  # where a saved card says to l
 
 
 def require_pushable(repo: str) -> None:
-    """Refuse, before any work, what could not be pushed after it.
+    """Refuse, before any work, what could not be pushed after it (UsageError, KtError)."""
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-    Args:
-        repo: ORG/NAME, or NAME alone for the user's own.
-
-    Raises:
-        UsageError: no repository can have this name.
-        KtError: huggingface_hub is missing, told to be offline, or has no token.
-    """
-    try:
-        from huggingface_hub import constants, get_token
-        from huggingface_hub.errors import HFValidationError
-        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-    except ImportError as error:
-        raise KtError(
-            f"cannot push to {repo}: huggingface_hub is not installed",
-            "pip install huggingface_hub",
-        ) from error
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
@@ -51,18 +38,14 @@ def require_pushable(repo: str) -> None:
 
 
 def push(folder: Path, repo: str, private: bool, message: str) -> str:
-    """Upload a folder that `save` wrote, as one commit, and return its address.
-
-    Only the files of the model go up. The repository is created where there is none.
+    """Upload the model in a folder that `save` wrote, as one commit, and return its address.
 
     Args:
-        repo: as in `require_pushable`.
+        repo: ORG/NAME, or NAME alone for the user's own; created where there is none.
         private: nobody else may see it; one that is public already is then refused.
-        message: of the commit.
 
     Raises:
-        DataError: the folder holds no saved model.
-        KtError: the upload failed; the folder is as it was.
+        DataError: the folder holds no saved model. KtError: the upload failed.
     """
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
@@ -76,18 +59,10 @@ def push(folder: Path, repo: str, private: bool, message: str) -> str:
         raise
     except Exception as error:  # whatever the HTTP library of the day raises
         flag = " --private" if private else ""
-        again = f"hf upload{flag} {repo} {shlex.quote(str(folder))} ."
         raise KtError(
             f"the student is saved in {folder}; pushing failed: {first_line(error)}",
-            f"Push it later: {again}",
+            f"Push it later: hf upload{flag} {repo} {shlex.quote(str(folder))} .",
         ) from error
-
-
-def front_matter(timm: bool) -> str:
-    """What the hub reads at the head of a model card. timm: whether timm loads the model."""
-    tags = ["image-classification", *(["timm"] if timm else []), "kt"]
-    lines = [*(["library_name: timm"] if timm else []), "tags:", *(f"- {tag}" for tag in tags)]
-    return "\n".join(["---", *lines, "---", ""])
 
 
 def _upload(folder: Path, repo: str, private: bool, message: str) -> str:
@@ -100,18 +75,18 @@ def _upload(folder: Path, repo: str, private: bool, message: str) -> str:
             f"the student is saved in {folder}; it was not pushed, since {created} is public",
             "Make the repository private in its settings, or name another one.",
         )
-    content = {name: folder / name for name in (CONFIG, WEIGHTS)}
-    card = _card(folder, created.repo_id).encode()
-    files = [CommitOperationAdd(name, content.get(name, card)) for name in FILES]
+    content: dict[str, Path | bytes] = {name: folder / name for name in (CONFIG, WEIGHTS)}
+    content |= {CARD: _card(folder, created.repo_id).encode()}
+    files = [CommitOperationAdd(name, held) for name, held in content.items()]
     api.create_commit(created.repo_id, files, commit_message=message)
     return str(created)
 
 
 def _card(folder: Path, repo: str) -> str:
     """The card as it goes up: it says how to load the model from there."""
-    card = (folder / CARD).read_text(encoding="utf-8")
-    card = card.replace(FOLDER_OF_CARD, f"hf-hub:{repo}")
+    card = (folder / CARD).read_text(encoding="utf-8").replace(FOLDER_OF_CARD, f"hf-hub:{repo}")
     if card.startswith("---\n"):
         return card
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    return f"{front_matter('architecture' in config)}\n{card}"
+    of_timm = "architecture" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    library, tag = ("library_name: timm\n", "- timm\n") if of_timm else ("", "")
+    return f"---\n{library}tags:\n- image-classification\n{tag}- kt\n---\n\n{card}"

@@ -1,9 +1,6 @@
-"""What a model was when it said something: so that what is kept is used only while it still is.
+"""What a model was when it said something: its traits, which need it in memory, and its source.
 
-Traits say it as text: `weights`, a hash of the state as loaded; `preprocessing`, the resolved
-configuration and the version of timm, which makes the transform of it; `outputs`, which of the
-model's outputs the classes of the data are. They need the model in memory. Its `source` does not:
-while that is the same, so are the traits.
+While the source is the same, so are the traits. docs/architecture.md (Identity) says what they are.
 """
 
 from __future__ import annotations
@@ -23,11 +20,10 @@ from torch import nn
 from kt_cli.files import status_of
 from kt_cli.settings.declared import digest
 from kt_cli.spec import Model
-from kt_cli.zoo import local_models, scheme, target, timm_registry
+from kt_cli.zoo import local_models, published, scheme, target, timm_registry
 
 Traits = dict[str, str]
 TRAITS = ("weights", "preprocessing", "outputs")
-HUB = ("timm", "hf-hub")
 LIBRARIES = ("torch", "timm")
 OF_TORCH = frozenset(vars(nn.Module()))  # parameters, buffers, modules, hooks
 
@@ -39,14 +35,13 @@ def timm_version() -> str:
 def source(model: Model) -> str:
     """Hash of all that decides what would be loaded, without loading it; "" where that is unknown.
 
-    It is unknown of a function of the user's own, which may read any file, and of published
-    weights that are not in the cache of the hub.
+    As of functions, which may read any file, and of published weights that are not in the cache.
     """
     kind = scheme(model.ref)
-    known: list[Any] = [model.key, timm_version()]
     if kind in ("py", "predictions"):
         return ""
-    if kind in HUB:
+    known: list[Any] = [model.key, timm_version()]
+    if published(model.ref):
         file = timm_registry.cached(model.ref)
         if file is None:
             return ""
@@ -80,17 +75,15 @@ def differences(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """What changed between two traits, a phrase each; what is not known of both is no change."""
     found = []
     for name in (name for name in TRAITS if name in was and name in now):
-        if name != "preprocessing":
-            if was[name] != now[name]:
-                said = (traits[name] or "as they come" for traits in (was, now))
-                found.append(f"{name} were {', are '.join(said)}")
+        before, after = was[name], now[name]
+        if before == after:
             continue
-        before, after = (json.loads(traits[name]) for traits in (was, now))
-        found += [
-            f"{key} {before.get(key)} → {after.get(key)}"
-            for key in sorted({*before, *after})
-            if before.get(key) != after.get(key)
-        ]
+        if name == "preprocessing":
+            old, new = json.loads(before), json.loads(after)
+            keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+            found += [f"{key} {old.get(key)} → {new.get(key)}" for key in keys]
+        else:
+            found.append(f"{name} were {before or 'as they come'}, are {after or 'as they come'}")
     return found
 
 
@@ -98,21 +91,21 @@ def differences(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def fingerprint(module: nn.Module) -> str:
-    """Hash of names, shapes, types and values of a module's state, 16 hexadecimal digits."""
+    """Hash of the names, shapes, types and values of a module's state."""
     return _hashed(module.state_dict().items())
 
 
 def fingerprint_of_function(module: nn.Module) -> str:
-    """As `fingerprint`, with all that a module of the user's own may keep beside its state.
+    """As `fingerprint`, with what a module of the user's own may keep beside its state.
 
-    That is buffers that are not saved, attributes of whatever kind, and the files that its classes
-    are written in; not what functions hold and call (hooks, closures).
+    Buffers that are not saved, attributes of whatever kind, and the files that its classes are
+    written in; not what functions hold and call (hooks, closures).
     """
     buffers = {**module.state_dict(), **dict(module.named_buffers())}
-    parts = [
-        [name, type(part).__qualname__, _told(_attributes(part), set())]
-        for name, part in module.named_modules()
-    ]
+    parts = []
+    for name, part in module.named_modules():
+        held = {key: value for key, value in vars(part).items() if key not in OF_TORCH}
+        parts.append([name, type(part).__qualname__, _told(held)])
     files = sorted({path for part in module.modules() if (path := _file(type(part)))})
     code = [local_models.content(Path(path)).hex() for path in files]
     return digest([_hashed(buffers.items()), parts, code])[:16]
@@ -127,17 +120,8 @@ def _hashed(tensors: Iterable[tuple[str, Any]]) -> str:
     return state.hexdigest()[:16]
 
 
-def _attributes(part: nn.Module) -> dict[str, Any]:
-    """What a module keeps beside torch's own books."""
-    return {name: value for name, value in vars(part).items() if name not in OF_TORCH}
-
-
-def _told(value: Any, inside: set[int]) -> Any:
-    """A value as JSON-able text: arrays by content, objects by what they hold; functions by name.
-
-    Args:
-        inside: ids of the objects that it is a part of.
-    """
+def _told(value: Any, inside: frozenset[int] = frozenset()) -> Any:
+    """As JSON-able text: arrays by content, objects by what they hold, functions by name."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, torch.Tensor):
@@ -148,9 +132,9 @@ def _told(value: Any, inside: set[int]) -> Any:
         return [str(array.dtype), array.shape, digest(str(content))]
     if isinstance(value, (nn.Module, type)) or callable(value):
         return getattr(value, "__qualname__", type(value).__qualname__)
-    if id(value) in inside:
+    if id(value) in inside:  # of the objects that it is a part of
         return "…"
-    inside = {*inside, id(value)}
+    inside |= {id(value)}
     if isinstance(value, Mapping):
         return sorted([repr(key), _told(held, inside)] for key, held in value.items())
     if isinstance(value, (set, frozenset)):

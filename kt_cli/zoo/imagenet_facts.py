@@ -20,19 +20,13 @@ NUM_CLASSES = 1000
 
 @dataclass(frozen=True)
 class Fact:
-    """One published result.
+    """One published result."""
 
-    Attributes:
-        model: timm name with its tag. img_size: side of the input in pixels.
-        top1: accuracy on ImageNet-1k's validation images in percent.
-        params_m: parameters in millions. gmacs: 10⁹ multiply-adds per image; None if unknown.
-    """
-
-    model: str
-    img_size: int
-    top1: float
-    params_m: float
-    gmacs: float | None
+    model: str  # timm's name with its tag
+    img_size: int  # pixels, side
+    top1: float  # on ImageNet-1k's validation images, percent
+    params_m: float  # millions
+    gmacs: float | None  # 10⁹ multiply-adds per image
 
 
 @lru_cache(maxsize=1)
@@ -40,14 +34,8 @@ def facts() -> tuple[Fact, ...]:
     """All published models, best first; equal ones by name."""
     text = files("kt_cli.zoo").joinpath("imagenet.csv").read_text(encoding="utf-8")
     rows = [
-        Fact(
-            model=row["model"],
-            img_size=int(row["img_size"]),
-            top1=float(row["top1"]),
-            params_m=float(row["params_m"]),
-            gmacs=float(row["gmacs"]) if row["gmacs"] else None,
-        )
-        for row in csv.DictReader(text.splitlines())
+        Fact(name, int(size), float(top1), float(params), float(gmacs) if gmacs else None)
+        for name, size, top1, params, gmacs in list(csv.reader(text.splitlines()))[1:]
     ]
     return tuple(sorted(rows, key=lambda fact: (-fact.top1, fact.model)))
 
@@ -58,11 +46,7 @@ def fact(name: str) -> Fact | None:
 
 
 def top(n: int) -> list[str]:
-    """Names of the n most accurate models.
-
-    Raises:
-        UsageError: n is not between 1 and the number of models there are.
-    """
+    """Names of the n most accurate models; UsageError where there are not so many."""
     if not 1 <= n <= len(facts()):
         raise UsageError(
             f"timm-top{n}: there are {len(facts())} models with published ImageNet results",

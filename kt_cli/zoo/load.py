@@ -1,7 +1,4 @@
-"""Models in memory: loading every kind of reference, building, preprocessing and saving.
-
-Weights are read with `weights_only` throughout: no file is ever unpickled.
-"""
+"""Models in memory: loading every kind of reference, building, and preprocessing."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from torch import Tensor, nn
 
 from kt_cli.errors import DataError, KtError, UsageError, WeightsUnavailable
 from kt_cli.spec import Model
-from kt_cli.zoo import identity, local_models, names, scheme, target
+from kt_cli.zoo import identity, local_models, names, published, scheme, target
 from kt_cli.zoo.classes import ABSENT, Columns, Outputs, Select, matched, outputs_of
 from kt_cli.zoo.identity import fingerprint, fingerprint_of_function
 from kt_cli.zoo.loaders import OPENERS
@@ -36,37 +33,23 @@ LINE = 300
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready for evaluation.
+    """A model ready for evaluation."""
 
-    Attributes:
-        module: in evaluation mode, on the CPU; gives logits (n, C) in the order of the classes.
-        data_config: preprocessing as timm's `resolve_model_data_config` gives it: input_size
-            (channels, height, width), mean, std, interpolation, crop_pct, crop_mode.
-        num_classes: C of its logits (n, C).
-        outputs: all that it has, selected or not, with their names where they are known; what the
-            data calls them, where names did not tell.
-        weights: hash of the state dict's content, and of what a function of one's own adds.
-        source: see `kt_cli.zoo.identity`.
-        matching: how outputs were matched to classes, as `kt_cli.zoo.classes.Matching.how`; ""
-            where no classes were named.
-        columns: those of its outputs that are selected; None for all as they are.
-    """
-
-    module: nn.Module
-    data_config: dict[str, Any]
-    num_classes: int
-    outputs: Outputs
-    weights: str
+    module: nn.Module  # on the CPU; gives logits (n, C) in the order of the classes
+    data_config: dict[str, Any]  # preprocessing as timm's `resolve_model_data_config` gives it
+    num_classes: int  # C
+    outputs: Outputs  # all that it has, called as the data where names did not tell
+    weights: str  # as `source`, of `kt_cli.zoo.identity`
     source: str = ""
-    matching: str = ""
-    columns: Columns | None = None
+    matching: str = ""  # how outputs were matched to classes, where these were named
+    columns: Columns | None = None  # those of its outputs that are selected; None for all
 
     def config(self, eval_size: str) -> dict[str, Any]:
         """The preprocessing at "test" size (as timm's validate.py) or at "train" size."""
         return data_config(unwrapped(self.module), eval_size)
 
     def traits(self, eval_size: str) -> identity.Traits:
-        """What it is, as far as that decides what it says; see `kt_cli.zoo.identity`."""
+        """What it is, as far as that decides what it says."""
         return {
             "weights": self.weights,
             "preprocessing": identity.preprocessing(self.config(eval_size), self.config("train")),
@@ -90,8 +73,7 @@ class Selected(nn.Module):
         chosen = logits[:, self.columns.clamp_min(0)]
         if not self.lacking:
             return chosen
-        absent = self.columns == ABSENT
-        return torch.where(absent, logits.amin(dim=1, keepdim=True), chosen)
+        return torch.where(self.columns == ABSENT, logits.amin(dim=1, keepdim=True), chosen)
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -105,10 +87,9 @@ def load(
     eval_size: str = "test",
     select: Select = None,
 ) -> Loaded:
-    """Load a model.
+    """Load a model, its outputs in the order of the data's classes where these are named.
 
     Args:
-        classes: names of the data's classes; the model's outputs are put into their order.
         eval_size: "test" or "train"; see `kt_cli.spec.EvalSpec`.
         select: what the user says about outputs; see `kt_cli.zoo.classes.match`.
 
@@ -117,20 +98,23 @@ def load(
         WeightsUnavailable: the weights are neither in the cache nor to be had.
         DataError: a file is damaged or does not fit. UsageError: a function failed.
     """
-    known = outputs_of(model) if classes is not None else None
-    if known is not None and classes is not None:
+    kind = scheme(model.ref)
+    if classes is not None and (known := outputs_of(model)) is not None:
         matched(model, known, classes, select)  # before its weights are read
     local_models.require_unchanged(model)
     source = identity.source(model)
     with _quiet(), _explained(model):
-        module = OPENERS[scheme(model.ref)](model, len(classes) if classes else None).eval()
+        module = OPENERS[kind](model, len(classes) if classes else None).eval()
         config = data_config(module, eval_size)
         count = _count_classes(module, config, model.name)
     now = identity.source(model)
     if source not in ("", now):
         raise DataError(f"{model.name} changed while it was in use", "Run the command again.")
-    outputs = Outputs.of(count, _label_names(model, module))
-    weights = (fingerprint_of_function if scheme(model.ref) == "py" else fingerprint)(module)
+    names_of_outputs = getattr(module, "pretrained_cfg", {}).get("label_names")
+    if kind == "local-dir":
+        names_of_outputs = local_models.label_names(Path(target(model.ref)))
+    outputs = Outputs.of(count, names_of_outputs)
+    weights = (fingerprint_of_function if kind == "py" else fingerprint)(module)
     if classes is None:
         return Loaded(module, config, count, outputs, weights, now)
     found = matched(model, outputs, classes, select)
@@ -138,12 +122,6 @@ def load(
         module = Selected(module, found.columns).eval()
     outputs = found.named(outputs, classes)
     return Loaded(module, config, len(classes), outputs, weights, now, found.how, found.columns)
-
-
-def _label_names(model: Model, module: nn.Module) -> Any:
-    if scheme(model.ref) == "local-dir":
-        return local_models.label_names(Path(target(model.ref)))
-    return getattr(module, "pretrained_cfg", {}).get("label_names")
 
 
 def data_config(module: nn.Module, eval_size: str = "test") -> dict[str, Any]:
@@ -168,19 +146,12 @@ def _count_classes(module: nn.Module, config: dict[str, Any], name: str) -> int:
     return int(logits.shape[1])
 
 
-# --- building ----------------------------------------------------------------------------------
-
-
 def build(
-    arch: str, num_classes: int, img_size: int | None = None, in_chans: int = 3
+    arch: str, num_classes: int, img_size: int | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """An untrained timm architecture and its preprocessing at training size.
+    """An untrained timm architecture and its preprocessing at training size, `img_size` pixels.
 
-    Args:
-        img_size: input side in pixels; None for the architecture's own.
-
-    Raises:
-        UsageError: the architecture does not exist, or not at this size.
+    UsageError where the architecture does not exist, or not at this size.
     """
     import timm
 
@@ -189,11 +160,11 @@ def build(
     overlay: dict[str, Any] = dict.fromkeys(TEST_ONLY)
     if img_size is not None:
         # timm passes img_size to architectures that take it, from here; others take any size.
-        overlay |= {"input_size": (in_chans, img_size, img_size), "pool_size": None}
+        overlay |= {"input_size": (3, img_size, img_size), "pool_size": None}
     try:
         with _quiet():
             module = timm.create_model(
-                name, num_classes=num_classes, in_chans=in_chans, pretrained_cfg_overlay=overlay
+                name, num_classes=num_classes, pretrained_cfg_overlay=overlay
             )
             _try(module, img_size)
     except Exception as error:  # architectures refuse sizes each in its own way
@@ -204,12 +175,9 @@ def build(
 def for_fine_tuning(
     reference: str, num_classes: int, img_size: int | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A trained model with a new head for `num_classes`, and its preprocessing at training size.
+    """A trained model with a head for `num_classes`, and its preprocessing at training size.
 
-    The head stays where the model has that number of classes already.
-
-    Raises:
-        As `names.resolve` and `load`; UsageError where the model cannot be changed so.
+    Raises as `names.resolve` and `load`; UsageError where the model cannot be changed so.
     """
     model = names.single(reference)
     loaded = load(model)
@@ -234,8 +202,7 @@ def for_fine_tuning(
 def _try(module: nn.Module, img_size: int | None) -> None:
     """Run one empty image through, where a size was chosen: some fail only then."""
     if img_size is not None:
-        channels = getattr(module, "in_chans", 3)
-        module.eval()(torch.zeros(1, channels, img_size, img_size))
+        module.eval()(torch.zeros(1, getattr(module, "in_chans", 3), img_size, img_size))
         module.train()
 
 
@@ -245,22 +212,18 @@ def _unfit(name: str, img_size: int | None, error: Exception) -> UsageError:
     return UsageError(f"cannot build {name}{size}: {_one_line(error)}", tip)
 
 
-# --- noise and failures of what lies below --------------------------------------------------------
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the log lines and warnings of timm and the hub's library."""
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
+    levels = {logger: logger.level for logger in map(logging.getLogger, LOGGERS)}
+    for logger in levels:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, level in levels.items():
             logger.setLevel(level)
 
 
@@ -273,7 +236,7 @@ def _explained(model: Model) -> Iterator[None]:
         raise
     except Exception as error:
         message = f"cannot load {model.name}: {_one_line(error)}"
-        if scheme(model.ref) in ("timm", "hf-hub"):
+        if published(model.ref):
             raise WeightsUnavailable(message, HOW_TO_GET_WEIGHTS) from error
         raise DataError(message, f"Is {model.ref} damaged, or from another version?") from error
 

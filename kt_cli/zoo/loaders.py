@@ -12,19 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kt_cli.errors import DataError, UsageError
+from kt_cli.errors import DataError, UsageError, some_of
 from kt_cli.spec import Model
 from kt_cli.zoo import local_models, target, timm_registry
 
-KEYS_IN_MESSAGE = 3
+LISTED = 3
 
 
 def _open_timm(model: Model, num_classes: int | None) -> nn.Module:
     import timm
 
-    file = timm_registry.cached(model.ref)
-    if file is None:
-        timm_registry.require_weights([model])
+    file = _cached(model)
     # Named as a file, cached weights load without asking the hub, which retries for long offline.
     overlay = {"file": str(file)} if file else None
     return timm.create_model(model.ref, pretrained=True, pretrained_cfg_overlay=overlay)
@@ -33,19 +31,23 @@ def _open_timm(model: Model, num_classes: int | None) -> nn.Module:
 def _open_hub(model: Model, num_classes: int | None) -> nn.Module:
     import timm
 
+    file = _cached(model)
+    return timm.create_model(f"local-dir:{file.parent}" if file else model.ref, pretrained=True)
+
+
+def _cached(model: Model) -> Path | None:
+    """The weights of a published model; None where they are not here and the hub answers."""
     file = timm_registry.cached(model.ref)
     if file is None:
         timm_registry.require_weights([model])
-    ref = f"local-dir:{file.parent}" if file else model.ref
-    return timm.create_model(ref, pretrained=True)
+    return file
 
 
 def _open_folder(model: Model, num_classes: int | None) -> nn.Module:
     import timm
 
     folder = Path(target(model.ref))
-    config = local_models.read_config(folder)
-    if "architecture" not in config:
+    if "architecture" not in local_models.read_config(folder):
         raise DataError(
             f"{folder / local_models.CONFIG} names no timm architecture",
             "Load its weights in a function of your own: py:module:function.",
@@ -63,7 +65,8 @@ def _open_checkpoint(model: Model, num_classes: int | None) -> nn.Module:
     head = head[0] if isinstance(head, (list, tuple)) else head
     if f"{head}.weight" not in weights:
         raise DataError(
-            f"{file} does not fit {arch}: it has no classifier {head}.weight but {_few(weights)}",
+            f"{file} does not fit {arch}: it has no classifier {head}.weight but "
+            f"{some_of([*weights], LISTED)}",
             "Is it a checkpoint of another architecture, or one without a head?",
         )
     module = timm.create_model(arch, num_classes=len(weights[f"{head}.weight"]))
@@ -80,28 +83,17 @@ def _fit(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
     ]
     if shapes:
         raise DataError(
-            f"{what}: {_few(shapes)}",
+            f"{what}: {some_of(shapes, LISTED)}",
             "Is it of another input size? A model folder (timm's save_for_hf) can say so.",
         )
-    result = module.load_state_dict(weights, strict=False)
-    problems = [
-        f"{kind} {_few(keys)}"
-        for kind, keys in (("missing", result.missing_keys), ("unknown", result.unexpected_keys))
-        if keys
-    ]
-    if problems:
+    missing, unexpected = module.load_state_dict(weights, strict=False)
+    keys = {"missing": missing, "unknown": unexpected}
+    if problems := [f"{kind} {some_of(found, LISTED)}" for kind, found in keys.items() if found]:
         raise DataError(f"{what}: {'; '.join(problems)}", "Is it of another architecture?")
 
 
-def _few(items: Any) -> str:
-    listed = list(items)
-    more = len(listed) - KEYS_IN_MESSAGE
-    return ", ".join(listed[:KEYS_IN_MESSAGE]) + (f" and {more} more" if more > 0 else "")
-
-
 def _open_function(model: Model, num_classes: int | None) -> nn.Module:
-    module, function = local_models.parse_function(target(model.ref))
-    built = local_models.call(module, function)
+    built = local_models.call(*local_models.parse_function(target(model.ref)))
     if not isinstance(built, nn.Module):
         kind = type(built).__name__
         raise UsageError(f"{model.ref} returned {kind}", "It must return a torch.nn.Module.")

@@ -1,7 +1,6 @@
 """The user's own models: folders in timm's `local-dir:` layout, checkpoint files, functions.
 
 Their identity is their content, so that moving a model keeps it and retraining it does not.
-Weights are never unpickled here; functions are called only when a model is loaded.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import sys
 import time
 from importlib.machinery import PathFinder
 from importlib.util import cache_from_source
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,15 +26,10 @@ from kt_cli.zoo import scheme, target
 CONFIG = "config.json"
 # timm's order (timm.models._hub.load_state_dict_from_path).
 PREFERRED = (
-    "model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.pth",
-    "model.pth",
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth",
-)
+    "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
+    "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth",
+)  # fmt: skip
 FOLDER_EXTENSIONS = (".safetensors", ".pth", ".pth.tar", ".bin")
 CHECKPOINT_EXTENSIONS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
 BLOCK = 2**22
@@ -61,8 +56,7 @@ def models_in(folder: Path) -> list[Path]:
 
 def ending(file: Path) -> str | None:
     """Which of CHECKPOINT_EXTENSIONS a file has, the longest, if any."""
-    found = [end for end in CHECKPOINT_EXTENSIONS if file.name.endswith(end)]
-    return max(found, key=len, default=None)
+    return max(filter(file.name.endswith, CHECKPOINT_EXTENSIONS), key=len, default=None)
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -78,11 +72,7 @@ def natural(name: str) -> tuple[list[str | int], str]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model folder.
-
-    Raises:
-        DataError: it is missing or not a JSON object.
-    """
+    """config.json of a model folder; DataError where it is missing or not a JSON object."""
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -98,7 +88,7 @@ def num_classes(folder: Path) -> int | None:
     """Number of classes that config.json of a model folder states, if it does."""
     config = read_config(folder)
     count = config.get("num_classes", config.get("pretrained_cfg", {}).get("num_classes"))
-    return int(count) if count is not None else None
+    return None if count is None else int(count)
 
 
 def label_names(folder: Path) -> Any:
@@ -110,17 +100,13 @@ def label_names(folder: Path) -> Any:
 
 
 def weights_file(folder: Path) -> Path:
-    """The file that timm takes the weights of a model folder from.
-
-    Raises:
-        DataError: there is none.
-    """
+    """The file that timm takes the weights of a model folder from; DataError where none is."""
     named = [folder / name for name in PREFERRED]
     others = [f for end in FOLDER_EXTENSIONS for f in sorted(folder.glob(f"*{end}"))]
-    found = next((path for path in (*named, *others) if path.is_file()), None)
-    if found is None:
-        raise DataError(f"no weights in {folder}", f"Expected {PREFERRED[0]} beside {CONFIG}.")
-    return found
+    for path in (*named, *others):
+        if path.is_file():
+            return path
+    raise DataError(f"no weights in {folder}", f"Expected {PREFERRED[0]} beside {CONFIG}.")
 
 
 def folder_key(folder: Path) -> str:
@@ -134,22 +120,18 @@ def checkpoint_key(arch: str, file: Path) -> str:
 
 
 def content(path: Path) -> bytes:
-    """BLAKE2b of a file's content, computed once while the file stays as it is.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
+    """BLAKE2b of a file's content, computed once while the file stays as it is (else DataError)."""
     try:
         now, status = time.time_ns(), status_of(path.stat())
-        if (path, status) not in _contents:
-            state = hashlib.blake2b()
-            with path.open("rb") as file:
-                while block := file.read(BLOCK):
-                    state.update(block)
-            if may_change_unseen(status, now):
-                return state.digest()
+        if (path, status) in _contents:
+            return _contents[path, status]
+        state = hashlib.blake2b()
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                state.update(block)
+        if not may_change_unseen(status, now):
             _contents[path, status] = state.digest()
-        return _contents[path, status]
+        return state.digest()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
@@ -159,18 +141,13 @@ def _key(*parts: bytes) -> str:
 
 
 def require_unchanged(model: Model) -> None:
-    """Refuse a model of the user's own whose content is not what it was when it was named.
-
-    Raises:
-        DataError: it changed since; what it says must not be kept under the old key.
-    """
+    """Refuse a model whose files are not what they were when it was named (DataError)."""
+    found = model.key
     if scheme(model.ref) == "local-dir":
         found = folder_key(Path(target(model.ref)))
     elif scheme(model.ref) == "checkpoint":
         arch, file = model.ref.split("@", 1)
         found = checkpoint_key(arch, Path(file))
-    else:
-        return
     if found != model.key:
         raise DataError(
             f"{model.name} changed while it was in use: its weights or {CONFIG} are others",
@@ -186,15 +163,8 @@ def card_extra(model: Model) -> dict[str, Any] | None:
     return extra if isinstance(extra, dict) else None
 
 
-# --- functions: py:module:function ------------------------------------------------------------
-
-
 def parse_function(text: str) -> tuple[str, str]:
-    """ "package.module:function" as its two parts.
-
-    Raises:
-        UsageError: it is not of that form.
-    """
+    """Module and function of "package.module:function"; UsageError where it has another form."""
     match = re.fullmatch(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)", text)
     if match is None:
         raise UsageError(
@@ -207,17 +177,15 @@ def parse_function(text: str) -> tuple[str, str]:
 def function_key(module: str, function: str) -> str:
     """Identity of a function: its name and the source of its module, where that can be found."""
     source = _source(module)
-    suffix = f"@{content(source).hex()[:16]}" if source else ""
-    return f"py:{module}:{function}{suffix}"
+    return f"py:{module}:{function}" + (f"@{content(source).hex()[:16]}" if source else "")
 
 
 def _source(module: str) -> Path | None:
     """The file of a module. Nothing is imported, as find_spec would with a parent package."""
     path: Any = [str(Path.cwd()), *sys.path]
     spec = None
-    parts = module.split(".")
-    for depth in range(len(parts)):
-        spec = PathFinder.find_spec(".".join(parts[: depth + 1]), path)
+    for name in accumulate(module.split("."), "{}.{}".format):
+        spec = PathFinder.find_spec(name, path)
         if spec is None:
             return None
         path = spec.submodule_search_locations or []
@@ -237,11 +205,7 @@ def _import(module: str) -> ModuleType:
 
 
 def call(module: str, function: str) -> Any:
-    """Import a module, from the current folder too, and call its function without arguments.
-
-    Raises:
-        UsageError: the module or the function does not exist, or either fails.
-    """
+    """Import a module, from the current folder too, and call its function; or UsageError."""
     here = str(Path.cwd())
     added = here not in sys.path
     if added:

@@ -28,18 +28,21 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from pathlib import Path
 
 from kt_cli.errors import DataError, UsageError
 from kt_cli.spec import Model
-from kt_cli.zoo import imagenet_facts, local_models, scheme, timm_registry
+from kt_cli.zoo import imagenet_facts, local_models, scheme, target, timm_registry
 from kt_cli.zoo.references import PREFIXES, Candidate, at_path, checkpoints
 from kt_cli.zoo.timm_registry import ALIASES, architecture
 
 __all__ = [
-    "ALIASES", "architecture", "refuse_predictions", "require_architecture", "resolve", "single",
+    "ALIASES", "architecture", "random_twins", "refuse_predictions", "require_architecture",
+    "resolve", "single",
 ]  # fmt: skip
+
+TWINS = 10  # at most
 
 
 def resolve(references: Sequence[str], arch: str | None = None) -> list[Model]:
@@ -73,11 +76,7 @@ def single(reference: str) -> Model:
 
 
 def require_architecture(arch: str, pretrained: bool = False) -> None:
-    """Refuse what cannot be built, or with `pretrained` what is no one model to fine-tune.
-
-    Raises:
-        UsageError: as `resolve` where `pretrained`; else UnknownName.
-    """
+    """Refuse what cannot be built (UnknownName), or with `pretrained` what is no one model."""
     if pretrained:
         single(arch)
     else:
@@ -90,18 +89,12 @@ def _named(candidates: Sequence[Candidate]) -> list[Model]:
     while True:
         names = [c.names[depth] for c, depth in zip(candidates, level, strict=True)]
         counts = Counter(names)
-        clashing = [
-            i
-            for i, c in enumerate(candidates)
-            if counts[names[i]] > 1 and level[i] + 1 < len(c.names)
-        ]
+        last = (depth + 1 == len(c.names) for c, depth in zip(candidates, level, strict=True))
+        clashing = [i for i, end in enumerate(last) if counts[names[i]] > 1 and not end]
         if not clashing:
             return [Model(c.key, c.ref, name) for c, name in zip(candidates, names, strict=True)]
         for i in clashing:
             level[i] += 1
-
-
-# --- one reference ------------------------------------------------------------------------------
 
 
 def _expand(reference: str, arch: str | None = None, nested: bool = False) -> Iterator[Candidate]:
@@ -122,17 +115,12 @@ def _is_checkpoints(part: str) -> bool:
     """Whether `part` is a checkpoint file, or a folder with some and without models."""
     if part.startswith(tuple(PREFIXES)):
         return False
-    path = Path(part).expanduser()
-    if not local_models.exists(part) or path.is_file():
-        return local_models.ending(path) is not None and (
-            "@" not in part or local_models.exists(part)
-        )
-    return (
-        (os.sep in part or _is_own(part))
-        and not local_models.is_model(path)
-        and not local_models.models_in(path)
-        and bool(local_models.checkpoints_in(path))
-    )
+    path, there = Path(part).expanduser(), local_models.exists(part)
+    if not there or path.is_file():
+        return local_models.ending(path) is not None and (there or "@" not in part)
+    if (os.sep not in part and not _is_own(part)) or local_models.is_model(path):
+        return False
+    return bool(local_models.checkpoints_in(path)) and not local_models.models_in(path)
 
 
 def _listed(path: Path, arch: str | None) -> Iterator[Candidate]:
@@ -183,25 +171,35 @@ def _timm(name: str) -> Candidate:
 
 
 def _matching(pattern: str) -> list[str]:
-    names = [
-        name
-        for name in timm_registry.pretrained_names()
-        if fnmatchcase(name, pattern) or fnmatchcase(name.partition(".")[0], pattern)
-    ]
+    matches = re.compile(translate(pattern)).match
+    every = timm_registry.pretrained_names()
+    names = [name for name in every if matches(name) or matches(name.partition(".")[0])]
     if not names:
         raise UsageError(f"no pretrained timm model matches {pattern!r}", "List them: kt models.")
     return names
 
 
 def refuse_predictions(models: Sequence[Model], command: str) -> None:
-    """Refuse models that are only their predictions.
-
-    Raises:
-        UsageError: names the first of them.
-    """
+    """Refuse models that are only their predictions (UsageError)."""
     for model in models:
         if scheme(model.ref) == "predictions":
             raise UsageError(
                 f"{command} needs a model's weights, and {model.ref} has only what one said",
                 "Name the model itself; predictions are for kt complementarity.",
             )
+
+
+def random_twins(models: Sequence[Model]) -> list[Model]:
+    """Untrained models of the architectures of `models`, evenly drawn: the paper's baseline."""
+    known = list(dict.fromkeys(arch for model in models if (arch := _architecture(model))))
+    step = max(1, -(-len(known) // TWINS))
+    return resolve([f"random:{arch}" for arch in known[::step]]) if known else []
+
+
+def _architecture(model: Model) -> str | None:
+    kind = scheme(model.ref)
+    if kind == "local-dir":
+        found: str | None = local_models.read_config(Path(target(model.ref))).get("architecture")
+        return found
+    known = kind in ("timm", "checkpoint")
+    return model.ref.partition("@")[0].partition(".")[0] if known else None

@@ -8,18 +8,18 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from kt_cli.errors import KtError, WeightsUnavailable, WriteError, first_line
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import Model
-from kt_cli.zoo import scheme, target, timm_registry
+from kt_cli.zoo import published, scheme, target, timm_registry
 from kt_cli.zoo.imagenet_facts import fact
 from kt_cli.zoo.threads import each
 from kt_cli.zoo.timm_registry import HOW_TO_GET_WEIGHTS, HUB_FILES
 
-HUB = ("timm", "hf-hub")  # schemes of references to what is published
 ATTEMPTS = 5
 BACK_OFF = 1.0  # seconds before the second attempt; doubled before each that follows
 BYTES_PER_PARAMETER = 4  # timm publishes in single precision
@@ -40,19 +40,13 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Plan:
-    """What fetching would do.
-
-    Attributes:
-        wanted: to be fetched. there: in the cache already.
-        own: need nothing from the hub.
-        folder: the hub's cache. free: bytes that its disk has left.
-    """
+    """What fetching would do."""
 
     wanted: tuple[Wanted, ...]
-    there: tuple[Model, ...]
-    own: tuple[Model, ...]
-    folder: Path
-    free: int
+    there: tuple[Model, ...]  # in the cache already
+    own: tuple[Model, ...]  # need nothing from the hub
+    folder: Path  # the hub's cache
+    free: int  # bytes that its disk has left
 
     @property
     def bytes(self) -> int:
@@ -69,43 +63,37 @@ class Failure:
 def plan(models: Sequence[Model], jobs: int) -> Plan:
     """What is in the cache, what is not, and about how large it is.
 
-    Sizes of models without published results are asked of the hub, where it answers.
-
-    Args:
-        jobs: questions at a time.
+    Sizes of models without published results are asked of the hub, `jobs` at a time, where it
+    answers.
     """
-    hub = [model for model in models if scheme(model.ref) in HUB]
-    there = tuple(model for model in hub if timm_registry.cached(model.ref) is not None)
-    kept = {model.key for model in there}
-    absent = [model for model in hub if model.key not in kept]
+    own = tuple(model for model in models if not published(model.ref))
+    there = tuple(m for m in models if published(m.ref) and timm_registry.cached(m.ref))
+    known = {model.key for model in (*own, *there)}
+    absent = [model for model in models if model.key not in known]
     sizes = {model.key: _published_size(model) for model in absent}
     unknown = [model for model in absent if sizes[model.key] is None]
     if unknown and timm_registry.hub_answers():
         for model, said in each(unknown, _asked_size, jobs):
             sizes[model.key] = None if isinstance(said, Exception) else said
+    wanted = tuple(Wanted(model, sizes[model.key]) for model in absent)
     folder = hub_folder()
-    return Plan(
-        wanted=tuple(Wanted(model, sizes[model.key]) for model in absent),
-        there=there,
-        own=tuple(model for model in models if scheme(model.ref) not in HUB),
-        folder=folder,
-        free=free_space(folder),
-    )
+    return Plan(wanted, there, own, folder, free_space(folder))
 
 
 def fetch(wanted: Sequence[Wanted], jobs: int, progress: Progress = silent) -> list[Failure]:
     """Fetch weights, `jobs` models at a time; gives those that could not be had, and why.
 
-    What is fetched is kept, whatever becomes of the others, and what was cut off is continued
-    where the hub lets it. Progress is in megabytes.
+    What is fetched is kept, whatever becomes of the others. Progress is in megabytes.
 
     Raises:
         WeightsUnavailable: the hub does not answer, or no longer.
         WriteError: the cache cannot be written.
     """
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
     if wanted and not timm_registry.hub_answers():
-        raise _unreachable(wanted)
-    _no_bars()
+        raise _unreachable(len(wanted))
+    disable_progress_bars()  # they would fight each other, and with ours, for the terminal
     failures: list[Failure] = []
     left = {item.model.key: item for item in wanted}
     total = sum(map(_megabytes, wanted))
@@ -117,7 +105,7 @@ def fetch(wanted: Sequence[Wanted], jobs: int, progress: Progress = silent) -> l
             ) from said
         if isinstance(said, Exception):
             if _passing(said) and not timm_registry.hub_answers():
-                raise _unreachable(list(left.values())) from said
+                raise _unreachable(len(left)) from said
             failures.append(Failure(model, _reason(said, model)))
         del left[model.key]
         progress(total - sum(map(_megabytes, left.values())), total, "weights (MB)")
@@ -137,10 +125,10 @@ def free_space(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def _unreachable(wanted: Sequence[Wanted]) -> WeightsUnavailable:
+def _unreachable(count: int) -> WeightsUnavailable:
     from huggingface_hub import constants
 
-    number = f"{len(wanted)} model{'s' * (len(wanted) != 1)}"
+    number = f"{count} model{'s' * (count != 1)}"
     if constants.HF_HUB_OFFLINE:
         return WeightsUnavailable(
             f"the hub is switched off (HF_HUB_OFFLINE), and weights of {number} are missing",
@@ -156,9 +144,6 @@ def _megabytes(wanted: Wanted) -> int:
     return max(1, round((wanted.bytes or 0) / MB))
 
 
-# --- sizes --------------------------------------------------------------------------------------
-
-
 def _published_size(model: Model) -> int | None:
     known = fact(model.ref) if scheme(model.ref) == "timm" else None
     return None if known is None else round(known.params_m * 1e6 * BYTES_PER_PARAMETER)
@@ -171,21 +156,9 @@ def _asked_size(model: Model) -> int | None:
     repo, revision, names, url = _source(model)
     if url:
         return None
-
-    def ask(name: str) -> int | None:
-        return get_hf_file_metadata(hf_hub_url(repo, name, revision=revision)).size
-
-    return _first(names, ask)
-
-
-def _no_bars() -> None:
-    """The hub's own bars would fight each other, and with ours, for the terminal."""
-    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
-
-    disable_progress_bars()
-
-
-# --- one model ----------------------------------------------------------------------------------
+    return _first(
+        names, lambda name: get_hf_file_metadata(hf_hub_url(repo, name, revision=revision)).size
+    )
 
 
 def _fetch_patiently(model: Model) -> None:
@@ -209,9 +182,7 @@ def _fetch(model: Model) -> None:
     else:
         from huggingface_hub import hf_hub_download
 
-        def download(name: str) -> str:
-            return hf_hub_download(repo, name, revision=revision)
-
+        download = partial(hf_hub_download, repo, revision=revision)
         if scheme(model.ref) == "hf-hub":
             download("config.json")
         _first(names, download)
@@ -227,8 +198,7 @@ def _source(model: Model) -> tuple[str, str | None, tuple[str, ...], str]:
     config = timm_registry.config(model.ref)
     if config is not None and config.hf_hub_id:
         repo, _, revision = config.hf_hub_id.partition("@")
-        names = (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES
-        return repo, revision or None, names, ""
+        return repo, revision or None, timm_registry.hub_files(config), ""
     if config is None or not isinstance(config.url, str):
         raise KtError(f"timm does not say where weights of {model.name} are")
     return "", None, (), config.url
@@ -238,14 +208,14 @@ def _first(names: Sequence[str], get: Callable[[str], T]) -> T:
     """What `get` gives for the first of `names` that the repository has."""
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    if len(names) > 1:
-        try:
-            return get(names[0])
-        except LocalEntryNotFoundError:  # a subclass, but it says that the hub did not answer
+    try:
+        return get(names[0])
+    except LocalEntryNotFoundError:  # a subclass, but it says that the hub did not answer
+        raise
+    except EntryNotFoundError:
+        if len(names) == 1:
             raise
-        except EntryNotFoundError:
-            return _first(names[1:], get)
-    return get(names[0])
+    return _first(names[1:], get)
 
 
 def _passing(error: Exception) -> bool:
@@ -256,17 +226,11 @@ def _passing(error: Exception) -> bool:
         return True
     if isinstance(error, (KtError, errors.EntryNotFoundError, errors.HFValidationError)):
         return False
-    status = _status(error)
-    if status is not None:
+    answer: Any = getattr(error, "response", None)
+    status = getattr(answer, "status_code", None) or getattr(error, "code", None)  # of urllib
+    if isinstance(status, int):
         return status >= 500 or status in AGAIN
     return not (isinstance(error, OSError) and error.errno in UNWRITABLE)
-
-
-def _status(error: Exception) -> int | None:
-    """The status of the server's answer, where there was one; urllib's errors call it `code`."""
-    response: Any = getattr(error, "response", None)
-    found = getattr(response, "status_code", None) or getattr(error, "code", None)
-    return found if isinstance(found, int) else None
 
 
 def _reason(error: Exception, model: Model) -> str:

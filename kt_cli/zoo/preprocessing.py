@@ -1,7 +1,6 @@
-"""How a model sees an image: geometry on the PIL image, as timm, then normalisation on the device.
+"""How a model sees an image: geometry on the PIL image, then normalisation on the device, as timm.
 
-The two are apart because models that share a geometry can share decoded images, whatever their
-mean and standard deviation; timm's own loader divides the work in the same way.
+Models that share a geometry share decoded images, whatever their mean and standard deviation.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from kt_cli.zoo import local_models, timm_registry
 from kt_cli.zoo.timm_registry import architecture
 
 HOW_TO_NAME_CHECKPOINT = "Say which architecture it is for: ARCH@FILE, or --arch ARCH."
+KNOWN_CHECKPOINTS = f"Known: {', '.join(local_models.CHECKPOINT_EXTENSIONS)}."
 
 
 @dataclass(frozen=True)
@@ -47,22 +48,22 @@ def _random(text: str) -> Iterator[Candidate]:
     arch, seed = architecture(match[1]), int(match[2] or 0)
     timm_registry.require_architecture(arch)
     ref = f"random:{arch}#{seed}"
-    name = ref if seed else f"random:{arch}"
-    # timm's versions differ in how they initialise.
-    yield Candidate(f"{ref}@timm-{version('timm')}", ref, (name,))
+    key = f"{ref}@timm-{version('timm')}"  # versions differ in how they initialise
+    yield Candidate(key, ref, (ref if seed else f"random:{arch}",))
 
 
 def _predictions(path: str) -> Iterator[Candidate]:
-    file = Path(path).expanduser().absolute()
+    file = _absolute(path)
     if not file.is_file():
-        raise DataError(
-            f"no file {file}", "predictions:FILE names a Parquet, CSV, JSON or NPZ file."
-        )
+        tip = "predictions:FILE names a Parquet, CSV, JSON or NPZ file."
+        raise DataError(f"no file {file}", tip)
     ref = f"predictions:{file}"
-    names = _tails(file, Path(file.name.removesuffix(".gz")).stem)
-    yield Candidate(
-        f"predictions:{local_models.content(file).hex()[:16]}", ref, (*names, file.name, ref)
-    )
+    names = (*_tails(file, Path(file.name.removesuffix(".gz")).stem), file.name, ref)
+    yield Candidate(f"predictions:{local_models.content(file).hex()[:16]}", ref, names)
+
+
+def _absolute(path: str) -> Path:
+    return Path(path).expanduser().absolute()
 
 
 def _tails(path: Path, name: str) -> tuple[str, ...]:
@@ -71,30 +72,23 @@ def _tails(path: Path, name: str) -> tuple[str, ...]:
     return name, "/".join((*parents[1:], name)), "/".join((*parents, name))
 
 
-# --- folders ------------------------------------------------------------------------------------
-
-
 def _local(path: str) -> Iterator[Candidate]:
-    yield _folder(Path(path).expanduser().absolute())
+    yield _folder(_absolute(path))
 
 
 def at_path(path: str) -> Iterator[Candidate]:
-    """A model folder, or a folder of model folders.
-
-    Raises:
-        DataError: there is no such folder, or no model in it.
-    """
-    root = Path(path).expanduser().absolute()
-    if root.is_dir() and not local_models.is_model(root):
-        folders = local_models.models_in(root)
-        if not folders:
-            tip = f"A model is a folder with {local_models.CONFIG} and weights."
-            if local_models.checkpoints_in(root):
-                tip = f"For its checkpoints name their architecture: ARCH@{path}, or --arch ARCH."
-            raise DataError(f"no models in {root}", tip)
-        yield from map(_folder, folders)
-    else:
+    """A model folder, or a folder of model folders; DataError where there is none."""
+    root = _absolute(path)
+    if not root.is_dir() or local_models.is_model(root):
         yield _folder(root, path)
+        return
+    folders = local_models.models_in(root)
+    if not folders:
+        tip = f"A model is a folder with {local_models.CONFIG} and weights."
+        if local_models.checkpoints_in(root):
+            tip = f"For its checkpoints name their architecture: ARCH@{path}, or --arch ARCH."
+        raise DataError(f"no models in {root}", tip)
+    yield from map(_folder, folders)
 
 
 def _folder(folder: Path, written: str = "") -> Candidate:
@@ -102,38 +96,26 @@ def _folder(folder: Path, written: str = "") -> Candidate:
         raise DataError(f"{folder} is a file", HOW_TO_NAME_CHECKPOINT)
     if not folder.is_dir():
         of_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", written)
-        raise DataError(
-            f"no folder {folder}", f"A model of the hub is written hf-hub:{written}." * bool(of_hub)
-        )
+        tip = f"A model of the hub is written hf-hub:{written}." if of_hub else ""
+        raise DataError(f"no folder {folder}", tip)
     if not local_models.is_model(folder):
-        raise DataError(
-            f"{folder} holds no {local_models.CONFIG}",
-            "A model folder is what kt and timm's save_for_hf write.",
-        )
+        tip = "A model folder is what kt and timm's save_for_hf write."
+        raise DataError(f"{folder} holds no {local_models.CONFIG}", tip)
     ref = f"local-dir:{folder}"
     return Candidate(local_models.folder_key(folder), ref, (*_tails(folder, folder.name), ref))
-
-
-# --- checkpoints --------------------------------------------------------------------------------
 
 
 def checkpoints(arch: str, path: str) -> Iterator[Candidate]:
     """A checkpoint file, or all that lie directly in a folder, of one timm architecture.
 
-    Raises:
-        UnknownName: timm has no such architecture. DataError: there is no checkpoint.
+    UnknownName where timm has no such architecture, DataError where there is no checkpoint.
     """
     arch = architecture(arch)
     timm_registry.require_architecture(arch)
-    root = Path(path).expanduser().absolute()
-    if not root.is_dir():
-        yield _checkpoint(arch, root)
-        return
-    files = local_models.checkpoints_in(root)
+    root = _absolute(path)
+    files = local_models.checkpoints_in(root) if root.is_dir() else [root]
     if not files:
-        raise DataError(
-            f"no checkpoints in {root}", f"Known: {', '.join(local_models.CHECKPOINT_EXTENSIONS)}."
-        )
+        raise DataError(f"no checkpoints in {root}", KNOWN_CHECKPOINTS)
     for file in files:
         yield _checkpoint(arch, file)
 
@@ -141,10 +123,7 @@ def checkpoints(arch: str, path: str) -> Iterator[Candidate]:
 def _checkpoint(arch: str, file: Path) -> Candidate:
     ending = local_models.ending(file)
     if ending is None:
-        raise DataError(
-            f"{file.name} is no checkpoint",
-            f"Known: {', '.join(local_models.CHECKPOINT_EXTENSIONS)}.",
-        )
+        raise DataError(f"{file.name} is no checkpoint", KNOWN_CHECKPOINTS)
     if not file.is_file():
         raise DataError(f"no file {file}", "A checkpoint of your own is written ARCH@FILE.")
     ref = f"{arch}@{file}"

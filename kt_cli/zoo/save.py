@@ -32,17 +32,13 @@ def save(
     card: str,
     extra: Mapping[str, Any],
 ) -> None:
-    """Write config.json, model.safetensors and README.md, atomically.
+    """Write config.json, model.safetensors and README.md, atomically; else WriteError.
 
     Args:
         data_config: preprocessing at training size, as `Loaded.config("train")`.
-        num_classes: number of its outputs.
-        label_names: their names, in order, where they are known.
+        num_classes, label_names: of all its outputs.
         card: text of README.md.
         extra: JSON-able facts, kept under "kt" in config.json; `card_extra` reads them back.
-
-    Raises:
-        WriteError: the folder could not be written; an earlier one is left as it was.
     """
     with atomic_folder(folder) as temporary:
         config = _timm_config(module, temporary / CONFIG) | {"num_classes": num_classes}
@@ -51,9 +47,9 @@ def save(
         config["kt"] = dict(extra)
         text = json.dumps(config, indent=2, ensure_ascii=False)
         (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
-        save_tensors(temporary / PREFERRED[0], module.state_dict(), {"format": "pt"})
-        # safetensors makes it private; a model is as readable as the files beside it.
-        (temporary / PREFERRED[0]).chmod((temporary / CONFIG).stat().st_mode)
+        weights = temporary / PREFERRED[0]
+        save_tensors(weights, module.state_dict(), {"format": "pt"})
+        weights.chmod((temporary / CONFIG).stat().st_mode)  # safetensors makes it private
         (temporary / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -69,9 +65,8 @@ def _timm_config(module: nn.Module, path: Path) -> dict[str, Any]:
     assert isinstance(source, dict)
     # timm may have dropped some; which hold is decided by `_set_preprocessing`.
     config["pretrained_cfg"] |= {k: source[k] for k in TEST_ONLY if source.get(k) is not None}
-    config["pretrained_cfg"]["input_size"] = source["input_size"]
-    config["pretrained_cfg"]["crop_pct"] = source.get("crop_pct")
-    # The tag names published weights, which these no longer are; labels are told beside it.
+    config["pretrained_cfg"] |= {k: source.get(k) for k in ("input_size", "crop_pct")}
+    # The tag names published weights, which these are no longer; labels are told beside it.
     for key in ("tag", "label_names", "label_descriptions"):
         config["pretrained_cfg"].pop(key, None)
     return config
@@ -90,11 +85,7 @@ def _plain(value: Any) -> Any:
 
 
 def require_free(target: Path, overwrite: bool, models: Sequence[Model] = ()) -> None:
-    """Refuse to save a model over anything but, with `overwrite`, a model that kt saved.
-
-    Raises:
-        UsageError: `target` holds something else, or is or contains one of `models`.
-    """
+    """Refuse to save over `models` or what kt did not save, or without `overwrite` (UsageError)."""
     here = target.resolve()
     for model in models:
         folder = Path(path_of(model.ref)).resolve()
@@ -103,10 +94,8 @@ def require_free(target: Path, overwrite: bool, models: Sequence[Model] = ()) ->
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not (local_models.is_model(target) and "kt" in local_models.read_config(target)):
-        raise UsageError(
-            f"{target} exists and is no model that kt saved", "Choose a new folder: -o."
-        )
+        tip = "Choose a new folder: -o."
+        raise UsageError(f"{target} exists and is no model that kt saved", tip)
     if not overwrite:
-        raise UsageError(
-            f"{target} holds a model already", "Choose another folder (-o), or --overwrite it."
-        )
+        tip = "Choose another folder (-o), or --overwrite it."
+        raise UsageError(f"{target} holds a model already", tip)

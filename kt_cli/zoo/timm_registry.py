@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from kt_cli.errors import UnknownName, UsageError, WeightsUnavailable, unknown
+from kt_cli.errors import UnknownName, UsageError, WeightsUnavailable, some_of, unknown
 from kt_cli.spec import Model
-from kt_cli.zoo import scheme, target
+from kt_cli.zoo import published, scheme, target
 from kt_cli.zoo.imagenet_facts import fact
 
 PROBE_SECONDS = 3.0
@@ -24,47 +24,28 @@ HOW_TO_GET_WEIGHTS = (
 )
 
 ALIASES = {
-    "beit_b": "beit_base_patch16_224",
-    "beit_l": "beit_large_patch16_224",
-    "beitv2_b": "beitv2_base_patch16_224",
-    "beitv2_l": "beitv2_large_patch16_224",
+    "beit_b": "beit_base_patch16_224", "beit_l": "beit_large_patch16_224",
+    "beitv2_b": "beitv2_base_patch16_224", "beitv2_l": "beitv2_large_patch16_224",
     "cait_s": "cait_s24_224",
-    "convnext_t": "convnext_tiny",
-    "convnext_s": "convnext_small",
-    "convnext_b": "convnext_base",
+    "convnext_t": "convnext_tiny", "convnext_s": "convnext_small", "convnext_b": "convnext_base",
     "convnext_l": "convnext_large",
-    "deit_t": "deit_tiny_patch16_224",
-    "deit_s": "deit_small_patch16_224",
-    "deit_b": "deit_base_patch16_224",
-    "deit3_s": "deit3_small_patch16_224",
-    "deit3_b": "deit3_base_patch16_224",
-    "deit3_l": "deit3_large_patch16_224",
-    "gmlp_s": "gmlp_s16_224",
-    "maxvit_t": "maxvit_tiny_tf_224",
-    "mixer_b": "mixer_b16_224",
-    "mixer_l": "mixer_l16_224",
-    "mobilenetv2": "mobilenetv2_100",
-    "mobilenetv3": "mobilenetv3_large_100",
-    "pit_t": "pit_ti_224",
-    "pit_s": "pit_s_224",
-    "pit_b": "pit_b_224",
-    "poolformer_s": "poolformer_s12",
-    "resmlp_s": "resmlp_24_224",
-    "swin_t": "swin_tiny_patch4_window7_224",
-    "swin_s": "swin_small_patch4_window7_224",
-    "swin_b": "swin_base_patch4_window7_224",
-    "swin_l": "swin_large_patch4_window7_224",
+    "deit_t": "deit_tiny_patch16_224", "deit_s": "deit_small_patch16_224",
+    "deit_b": "deit_base_patch16_224", "deit3_s": "deit3_small_patch16_224",
+    "deit3_b": "deit3_base_patch16_224", "deit3_l": "deit3_large_patch16_224",
+    "gmlp_s": "gmlp_s16_224", "maxvit_t": "maxvit_tiny_tf_224",
+    "mixer_b": "mixer_b16_224", "mixer_l": "mixer_l16_224",
+    "mobilenetv2": "mobilenetv2_100", "mobilenetv3": "mobilenetv3_large_100",
+    "pit_t": "pit_ti_224", "pit_s": "pit_s_224", "pit_b": "pit_b_224",
+    "poolformer_s": "poolformer_s12", "resmlp_s": "resmlp_24_224",
+    "swin_t": "swin_tiny_patch4_window7_224", "swin_s": "swin_small_patch4_window7_224",
+    "swin_b": "swin_base_patch4_window7_224", "swin_l": "swin_large_patch4_window7_224",
     "twins_s": "twins_svt_small",
-    "vit_t": "vit_tiny_patch16_224",
-    "vit_s": "vit_small_patch16_224",
-    "vit_b": "vit_base_patch16_224",
-    "vit_l": "vit_large_patch16_224",
+    "vit_t": "vit_tiny_patch16_224", "vit_s": "vit_small_patch16_224",
+    "vit_b": "vit_base_patch16_224", "vit_l": "vit_large_patch16_224",
     "volo_d1": "volo_d1_224",
-    "xcit_t": "xcit_tiny_12_p16_224",
-    "xcit_s": "xcit_small_12_p16_224",
-    "xcit_m": "xcit_medium_24_p16_224",
-    "xcit_l": "xcit_large_24_p16_224",
-}
+    "xcit_t": "xcit_tiny_12_p16_224", "xcit_s": "xcit_small_12_p16_224",
+    "xcit_m": "xcit_medium_24_p16_224", "xcit_l": "xcit_large_24_p16_224",
+}  # fmt: skip
 
 
 def architecture(name: str) -> str:
@@ -99,8 +80,7 @@ def config(name: str) -> Any:
 def canonical(name: str) -> str:
     """The full name of a pretrained timm model; without a tag, that of its default weights.
 
-    Raises:
-        UnknownName: timm has no such architecture or tag. UsageError: it has no weights.
+    UnknownName where timm has no such architecture or tag, UsageError where it has no weights.
     """
     if fact(name) is not None or name in pretrained_names():
         return name
@@ -120,11 +100,7 @@ def canonical(name: str) -> str:
 
 
 def require_architecture(arch: str) -> None:
-    """Refuse what is no timm architecture (a tag selects its default configuration).
-
-    Raises:
-        UnknownName: timm has no such architecture or tag.
-    """
+    """Refuse what is no timm architecture, or no tag of it (UnknownName)."""
     name, _, tag = arch.partition(".")
     if name not in architectures():
         raise unknown("architecture", name, [*ALIASES, *sorted(architectures())])
@@ -132,56 +108,46 @@ def require_architecture(arch: str) -> None:
         canonical(arch)
 
 
-# --- where the weights are --------------------------------------------------------------------
-
-
 def missing_weights(models: Sequence[Model]) -> list[Model]:
-    """Those whose weights are neither in the local cache nor to be had from the hub.
-
-    Asks the hub once, whether it answers, and only where something is not in the cache.
-    """
-    published = [model for model in models if scheme(model.ref) in ("timm", "hf-hub")]
-    absent = [model for model in published if cached(model.ref) is None]
+    """Those whose weights are neither in the local cache nor to be had from the hub."""
+    absent = [model for model in models if published(model.ref) and cached(model.ref) is None]
     return absent if absent and not hub_answers() else []
 
 
 def require_weights(models: Sequence[Model]) -> None:
-    """Refuse models whose weights cannot be had.
-
-    Raises:
-        WeightsUnavailable: names up to ten of them.
-    """
-    missing = missing_weights(models)
-    if missing:
+    """Refuse models whose weights cannot be had (WeightsUnavailable)."""
+    if missing := missing_weights(models):
         raise weights_unavailable(missing)
 
 
 def weights_unavailable(missing: Sequence[Model]) -> WeightsUnavailable:
     """The error that names up to ten of these models."""
-    names = ", ".join(model.name for model in missing[:NAMES_IN_MESSAGE])
-    more = len(missing) - NAMES_IN_MESSAGE
+    names = some_of([model.name for model in missing], NAMES_IN_MESSAGE)
     return WeightsUnavailable(
-        "the model hub does not answer and the cache holds no weights of "
-        f"{names}{f' and {more} more' if more > 0 else ''}",
+        f"the model hub does not answer and the cache holds no weights of {names}",
         HOW_TO_GET_WEIGHTS,
     )
 
 
 def cached(ref: str) -> Path | None:
-    """The cached weights file of a timm or hub model; None where it is not in the cache.
-
-    A hub model counts as cached with its config.json, which lies beside the weights.
-    """
+    """The cached weights of a timm model, or of a hub model with its config.json; else None."""
     if scheme(ref) == "hf-hub":
         repo = target(ref)
         return _in_hub_cache(repo, HUB_FILES) if _in_hub_cache(repo, ("config.json",)) else None
     found = config(ref)
-    if found is None:
+    if found is not None and found.hf_hub_id:
+        return _in_hub_cache(found.hf_hub_id, hub_files(found))
+    if found is None or not isinstance(found.url, str):
         return None
-    if found.hf_hub_id:
-        names = (found.hf_hub_filename,) if found.hf_hub_filename else HUB_FILES
-        return _in_hub_cache(found.hf_hub_id, names)
-    return _in_torch_cache(found.url) if isinstance(found.url, str) else None
+    from torch.hub import get_dir
+
+    path = Path(get_dir()) / "checkpoints" / Path(urlparse(found.url).path).name
+    return path if path.is_file() else None
+
+
+def hub_files(config: Any) -> tuple[str, ...]:
+    """Files that weights may be in, the best first, by timm's configuration."""
+    return (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES
 
 
 def _in_hub_cache(repo: str, names: Sequence[str]) -> Path | None:
@@ -190,13 +156,6 @@ def _in_hub_cache(repo: str, names: Sequence[str]) -> Path | None:
     repo, _, revision = repo.partition("@")
     found = (try_to_load_from_cache(repo, name, revision=revision or None) for name in names)
     return next((Path(path) for path in found if isinstance(path, str)), None)
-
-
-def _in_torch_cache(url: str) -> Path | None:
-    from torch.hub import get_dir
-
-    path = Path(get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-    return path if path.is_file() else None
 
 
 def hub_answers() -> bool:

@@ -41,11 +41,7 @@ def size_text(size: float) -> str:
 
 
 def fetch_planned(planned: Plan, jobs: int, tell: Listener = Listener()) -> list[Failure]:
-    """Fetch what is wanted; gives what could not be had.
-
-    Raises:
-        WriteError: the disk is too small. WeightsUnavailable: the hub does not answer.
-    """
+    """Fetch what is wanted; gives what could not be had. Raises as `prefetch.fetch`."""
     if planned.bytes > planned.free:
         raise WriteError(
             f"{planned.folder} has {size_text(planned.free)} left, about "
@@ -62,8 +58,7 @@ def fetch_planned(planned: Plan, jobs: int, tell: Listener = Listener()) -> list
 def for_jobs(models: Sequence[Model], needed: int, tell: Listener) -> None:
     """Fetch what jobs without a network will need; what cannot be had fails its own runs only.
 
-    Raises:
-        KtError: fewer than `needed` models have weights. WriteError: the disk is too small.
+    KtError where fewer than `needed` models have weights, WriteError where the disk is too small.
     """
     if timm_registry.missing_weights(models):
         require(models, needed)
@@ -81,11 +76,7 @@ def for_jobs(models: Sequence[Model], needed: int, tell: Listener) -> None:
 
 
 def require(models: Sequence[Model], needed: int) -> None:
-    """Warn of models whose weights are not here while the hub is silent.
-
-    Raises:
-        WeightsUnavailable: fewer than `needed` models are left.
-    """
+    """Warn of models whose weights cannot be had; WeightsUnavailable where too few are left."""
     missing = timm_registry.missing_weights(models)
     if not missing:
         return

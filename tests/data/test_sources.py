@@ -292,6 +292,8 @@ def test_every_pixel_in_memory_counts(monkeypatch: pytest.MonkeyPatch, stored: b
 def test_synsets_get_their_words() -> None:
     assert readable(["n01440764", "n01443537"]) == ["tench", "goldfish"]
     assert readable(["cat", "n01440764"]) == ["cat", "n01440764"]
+    assert readable(["n04399382"]) == ["teddy"]  # of ImageNet-1k, not of 22k
+    assert readable(["n00000000"]) == ["n00000000"]
 
 
 class FakeHfds:

@@ -18,7 +18,7 @@ from kt_cli.knowledge.explanation import direction, samples, sentence
 from kt_cli.knowledge.predict import How
 from kt_cli.rows import arrays
 from kt_cli.settings import DataSpec, EvalSpec
-from kt_cli.zoo.baseline import random_twins
+from kt_cli.zoo.names import random_twins
 from tests.knowledge.conftest import MakeModel
 
 HOW = How(EvalSpec(), torch.device("cpu"), logits=True)

@@ -17,7 +17,7 @@ from kt_cli.knowledge.embedding import class_embedding
 from kt_cli.settings import DataSpec
 from kt_cli.spec import Model
 from kt_cli.zoo import load
-from kt_cli.zoo.heads import classifier_rows
+from kt_cli.zoo.features import classifier_rows
 from tests.knowledge.conftest import MakeModel
 
 

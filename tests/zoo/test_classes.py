@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +21,11 @@ from kt_cli.zoo.classes import (
     Outputs,
     Select,
     match,
-    overruled,
     require_classes,
     require_common,
+    warn_of_classes,
 )
-from kt_cli.zoo.heads import classifier_rows
+from kt_cli.zoo.features import classifier_rows
 from kt_cli.zoo.load import Selected, unwrapped
 from kt_cli.zoo.names import resolve
 
@@ -247,6 +248,15 @@ def test_unmatched_names_are_listed_on_both_sides(tmp_path: Path) -> None:
     assert tip.startswith("--valid-labels") and "--by-position" not in tip
     message, _ = refused(saved(tmp_path / "twice", 3, ("crane", "crane", "owl")), ["crane", "owl"])
     assert message == "twice has 3 classes, birds has 2; by name it lacks crane"
+
+
+def overruled(models: Sequence[Model], classes: Sequence[str], select: Select) -> list[str]:
+    """The models that are said to decide by their names, against `select`."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        warn_of_classes(models, classes, select)
+    said = [str(each.message).partition(" carries the names of these classes") for each in told]
+    return [name for name, found, _ in said if found]
 
 
 def test_names_decide_in_a_mixed_set(tmp_path: Path) -> None:

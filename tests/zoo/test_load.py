@@ -198,9 +198,6 @@ def test_build() -> None:
     assert config["input_size"] == (3, 48, 48)
     module, config = load.build("resnet18", 3)
     assert load.data_config(module, "test") == config  # not the published weights' 288 pixels
-    module, config = load.build("test_vit", 7, 32, in_chans=1)
-    assert config["input_size"] == (1, 32, 32)
-    assert module(torch.rand(1, 1, 32, 32)).shape == (1, 7)
 
 
 def test_build_refuses() -> None:

@@ -324,13 +324,14 @@ def test_key_changes_with_weights_and_config(save_model: SaveModel) -> None:
 def test_content_is_read_once_while_a_file_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_models, "may_change_unseen", lambda status, now: False)
-    path = tmp_path / "weights"
+    path, opened, real = tmp_path / "weights", [], Path.open
     path.write_bytes(b"a" * 10)
+    monkeypatch.setattr(Path, "open", lambda self, mode: opened.append(self) or real(self, mode))
     first = local_models.content(path)
-    with monkeypatch.context() as m:
-        m.setattr(Path, "open", lambda *_: pytest.fail("read again"))
-        assert local_models.content(path) == first
+    assert local_models.content(path) == first and len(opened) == 2  # it may change unseen
+    monkeypatch.setattr(local_models, "may_change_unseen", lambda status, now: False)
+    assert [local_models.content(path) for _ in range(3)] == [first] * 3 and len(opened) == 3
+    monkeypatch.setattr(Path, "open", real)
     path.write_bytes(b"b" * 10)
     os.utime(path, ns=(1, 1))
     assert local_models.content(path) != first
