@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+# (done, total, what): so many units of `what` are finished. Cheap: it may be called often.
+Progress = Callable[[int, int, str], None]
 
 
-class Progress(Protocol):
-    def __call__(self, done: int, total: int, what: str) -> None:
-        """`done` of `total` units of `what` are finished. Cheap: it may be called often."""
-
-
-def silent(done: int, total: int, what: str) -> None:
+def silent(*told: Any) -> None:
     """Say nothing."""
-
-
-def _nobody(*told: Any) -> None:
-    """Hear nothing."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +28,7 @@ class Listener:
     """
 
     progress: Progress = silent
-    note: Callable[[str], None] = _nobody
-    plan: Callable[[Any, Any], None] = _nobody
-    jobs: Callable[[Any], None] = _nobody
-    skipped: Callable[[Path, str], None] = _nobody
+    note: Callable[[str], None] = silent
+    plan: Callable[[Any, Any], None] = silent
+    jobs: Callable[[Any], None] = silent
+    skipped: Callable[[Path, str], None] = silent

@@ -1,9 +1,9 @@
 """What is asked for, as small frozen values, and the identity of a run.
 
-Standard library only. A `Run` is one unit of work. Its `id` is a hash over every field that can
-change its result and over none that cannot: fields marked EXCLUDED (where a model lies, how it
-is called, on which machine it runs) stay out of it, so moving a zoo to another folder keeps its
-finished runs, and retraining a model does not.
+A `Run` is one unit of work. Its `id` is a hash over every field that can change its result and
+over none that cannot: fields marked EXCLUDED (where a model lies, how it is called, on which
+machine it runs) stay out of it, so moving a zoo to another folder keeps its finished runs, and
+retraining a model does not.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from kt_cli.settings import NO_DATA, DataSpec, PairsSpec
 from kt_cli.settings.declared import Settings, digest, signature
 
 EXCLUDED = {"identity": False}
+TOGETHER = " + "  # between the names of several teachers in a row
+S = TypeVar("S", bound=Settings)
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,6 @@ class Model:
         return self.key.startswith("random:")
 
 
-TOGETHER = " + "  # between the names of several teachers in a row
-S = TypeVar("S", bound=Settings)
-
-
 @dataclass(frozen=True)
 class RunOf(Generic[S]):
     """One unit of work of a sweep.
@@ -51,8 +49,7 @@ class RunOf(Generic[S]):
         models: predict: the model; pairs: all of them; transfer: the teachers, then the student.
         data_id: fingerprint of the images that the run reads (evaluation and, where it trains,
             training images after subsetting).
-        settings: the spec of the kind.
-        data: where the images are.
+        settings: the spec of the kind. data: where the images are.
         out: folder that receives what the run saves (models).
         attempt: how many times it was tried, this time included.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kt_cli.distillation import methods
-from kt_cli.distillation.distil import order_of
+from kt_cli.distillation.order import order_of
 from kt_cli.errors import warn
 from kt_cli.settings import PUBLISHED, TransferSpec
 
@@ -31,7 +31,8 @@ def warn_if_short(spec: TransferSpec, images: int) -> None:
 
 
 def _warn_of_slow_weights(spec: TransferSpec, updates: int) -> None:
-    assert spec.mcl_every is not None
+    default = TransferSpec(method=spec.method).with_defaults
+    assert spec.mcl_every is not None and default.mcl_every is not None
     steps = updates // spec.mcl_every
     if not steps:
         warn(
@@ -39,8 +40,6 @@ def _warn_of_slow_weights(spec: TransferSpec, updates: int) -> None:
             f"{updates}: the student stays as it was. Lower --mcl-every."
         )
     elif (kept := spec.mcl_tau**steps) > MOSTLY:
-        default = TransferSpec(method=spec.method).with_defaults
-        assert default.mcl_every is not None
         # What the published settings keep of the weights before, over as many steps as here.
         usual = default.mcl_tau ** (PUBLISHED_UPDATES // default.mcl_every)
         warn(

@@ -33,16 +33,11 @@ def transfer_outcome(
     teacher = teachers.any(axis=0)
     known, gained, lost = teacher & ~before, after & ~before, before & ~after
     counts = {
-        "teacher_acc": teacher,
-        "student_acc": before,
-        "after_acc": after,
-        "gain": gained,
-        "loss": lost,
-        "pos_flips": known,
-        "neg_flips": before & ~teacher,
-        "pos_flips_after": teacher & ~after,
-        "neg_flips_after": after & ~teacher,
-    }
+        "teacher_acc": teacher, "student_acc": before, "after_acc": after,
+        "gain": gained, "loss": lost,
+        "pos_flips": known, "neg_flips": before & ~teacher,
+        "pos_flips_after": teacher & ~after, "neg_flips_after": after & ~teacher,
+    }  # fmt: skip
     sums = {name: int(mask.sum()) for name, mask in counts.items()}
     percent = 100 / len(before)
     return {
@@ -68,16 +63,14 @@ def flips_by_class(before: Right, after: Right, labels: Counts, num_classes: int
 def _by_class(
     known: Right, learned: Right, gained: Right, labels: Counts, num_classes: int
 ) -> dict[str, Any]:
-    flips, learned_of, gains = (
-        np.bincount(labels[mask], minlength=num_classes) for mask in (known, learned, gained)
-    )
+    masks = (known, learned, gained)
+    flips, learned_of, gains = (np.bincount(labels[m], minlength=num_classes) for m in masks)
     found: dict[str, Any] = {"gain_entropy": _entropy(gains)}
     for p in TOP_PERCENTS:
         top = top_classes(flips, p)
         found[f"top{p}_rate"] = _percent(float(top @ learned_of), float(top @ flips))
-        found[f"top{p}_gain_share"] = (
-            _percent(float(top @ gains), float(gains.sum())) if flips.any() else None
-        )
+        share = _percent(float(top @ gains), float(gains.sum()))
+        found[f"top{p}_gain_share"] = share if flips.any() else None
     return found
 
 

@@ -82,35 +82,30 @@ def choose(
     Args:
         restore_statistics: estimates the module's running statistics anew.
     """
-    states = [_at(evaluator.module, start, end, a, restore_statistics) for a in ALPHAS]
-    predicted: list[list[NDArray[np.integer]]] = [[] for _ in states]
+    module = evaluator.module
+    kept = [_statistics(module, between(start, end, a), restore_statistics) for a in ALPHAS]
+    predicted: list[list[NDArray[np.integer]]] = [[] for _ in ALPHAS]
     transforms = [evaluator.geometry.transform()]
     for (images,) in batches(judge.images, transforms, BATCH, device=evaluator.device):
-        for state, found in zip(states, predicted, strict=True):
-            load(evaluator.module, state())
+        for alpha, own, found in zip(ALPHAS, kept, predicted, strict=True):
+            load(module, {**between(start, end, alpha), **own})
             found.append(evaluator(images).argmax(dim=1).cpu().numpy())
     scores = [score(judge.before, judge.right(np.concatenate(found))) for found in predicted]
     best = int(np.argmax(scores))
     alpha, won = (ALPHAS[best], 100 * scores[best]) if scores[best] > 0 else (0.0, 0.0)
-    load(evaluator.module, states[best]() if alpha else start)
+    load(module, {**between(start, end, alpha), **kept[best]} if alpha else start)
     return Choice(alpha, won, len(judge.images), judge.images.fingerprint)
 
 
-def _at(
-    module: nn.Module,
-    start: State,
-    end: State,
-    alpha: float,
-    restore_statistics: Callable[[nn.Module], None],
-) -> Callable[[], State]:
-    """The state at α, made when it is needed: only running statistics are kept."""
+def _statistics(
+    module: nn.Module, state: State, restore_statistics: Callable[[nn.Module], None]
+) -> State:
+    """The module's running statistics where its weights are those of a state."""
     names = statistics(module)
-    if not names:
-        return lambda: between(start, end, alpha)
-    load(module, between(start, end, alpha))
-    restore_statistics(module)
-    kept = {name: v.clone() for name, v in module.state_dict().items() if name in names}
-    return lambda: {**between(start, end, alpha), **kept}
+    if names:
+        load(module, state)
+        restore_statistics(module)
+    return {name: v.clone() for name, v in module.state_dict().items() if name in names}
 
 
 def score(before: Right, after: Right) -> float:

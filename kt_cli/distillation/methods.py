@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kt_cli.distillation import losses, partition
@@ -50,18 +51,18 @@ def _distil(inputs: LossInputs, spec: TransferSpec) -> Tensor:
     target = inputs.target
     if isinstance(target, Tensor) and not spec.reference_compat:
         target = target.detach()
-    loss = losses.distillation(
-        inputs.student, target, spec.temperature, inputs.weight, spec.kd_topk or 0
-    )
+    topk = spec.kd_topk or 0
+    loss = losses.distillation(inputs.student, target, spec.temperature, inputs.weight, topk)
     if spec.reference_compat and inputs.weight is not None:  # the mean over what is distilled
         loss = loss * len(inputs.weight) / inputs.weight.sum().clamp_min(1)
     return loss
 
 
 def _classify(inputs: LossInputs, spec: TransferSpec) -> Tensor:
-    compat = spec.reference_compat
-    loss = losses.double_softmax_cross_entropy if compat else losses.cross_entropy
-    return loss(inputs.student, inputs.labels, spec.label_smoothing)
+    logits, labels, smoothing = inputs.student, inputs.labels, spec.label_smoothing
+    if spec.reference_compat:
+        return losses.double_softmax_cross_entropy(logits, labels, smoothing)
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
 def _distil_and_classify(inputs: LossInputs, spec: TransferSpec) -> Tensor:
@@ -71,9 +72,8 @@ def _distil_and_classify(inputs: LossInputs, spec: TransferSpec) -> Tensor:
 
 def _contrast(inputs: LossInputs, spec: TransferSpec) -> Tensor:
     assert inputs.contrast is not None
-    contrast: Tensor = inputs.contrast(
-        inputs.features, inputs.teacher_features, inputs.indices, inputs.labels
-    )
+    features = inputs.features, inputs.teacher_features
+    contrast: Tensor = inputs.contrast(*features, inputs.indices, inputs.labels)
     return _classify(inputs, spec) + CRD_WEIGHT * contrast
 
 
@@ -88,7 +88,7 @@ class Method:
     """How one method teaches.
 
     Attributes:
-        loss: from a inputs to a scalar.
+        loss: mean over the samples of a batch.
         partition: who teaches which sample, on each view.
         teacher, frozen: whether it asks the teacher, and the frozen student.
         labels: whether it reads the labels of the training images.
@@ -208,9 +208,8 @@ def require_possible(spec: TransferSpec, teachers: int, labelled: bool) -> None:
     if spec.with_defaults.distil_on != "all" and chooses:
         raise UsageError(f"--distil-on {spec.distil_on} is for kl and xekl, not for {name}")
     if needs_labels(spec) and not labelled:
-        free = ", ".join(
-            n for n in METHODS if not needs_labels(replace(spec, method=n, distil_on=None))
-        )
+        others = (replace(spec, method=n, distil_on=None) for n in METHODS)
+        free = ", ".join(other.method for other in others if not needs_labels(other))
         raise UsageError(
             f"{name} needs labels, and the transfer images have none",
             f"Without labels: {free}; with --distil-on all, kl-mcl too.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from kt_cli.distillation.teacher_outputs import TeacherOutputs
 from kt_cli.files import atomic_file, cache_folder, save_tensors
@@ -35,13 +36,10 @@ class Memory:
     def get(self, key: str, compute: Compute) -> TeacherOutputs:
         if key not in self._kept:
             self._kept[key] = compute()
-            while len(self._kept) > 1 and self._size() > self._budget:
+            while len(self._kept) > 1 and sum(a.bytes for a in self._kept.values()) > self._budget:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return self._kept[key]
-
-    def _size(self) -> int:
-        return sum(answers.bytes for answers in self._kept.values())
 
 
 class Disk:
@@ -60,15 +58,15 @@ class Disk:
             WriteError: the file cannot be written.
         """
         path = cache_folder("targets") / f"{key[:24]}.safetensors"
-        found = self._read(str(path))
+        found = self._read(path)
         if found is not None:
             return found
         answers = compute()
         with atomic_file(path) as temporary:
             save_tensors(temporary, answers.tensors())
-        return self._read(str(path)) or answers
+        return self._read(path) or answers
 
-    def _read(self, path: str) -> TeacherOutputs | None:
+    def _read(self, path: Path) -> TeacherOutputs | None:
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -125,8 +123,8 @@ def decide(
     if fitting >= LEAST_TOPK:
         size = images * answers * (6 * fitting + fixed)
         return Decision(DISK, fitting, size, f"{_gb(half)} of all classes exceed the budget")
-    return Decision(ONLINE, 0, 0, f"{_gb(half)} exceed the budget, so do the {LEAST_TOPK} "
-                    "most probable classes")  # fmt: skip
+    too_much = f"{_gb(half)} exceed the budget, so do the {LEAST_TOPK} most probable classes"
+    return Decision(ONLINE, 0, 0, too_much)
 
 
 def _gb(size: int) -> str:

@@ -56,17 +56,9 @@ class TeacherQuery:
 
     def key(self, model: str, epoch: int) -> str:
         """Identity of a model's answers about the views of an epoch."""
-        temperature = self.temperature if self.topk else None
-        how = [self.amp, self.topk, temperature, self.features]
+        how = [self.amp, self.topk, self.temperature if self.topk else None, self.features]
         views = self.views
         return digest([FORMAT, model, views.epoch_key(epoch), views.device.type, *how])
-
-    def answers(self, logits: Tensor, labels: Tensor, features: Tensor | None) -> TeacherOutputs:
-        logits = full(logits)
-        kept: Tensor | TopK = logits
-        if 0 < self.topk < logits.shape[1]:
-            kept = TopK.of(logits, self.topk, self.temperature)
-        return TeacherOutputs(kept, SampleStats.of(logits, labels), features)
 
 
 class Source:
@@ -111,8 +103,12 @@ class Source:
         views = query.views
         with precision(query.amp, views.device):
             logits = tap.module(prepare(images))
-        features = full(tap.take()) if query.features else None
-        return query.answers(logits, views.labels[views.here(indices)], features)
+        kept: Tensor | TopK
+        logits = kept = full(logits)
+        if 0 < query.topk < logits.shape[1]:
+            kept = TopK.of(logits, query.topk, query.temperature)
+        said = SampleStats.of(logits, views.labels[views.here(indices)])
+        return TeacherOutputs(kept, said, full(tap.take()) if query.features else None)
 
     def _all(self, epoch: int) -> TeacherOutputs:
         assert self._cache is not None
@@ -131,12 +127,24 @@ class Source:
 
 @dataclass(frozen=True)
 class Taught:
-    """What b samples are taught. weights: (b, 1 + K) of the frozen student and the teachers."""
+    """What b samples are taught, and by whom.
+
+    Attributes:
+        target: logits (b, C) or most probable classes.
+        weight: (b,) of each sample; None for one.
+        weights: (b, 1 + K) of the frozen student and the teachers.
+        features: (b, d) of the teacher, where they are distilled.
+    """
 
     target: Tensor | TopK
     weight: Tensor | None
     weights: Tensor
     features: Tensor | None
+
+    @property
+    def samples_by_teacher(self) -> Tensor:
+        shares = self.weights[:, 1:]
+        return (shares if self.weight is None else shares * self.weight[:, None]).sum(dim=0)
 
 
 Found = Sequence[TeacherOutputs | None]  # the frozen student's and the teachers', None if not asked
@@ -151,10 +159,9 @@ class Targets:
 
     def __init__(self, spec: TransferSpec, frozen: Source, teachers: Sequence[Source]) -> None:
         self._spec, self._method = spec, methods.find(spec.method)
-        asks_frozen, asks_teacher = methods.needs_frozen(spec), self._method.teacher
         self._sources = [
-            frozen if asks_frozen else None,
-            *(source if asks_teacher else None for source in teachers),
+            frozen if methods.needs_frozen(spec) else None,
+            *(teachers if self._method.teacher else [None] * len(teachers)),
         ]
         self.count = len(self._sources)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -12,6 +12,11 @@ from torch import Tensor
 from kt_cli.device import send
 from kt_cli.distillation.losses import TopK
 from kt_cli.distillation.partition import SampleStats
+
+# As they are kept on disk; what decides who teaches stays as it is.
+SMALL = {
+    "logits": torch.half, "log_probs": torch.half, "features": torch.half, "classes": torch.int,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,25 +36,20 @@ class TeacherOutputs:
     def at(self, indices: Tensor, device: torch.device) -> TeacherOutputs:
         """The answers for some of the views, on the device, in full precision."""
         where = send(indices, self.said.right.device)
-        return self._each(lambda values: send(full(values[where]), device))
+        return TeacherOutputs.of(
+            {name: send(full(values[where]), device) for name, values in self.tensors().items()}
+        )
 
     def small(self) -> TeacherOutputs:
-        """On the CPU, in half precision; what decides who teaches stays as it is."""
-        logits = self.logits
-        if isinstance(logits, TopK):
-            logits = TopK(logits.classes.int(), logits.log_probs.half(), logits.log_rest)
-        else:
-            logits = logits.half()
-        features = None if self.features is None else self.features.half()
-        return replace(self, logits=logits, features=features)._each(Tensor.cpu)
+        """On the CPU, in half precision."""
+        return TeacherOutputs.of(
+            {name: v.to(SMALL.get(name, v.dtype)).cpu() for name, v in self.tensors().items()}
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """All that they consist of, by name."""
-        found: dict[str, Any] = {"features": self.features, **_fields(self.said)}
-        if isinstance(self.logits, TopK):
-            found |= _fields(self.logits)
-        else:
-            found["logits"] = self.logits
+        found = {"features": self.features, **vars(self.said)}
+        found |= vars(self.logits) if isinstance(self.logits, TopK) else {"logits": self.logits}
         return {name: value for name, value in found.items() if value is not None}
 
     @classmethod
@@ -64,20 +64,13 @@ class TeacherOutputs:
 
     @property
     def bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in self.tensors().values())
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> TeacherOutputs:
-        return TeacherOutputs.of({name: change(value) for name, value in self.tensors().items()})
+        return sum(tensor.nbytes for tensor in self.tensors().values())
 
 
 def joined(parts: list[TeacherOutputs]) -> TeacherOutputs:
     """Answers about the views of all parts, in order."""
     tensors = [part.tensors() for part in parts]
     return TeacherOutputs.of({name: torch.cat([t[name] for t in tensors]) for name in tensors[0]})
-
-
-def _fields(value: TopK | SampleStats) -> dict[str, Tensor]:
-    return {f.name: getattr(value, f.name) for f in fields(value)}
 
 
 def _filled(kind: type[Any], tensors: Mapping[str, Tensor]) -> Any:

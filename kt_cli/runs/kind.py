@@ -15,6 +15,7 @@ from kt_cli.settings import DataSpec
 from kt_cli.spec import Model, RunOf, S
 
 Rows = list[Row]
+Execute = Callable[[Sequence[RunOf[S]], Path, Progress], list[Rows | Exception]]
 
 
 class Prices(Protocol):
@@ -28,10 +29,6 @@ class Prices(Protocol):
 
     def transfer(self, models: Sequence[Model], epochs: int) -> float:
         """Seconds of a transfer from the first models into the last."""
-
-
-def _own_id(run: RunOf[S]) -> list[str]:
-    return [run.id]
 
 
 @dataclass(frozen=True)
@@ -55,10 +52,15 @@ class Kind(Generic[S]):
     table: str
     settings: type[S]
     images: Callable[[RunOf[S]], tuple[Data, list[ImageSet]]]
-    execute: Callable[[Sequence[RunOf[S]], Path, Progress], list[Rows | Exception]]
+    execute: Execute[S]
     about: Callable[[RunOf[S]], Row]
     seconds: Callable[[RunOf[S], Prices], float]
     trains_on: Callable[[RunOf[S]], tuple[DataSpec, float, int] | None] = lambda run: None
     together: bool = False
-    row_ids: Callable[[RunOf[S]], list[str]] = _own_id
+    row_ids: Callable[[RunOf[S]], list[str]] = lambda run: [run.id]
     many_rows: bool = False
+
+
+def one_by_one(execute: Callable[[RunOf[S], Path, Progress], Rows]) -> Execute[S]:
+    """What executes runs, from what executes one."""
+    return lambda runs, folder, progress: [execute(run, folder, progress) for run in runs]

@@ -16,9 +16,10 @@ from torch.overrides import TorchFunctionMode
 
 from kt_cli.data.views import Views
 from kt_cli.distillation.checkpoint import Checkpoint
-from kt_cli.distillation.distil import Curve, distil
+from kt_cli.distillation.distil import distil
 from kt_cli.distillation.target_cache import TargetCache
 from kt_cli.distillation.targets import Opened, Source, Targets, TeacherQuery
+from kt_cli.distillation.train import Curve
 from kt_cli.settings import TransferSpec
 
 N, CLASSES, SIDE, WIDTH = 48, 4, 16, 16
