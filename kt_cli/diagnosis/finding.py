@@ -33,20 +33,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be looked at.
+    """What is to be looked at."""
 
-    Attributes:
-        data: the images; None where none are named.
-        limit: images on which accuracy is compared, at most.
-        slurm_test: submit a job, and wait for it.
-        sbatch: what that job asks of Slurm, such as its partition.
-        progress: of what takes long.
-    """
-
-    data: DataSpec | None = None
-    limit: int = 1000
-    slurm_test: bool = False
-    sbatch: Mapping[str, str | int] | None = None
+    data: DataSpec | None = None  # the images; None where none are named
+    limit: int = 1000  # images on which accuracy is compared, at most
+    slurm_test: bool = False  # submit a job, and wait for it
+    sbatch: Mapping[str, str | int] | None = None  # what that job asks of Slurm
     progress: Progress = silent
 
 
