@@ -17,18 +17,11 @@ def silent(*told: Any) -> None:
 
 @dataclass(frozen=True)
 class Listener:
-    """Who hears of a sweep.
-
-    Attributes:
-        progress: how far work is.
-        note: one line about what happens, which is no result.
-        plan: the session and its stages, before anything is done.
-        jobs: a `View` of a cluster's jobs, at each look; None when there is nothing more to see.
-        skipped: a part of the results that cannot be read, and why.
-    """
+    """Who hears of a sweep."""
 
     progress: Progress = silent
-    note: Callable[[str], None] = silent
-    plan: Callable[[Any, Any], None] = silent
+    note: Callable[[str], None] = silent  # one line about what happens, which is no result
+    plan: Callable[[Any, Any], None] = silent  # the session and its stages, before it begins
+    # A `View` of a cluster's jobs, at each look; None when there is nothing more to see.
     jobs: Callable[[Any], None] = silent
-    skipped: Callable[[Path, str], None] = silent
+    skipped: Callable[[Path, str], None] = silent  # a part of the results, and why

@@ -153,7 +153,7 @@ def _planned(
     """The transfer, if nothing speaks against it, and where the student will be."""
     from kt_cli.data.guard_images import require_guard
     from kt_cli.data.sources import open_data
-    from kt_cli.distillation import advice, methods
+    from kt_cli.distillation import methods
     from kt_cli.files import require_writable
     from kt_cli.zoo import classes, load
 
@@ -165,7 +165,7 @@ def _planned(
     classes.warn_of_classes(models, opened.classes, opened.eval.select)
     opened.eval.warn_of_empty_classes()
     load.require_weights(models)
-    advice.warn_if_short(spec.with_defaults, len(opened.training()))
+    methods.warn_if_short(spec.with_defaults, len(opened.training()))
     run = Run("transfer", tuple(models), opened.transfer_id(spec.guarded, progress), spec, images)
     saved = target or Path("students") / _folder_name(models, spec.method, run.id)
     run = replace(run, out=saved.absolute().name)

@@ -15,8 +15,8 @@ from kt_cli.distillation.checkpoint import Checkpoint
 from kt_cli.distillation.contrast import Contrast
 from kt_cli.distillation.methods import LossInputs
 from kt_cli.distillation.order import order_of
+from kt_cli.distillation.target_cache import full
 from kt_cli.distillation.targets import Targets
-from kt_cli.distillation.teacher_outputs import full
 from kt_cli.distillation.train import Curve, Loop, OnEpoch, fit
 from kt_cli.distillation.weight_averaging import EMA, load
 from kt_cli.settings import TransferSpec

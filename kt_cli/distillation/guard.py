@@ -29,17 +29,11 @@ Right = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Judge:
-    """What the guard judges by.
+    """What the guard judges by."""
 
-    Attributes:
-        images: n images that the student never trained on.
-        before: (n,) whether θ₀ has each right.
-        answers: (n,) classes that count as right, where labels do not.
-    """
-
-    images: ImageSet
-    before: Right
-    answers: NDArray[np.integer] | None = None
+    images: ImageSet  # n that the student never trained on
+    before: Right  # (n,) whether θ₀ has each right
+    answers: NDArray[np.integer] | None = None  # (n,) that count as right, where labels do not
 
     @classmethod
     def without_labels(cls, student: Predictions, teachers: Sequence[Predictions]) -> Judge:
@@ -58,16 +52,12 @@ class Judge:
 
 @dataclass(frozen=True)
 class Choice:
-    """How far the student goes.
+    """How far the student goes."""
 
-    alpha: 0 for not at all. score: lower bound of the gain in percentage points on n images, of
-    which `images` is the fingerprint.
-    """
-
-    alpha: float
-    score: float
-    n: int
-    images: str
+    alpha: float  # 0 for not at all
+    score: float  # lower bound of the gain, percentage points
+    n: int  # images on which it was judged
+    images: str  # their fingerprint
 
 
 def choose(
@@ -77,11 +67,7 @@ def choose(
     judge: Judge,
     restore_statistics: Callable[[nn.Module], None],
 ) -> Choice:
-    """Put the evaluator's module at the best place between two states.
-
-    Args:
-        restore_statistics: estimates the module's running statistics anew.
-    """
+    """Put the evaluator's module, with statistics of its own, at the best place between states."""
     module = evaluator.module
     kept = [_statistics(module, between(start, end, a), restore_statistics) for a in ALPHAS]
     predicted: list[list[NDArray[np.integer]]] = [[] for _ in ALPHAS]

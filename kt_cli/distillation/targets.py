@@ -20,8 +20,7 @@ from kt_cli.device import place
 from kt_cli.distillation import methods
 from kt_cli.distillation.losses import TopK
 from kt_cli.distillation.partition import SampleStats
-from kt_cli.distillation.target_cache import TargetCache
-from kt_cli.distillation.teacher_outputs import TeacherOutputs, full, joined
+from kt_cli.distillation.target_cache import TargetCache, TeacherOutputs, full, joined
 from kt_cli.distillation.train import precision
 from kt_cli.settings import TransferSpec
 from kt_cli.settings.declared import digest
@@ -35,19 +34,13 @@ Opened = tuple[nn.Module, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class TeacherQuery:
-    """How models are asked about views.
-
-    Attributes:
-        amp: type of mixed precision; "" for none.
-        topk, temperature: keep so many classes of σ(z / T) only; 0 for all logits.
-        features: also the pooled features.
-    """
+    """How models are asked about views."""
 
     views: Views
-    amp: str = ""
-    topk: int = 0
+    amp: str = ""  # type of mixed precision; "" for none
+    topk: int = 0  # so many classes of σ(z / T) only; 0 for all logits
     temperature: float = 1.0
-    features: bool = False
+    features: bool = False  # also the pooled features
 
     @classmethod
     def by(cls, spec: TransferSpec, views: Views) -> TeacherQuery:
@@ -68,16 +61,12 @@ class Source:
         load: gives a module that is nobody else's: its parameters are frozen.
         key: identity of the model, its preprocessing and its outputs; "" where what it says is of
             use to nobody else.
-        cache: where answers are kept; None for nowhere.
     """
 
     def __init__(
-        self,
-        query: TeacherQuery,
-        load: Callable[[], Opened],
-        key: str = "",
+        self, query: TeacherQuery, load: Callable[[], Opened], key: str = "",
         cache: TargetCache | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._query, self._load = query, load
         self._key, self._cache = key, cache if key else None
         self._epoch: TeacherOutputs | None = None
@@ -127,19 +116,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Taught:
-    """What b samples are taught, and by whom.
+    """What b samples are taught, and by whom."""
 
-    Attributes:
-        target: logits (b, C) or most probable classes.
-        weight: (b,) of each sample; None for one.
-        weights: (b, 1 + K) of the frozen student and the teachers.
-        features: (b, d) of the teacher, where they are distilled.
-    """
-
-    target: Tensor | TopK
-    weight: Tensor | None
-    weights: Tensor
-    features: Tensor | None
+    target: Tensor | TopK  # logits (b, C), or their most probable classes
+    weight: Tensor | None  # (b,) of each sample; None for one
+    weights: Tensor  # (b, 1 + K) of the frozen student and the teachers
+    features: Tensor | None  # (b, d) of the teacher, where they are distilled
 
     @property
     def samples_by_teacher(self) -> Tensor:
@@ -151,11 +133,7 @@ Found = Sequence[TeacherOutputs | None]  # the frozen student's and the teachers
 
 
 class Targets:
-    """The targets of one training.
-
-    Args:
-        frozen, teachers: who is asked; those that the method does not need never are.
-    """
+    """The targets of one training; whom the method does not need is never asked."""
 
     def __init__(self, spec: TransferSpec, frozen: Source, teachers: Sequence[Source]) -> None:
         self._spec, self._method = spec, methods.find(spec.method)
@@ -175,12 +153,10 @@ class Targets:
         return [s.answers(indices, images) if s is not None else None for s in self._sources]
 
     def taught(self, found: Found, live: Tensor, labels: Tensor) -> Taught:
-        """What answers make of the samples.
+        """What answers make of samples with these labels (b,).
 
-        Args:
-            live: logits (b, C) of the student in training. With `reference_compat` it takes the
-                frozen student's place where flips are found, and in the mean of `flip-avg`.
-            labels: (b,).
+        With `reference_compat` the student in training, with logits `live` (b, C), takes the frozen
+        student's place where flips are found, and in the mean of `flip-avg`.
         """
         said = [answers.said if answers is not None else None for answers in found]
         if self._spec.reference_compat:

@@ -24,38 +24,26 @@ from kt_cli.settings import TransferSpec
 
 @dataclass(frozen=True)
 class Asked:
-    """A model that is asked about views.
+    """A model that is asked about views."""
 
-    key: as in `targets.Source`. load: opens it.
-    width: of its pooled features, where they are distilled.
-    """
-
-    key: str
+    key: str  # as in `targets.Source`
     load: Callable[[], Opened]
-    width: int = 0
+    width: int = 0  # of its pooled features, where they are distilled
 
 
 @dataclass(frozen=True)
 class TransferJob:
-    """Who learns from whom, and how.
+    """Who learns from whom, and how."""
 
-    Attributes:
-        module, data_config: the student and its preprocessing at training size.
-        student: the student before transfer, as it is asked about views.
-        teachers: in the order in which they teach.
-        cache: where answers are kept; None for nowhere.
-        checkpoint: of each training, by a name for it.
-        after_step: called with the student after each teacher's turn, where they take turns.
-    """
-
-    module: nn.Module
-    data_config: Mapping[str, Any]
+    module: nn.Module  # the student
+    data_config: Mapping[str, Any]  # its preprocessing at training size
     views: Views
-    student: Asked
-    teachers: Sequence[Asked]
+    student: Asked  # before transfer
+    teachers: Sequence[Asked]  # in the order in which they teach
     spec: TransferSpec
-    cache: TargetCache | None = None
-    checkpoint: Callable[[str], Checkpoint | None] = lambda name: None
+    cache: TargetCache | None = None  # of what they say; None for none
+    checkpoint: Callable[[str], Checkpoint | None] = lambda name: None  # of each training
+    # Called with the student after each teacher's turn, where they take turns.
     after_step: Callable[[nn.Module], object] = lambda module: None
     on_epoch: OnEpoch = lambda done, total: None
 

@@ -27,25 +27,17 @@ OnEpoch = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Loop:
-    """What may happen around an update.
+    """What may happen around an update."""
 
-    Attributes:
-        amp: type of mixed precision, "float16" or "bfloat16"; "" for none.
-        bn: whether running statistics of batch normalisation are updated ("train") or not ("eval").
-        lr_factor: of the learning rates of the optimizer, for each update from 0.
-        begin_epoch: called before an epoch, also where training goes on within it.
-        after_update: called with the number of updates so far.
-        kept: states, by name, that change with training besides the module and the optimizer;
-            their tensors are written to in place when training goes on.
-        checkpoint: where the state is kept; None for nowhere.
-        on_epoch: called with the epochs done and all.
-    """
-
-    amp: str = ""
-    bn: str = "train"
+    amp: str = ""  # type of mixed precision, "float16" or "bfloat16"; "" for none
+    bn: str = "train"  # running statistics of batch normalisation are updated, or not: "eval"
+    # Of the learning rates of the optimizer, for each update from 0.
     lr_factor: Callable[[int], float] = lambda update: 1.0
+    # Called before an epoch, also where training goes on within it.
     begin_epoch: Callable[[int], object] = lambda epoch: None
-    after_update: Callable[[int], object] = lambda updates: None
+    after_update: Callable[[int], object] = lambda updates: None  # so many there were
+    # States, by name, that change with training besides the module and the optimizer; their
+    # tensors are written to in place when training goes on.
     kept: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
     on_epoch: OnEpoch = lambda done, total: None
@@ -53,28 +45,24 @@ class Loop:
 
 @dataclass(frozen=True)
 class Curve:
-    """How a training went.
+    """How a training went; shares are in percent."""
 
-    Attributes:
-        losses: mean loss of each epoch.
-        counted: for each of what the loss counts, its share of each epoch's samples, in percent:
-            first those that are right, then those that each teacher taught.
-        waiting: share of the time, in percent, in which the loop stood still until the pixels of
-            views were read. A GPU may have had work left meanwhile, so of its time it is the most.
-        earlier: seconds of training before it was interrupted, if it was.
-    """
-
-    losses: tuple[float, ...]
+    losses: tuple[float, ...]  # mean of each epoch
+    # For each of what the loss counts, its share of each epoch's samples.
     counted: tuple[tuple[float, ...], ...]
+    # Share of the time in which the loop stood still until the pixels of views were read. A GPU
+    # may have had work left meanwhile, so of its time it is the most.
     waiting: float
-    earlier: float = 0.0
+    earlier: float = 0.0  # seconds of training before it was interrupted
 
     @property
     def accuracies(self) -> tuple[float, ...]:
+        """Of the student on the views of each epoch, which are counted first."""
         return self.counted[0]
 
     @property
     def shares(self) -> tuple[tuple[float, ...], ...]:
+        """For each teacher, the samples that it taught in each epoch."""
         return self.counted[1:]
 
 

@@ -21,8 +21,7 @@ from torch.utils._pytree import tree_leaves
 from kt_cli.data.views import AUGMENTS, Views
 from kt_cli.distillation import distil, methods, train
 from kt_cli.distillation.contrast import Contrast
-from kt_cli.distillation.target_cache import Memory
-from kt_cli.distillation.teacher_outputs import TeacherOutputs
+from kt_cli.distillation.target_cache import Memory, TeacherOutputs
 from tests.distillation.toys import CLASSES, CONFIG, SPEC, WIDTH, N, Tiny, opened, targets_of
 
 DEVICE = torch.device("meta")
