@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 
 from kt_cli.errors import KtError, first_line
 from kt_cli.progress import Progress, silent
@@ -45,16 +46,9 @@ class Asked:
 Check = Callable[[Asked], Iterable[Finding]]
 
 
-def green(message: str) -> Finding:
-    return Finding(Level.green, message)
-
-
-def yellow(message: str, advice: str) -> Finding:
-    return Finding(Level.yellow, message, advice)
-
-
-def red(message: str, advice: str) -> Finding:
-    return Finding(Level.red, message, advice)
+green = partial(Finding, Level.green)
+yellow = partial(Finding, Level.yellow)
+red = partial(Finding, Level.red)
 
 
 def diagnose(checks: Mapping[str, Check], asked: Asked) -> Iterator[Finding]:

@@ -17,12 +17,8 @@ EPS = 1e-7
 class Contrast(nn.Module):
     """Student and teacher embeddings, and memories of what they were for n training images.
 
-    Negatives of a sample are images of other classes. The embeddings are trained with the student.
-
-    Args:
-        student_dim, teacher_dim: of the pooled features.
-        labels: (n,) of the training images.
-        seed: of the initial embeddings and memories.
+    Negatives of a sample are images of other classes. The embeddings, of features with student_dim
+    and teacher_dim values, are trained with the student.
     """
 
     student_memory: Tensor

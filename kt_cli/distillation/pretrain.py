@@ -35,7 +35,6 @@ def lr_factor(update: int, updates: int, schedule: str, warmup: float) -> float:
     """The learning rate of an update, counted from 0, as a share of its peak.
 
     Args:
-        updates: of the whole training.
         schedule: a name of SCHEDULES; what comes after warm-up, towards zero at the end.
         warmup: share of the updates in which the rate rises linearly; the last has the peak.
     """
@@ -55,13 +54,6 @@ def pretrain(
     on_epoch: OnEpoch = lambda done, total: None,
 ) -> Curve:
     """Train `module` in place on labelled views with cross-entropy.
-
-    Args:
-        prepare: views (b, 3, S, S) in [0, 1] to the module's inputs.
-        checkpoint: where training goes on if it was interrupted.
-
-    Returns:
-        Loss and accuracy on the views of each epoch.
 
     Raises:
         UsageError: the classifier is to be trained alone, and there is none.

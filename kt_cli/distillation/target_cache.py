@@ -27,17 +27,11 @@ Compute = Callable[[], "TeacherOutputs"]
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """What a model says about n views.
+    """What a model says about n views."""
 
-    Attributes:
-        logits: (n, C), or their most probable classes.
-        said: what partitions need.
-        features: (n, d) pooled features, where they were asked for.
-    """
-
-    logits: Tensor | TopK
-    said: SampleStats
-    features: Tensor | None = None
+    logits: Tensor | TopK  # (n, C), or their most probable classes
+    said: SampleStats  # what partitions need
+    features: Tensor | None = None  # (n, d) pooled, where they were asked for
 
     def at(self, indices: Tensor, device: torch.device) -> TeacherOutputs:
         """The answers for some of the views, on the device, in full precision."""

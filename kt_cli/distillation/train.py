@@ -165,13 +165,25 @@ class _State:
         self._sums[self.epoch, 0] = self._losses.mean()
         self._losses.zero_()
         self.epoch, self.update = self.epoch + 1, 0
-        if self._loop.checkpoint is not None and self._loop.checkpoint.due(epoch_ended=True):
-            self._save(self._loop.checkpoint)
+        self.save_if_due(epoch_ended=True)
 
-    def save_if_due(self) -> None:
-        if self._loop.checkpoint is not None and self._loop.checkpoint.due():
-            self._require_finite()
-            self._save(self._loop.checkpoint)
+    def save_if_due(self, epoch_ended: bool = False) -> None:
+        checkpoint = self._loop.checkpoint
+        if checkpoint is None or not checkpoint.due(epoch_ended):
+            return
+        self._require_finite()
+        moments = {
+            f"optimizer.{i}.{name}": value
+            for i, values in self._optimizer.state_dict()["state"].items()
+            for name, value in values.items()
+            if isinstance(value, Tensor)
+        }
+        about = {
+            "order": repr(self._order), "epoch": self.epoch, "update": self.update,
+            "scaler": self.scaler.state_dict(), "waited": self._waited,
+            "seconds": self._seconds_so_far(),
+        }  # fmt: skip
+        checkpoint.save({**self._tensors(), **moments}, about)
 
     def curve(self) -> Curve:
         if self.scaler.is_enabled():
@@ -206,20 +218,6 @@ class _State:
         states = {"module": self._module.state_dict(), **self._loop.kept}
         found = {f"{kind}.{name}": v for kind, state in states.items() for name, v in state.items()}
         return {**found, "losses": self._losses, "sums": self._sums}
-
-    def _save(self, checkpoint: Checkpoint) -> None:
-        moments = {
-            f"optimizer.{i}.{name}": value
-            for i, values in self._optimizer.state_dict()["state"].items()
-            for name, value in values.items()
-            if isinstance(value, Tensor)
-        }
-        about = {
-            "order": repr(self._order), "epoch": self.epoch, "update": self.update,
-            "scaler": self.scaler.state_dict(), "waited": self._waited,
-            "seconds": self._seconds_so_far(),
-        }  # fmt: skip
-        checkpoint.save({**self._tensors(), **moments}, about)
 
     def _restore(self) -> None:
         """Go back, or on, to what the checkpoint has, where it is of this training."""
