@@ -14,7 +14,7 @@ from kt_cli.data.guard_images import require_guard, unseen_share
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import Data, open_data
 from kt_cli.data.training import views_of
-from kt_cli.data.views import Views, preprocess
+from kt_cli.data.views import preprocess
 from kt_cli.device import Meter, loss_named, memory_exhausted, out_of_memory, pick_device
 from kt_cli.distillation import batch_norm, checkpoint, guard, methods, target_cache
 from kt_cli.distillation.cards import transfer_card
@@ -28,14 +28,8 @@ from kt_cli.knowledge.evaluate import Evaluator
 from kt_cli.knowledge.predict import How, predict_all
 from kt_cli.knowledge.predictions import Predictions, evaluate
 from kt_cli.progress import Progress, silent
-from kt_cli.runs.columns import (
-    Row,
-    course_columns,
-    data_columns,
-    guard_columns,
-    pair_columns,
-    setting_columns,
-)  # fmt: skip
+from kt_cli.runs import columns
+from kt_cli.runs.columns import Row
 from kt_cli.runs.kind import Kind, one_by_one
 from kt_cli.runs.measured import require_as_measured, traits_measured
 from kt_cli.runs.target_plan import keep_targets
@@ -103,7 +97,10 @@ class _Transfer:
         methods.require_possible(spec, len(self.teachers), self.images.labelled)
         if spec.guarded:
             require_guard(run.data, self.data.guard, self.student, spec.force_guard)
-            self._require_judge()
+            assert self.data.guard is not None
+            if not self.data.guard.labelled and not _judged_without_labels(spec):
+                name = spec.method
+                raise KtError(f"the guard of {name} needs labels, and its images have none")
         distils_features = methods.find(spec.method).features
         self.widths = {m: self._width(m) if distils_features else 0 for m in run.models}
         if spec.keep_targets == "auto":
@@ -115,11 +112,6 @@ class _Transfer:
     def loaded(self) -> zoo.Loaded:
         """The student, which changes."""
         return self._open(self.student)
-
-    @cached_property
-    def views(self) -> Views:
-        spec = self.spec
-        return views_of(self.run.data, spec.crop, spec.side, spec.augment, spec.seed)
 
     def begin(self) -> TransferJob:
         """Measure all models, and say who learns from whom.
@@ -149,6 +141,8 @@ class _Transfer:
         models = [[m.key, self.traits[m]] for m in (*ordered, self.student)]
         identity = digest([models, self.images.fingerprint])
         self.steps: list[float] = []
+        spec = self.spec
+        self.views = views_of(self.run.data, spec.crop, spec.side, spec.augment, spec.seed)
         return TransferJob(
             self.module, self.loaded.config("train"), self.views, student, others, self.spec,
             cache=TARGET_CACHES[self.spec.keep_targets],
@@ -167,9 +161,9 @@ class _Transfer:
         right = np.stack([said.right for said in self.told])
         flips = self.before.right, after.right, evaluated.labels, len(self.data.classes)
         row = {
-            **setting_columns(spec, "transfer"),
-            **pair_columns(run.models),
-            **data_columns(run.data, spec.evaluation),
+            **columns.setting_columns(spec, "transfer"),
+            **columns.pair_columns(run.models),
+            **columns.data_columns(run.data, spec.evaluation),
             "micro_batch_asked": run.settings.with_defaults.micro_batch,
             "settings": spec.settings,
             "train_data": self.images.fingerprint,
@@ -181,10 +175,10 @@ class _Transfer:
             "student_matching": self.loaded.matching,
             **transfer_outcome(right, *flips),
             **(flips_by_class(*flips) if spec.by_class else {}),
-            **course_columns(curves, self.order, self.images.labelled),
+            **columns.course_columns(curves, self.order, self.images.labelled),
             "step_accs": self.steps or None,
             "delta_statistics": drifted,
-            **(guard_columns(choice, self.before.right, full.right) if choice else {}),
+            **(columns.guard_columns(choice, self.before.right, full.right) if choice else {}),
             "path": run.out or None,
             **self.meter.columns(
                 spec.epochs * len(self.images) * len(curves),
@@ -214,12 +208,6 @@ class _Transfer:
         if features.classifier(module) is None:
             raise KtError(f"{model.name} has no pooled features before a classifier to distil")
         return features.width(module)
-
-    def _require_judge(self) -> None:
-        assert self.data.guard is not None
-        if not self.data.guard.labelled and not _judged_without_labels(self.spec):
-            name = self.spec.method
-            raise KtError(f"the guard of {name} needs labels, and its images have none")
 
     def _predictions(self, images: ImageSet) -> list[Predictions]:
         """What the teachers say about images."""
@@ -297,7 +285,7 @@ def _images(run: RunOf[TransferSpec]) -> tuple[Data, list[ImageSet]]:
 
 TRANSFER = Kind(
     "transfer", "transfer", TransferSpec, _images, one_by_one(transfer_run),
-    about=lambda run: {**pair_columns(run.models), "settings": run.settings.settings},
+    about=lambda run: {**columns.pair_columns(run.models), "settings": run.settings.settings},
     seconds=lambda run, prices: prices.transfer(run.models, run.settings.epochs),
     trains_on=lambda run: (run.data, run.settings.crop, run.settings.side),
 )  # fmt: skip
