@@ -174,7 +174,9 @@ def allocated(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.synchronize()
         return int(torch.cuda.memory_allocated())
-    tensors = [found for found in gc.get_objects() if issubclass(type(found), Tensor)]
+    # What torch.compile leaves behind are tensors without memory.
+    kinds = (Tensor, nn.Parameter)
+    tensors = [found for found in gc.get_objects() if type(found) in kinds]
     storages = {s.data_ptr(): s.nbytes() for t in tensors for s in [t.untyped_storage()]}
     return sum(storages.values())
 
