@@ -36,7 +36,8 @@ from kt_cli.data.loading import batches
 from kt_cli.data.sources import open_data
 from kt_cli.data.views import DRAWS, Views, find_augment, preprocess
 from kt_cli.device import pick_device
-from kt_cli.distillation.distil import distil, order_of
+from kt_cli.distillation.distil import distil
+from kt_cli.distillation.order import order_of
 from kt_cli.distillation.target_cache import Memory, TargetCache
 from kt_cli.knowledge.evaluate import Evaluator
 from kt_cli.knowledge.pairs import flip_blocks

@@ -22,9 +22,9 @@ import torch
 
 from benchmarks.measure import interleaved, medians, show
 from benchmarks.photos import photos
-from kt_cli.data.contents import GRAIN
 from kt_cli.data.folders import class_folders
 from kt_cli.data.sources import open_data
+from kt_cli.files import GRAIN
 from kt_cli.settings import DataSpec
 
 CLASSES = 50

@@ -30,7 +30,8 @@ from benchmarks.photos import photo
 from kt_cli.data.images import ImageSet
 from kt_cli.data.views import Views, canonical, preprocess
 from kt_cli.device import pick_device, place
-from kt_cli.distillation.distil import distil, order_of
+from kt_cli.distillation.distil import distil
+from kt_cli.distillation.order import order_of
 from kt_cli.distillation.target_cache import Memory, TargetCache
 from kt_cli.distillation.targets import Opened, Source, Targets, TeacherQuery
 from kt_cli.distillation.train import precision

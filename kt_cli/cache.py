@@ -10,6 +10,7 @@ import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,12 +26,9 @@ PREDICTIONS, CLASSES = "predictions", "classes"
 CANONICAL, TARGETS, CONTENTS = "canonical", "targets", "contents"
 UNFINISHED = "unfinished"  # what a writer has not finished: it is at work, or was killed
 SUFFIXES = {
-    PREDICTIONS: "parquet",
-    CLASSES: "parquet",
-    CANONICAL: "npy",
-    TARGETS: "safetensors",
+    PREDICTIONS: "parquet", CLASSES: "parquet", CANONICAL: "npy", TARGETS: "safetensors",
     CONTENTS: "parquet",
-}
+}  # fmt: skip
 KINDS = (*SUFFIXES, UNFINISHED)
 COLUMNS = {
     PREDICTIONS: ("id", "label", "pred", "confidence", "label_prob", "top5"),
@@ -46,25 +44,16 @@ ROWS_AT_ONCE = 1024  # checked together: 45 MB of logits of 21,841 classes
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of the cache.
+    """One file of the cache."""
 
-    Attributes:
-        kind: one of KINDS.
-        bytes: its size. modified: seconds since the epoch.
-        about: what it says of itself; empty where it cannot be read.
-        rows: images, or classes, that it holds; None where that is not known.
-        columns: names of what it holds of each.
-        fault: why it cannot be read; empty where it can.
-    """
-
-    kind: str
+    kind: str  # one of KINDS
     path: Path
     bytes: int
-    modified: float
-    about: dict[str, str] = field(default_factory=dict)
-    rows: int | None = None
-    columns: tuple[str, ...] = ()
-    fault: str = ""
+    modified: float  # seconds since the epoch
+    about: dict[str, str] = field(default_factory=dict)  # what it says of itself
+    rows: int | None = None  # images, or classes, that it holds, where that is known
+    columns: tuple[str, ...] = ()  # names of what it holds of each
+    fault: str = ""  # why it cannot be read
 
     def matches(self, patterns: Sequence[str]) -> bool:
         """Whether a glob fits the model's name or key, the data's name or the file's name."""
@@ -87,17 +76,19 @@ def root() -> Path:
 
 
 def entries(kind: str | None = None) -> list[Entry]:
-    """All files of the cache, or those of one kind, by kind, model, data and name.
-
-    A file that cannot be read is an entry with a `fault`.
-    """
+    """All files of the cache, or those of one kind, by kind, model, data and name."""
     found = [
         _described(entry)
-        for folder, suffix in SUFFIXES.items()
-        for entry in _files(folder, suffix)
+        for folder in SUFFIXES
+        for entry in _files(folder)
         if kind in (None, entry.kind)
     ]
-    return sorted(found, key=_order)
+
+    def order(entry: Entry) -> tuple[int, str, str, str]:
+        name, data = (entry.about.get(key, "") for key in ("name", "data"))
+        return KINDS.index(entry.kind), name, data, entry.path.name
+
+    return sorted(found, key=order)
 
 
 def verify(entry: Entry) -> str | None:
@@ -147,23 +138,17 @@ def remove(found: Iterable[Entry]) -> int:
     return freed
 
 
-def _files(folder: str, suffix: str) -> Iterator[Entry]:
+def _files(folder: str) -> Iterator[Entry]:
     """What kt wrote to a folder of the cache, as far as the directory tells."""
-    finished = re.compile(rf"[0-9a-f]{{24}}\.{suffix}")
+    finished = re.compile(rf"[0-9a-f]{{24}}\.{SUFFIXES[folder]}")
     unfinished = re.compile(rf"\.{finished.pattern}\.[0-9a-f]+\.tmp")
     path = cache_folder(folder)
     for file in path.iterdir() if path.is_dir() else ():
-        if finished.fullmatch(file.name):
-            kind = folder
-        elif unfinished.fullmatch(file.name):
-            kind = UNFINISHED
-        else:
-            continue
-        try:
-            stat = file.stat()
-        except FileNotFoundError:  # removed, or finished, since the folder was read
-            continue
-        yield Entry(kind, file, stat.st_size, stat.st_mtime)
+        whole = finished.fullmatch(file.name)
+        if whole or unfinished.fullmatch(file.name):
+            with suppress(FileNotFoundError):  # removed, or finished, since the folder was read
+                stat = file.stat()
+                yield Entry(folder if whole else UNFINISHED, file, stat.st_size, stat.st_mtime)
 
 
 def _described(entry: Entry) -> Entry:
@@ -209,15 +194,10 @@ def _targets(path: Path) -> dict[str, Any]:
     if len(rows) > 1:
         raise ValueError(f"tensors of {', '.join(map(str, sorted(rows)))} rows")
     size = str(shapes["classes" if topk else "logits"][1])
-    about = {"topk" if topk else "classes": size}
-    return {"about": about, "rows": rows.pop(), "columns": tuple(shapes)}
+    said = {"topk" if topk else "classes": size}
+    return {"about": said, "rows": rows.pop(), "columns": tuple(shapes)}
 
 
 def _reason(error: Exception, path: Path) -> str:
     """An error's first line without the path, which stands beside it already."""
     return first_line(error).removeprefix(f"cannot read {path}: ")
-
-
-def _order(entry: Entry) -> tuple[int, str, str, str]:
-    about = entry.about
-    return KINDS.index(entry.kind), about.get("name", ""), about.get("data", ""), entry.path.name

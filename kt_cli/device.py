@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
 from importlib.metadata import version
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kt_cli.errors import DeviceLost, first_line
+from kt_cli.errors import DeviceLost, KtError, first_line
 from kt_cli.version import __version__
 
 # Only torch's own allocator has a type for it. cuBLAS and cuDNN say so by their status, and cuDNN's
@@ -63,66 +62,48 @@ def send(values: Tensor, device: torch.device) -> Tensor:
     return values.to(device, non_blocking=True)
 
 
-@dataclass
 class Meter:
     """Measures one run; `columns` are the provenance columns of its row."""
 
-    device: torch.device
-    started: float = field(default_factory=time.perf_counter)
-
-    def __post_init__(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._started = device, time.perf_counter()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
 
     def columns(self, samples: int = 0, earlier: float = 0.0) -> dict[str, Any]:
         """Provenance of a run that processed `samples` images, `earlier` seconds ago included."""
-        seconds = earlier + time.perf_counter() - self.started
+        seconds = earlier + time.perf_counter() - self._started
+        if self._device.type == "cuda":
+            name = torch.cuda.get_device_name(self._device)
+            peak = torch.cuda.max_memory_allocated(self._device) / 2**20
+        else:
+            name = f"cpu ({platform.machine()})"
+            unit = 2**20 if sys.platform == "darwin" else 2**10
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
         return {
-            **_installation(),
-            "device": self._device_name(),
+            "kt_version": __version__,
+            "torch_version": torch.__version__,
+            "timm_version": version("timm"),
+            "git_commit": _git_commit(),
+            "device": name,
             "threads": torch.get_num_threads(),
             "host": socket.gethostname(),
             "job_id": next((os.environ[v] for v in JOB_VARIABLES if v in os.environ), None),
             "created": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
             "seconds": seconds,
             "samples_per_s": samples / seconds if samples else None,
-            "peak_memory_mb": self._peak_memory_mb(),
+            "peak_memory_mb": peak,
         }
-
-    def _device_name(self) -> str:
-        if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        return f"cpu ({platform.machine()})"
-
-    def _peak_memory_mb(self) -> float:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / 2**20
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 @lru_cache(maxsize=1)
-def _installation() -> dict[str, Any]:
-    return {
-        "kt_version": __version__,
-        "torch_version": torch.__version__,
-        "timm_version": version("timm"),
-        "git_commit": _git_commit(),
-    }
-
-
 def _git_commit() -> str | None:
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
+    command = ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]
     try:
-        shown = subprocess.run(  # noqa: S603
-            ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"],  # noqa: S607
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return None
     return shown.stdout.strip() or None
@@ -135,12 +116,18 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
 
 
-def require_gpu() -> None:
-    """Refuse to go on, on the CPU, where the GPU that this process was given does not compute.
+def memory_exhausted(micro_batch: int, otherwise: str, alone: str = "") -> KtError:
+    """The error for a micro-batch that does not fit; `alone`: the tip where one image does not."""
+    if micro_batch == 1:
+        return KtError("one image alone exhausts the device's memory", alone)
+    return KtError(
+        f"micro-batches of {micro_batch} exhaust the device's memory",
+        f"Try --micro-batch {micro_batch // 2}, or {otherwise}.",
+    )
 
-    Raises:
-        DeviceLost: it does not.
-    """
+
+def require_gpu() -> None:
+    """Raise DeviceLost where the GPU that this process was given does not compute."""
     try:
         torch.ones(8, device="cuda").sum().item()
     except Exception as error:
@@ -182,10 +169,7 @@ def loss_named() -> Iterator[None]:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device; for the CPU, this process's share of them.
-
-    A process's threads are its share of the machine, so others may take the rest.
-    """
+    """Bytes that are free on a device; of the CPU's this process's share, as of the threads."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     share = min(1.0, torch.get_num_threads() / (os.cpu_count() or 1))
@@ -200,10 +184,11 @@ def _available() -> int:
         return 4 * 2**30
 
 
-def _left_in_group(root: Path = Path("/sys/fs/cgroup")) -> int:
+def _left_in_group() -> int:
     """What a container or a batch job's control group (version 2) leaves."""
+    group = Path("/sys/fs/cgroup")
     try:
-        limit = int((root / "memory.max").read_text())  # "max" where there is no limit
-        return max(0, limit - int((root / "memory.current").read_text()))
+        limit = int((group / "memory.max").read_text())  # "max" where there is no limit
+        return max(0, limit - int((group / "memory.current").read_text()))
     except (OSError, ValueError):
         return sys.maxsize

@@ -1,16 +1,6 @@
-"""What can go wrong, as one tree.
+"""What can go wrong. Every error names the thing in its message and the way out in its tip.
 
-KtError                    anything that the user can act on; exit code 1
-├── UsageError             the command as typed cannot work; exit code 2
-│   ├── UnknownName        a model, method, data source or format that does not exist
-│   ├── ClassMismatch      models, or a model and the data, disagree in the number of classes
-│   └── DataError          a folder, image, file or table that is missing, empty or unreadable
-├── DeviceLost             the GPU computes nothing more for this process, whoever's fault it was
-├── WeightsUnavailable     weights are neither in the cache nor to be had from the hub
-└── WriteError             something could not be written (disk full, no permission)
-
-Every error names the thing in its message and the way out in its tip. Only `kt_cli.cli`
-catches them; the library never prints and never exits.
+Only `kt_cli.cli` catches them; the library never prints and never exits.
 """
 
 from __future__ import annotations
@@ -22,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 
 class KtError(Exception):
-    """An error with a cause (`message`) and a way out (`tip`, may be empty)."""
+    """Anything that the user can act on: a cause (`message`), a way out (`tip`, may be empty)."""
 
     exit_code = 1
 
@@ -36,44 +26,43 @@ class KtError(Exception):
 
 
 class UsageError(KtError):
+    """The command as typed cannot work."""
+
     exit_code = 2
 
 
 class UnknownName(UsageError):
-    pass
+    """A model, method, data source or format that does not exist."""
 
 
 class ClassMismatch(UsageError):
-    pass
+    """Models, or a model and the data, disagree in the number of classes."""
 
 
 class DataError(UsageError):
-    pass
+    """A folder, image, file or table is missing, empty or unreadable."""
 
 
 class DeviceLost(KtError):
-    pass
+    """The GPU computes nothing more for this process, whoever's fault it was."""
 
 
 class WeightsUnavailable(KtError):
-    pass
+    """Weights are neither in the cache nor to be had from the hub."""
 
 
 class WriteError(KtError):
-    pass
+    """Something could not be written (disk full, no permission)."""
 
 
 def unknown(what: str, name: str, valid: Iterable[str], tip: str = "") -> UnknownName:
     """The error for a name that is not in `valid`, with the nearest valid names as its tip."""
-    valid = list(valid)
-    close = difflib.get_close_matches(name, valid, n=5, cutoff=0.5)
-    if close:
+    valid, hint = list(valid), ""
+    if close := difflib.get_close_matches(name, valid, n=5, cutoff=0.5):
         hint = f"Did you mean {', '.join(close)}?"
     elif len(valid) <= 20:
         hint = f"Valid: {', '.join(sorted(valid))}."
-    else:
-        hint = ""
-    return UnknownName(f"unknown {what} {name!r}", " ".join(part for part in (hint, tip) if part))
+    return UnknownName(f"unknown {what} {name!r}", f"{hint} {tip}".strip())
 
 
 class Frames(Exception):

@@ -33,7 +33,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
     Raises:
         WriteError: the file could not be written; nothing is left behind.
     """
-    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}.tmp"
+    temporary = _temporary(target)
     try:
         _make(target.parent)
         yield temporary
@@ -54,7 +54,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     Raises:
         WriteError: the folder could not be written; an earlier `target` is left as it was.
     """
-    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}.tmp"
+    temporary = _temporary(target)
     outgoing = temporary.with_suffix(".old")
     try:
         temporary.mkdir(parents=True)
@@ -71,6 +71,10 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             outgoing.rename(target)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(outgoing, ignore_errors=True)
+
+
+def _temporary(target: Path) -> Path:
+    return target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}.tmp"
 
 
 def _replace_folder(source: Path, target: Path, outgoing: Path) -> None:
@@ -132,9 +136,8 @@ def _fsync(path: Path) -> None:
 
 def write_error(target: Path, error: OSError) -> WriteError:
     """The error for what could not be written to `target`."""
-    reason = error.strerror or str(error)
     return WriteError(
-        f"cannot write {target}: {reason}",
+        f"cannot write {target}: {error.strerror or error}",
         "Free some space or choose another folder; then run again.",
     )
 
@@ -146,10 +149,7 @@ def cache_folder(kind: str) -> Path:
 
 
 def require_writable(target: Path) -> None:
-    """Refuse a place where nothing can be saved once the work is done.
-
-    Args:
-        target: an absolute path; what of it does not exist will be made.
+    """Refuse an absolute path to which nothing could be saved once the work is done.
 
     Raises:
         WriteError: nothing can be written there.

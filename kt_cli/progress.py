@@ -5,36 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+# (done, total, what): so many units of `what` are finished. Cheap: it may be called often.
+Progress = Callable[[int, int, str], None]
 
 
-class Progress(Protocol):
-    def __call__(self, done: int, total: int, what: str) -> None:
-        """`done` of `total` units of `what` are finished. Cheap: it may be called often."""
-
-
-def silent(done: int, total: int, what: str) -> None:
+def silent(*told: Any) -> None:
     """Say nothing."""
-
-
-def _nobody(*told: Any) -> None:
-    """Hear nothing."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """Who hears of a sweep.
-
-    Attributes:
-        progress: how far work is.
-        note: one line about what happens, which is no result.
-        plan: the session and its stages, before anything is done.
-        jobs: a `View` of a cluster's jobs, at each look; None when there is nothing more to see.
-        skipped: a part of the results that cannot be read, and why.
-    """
+    """Who hears of a sweep."""
 
     progress: Progress = silent
-    note: Callable[[str], None] = _nobody
-    plan: Callable[[Any, Any], None] = _nobody
-    jobs: Callable[[Any], None] = _nobody
-    skipped: Callable[[Path, str], None] = _nobody
+    note: Callable[[str], None] = silent  # one line about what happens, which is no result
+    plan: Callable[[Any, Any], None] = silent  # the session and its stages, before it begins
+    # A `View` of a cluster's jobs, at each look; None when there is nothing more to see.
+    jobs: Callable[[Any], None] = silent
+    skipped: Callable[[Path, str], None] = silent  # a part of the results, and why

@@ -1,9 +1,9 @@
 """What is asked for, as small frozen values, and the identity of a run.
 
-Standard library only. A `Run` is one unit of work. Its `id` is a hash over every field that can
-change its result and over none that cannot: fields marked EXCLUDED (where a model lies, how it
-is called, on which machine it runs) stay out of it, so moving a zoo to another folder keeps its
-finished runs, and retraining a model does not.
+A `Run` is one unit of work. Its `id` is a hash over every field that can change its result and
+over none that cannot: fields marked EXCLUDED (where a model lies, how it is called, on which
+machine it runs) stay out of it, so moving a zoo to another folder keeps its finished runs, and
+retraining a model does not.
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ from kt_cli.settings import NO_DATA, DataSpec, PairsSpec
 from kt_cli.settings.declared import Settings, digest, signature
 
 EXCLUDED = {"identity": False}
+TOGETHER = " + "  # between the names of several teachers in a row
+S = TypeVar("S", bound=Settings)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model by what it is (`key`), where it comes from (`ref`) and how it is called (`name`).
+    """A model by what it is, where it comes from and how it is called."""
 
-    key: the timm or hub name with its tag; for weights of the user's own, a hash of their content.
-    ref: what `kt_cli.zoo.load.load` takes; see the grammar in `kt_cli.zoo.names`.
-    name: short and unique within a command; shown in tables, stored in rows.
-    """
-
+    # The timm or hub name with its tag; for weights of the user's own, a hash of their content.
     key: str
+    # What `kt_cli.zoo.load.load` takes; see the grammar in `kt_cli.zoo.names`.
     ref: str = field(default="", metadata=EXCLUDED)
-    name: str = field(default="", metadata=EXCLUDED)
+    name: str = field(default="", metadata=EXCLUDED)  # short and unique within a command
 
     @property
     def untrained(self) -> bool:
@@ -38,32 +37,20 @@ class Model:
         return self.key.startswith("random:")
 
 
-TOGETHER = " + "  # between the names of several teachers in a row
-S = TypeVar("S", bound=Settings)
-
-
 @dataclass(frozen=True)
 class RunOf(Generic[S]):
-    """One unit of work of a sweep.
+    """One unit of work of a sweep."""
 
-    Attributes:
-        kind: a name of `kt_cli.runs.kinds.KINDS`.
-        models: predict: the model; pairs: all of them; transfer: the teachers, then the student.
-        data_id: fingerprint of the images that the run reads (evaluation and, where it trains,
-            training images after subsetting).
-        settings: the spec of the kind.
-        data: where the images are.
-        out: folder that receives what the run saves (models).
-        attempt: how many times it was tried, this time included.
-    """
-
-    kind: str
+    kind: str  # a name of `kt_cli.runs.kinds.KINDS`
+    # predict: the model; pairs: all of them; transfer: the teachers, then the student.
     models: tuple[Model, ...]
+    # Fingerprint of the images that the run reads: evaluation and, where it trains, training
+    # images after subsetting.
     data_id: str
     settings: S
-    data: DataSpec = field(default=NO_DATA, metadata=EXCLUDED)
-    out: str = field(default="", metadata=EXCLUDED)
-    attempt: int = field(default=1, metadata=EXCLUDED)
+    data: DataSpec = field(default=NO_DATA, metadata=EXCLUDED)  # where the images are
+    out: str = field(default="", metadata=EXCLUDED)  # folder of the model that it saves
+    attempt: int = field(default=1, metadata=EXCLUDED)  # this one, counted from 1
 
     @cached_property
     def id(self) -> str:

@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 from kt_cli import cache
 from kt_cli.distillation.losses import TopK
 from kt_cli.distillation.partition import SampleStats
-from kt_cli.distillation.target_cache import Disk
-from kt_cli.distillation.teacher_outputs import TeacherOutputs
+from kt_cli.distillation.target_cache import Disk, TeacherOutputs
 from kt_cli.errors import WriteError
 from kt_cli.rows import arrays
 

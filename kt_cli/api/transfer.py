@@ -104,7 +104,10 @@ def transfer(
         from kt_cli.data.guard_images import leave_out_guards
 
         data = leave_out_guards(data, models)
-    row, saved = _run(models, spec, data, target, progress)
+    run, saved = _planned(models, spec, data, target, progress)
+    from kt_cli.runs.transfer import transfer_run
+
+    (row,) = transfer_run(run, saved.absolute().parent, progress)
     return Transferred(row, saved)
 
 
@@ -140,19 +143,18 @@ def _resolved(teachers: Sequence[str], student: str) -> list[Model]:
     return resolved
 
 
-def _run(
+def _planned(
     models: Sequence[Model],
     spec: TransferSpec,
     images: DataSpec,
     target: Path | None,
     progress: Progress,
-) -> tuple[Mapping[str, Any], Path]:
-    """The row of the transfer, and where the student is."""
+) -> tuple[Run, Path]:
+    """The transfer, if nothing speaks against it, and where the student will be."""
     from kt_cli.data.guard_images import require_guard
     from kt_cli.data.sources import open_data
-    from kt_cli.distillation import advice, methods
+    from kt_cli.distillation import methods
     from kt_cli.files import require_writable
-    from kt_cli.runs.transfer import transfer_run
     from kt_cli.zoo import classes, load
 
     opened = open_data(images, training=True)
@@ -163,13 +165,12 @@ def _run(
     classes.warn_of_classes(models, opened.classes, opened.eval.select)
     opened.eval.warn_of_empty_classes()
     load.require_weights(models)
-    advice.warn_if_short(spec.with_defaults, len(opened.training()))
+    methods.warn_if_short(spec.with_defaults, len(opened.training()))
     run = Run("transfer", tuple(models), opened.transfer_id(spec.guarded, progress), spec, images)
     saved = target or Path("students") / _folder_name(models, spec.method, run.id)
     run = replace(run, out=saved.absolute().name)
     require_writable(saved.absolute())
-    (row,) = transfer_run(run, saved.absolute().parent, progress)
-    return row, saved
+    return run, saved
 
 
 def _folder_name(models: Sequence[Model], method: str, run_id: str) -> str:

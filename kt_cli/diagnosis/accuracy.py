@@ -47,17 +47,17 @@ def published_top1(asked: Asked) -> Iterator[Finding]:
 
 def cheapest() -> Fact | None:
     """Of the models in the cache whose figure is that of their own test size, if any."""
-    there = [
-        fact
-        for fact in facts()
-        if timm_registry.cached(fact.model) is not None and _test_side(fact.model) == fact.img_size
-    ]
-    return min(there, key=lambda fact: (fact.gmacs or math.inf, fact.model), default=None)
 
+    def comparable(fact: Fact) -> bool:
+        if timm_registry.cached(fact.model) is None:
+            return False
+        config = timm_registry.config(fact.model)
+        return bool((config.test_input_size or config.input_size)[-1] == fact.img_size)
 
-def _test_side(name: str) -> int:
-    config = timm_registry.config(name)
-    return int((config.test_input_size or config.input_size)[-1])
+    def cost(fact: Fact) -> tuple[float, str]:
+        return fact.gmacs or math.inf, fact.model
+
+    return min(filter(comparable, facts()), key=cost, default=None)
 
 
 def judged(fact: Fact, model: Model, said: Predictions) -> Finding:
@@ -71,14 +71,11 @@ def judged(fact: Fact, model: Model, said: Predictions) -> Finding:
     )
     if probability >= SURE:
         return green(shown)
-    if said.accuracy < fact.top1 / 2:
-        return red(
-            shown,
-            "Labels and images do not belong together: are the folders' classes, or --class-map "
-            "and --labels, in ImageNet's order?",
-        )
     return red(
         shown,
-        "Are these ImageNet's own validation images, whole and not shrunk? Else other test sets "
-        "have other figures.",
+        "Labels and images do not belong together: are the folders' classes, or --class-map and "
+        "--labels, in ImageNet's order?"
+        if said.accuracy < fact.top1 / 2
+        else "Are these ImageNet's own validation images, whole and not shrunk? Else other test "
+        "sets have other figures.",
     )

@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from importlib import import_module
 
 from kt_cli.diagnosis.finding import Asked, Check, Finding
 
 
-def _check(module: str, function: str) -> Check:
-    """A check that is imported when it runs: a library that is broken breaks no other check."""
-
-    def run(asked: Asked) -> Iterable[Finding]:
-        check: Check = getattr(import_module(f"kt_cli.diagnosis.{module}"), function)
-        return check(asked)
-
-    return run
+def _run(module: str, function: str, asked: Asked) -> Iterable[Finding]:
+    """Run a check that is imported only now: a library that is broken breaks no other check."""
+    check: Check = getattr(import_module(f"kt_cli.diagnosis.{module}"), function)
+    return check(asked)
 
 
 CHECKS: dict[str, Check] = {
-    "python": _check("installation", "python"),
-    "packages": _check("installation", "packages"),
-    "libraries": _check("installation", "libraries"),
-    "gpus": _check("machine", "gpus"),
-    "processors": _check("machine", "processors"),
-    "memory": _check("machine", "memory"),
-    "shared memory": _check("machine", "shared_memory"),
-    "open files": _check("machine", "open_files"),
-    "cache": _check("storage", "kept"),
-    "disk": _check("storage", "disks"),
-    "hub": _check("hub", "reachable"),
-    "token": _check("hub", "token"),
-    "weights": _check("hub", "weights"),
-    "slurm": _check("slurm", "cluster"),
-    "test job": _check("slurm_job", "test_job"),
-    "data": _check("data", "images"),
-    "imagenet": _check("data", "imagenet"),
-    "accuracy": _check("accuracy", "published_top1"),
+    "python": partial(_run, "installation", "python"),
+    "packages": partial(_run, "installation", "packages"),
+    "libraries": partial(_run, "installation", "libraries"),
+    "gpus": partial(_run, "machine", "gpus"),
+    "processors": partial(_run, "machine", "processors"),
+    "memory": partial(_run, "machine", "memory"),
+    "shared memory": partial(_run, "machine", "shared_memory"),
+    "open files": partial(_run, "machine", "open_files"),
+    "cache": partial(_run, "storage", "kept"),
+    "disk": partial(_run, "storage", "disks"),
+    "hub": partial(_run, "hub", "reachable"),
+    "token": partial(_run, "hub", "token"),
+    "weights": partial(_run, "hub", "weights"),
+    "slurm": partial(_run, "slurm", "cluster"),
+    "test job": partial(_run, "slurm_job", "test_job"),
+    "data": partial(_run, "data", "images"),
+    "imagenet": partial(_run, "data", "imagenet"),
+    "accuracy": partial(_run, "accuracy", "published_top1"),
 }

@@ -27,25 +27,25 @@ def images(asked: Asked) -> Iterator[Finding]:
     found = open_data(asked.data, training=True)
     yield green(f"{found.eval.name}: {len(found.classes):,} classes")
     yield from _split("evaluation", found.eval)
-    if found.train is None:
+    if found.train is not None:
+        yield from _split("training", found.train)
+    else:
         yield yellow(
             "no training images: enough to compare models, not to transfer",
             "A root with train/ and val/ has both.",
         )
-    else:
-        yield from _split("training", found.train)
 
 
 def _split(role: str, found: ImageSet) -> Iterator[Finding]:
     start = time.perf_counter()
     tried = range(0, len(found), max(1, -(-len(found) // DECODED)))
-    unreadable = [error for i in tried if (error := _unreadable(found, i))]
+    unreadable = [fault for i in tried if (fault := _fault(found, i))]
     speed = len(tried) / (time.perf_counter() - start)
     said = f"{len(found):,} {role} images"
     if unreadable:
+        count = f"{len(unreadable)} of {len(tried)} tried do not decode"
         yield red(
-            f"{said}: {len(unreadable)} of {len(tried)} tried do not decode: "
-            f"{_some([error.message for error in unreadable])}",
+            f"{said}: {count}: {_some(unreadable)}",
             "Repair or remove them; a comparison stops at the first.",
         )
     else:
@@ -57,12 +57,12 @@ def _split(role: str, found: ImageSet) -> Iterator[Finding]:
         )
 
 
-def _unreadable(found: ImageSet, i: int) -> DataError | None:
+def _fault(found: ImageSet, i: int) -> str:
     try:
         found.read(i)
     except DataError as error:
-        return error
-    return None
+        return error.message
+    return ""
 
 
 def _some(names: Sequence[str]) -> str:
@@ -76,7 +76,7 @@ def imagenet(asked: Asked) -> Iterator[Finding]:
     if asked.data is None or found is None:
         return
     classes, known = found.classes, set(imagenet_synsets())
-    synsets = [name for name in classes if SYNSET.fullmatch(name)]
+    outside = [name for name in classes if name not in known]
     if is_imagenet(found):
         yield green("ImageNet-1k's classes, by their synsets: published models fit as they are")
         if len(found) != VALIDATION and asked.data.limit is None:
@@ -84,30 +84,28 @@ def imagenet(asked: Asked) -> Iterator[Finding]:
                 f"{len(found):,} evaluation images; ImageNet's validation set has {VALIDATION:,}",
                 "Accuracies are not those that others publish, unless this is another test set.",
             )
-    elif synsets and set(classes) <= known:
-        yield green(f"{len(classes)} of ImageNet's {NUM_CLASSES:,} synsets: models fit by name")
-    elif synsets:
-        outside = [name for name in classes if name not in known]
+    elif not any(SYNSET.fullmatch(name) for name in classes):
+        if len(classes) == NUM_CLASSES:
+            yield yellow(
+                f"{NUM_CLASSES:,} classes, but their folders are no synsets: ImageNet's, in timm's "
+                "order?",
+                "If the order is another, --class-map FILE gives it; see the check accuracy.",
+            )
+        else:
+            yield green(f"not ImageNet: {len(classes)} classes of their own")
+    elif outside:
         yield yellow(
             f"{len(outside)} classes are none of ImageNet-1k, such as {_some(outside)}",
             "Use models that were trained on them, or fine-tune: kt pretrain --pretrained.",
         )
-    elif len(classes) == NUM_CLASSES:
-        yield yellow(
-            f"{NUM_CLASSES:,} classes, but their folders are no synsets: ImageNet's, in timm's "
-            "order?",
-            "If the order is another, --class-map FILE gives it; see the check accuracy.",
-        )
     else:
-        yield green(f"not ImageNet: {len(classes)} classes of their own")
+        yield green(f"{len(classes)} of ImageNet's {NUM_CLASSES:,} synsets: models fit by name")
 
 
 def evaluation(data: DataSpec | None) -> ImageSet | None:
     """The evaluation images; None where there are none, of which `images` says why."""
-    if data is None:
-        return None
     try:
-        return open_data(data).eval
+        return None if data is None else open_data(data).eval
     except UsageError:
         return None
 

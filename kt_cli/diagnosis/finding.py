@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 
 from kt_cli.errors import KtError, first_line
 from kt_cli.progress import Progress, silent
@@ -33,36 +34,21 @@ class Finding:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be looked at.
+    """What is to be looked at."""
 
-    Attributes:
-        data: the images; None where none are named.
-        limit: images on which accuracy is compared, at most.
-        slurm_test: submit a job, and wait for it.
-        sbatch: what that job asks of Slurm, such as its partition.
-        progress: of what takes long.
-    """
-
-    data: DataSpec | None = None
-    limit: int = 1000
-    slurm_test: bool = False
-    sbatch: Mapping[str, str | int] | None = None
+    data: DataSpec | None = None  # the images; None where none are named
+    limit: int = 1000  # images on which accuracy is compared, at most
+    slurm_test: bool = False  # submit a job, and wait for it
+    sbatch: Mapping[str, str | int] | None = None  # what that job asks of Slurm
     progress: Progress = silent
 
 
 Check = Callable[[Asked], Iterable[Finding]]
 
 
-def green(message: str) -> Finding:
-    return Finding(Level.green, message)
-
-
-def yellow(message: str, advice: str) -> Finding:
-    return Finding(Level.yellow, message, advice)
-
-
-def red(message: str, advice: str) -> Finding:
-    return Finding(Level.red, message, advice)
+green = partial(Finding, Level.green)
+yellow = partial(Finding, Level.yellow)
+red = partial(Finding, Level.red)
 
 
 def diagnose(checks: Mapping[str, Check], asked: Asked) -> Iterator[Finding]:

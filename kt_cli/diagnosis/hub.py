@@ -42,16 +42,15 @@ def token(asked: Asked) -> Iterator[Finding]:
         try:
             yield green(f"logged in as {whoami(token=found)['name']}")
         except Exception as error:  # whatever the HTTP library of the day raises
-            yield yellow(
-                f"the token is not accepted: {first_line(error)}", "Make a new one: hf auth login."
-            )
+            said = f"the token is not accepted: {first_line(error)}"
+            yield yellow(said, "Make a new one: hf auth login.")
 
 
 def weights(asked: Asked) -> Iterator[Finding]:
     """What the hub's cache holds."""
     folder = hub_folder()
-    found = len(list(folder.glob("models--*"))) if folder.is_dir() else 0
-    if found:
-        yield green(f"{folder} (HF_HOME): {found:,} models")
+    count = len(list(folder.glob("models--*")))
+    if count:
+        yield green(f"{folder} (HF_HOME): {count:,} models")
     else:
         yield yellow(f"{folder} (HF_HOME) holds no models yet", PREFETCH)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import platform
-import re
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 
@@ -16,24 +15,11 @@ from kt_cli.errors import first_line
 PACKAGE = "kt-cli"
 # What most often breaks: compiled for each other, for a version of CUDA, or of NumPy.
 COMPILED = (
-    "numpy",
-    "torch",
-    "torchvision",
-    "timm",
-    "pyarrow.parquet",
-    "scipy",
-    "safetensors.torch",
-)
+    "numpy", "torch", "torchvision", "timm", "pyarrow.parquet", "scipy", "safetensors.torch",
+)  # fmt: skip
 SHOWN = (
-    "kt-cli",
-    "torch",
-    "torchvision",
-    "timm",
-    "huggingface-hub",
-    "pyarrow",
-    "numpy",
-    "submitit",
-)
+    "kt-cli", "torch", "torchvision", "timm", "huggingface-hub", "pyarrow", "numpy", "submitit",
+)  # fmt: skip
 REINSTALL = "Install kt anew into a fresh environment: make setup, or pip install kt-cli."
 
 
@@ -57,48 +43,39 @@ def packages(asked: Asked) -> Iterator[Finding]:
     except PackageNotFoundError:
         yield yellow("kt is not installed, so its requirements are not known", REINSTALL)
         return
-    wrong = [
-        said
-        for requirement in needed
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        if (said := _wrong(requirement))
-    ]
+    plain = [r for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
+    wrong = {f"{r.name}{r.specifier}": said for r in plain if (said := _fault(r))}
     if wrong:
-        quoted = " ".join(f"'{requirement}'" for requirement, _ in wrong)
-        yield red("; ".join(said for _, said in wrong), f"pip install {quoted}")
+        quoted = " ".join(f"'{requirement}'" for requirement in wrong)
+        yield red("; ".join(wrong.values()), f"pip install {quoted}")
     else:
         yield green(", ".join(f"{name} {version(name)}" for name in SHOWN))
 
 
-def _wrong(requirement: Requirement) -> tuple[str, str] | None:
-    """The requirement and what is wrong with it; None where it is met."""
-    needed = f"{requirement.name}{requirement.specifier}"
+def _fault(needed: Requirement) -> str:
     try:
-        there = version(requirement.name)
+        there = version(needed.name)
     except PackageNotFoundError:
-        return needed, f"{requirement.name} is missing"
-    if requirement.specifier.contains(there, prereleases=True):
-        return None
-    return needed, f"{requirement.name} {there}, but {requirement.specifier} is needed"
+        return f"{needed.name} is missing"
+    fits = needed.specifier.contains(there, prereleases=True)
+    return "" if fits else f"{needed.name} {there}, but {needed.specifier} is needed"
 
 
 def libraries(asked: Asked) -> Iterator[Finding]:
     """Import what is compiled."""
     broken = {name: said for name in COMPILED if (said := _import_error(name))}
-    if broken:
-        for name, said in broken.items():
-            yield red(f"import {name}: {said}", REINSTALL)
-        return
-    import torch
+    for name, said in broken.items():
+        yield red(f"import {name}: {said}", REINSTALL)
+    if not broken:
+        import torch
 
-    built = torch.version.cuda or torch.version.hip
-    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
-    yield green(f"all import; torch is built for {build if not torch.version.hip else built}")
+        cuda = torch.version.cuda and f"CUDA {torch.version.cuda}"
+        yield green(f"all import; torch is built for {torch.version.hip or cuda or 'the CPU'}")
 
 
 def _import_error(name: str) -> str:
     try:
         importlib.import_module(name)
     except Exception as error:  # a broken library raises anything
-        return re.sub(r"\s+", " ", f"{type(error).__name__}: {first_line(error)}")
+        return " ".join(f"{type(error).__name__}: {first_line(error)}".split())
     return ""

@@ -7,6 +7,7 @@ import re
 import resource
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -42,20 +43,18 @@ def gpus(asked: Asked) -> Iterator[Finding]:
             "Where there are GPUs, one or its driver is broken: reset it, or restart the machine.",
         )
     if not torch.cuda.is_available():
-        if complaint:
-            return
-        if not driver:
+        if driver:
+            visible = repr(os.environ.get("CUDA_VISIBLE_DEVICES", "not set"))
+            built = torch.version.cuda is not None
+            yield red(
+                f"the driver has {len(driver)} GPUs ({driver[0]}), but torch sees none",
+                NO_DEVICE.format(visible=visible) if built else NO_CUDA_BUILD,
+            )
+        elif not complaint:
             yield yellow(
                 "no GPU here: everything runs on the CPU",
                 "Fine for small data; else use a machine with GPUs, or sweep through Slurm.",
             )
-            return
-        visible = repr(os.environ.get("CUDA_VISIBLE_DEVICES", "not set"))
-        built = torch.version.cuda is not None
-        yield red(
-            f"the driver has {len(driver)} GPUs ({driver[0]}), but torch sees none",
-            NO_DEVICE.format(visible=visible) if built else NO_CUDA_BUILD,
-        )
         return
     count, mig = torch.cuda.device_count(), _mig_devices()
     if len(mig) > 1 and "MIG-" not in os.environ.get("CUDA_VISIBLE_DEVICES", ""):
@@ -64,9 +63,8 @@ def gpus(asked: Asked) -> Iterator[Finding]:
             f"Name those to use: CUDA_VISIBLE_DEVICES={','.join(mig)}.",
         )
     elif not mig and count < len(driver) and "CUDA_VISIBLE_DEVICES" not in os.environ:
-        yield red(
-            f"torch sees {count} of the driver's {len(driver)} GPUs", "The others may be broken."
-        )
+        said = f"torch sees {count} of the driver's {len(driver)} GPUs"
+        yield red(said, "The others may be broken.")
     for index in range(count):
         yield _gpu(index, driver[0].rpartition(", ")[2] if driver else "unknown")
 
@@ -90,7 +88,7 @@ def _gpu(index: int, driver: str) -> Finding:
 
 
 def _driver() -> tuple[list[str], str]:
-    """The driver's GPUs, `name, version` each, and what it complains of; empty without a driver."""
+    """The driver's GPUs, `name, version` each, and what it complains of."""
     code, said = _nvidia_smi("--query-gpu=name,driver_version", "--format=csv,noheader")
     if code and NO_DEVICES not in said:
         return [], said.partition("\n")[0]
@@ -121,27 +119,20 @@ def processors(asked: Asked) -> Iterator[Finding]:
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     threads = torch.get_num_threads()
     said = f"{cores} of {os.cpu_count()} cores, {threads} threads"
-    share = _quota()
-    if share is not None and share < min(cores, threads):
+    share = float("inf")  # of cores that the control group allows
+    with suppress(OSError, ValueError):  # none, or "max"
+        quota, period = (GROUP / "cpu.max").read_text(encoding="ascii").split()
+        share = int(quota) / int(period)
+    if share < min(cores, threads):
         yield yellow(
             f"{said}, but the control group allows {share:g} cores",
             f"Threads would wait for each other: set OMP_NUM_THREADS={max(1, int(share))}.",
         )
     elif threads > cores:
-        yield yellow(
-            f"{said}: more threads than cores", f"Unset OMP_NUM_THREADS, or set it to {cores}."
-        )
+        advice = f"Unset OMP_NUM_THREADS, or set it to {cores}."
+        yield yellow(f"{said}: more threads than cores", advice)
     else:
         yield green(said)
-
-
-def _quota() -> float | None:
-    """Cores that the control group allows; None where it does not bound them."""
-    try:
-        quota, period = (GROUP / "cpu.max").read_text(encoding="ascii").split()
-        return int(quota) / int(period)  # "max" where there is no bound
-    except (OSError, ValueError):
-        return None
 
 
 def memory(asked: Asked) -> Iterator[Finding]:
@@ -178,10 +169,9 @@ def open_files(asked: Asked) -> Iterator[Finding]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unbounded = resource.RLIM_INFINITY
     if soft != unbounded and soft < FEW_FILES:
-        most = "unlimited" if hard == unbounded else hard
+        advice = f"ulimit -n {'unlimited' if hard == unbounded else hard}"
         yield yellow(
-            f"only {soft} open files are allowed",
-            f"Decoding processes need more: ulimit -n {most}.",
+            f"only {soft} open files are allowed", f"Decoding processes need more: {advice}."
         )
     else:
         yield green("unlimited" if soft == unbounded else f"{soft:,} open files are allowed")

@@ -17,13 +17,13 @@ LOCAL = "Without Slurm kt sweep uses the GPUs of this machine; on a cluster run 
 
 def cluster(asked: Asked) -> Iterator[Finding]:
     """Commands, partitions, GPUs, limits and accounting."""
-    if shutil.which("sbatch") is None:
+    missing = [name for name in COMMANDS if shutil.which(name) is None]
+    if "sbatch" in missing:
         if asked.slurm_test:
             yield red("no sbatch here, so there is nothing to test", LOCAL)
         else:
             yield green("no Slurm here: sweeps run on this machine")
         return
-    missing = [name for name in COMMANDS if shutil.which(name) is None]
     if missing:
         yield red(f"sbatch is here, but not {', '.join(missing)}", "Install Slurm's client tools.")
         return
@@ -34,50 +34,42 @@ def cluster(asked: Asked) -> Iterator[Finding]:
             "Is this a login node? Try sinfo again later, or ask the administrators.",
         )
         return
-    yield from _partitions()
+    yield _partitions()
     yield _limits(config)
-    yield _accounting(config)
+    if shutil.which("sacct") is None or ask("sacct", "-n", "-X")[1]:
+        yield green("no accounting: states of jobs come from squeue alone, which is enough")
+    else:
+        kind = _value(config, "AccountingStorageType") or "accounting"
+        yield green(f"sacct answers ({kind})")
 
 
-def _partitions() -> Iterator[Finding]:
+def _partitions() -> Finding:
     listed, error = ask("sinfo", "-h", "-o", "%R|%a|%D|%t|%G")
     if error:
-        yield yellow(f"sinfo fails: {error}", "kt asks it for GPUs and CPUs of nodes.")
-        return
+        return yellow(f"sinfo fails: {error}", "kt asks it for GPUs and CPUs of nodes.")
     rows = [line.split("|") for line in listed.splitlines() if line.count("|") == 4]
     usable = [row for row in rows if row[1] == "up" and USABLE.fullmatch(row[3])]
     shown = "; ".join(f"{name}: {n} {state}, {gres}" for name, _, n, state, gres in rows)
     if not usable:
-        yield red(f"no node takes jobs ({shown})", "Ask the administrators; jobs would only wait.")
-    elif not any("gpu" in row[4] for row in usable):
-        yield yellow(
-            f"no GPUs among the nodes ({shown})", "Jobs run on CPUs, unless GPUs go by other names."
-        )
-    else:
-        yield green(shown)
+        return red(f"no node takes jobs ({shown})", "Ask the administrators; jobs would only wait.")
+    if not any("gpu" in row[4] for row in usable):
+        said = f"no GPUs among the nodes ({shown})"
+        return yellow(said, "Jobs run on CPUs, unless GPUs go by other names.")
+    return green(shown)
 
 
 def _limits(config: str) -> Finding:
     size = _value(config, "MaxArraySize")
     if not size.isdigit() or int(size) < 2:
-        return red(
-            f"MaxArraySize is {size or 'not told'}: no job arrays", "kt sweep submits job arrays."
-        )
-    requeue = _value(config, "JobRequeue")
+        said = f"MaxArraySize is {size or 'not told'}: no job arrays"
+        return red(said, "kt sweep submits job arrays.")
     said = f"Slurm {_value(config, 'SLURM_VERSION')}, arrays of up to {int(size) - 1:,} jobs"
-    if requeue == "0":
+    if _value(config, "JobRequeue") == "0":
         return yellow(
             f"{said}; jobs are not requeued (JobRequeue=0)",
             "After a preemption the same kt sweep goes on where it stopped.",
         )
     return green(said)
-
-
-def _accounting(config: str) -> Finding:
-    if shutil.which("sacct") is None or ask("sacct", "-n", "-X")[1]:
-        return green("no accounting: states of jobs come from squeue alone, which is enough")
-    kind = _value(config, "AccountingStorageType") or "accounting"
-    return green(f"sacct answers ({kind})")
 
 
 def _value(config: str, key: str) -> str:

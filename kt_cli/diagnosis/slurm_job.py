@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from kt_cli import cache
 from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
 from kt_cli.errors import first_line
 from kt_cli.files import write_text
+from kt_cli.progress import Progress
 from kt_cli.sweeps import cluster
 from kt_cli.sweeps.slurm import not_of_this_job
 from kt_cli.zoo.prefetch import hub_folder
@@ -45,22 +46,21 @@ def test_job(asked: Asked) -> Iterator[Finding]:
         shutil.rmtree(folder, ignore_errors=True)
         yield red(f"Slurm does not take a job: {first_line(error)}", REFUSED)
         return
+    number = str(job.job_id)
     try:
-        waited = _wait(job.paths.result_pickle, str(job.job_id), asked.progress)
-        yield from _judged(folder, str(job.job_id), gpus, *waited)
+        waited = _wait(job.paths.result_pickle, number, asked.progress)
+        yield from _judged(folder, number, gpus, *waited)
     except BaseException:  # interrupts too
         shutil.rmtree(folder, ignore_errors=True)
         raise
     finally:
-        cluster.cancel([str(job.job_id)])
+        cluster.cancel([number])
 
 
 def _submit(folder: Path, gpus: int, sbatch: Mapping[str, str | int]) -> Any:
     executor = submitit.SlurmExecutor(folder=folder, python=sys.executable)
-    resources = {"gpus_per_node": gpus} if gpus else {}
-    executor.update_parameters(
-        job_name="kt-doctor", time=MINUTES, signal_delay_s=1, **{**resources, **sbatch}
-    )
+    asked = {**({"gpus_per_node": gpus} if gpus else {}), **sbatch}
+    executor.update_parameters(job_name="kt-doctor", time=MINUTES, signal_delay_s=1, **asked)
     # Also where kt itself runs in a job, whose variables would reach the new one.
     with not_of_this_job(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -110,7 +110,7 @@ def _judged(folder: Path, job: str, gpus: int, seconds: float, state: str) -> It
         )
 
 
-def _wait(path: Path, job: str, progress: Callable[[int, int, str], None]) -> tuple[float, str]:
+def _wait(path: Path, job: str, progress: Progress) -> tuple[float, str]:
     """Seconds waited for what a job leaves last, and its state; empty where it has ended."""
     start = time.monotonic()
     seen, state = 0.0, "UNKNOWN"
@@ -128,5 +128,5 @@ def _wait(path: Path, job: str, progress: Callable[[int, int, str], None]) -> tu
 
 def _last_line(folder: Path) -> str:
     logs = sorted(folder.glob("*.err"))
-    lines = logs[-1].read_text(encoding="utf-8", errors="replace").split("\n") if logs else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it wrote no log")
+    said = logs[-1].read_text(encoding="utf-8", errors="replace").strip() if logs else ""
+    return said.split("\n")[-1].strip() or "it wrote no log"

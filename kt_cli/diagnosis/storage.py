@@ -34,16 +34,15 @@ def kept(asked: Asked) -> Iterator[Finding]:
     yield green(f"{root}: {len(entries):,} entries, {size / GB:.2f} GB, writable")
     broken = [entry for entry in entries if entry.fault]
     if broken:
+        one = f"{broken[0].path.name}: {broken[0].fault}"
         yield yellow(
-            f"{len(broken)} entries cannot be read, such as {broken[0].path.name}: "
-            f"{broken[0].fault}",
+            f"{len(broken)} entries cannot be read, such as {one}",
             "kt cache verify --remove; they are computed again.",
         )
-    left = [e for e in entries if e.kind == cache.UNFINISHED and not e.in_use]
+    left = [e.bytes for e in entries if e.kind == cache.UNFINISHED and not e.in_use]
     if left:
         yield yellow(
-            f"{len(left)} unfinished entries of killed processes "
-            f"({sum(e.bytes for e in left) / GB:.2f} GB)",
+            f"{len(left)} unfinished entries of killed processes ({sum(left) / GB:.2f} GB)",
             "kt cache rm --kind unfinished",
         )
 
@@ -56,18 +55,16 @@ def disks(asked: Asked) -> Iterator[Finding]:
         "the hub's cache (HF_HOME)": hub_folder(),
         "TMPDIR": Path(tempfile.gettempdir()),
     }
-    by_disk: dict[int, list[str]] = {}
-    free: dict[int, int] = {}
+    by_disk: dict[int, dict[str, Path]] = {}
     for name, path in places.items():
         there = next(p for p in (path, *path.absolute().parents) if p.exists())
-        disk = there.stat().st_dev
-        by_disk.setdefault(disk, []).append(name)
-        free[disk] = free_space(there)
-    for disk, names in by_disk.items():
-        said = f"{free[disk] / GB:.1f} GB free for {', '.join(names)}"
-        if free[disk] < NOTHING:
+        by_disk.setdefault(there.stat().st_dev, {})[name] = there
+    for folders in by_disk.values():
+        free = free_space(next(iter(folders.values())))
+        said = f"{free / GB:.1f} GB free for {', '.join(folders)}"
+        if free < NOTHING:
             yield red(said, "Free some space: kt cache rm --older-than 30d; or move the folder.")
-        elif free[disk] < LITTLE:
+        elif free < LITTLE:
             yield yellow(said, "Little for many models: kt cache ls, kt models prefetch --dry-run.")
         else:
             yield green(said)

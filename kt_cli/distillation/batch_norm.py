@@ -16,11 +16,8 @@ BATCH = 64
 
 def layers(module: nn.Module) -> list[_BatchNorm]:
     """The layers of a module that keep running statistics."""
-    return [
-        layer
-        for layer in module.modules()
-        if isinstance(layer, _BatchNorm) and layer.track_running_stats
-    ]
+    found = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+    return [layer for layer in found if layer.track_running_stats]
 
 
 def statistics(module: nn.Module) -> set[str]:
@@ -41,10 +38,8 @@ def set_training(module: nn.Module, bn: str) -> None:
 def recompute(module: nn.Module, views: Views, prepare: Callable[[Tensor], Tensor]) -> None:
     """Estimate running statistics anew, as means over batches of views that nothing distorts.
 
-    Leaves the module in evaluation mode. Where it keeps no statistics, nothing happens.
-
-    Args:
-        views: of the training images; at most IMAGES of them are seen, a fixed random choice.
+    Of the training images at most IMAGES are seen, a fixed random choice. Leaves the module in
+    evaluation mode.
     """
     normalising = layers(module)
     module.eval()

@@ -18,27 +18,26 @@ model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True)
 
 def pretrain_card(row: Mapping[str, Any]) -> str:
     """Card of a model of a zoo, from its row."""
-    start = (
-        f"fine-tuned from `{row['arch']}`" if row["pretrained"] else f"`{row['arch']}` from scratch"
+    arch, frozen = f"`{row['arch']}`", min(row["freeze_epochs"], row["epochs"])
+    card = (
+        f"# {row['model']}\n\n"
+        + (f"fine-tuned from {arch}" if row["pretrained"] else f"{arch} from scratch")
+        + f", trained by kt {__version__} on {row['n_train']} images of `{row['data']}` "
+        f"for {row['epochs']} epochs"
     )
-    frozen = min(row["freeze_epochs"], row["epochs"])
-    return (
-        f"# {row['model']}\n\n{start}, trained by kt {__version__} on {row['n_train']} images of "
-        f"`{row['data']}` for {row['epochs']} epochs"
-        + (f", the first {frozen} of them its classifier alone" if frozen else "")
-        + f"; last training loss {row['final_loss']:.4f}"
-        + (
-            f", top-1 {row['accuracy']:.2f}% on {row['n']} evaluation images.\n"
-            if row["accuracy"] is not None
-            else ".\n"
-        )
-        + (
+    if frozen:
+        card += f", the first {frozen} of them its classifier alone"
+    card += f"; last training loss {row['final_loss']:.4f}"
+    if row["accuracy"] is not None:
+        card += f", top-1 {row['accuracy']:.2f}% on {row['n']} evaluation images"
+    card += ".\n"
+    if row["guard_share"]:
+        card += (
             f"\n{row['guard_share']:.0%} of the training images were set aside as a guard slice "
             "and never trained on.\n"
-            if row["guard_share"]
-            else ""
         )
-        + f"\nSettings: {row['optimizer']}, peak learning rate {row['lr']:g} ({row['schedule']}, "
+    return card + (
+        f"\nSettings: {row['optimizer']}, peak learning rate {row['lr']:g} ({row['schedule']}, "
         f"warm-up {row['warmup']:.0%}), batch {row['batch_size']} in micro-batches of "
         f"{row['micro_batch']}, weight decay {row['weight_decay']:g}, label smoothing "
         f"{row['label_smoothing']:g}, augmentation `{row['augment']}`, seed {row['seed']}.\n"
@@ -48,24 +47,26 @@ def pretrain_card(row: Mapping[str, Any]) -> str:
 
 def transfer_card(row: Mapping[str, Any]) -> str:
     """Card of a student after transfer, from its row."""
-    teacher = "teacher" if row["teachers"] == "single" else "a teacher"
-    return (
+    several = row["teachers"] != "single"
+    card = (
         f"# {row['student']} taught by {row['teacher']} ({row['method']})\n\n"
         f"Knowledge transfer by kt {__version__} on {row['n_train']} images of `{row['data']}`.\n\n"
         "| | before | after |\n|---|---|---|\n"
         f"| top-1 (%) | {row['student_acc']:.2f} | {row['after_acc']:.2f} |\n"
-        f"| {teacher} right, student wrong (%) | {row['pos_flips']:.2f} "
-        f"| {row['pos_flips_after']:.2f} |\n\n"
+        f"| {'a teacher' if several else 'teacher'} right, student wrong (%) "
+        f"| {row['pos_flips']:.2f} | {row['pos_flips_after']:.2f} |\n\n"
         f"Transfer delta {row['delta']:+.2f} = gain {row['gain']:.2f} − loss {row['loss']:.2f} "
         f"points, on {row['n']} evaluation images (McNemar p = {row['transfer_p']:.3g}).\n"
-        + _teachers(row)
-        + (
+    )
+    if several:
+        card += _teachers(row)
+    if row.get("guard_alpha") is not None:
+        card += (
             f"\nThe guard let it go {row['guard_alpha']:.0%} of the way, judged on "
             f"{row['guard_n']} images; without it Δ {row['delta_unguarded']:+.2f}.\n"
-            if row.get("guard_alpha") is not None
-            else ""
         )
-        + f"\nSettings: {row['epochs']} epochs, learning rate {row['lr']:g} × batch/256, "
+    return card + (
+        f"\nSettings: {row['epochs']} epochs, learning rate {row['lr']:g} × batch/256, "
         f"batch {row['batch_size']} in micro-batches of {row['micro_batch']}, temperature "
         f"{row['temperature']:g}, augmentation `{row['augment']}`, batch normalisation "
         f"`{row['bn']}`, seed {row['seed']}.\n" + HOW_TO_LOAD
@@ -74,14 +75,11 @@ def transfer_card(row: Mapping[str, Any]) -> str:
 
 def _teachers(row: Mapping[str, Any]) -> str:
     """What each of several teachers contributed."""
-    if row["teachers"] == "single":
-        return ""
     names = row["teacher"].split(TOGETHER)
+    columns = names, row["teacher_accs"], row["teacher_shares"], row["teacher_rates"]
     lines = [
         f"| {name} | {accuracy:.2f} | {taught:.1f} | {'–' if rate is None else f'{rate:.1f}'} |\n"
-        for name, accuracy, taught, rate in zip(
-            names, row["teacher_accs"], row["teacher_shares"], row["teacher_rates"], strict=True
-        )
+        for name, accuracy, taught, rate in zip(*columns, strict=True)
     ]
     return (
         f"\nSeveral teachers: {row['teachers']}.\n\n"

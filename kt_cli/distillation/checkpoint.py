@@ -23,16 +23,11 @@ WORTH_SECONDS = 5.0
 
 @dataclass
 class Checkpoint:
-    """Where a training keeps its state, and how often.
-
-    Attributes:
-        path: of the file. seconds: between two of them within an epoch.
-        identity: of what is trained on what; a state of another one is not gone on from.
-    """
+    """Where a training keeps its state, and how often."""
 
     path: Path
-    seconds: float = EVERY_SECONDS
-    identity: str = ""
+    seconds: float = EVERY_SECONDS  # between two within an epoch
+    identity: str = ""  # of what is trained on what; a state of another one is not gone on from
     _last: float = field(default_factory=time.monotonic, repr=False)
 
     def due(self, epoch_ended: bool = False) -> bool:

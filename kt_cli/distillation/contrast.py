@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +17,8 @@ EPS = 1e-7
 class Contrast(nn.Module):
     """Student and teacher embeddings, and memories of what they were for n training images.
 
-    Negatives of a sample are images of other classes. The embeddings are trained with the student.
-
-    Args:
-        student_dim, teacher_dim: of the pooled features.
-        labels: (n,) of the training images.
-        seed: of the initial embeddings and memories.
+    Negatives of a sample are images of other classes. The embeddings, of features with student_dim
+    and teacher_dim values, are trained with the student.
     """
 
     student_memory: Tensor
@@ -32,22 +29,16 @@ class Contrast(nn.Module):
     counts: Tensor
 
     def __init__(
-        self,
-        student_dim: int,
-        teacher_dim: int,
-        labels: Tensor,
-        seed: int,
+        self, student_dim: int, teacher_dim: int, labels: Tensor, seed: int,
         negatives: int = NEGATIVES,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         n, self.negatives = len(labels), negatives
         generator = torch.Generator().manual_seed(seed)
         self.student_embedding = _linear(student_dim, generator)
         self.teacher_embedding = _linear(teacher_dim, generator)
-        bound = 1 / math.sqrt(DIMENSIONS / 3)
         for name in ("student_memory", "teacher_memory"):
-            values = torch.rand(n, DIMENSIONS, generator=generator) * 2 * bound - bound
-            self.register_buffer(name, values)
+            self.register_buffer(name, _uniform((n, DIMENSIONS), DIMENSIONS / 3, generator))
         # Z of the student's and of the teacher's side: estimated on the first batch, as there.
         self.register_buffer("normaliser", torch.zeros(2))
         counts = torch.bincount(labels.cpu())
@@ -57,24 +48,16 @@ class Contrast(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor, indices: Tensor, labels: Tensor) -> Tensor:
         """The loss of both sides for features (b, d), (b, e) of the images `indices` (b,)."""
+        chosen = torch.cat([indices[:, None], self.draw(labels)], dim=1)
         # exp(1 / 0.07) is more than half precision holds.
         with torch.autocast(student.device.type, enabled=False):
-            return self._loss(student.float(), teacher.float(), indices, labels)
-
-    def _loss(self, student: Tensor, teacher: Tensor, indices: Tensor, labels: Tensor) -> Tensor:
-        chosen = torch.cat([indices[:, None], self.draw(labels)], dim=1)
-        embedded = (
-            F.normalize(self.student_embedding(student), dim=1),
-            F.normalize(self.teacher_embedding(teacher), dim=1),
-        )
-        opposite = (self.teacher_memory, self.student_memory)
-        loss = sum(
-            self._side(side, one, memory, chosen)
-            for side, (one, memory) in enumerate(zip(embedded, opposite, strict=True))
-        )
-        self._remember(indices, embedded)
-        assert isinstance(loss, Tensor)
-        return loss
+            mine = F.normalize(self.student_embedding(student.float()), dim=1)
+            its = F.normalize(self.teacher_embedding(teacher.float()), dim=1)
+            loss = self._side(0, mine, self.teacher_memory, chosen)
+            loss = loss + self._side(1, its, self.student_memory, chosen)
+            self._remember(self.student_memory, indices, mine)
+            self._remember(self.teacher_memory, indices, its)
+            return loss
 
     def draw(self, labels: Tensor) -> Tensor:
         """(b, K) images of other classes than `labels`, with replacement."""
@@ -101,17 +84,21 @@ class Contrast(nn.Module):
         return -(positive.sum() + negative.sum()) / len(chosen)
 
     @torch.no_grad()
-    def _remember(self, indices: Tensor, embedded: tuple[Tensor, Tensor]) -> None:
-        for memory, new in zip((self.student_memory, self.teacher_memory), embedded, strict=True):
-            mixed = MOMENTUM * memory[indices] + (1 - MOMENTUM) * new
-            memory[indices] = F.normalize(mixed, dim=1)
+    def _remember(self, memory: Tensor, indices: Tensor, embedded: Tensor) -> None:
+        mixed = MOMENTUM * memory[indices] + (1 - MOMENTUM) * embedded
+        memory[indices] = F.normalize(mixed, dim=1)
 
 
 def _linear(size: int, generator: torch.Generator) -> nn.Linear:
     """torch's own initialisation, from a generator of its own."""
     layer = nn.Linear(size, DIMENSIONS)
-    bound = 1 / math.sqrt(size)
     with torch.no_grad():
         for parameter in (layer.weight, layer.bias):
-            parameter.copy_(torch.rand(parameter.shape, generator=generator) * 2 * bound - bound)
+            parameter.copy_(_uniform(parameter.shape, size, generator))
     return layer
+
+
+def _uniform(shape: Sequence[int], size: float, generator: torch.Generator) -> Tensor:
+    """Within ± 1 / √size."""
+    bound = 1 / math.sqrt(size)
+    return torch.rand(shape, generator=generator) * 2 * bound - bound

@@ -23,7 +23,6 @@ def transfer_outcome(
         teachers: (K, n) whether each teacher has each evaluation image right. What several
             teachers know together is what any of them has right.
         before, after: (n,) the same of the student before and after transfer.
-        labels: (n,) class of each image.
 
     Returns:
         Percentages by column name. Δ = gain − loss holds exactly in counts. The transfer rate is
@@ -33,16 +32,11 @@ def transfer_outcome(
     teacher = teachers.any(axis=0)
     known, gained, lost = teacher & ~before, after & ~before, before & ~after
     counts = {
-        "teacher_acc": teacher,
-        "student_acc": before,
-        "after_acc": after,
-        "gain": gained,
-        "loss": lost,
-        "pos_flips": known,
-        "neg_flips": before & ~teacher,
-        "pos_flips_after": teacher & ~after,
-        "neg_flips_after": after & ~teacher,
-    }
+        "teacher_acc": teacher, "student_acc": before, "after_acc": after,
+        "gain": gained, "loss": lost,
+        "pos_flips": known, "neg_flips": before & ~teacher,
+        "pos_flips_after": teacher & ~after, "neg_flips_after": after & ~teacher,
+    }  # fmt: skip
     sums = {name: int(mask.sum()) for name, mask in counts.items()}
     percent = 100 / len(before)
     return {
@@ -50,9 +44,9 @@ def transfer_outcome(
         "acc_diff": percent * (sums["teacher_acc"] - sums["student_acc"]),
         "delta": percent * (sums["gain"] - sums["loss"]),
         "transfer_p": float(mcnemar(sums["gain"], sums["loss"])),
-        "transfer_rate": _share(known & after, known),
+        "transfer_rate": _percent(known & after, known),
         "teacher_accs": [percent * int(one.sum()) for one in teachers],
-        "teacher_rates": [_share(one & ~before & after, one & ~before) for one in teachers],
+        "teacher_rates": [_percent(one & ~before & after, one & ~before) for one in teachers],
         **_by_class(known, known & after, gained, labels, num_classes),
     }
 
@@ -68,16 +62,13 @@ def flips_by_class(before: Right, after: Right, labels: Counts, num_classes: int
 def _by_class(
     known: Right, learned: Right, gained: Right, labels: Counts, num_classes: int
 ) -> dict[str, Any]:
-    flips, learned_of, gains = (
-        np.bincount(labels[mask], minlength=num_classes) for mask in (known, learned, gained)
-    )
+    masks = (known, learned, gained)
+    flips, learned_of, gains = (np.bincount(labels[m], minlength=num_classes) for m in masks)
     found: dict[str, Any] = {"gain_entropy": _entropy(gains)}
     for p in TOP_PERCENTS:
         top = top_classes(flips, p)
-        found[f"top{p}_rate"] = _percent(float(top @ learned_of), float(top @ flips))
-        found[f"top{p}_gain_share"] = (
-            _percent(float(top @ gains), float(gains.sum())) if flips.any() else None
-        )
+        found[f"top{p}_rate"] = _percent(top @ learned_of, top @ flips)
+        found[f"top{p}_gain_share"] = _percent(top @ gains, gains) if flips.any() else None
     return found
 
 
@@ -103,9 +94,6 @@ def _entropy(counts: Counts) -> float | None:
     return max(0.0, float(-(shares * np.log(shares)).sum()))
 
 
-def _share(part: Right, whole: Right) -> float | None:
-    return _percent(int(part.sum()), int(whole.sum()))
-
-
-def _percent(part: float, whole: float) -> float | None:
-    return 100 * part / whole if whole else None
+def _percent(part: NDArray[Any], whole: NDArray[Any]) -> float | None:
+    """The sum of one in percent of that of the other."""
+    return float(100 * part.sum() / whole.sum()) if whole.any() else None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,43 +14,13 @@ from kt_cli.distillation import batch_norm, methods
 from kt_cli.distillation.checkpoint import Checkpoint
 from kt_cli.distillation.contrast import Contrast
 from kt_cli.distillation.methods import LossInputs
+from kt_cli.distillation.order import order_of
+from kt_cli.distillation.target_cache import full
 from kt_cli.distillation.targets import Targets
-from kt_cli.distillation.teacher_outputs import full
-from kt_cli.distillation.train import Loop, OnEpoch, Order, Record, fit
+from kt_cli.distillation.train import Curve, Loop, OnEpoch, fit
 from kt_cli.distillation.weight_averaging import EMA, load
 from kt_cli.settings import TransferSpec
 from kt_cli.zoo.features import FeatureTap, width
-
-
-@dataclass(frozen=True)
-class Curve:
-    """How a training went, one value for each epoch.
-
-    Attributes:
-        losses: mean training loss.
-        accuracies: of the student on the views that it was trained on, in percent.
-        shares: for each teacher, the samples that it taught, in percent.
-        waiting: share of the time spent waiting for the pixels of views, in percent.
-        earlier: seconds of training before it was interrupted, if it was.
-    """
-
-    losses: tuple[float, ...]
-    accuracies: tuple[float, ...]
-    shares: tuple[tuple[float, ...], ...]
-    waiting: float
-    earlier: float = 0.0
-
-    @classmethod
-    def of(cls, record: Record) -> Curve:
-        percent = 100 * record.means
-        shares = tuple(tuple(column.tolist()) for column in percent[:, 1:].T)
-        accuracies = tuple(percent[:, 0].tolist())
-        return cls(record.losses, accuracies, shares, 100 * record.waiting, record.earlier)
-
-
-def order_of(spec: TransferSpec, n: int) -> Order:
-    """How a transfer goes through n images."""
-    return Order(n, spec.epochs, spec.batch_size, spec.micro_batch, spec.seed)
 
 
 def distil(
@@ -85,44 +54,38 @@ def distil(
     run = torch.compile(student) if spec.compile and not method.features else student
 
     def loss_of(epoch: int, indices: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        found = targets.answers(indices, images)
+        outputs = targets.answers(indices, images)
         logits = full(run(prepare(images)))
         here = views.here(indices)
         labels = views.labels[here]
         features = tap.take() if method.features else None
-        taught = targets.taught(found, logits, labels)
+        taught = targets.taught(outputs, logits, labels)
         inputs = LossInputs(logits, taught.target, taught.weight, labels, here,
-                        features, taught.features, contrast)  # fmt: skip
-        right = (logits.detach().argmax(dim=1) == inputs.labels).sum()[None]
-        told = taught.weights[:, 1:]
-        if taught.weight is not None:
-            told = told * taught.weight[:, None]
-        return method.loss(inputs, spec), torch.cat([right, told.sum(dim=0)])
+                            features, taught.features, contrast)  # fmt: skip
+        right = (logits.detach().argmax(dim=1) == labels).sum()
+        return method.loss(inputs, spec), torch.cat([right[None], taught.samples_by_teacher])
 
-    def after_update(updates: int) -> None:
-        if slow is not None:
-            slow.after_update(updates)
-
-    kept: dict[str, Mapping[str, Tensor]] = {}
-    if slow is not None:
-        kept["slow"] = slow.weights.state
+    kept: dict[str, Mapping[str, Tensor]] = {"slow": slow.state} if slow is not None else {}
     if contrast is not None:
         kept["contrast"] = contrast.state_dict()
-    loop = Loop(spec.amp, spec.bn, begin_epoch=targets.begin, after_update=after_update,
-                kept=kept, checkpoint=checkpoint, on_epoch=on_epoch)  # fmt: skip
-    optimizer = _optimizer([student, *([contrast] if contrast is not None else [])], spec)
+    loop = Loop(
+        spec.amp, spec.bn, begin_epoch=targets.begin, kept=kept, checkpoint=checkpoint,
+        on_epoch=on_epoch,
+        after_update=slow.after_update if slow is not None else lambda updates: None,
+    )  # fmt: skip
+    modules = [student] if contrast is None else [student, contrast]
     try:
-        record = fit(student, optimizer, views, loss_of, targets.count, order, loop)
+        curve = fit(student, _sgd(modules, spec), views, loss_of, targets.count, order, loop)
     finally:
         tap.close()
     if slow is not None:
-        load(student, slow.weights.state)
+        load(student, slow.state)
     if spec.bn == "recompute":
         batch_norm.recompute(student, views, prepare)
-    return Curve.of(record)
+    return curve
 
 
-class _Slow:
+class _Slow(EMA):
     """Slow weights of a student; with `reference_compat` as the authors' code has them.
 
     There they start after the first update and take a step after the first, the (1 + N)th, … of
@@ -130,20 +93,20 @@ class _Slow:
     """
 
     def __init__(self, student: nn.Module, spec: TransferSpec, updates_per_epoch: int) -> None:
+        super().__init__(student, spec.mcl_tau)
         assert spec.mcl_every is not None
-        self.weights = EMA(student, spec.mcl_tau)
         self._student, self._every, self._compat = student, spec.mcl_every, spec.reference_compat
         self._epoch = updates_per_epoch
 
     def after_update(self, updates: int) -> None:
         if self._compat and updates == 1:
             for name, value in self._student.state_dict().items():
-                self.weights.state[name].copy_(value)
+                self.state[name].copy_(value)
         since = (updates - 1) % self._epoch if self._compat else updates
         if since % self._every == 0:
-            self.weights.step(self._student)
+            self.step(self._student)
         if self._compat and updates % self._epoch == 0:
-            load(self._student, self.weights.state)
+            load(self._student, self.state)
 
 
 def _contrast(student: nn.Module, teacher_width: int, views: Views, spec: TransferSpec) -> Contrast:
@@ -151,13 +114,10 @@ def _contrast(student: nn.Module, teacher_width: int, views: Views, spec: Transf
     return Contrast(width(student), teacher_width, views.labels, seed).to(views.device)
 
 
-def _optimizer(modules: Sequence[nn.Module], spec: TransferSpec) -> torch.optim.SGD:
+def _sgd(modules: list[nn.Module], spec: TransferSpec) -> torch.optim.SGD:
     assert spec.lr is not None
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     return torch.optim.SGD(
-        parameters,
-        lr=spec.lr * spec.batch_size / 256,
-        momentum=spec.momentum,
-        weight_decay=spec.weight_decay,
-        fused=parameters[0].is_cuda,
-    )
+        parameters, lr=spec.lr * spec.batch_size / 256, momentum=spec.momentum,
+        weight_decay=spec.weight_decay, fused=parameters[0].is_cuda,
+    )  # fmt: skip

@@ -29,17 +29,11 @@ Right = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Judge:
-    """What the guard judges by.
+    """What the guard judges by."""
 
-    Attributes:
-        images: n images that the student never trained on.
-        before: (n,) whether θ₀ has each right.
-        answers: (n,) classes that count as right, where labels do not.
-    """
-
-    images: ImageSet
-    before: Right
-    answers: NDArray[np.integer] | None = None
+    images: ImageSet  # n that the student never trained on
+    before: Right  # (n,) whether θ₀ has each right
+    answers: NDArray[np.integer] | None = None  # (n,) that count as right, where labels do not
 
     @classmethod
     def without_labels(cls, student: Predictions, teachers: Sequence[Predictions]) -> Judge:
@@ -58,16 +52,12 @@ class Judge:
 
 @dataclass(frozen=True)
 class Choice:
-    """How far the student goes.
+    """How far the student goes."""
 
-    alpha: 0 for not at all. score: lower bound of the gain in percentage points on n images, of
-    which `images` is the fingerprint.
-    """
-
-    alpha: float
-    score: float
-    n: int
-    images: str
+    alpha: float  # 0 for not at all
+    score: float  # lower bound of the gain, percentage points
+    n: int  # images on which it was judged
+    images: str  # their fingerprint
 
 
 def choose(
@@ -77,40 +67,31 @@ def choose(
     judge: Judge,
     restore_statistics: Callable[[nn.Module], None],
 ) -> Choice:
-    """Put the evaluator's module at the best place between two states.
-
-    Args:
-        restore_statistics: estimates the module's running statistics anew.
-    """
-    states = [_at(evaluator.module, start, end, a, restore_statistics) for a in ALPHAS]
-    predicted: list[list[NDArray[np.integer]]] = [[] for _ in states]
+    """Put the evaluator's module, with statistics of its own, at the best place between states."""
+    module = evaluator.module
+    kept = [_statistics(module, between(start, end, a), restore_statistics) for a in ALPHAS]
+    predicted: list[list[NDArray[np.integer]]] = [[] for _ in ALPHAS]
     transforms = [evaluator.geometry.transform()]
     for (images,) in batches(judge.images, transforms, BATCH, device=evaluator.device):
-        for state, found in zip(states, predicted, strict=True):
-            load(evaluator.module, state())
+        for alpha, own, found in zip(ALPHAS, kept, predicted, strict=True):
+            load(module, {**between(start, end, alpha), **own})
             found.append(evaluator(images).argmax(dim=1).cpu().numpy())
     scores = [score(judge.before, judge.right(np.concatenate(found))) for found in predicted]
     best = int(np.argmax(scores))
     alpha, won = (ALPHAS[best], 100 * scores[best]) if scores[best] > 0 else (0.0, 0.0)
-    load(evaluator.module, states[best]() if alpha else start)
+    load(module, {**between(start, end, alpha), **kept[best]} if alpha else start)
     return Choice(alpha, won, len(judge.images), judge.images.fingerprint)
 
 
-def _at(
-    module: nn.Module,
-    start: State,
-    end: State,
-    alpha: float,
-    restore_statistics: Callable[[nn.Module], None],
-) -> Callable[[], State]:
-    """The state at α, made when it is needed: only running statistics are kept."""
+def _statistics(
+    module: nn.Module, state: State, restore_statistics: Callable[[nn.Module], None]
+) -> State:
+    """The module's running statistics where its weights are those of a state."""
     names = statistics(module)
-    if not names:
-        return lambda: between(start, end, alpha)
-    load(module, between(start, end, alpha))
-    restore_statistics(module)
-    kept = {name: v.clone() for name, v in module.state_dict().items() if name in names}
-    return lambda: {**between(start, end, alpha), **kept}
+    if names:
+        load(module, state)
+        restore_statistics(module)
+    return {name: v.clone() for name, v in module.state_dict().items() if name in names}
 
 
 def score(before: Right, after: Right) -> float:

@@ -67,10 +67,8 @@ def _events(student: Tensor, target: TopK, temperature: float, topk: int) -> tup
     classes = target.classes.long()
     scaled = student / temperature
     log_p = F.log_softmax(scaled, dim=1).gather(1, classes)
-    return (
-        torch.cat([target.log_probs.to(log_p.dtype), target.log_rest.to(log_p.dtype)[:, None]], 1),
-        torch.cat([log_p, _log_of_rest(scaled, classes)[:, None]], dim=1),
-    )
+    log_q = torch.cat([target.log_probs, target.log_rest[:, None]], dim=1).to(log_p.dtype)
+    return log_q, torch.cat([log_p, _log_of_rest(scaled, classes)[:, None]], dim=1)
 
 
 def _log_of_rest(logits: Tensor, classes: Tensor) -> Tensor:
@@ -79,15 +77,8 @@ def _log_of_rest(logits: Tensor, classes: Tensor) -> Tensor:
     return (logits + others).logsumexp(dim=1) - logits.logsumexp(dim=1)
 
 
-def cross_entropy(student: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy of logits (b, C) against labels (b,)."""
-    return F.cross_entropy(student, labels, label_smoothing=label_smoothing)
-
-
-def double_softmax_cross_entropy(
-    student: Tensor, labels: Tensor, label_smoothing: float = 0.0
-) -> Tensor:
-    """Cross-entropy that takes σ(logits) for logits, as the authors' code has it.
+def double_softmax_cross_entropy(student: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy that takes σ(logits (b, C)) for logits, as the authors' code has it.
 
     There label smoothing mixes σ(logits), not the label, with the uniform distribution; to a
     softmax the latter is a constant.
@@ -101,8 +92,6 @@ def similarity(student: Tensor, target: Tensor) -> Tensor:
     Args:
         student, target: features (b, d) and (b, e), or logits.
     """
-    log_q, log_p = (
-        F.log_softmax(one @ one.T, dim=1)
-        for one in (F.normalize(target.detach(), dim=1), F.normalize(student, dim=1))
-    )
+    normalised = (F.normalize(one, dim=1) for one in (target.detach(), student))
+    log_q, log_p = (F.log_softmax(one @ one.T, dim=1) for one in normalised)
     return F.kl_div(log_p, log_q, reduction="sum", log_target=True)

@@ -8,39 +8,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kt_cli.distillation import losses, partition
+from kt_cli.distillation.order import order_of
 from kt_cli.distillation.partition import Partition, Sources
-from kt_cli.errors import UsageError, unknown
-from kt_cli.settings import GUARDED, TransferSpec
+from kt_cli.errors import UsageError, unknown, warn
+from kt_cli.settings import GUARDED, PUBLISHED, TransferSpec
 
 CRD_WEIGHT = 0.8
 CD_CROSS_ENTROPY, CD_SIMILARITY = 0.1, 10.0
+FEW_UPDATES, PUBLISHED_UPDATES = 1_000, 10_000
+MOSTLY = 0.9  # of the weights before are left in the slow ones: they hardly moved
 
 
 @dataclass(frozen=True)
 class LossInputs:
-    """What a loss sees: b samples.
+    """What a loss sees: b samples."""
 
-    Attributes:
-        student: logits (b, C), with gradient.
-        target: logits (b, C) of each sample's source, or their most probable classes; without
-            gradient, but where the authors' code lets the student in training take part.
-        weight: (b,) of distillation, 0 where a sample is left out; None for one.
-        labels: (b,). indices: (b,) among the training images.
-        features, teacher_features: (b, d) and (b, e) pooled features, where the method asks.
-        contrast: the memory of `crd`.
-    """
-
-    student: Tensor
+    student: Tensor  # logits (b, C), with gradient
+    # Logits (b, C) of each sample's source, or their most probable classes; without gradient, but
+    # where the authors' code lets the student in training take part.
     target: Tensor | losses.TopK
-    weight: Tensor | None
-    labels: Tensor
-    indices: Tensor
-    features: Tensor | None = None
-    teacher_features: Tensor | None = None
-    contrast: nn.Module | None = None
+    weight: Tensor | None  # (b,) of distillation, 0 where a sample is left out; None for one
+    labels: Tensor  # (b,)
+    indices: Tensor  # (b,) among the training images
+    features: Tensor | None = None  # (b, d) pooled, where the method asks for them
+    teacher_features: Tensor | None = None  # (b, e)
+    contrast: nn.Module | None = None  # the memory of `crd`
 
 
 Loss = Callable[[LossInputs, TransferSpec], Tensor]
@@ -50,18 +46,18 @@ def _distil(inputs: LossInputs, spec: TransferSpec) -> Tensor:
     target = inputs.target
     if isinstance(target, Tensor) and not spec.reference_compat:
         target = target.detach()
-    loss = losses.distillation(
-        inputs.student, target, spec.temperature, inputs.weight, spec.kd_topk or 0
-    )
+    topk = spec.kd_topk or 0
+    loss = losses.distillation(inputs.student, target, spec.temperature, inputs.weight, topk)
     if spec.reference_compat and inputs.weight is not None:  # the mean over what is distilled
         loss = loss * len(inputs.weight) / inputs.weight.sum().clamp_min(1)
     return loss
 
 
 def _classify(inputs: LossInputs, spec: TransferSpec) -> Tensor:
-    compat = spec.reference_compat
-    loss = losses.double_softmax_cross_entropy if compat else losses.cross_entropy
-    return loss(inputs.student, inputs.labels, spec.label_smoothing)
+    logits, labels, smoothing = inputs.student, inputs.labels, spec.label_smoothing
+    if spec.reference_compat:
+        return losses.double_softmax_cross_entropy(logits, labels, smoothing)
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
 def _distil_and_classify(inputs: LossInputs, spec: TransferSpec) -> Tensor:
@@ -71,9 +67,8 @@ def _distil_and_classify(inputs: LossInputs, spec: TransferSpec) -> Tensor:
 
 def _contrast(inputs: LossInputs, spec: TransferSpec) -> Tensor:
     assert inputs.contrast is not None
-    contrast: Tensor = inputs.contrast(
-        inputs.features, inputs.teacher_features, inputs.indices, inputs.labels
-    )
+    features = inputs.features, inputs.teacher_features
+    contrast: Tensor = inputs.contrast(*features, inputs.indices, inputs.labels)
     return _classify(inputs, spec) + CRD_WEIGHT * contrast
 
 
@@ -85,30 +80,19 @@ def _similarities(inputs: LossInputs, spec: TransferSpec) -> Tensor:
 
 @dataclass(frozen=True)
 class Method:
-    """How one method teaches.
-
-    Attributes:
-        loss: from a inputs to a scalar.
-        partition: who teaches which sample, on each view.
-        teacher, frozen: whether it asks the teacher, and the frozen student.
-        labels: whether it reads the labels of the training images.
-        slow: the student after transfer is the slow weights.
-        many: its partition chooses among any number of teachers.
-        features: it distils pooled features. contrast: with a memory of them.
-        compat: the authors' code departs from the paper here (`reference_compat`).
-    """
+    """How one method teaches."""
 
     summary: str
     loss: Loss
-    partition: Partition = partition.teacher_only
-    teacher: bool = True
-    frozen: bool = False
-    labels: bool = False
-    slow: bool = False
-    many: bool = False
-    features: bool = False
-    contrast: bool = False
-    compat: bool = False
+    partition: Partition = partition.teacher_only  # who teaches which sample, on each view
+    teacher: bool = True  # asks the teacher
+    frozen: bool = False  # asks the frozen student
+    labels: bool = False  # reads the labels of the training images
+    slow: bool = False  # the student after transfer is the slow weights
+    many: bool = False  # its partition chooses among any number of teachers
+    features: bool = False  # distils pooled features
+    contrast: bool = False  # with a memory of them
+    compat: bool = False  # the authors' code departs from the paper here (`reference_compat`)
 
     def sources(self, spec: TransferSpec, sources: Sources) -> tuple[Tensor, Tensor | None]:
         """Weights (n, 1 + K) of the sources, and which samples (n,) are distilled; None for all.
@@ -190,10 +174,7 @@ def needs_labels(spec: TransferSpec) -> bool:
 
 
 def require_possible(spec: TransferSpec, teachers: int, labelled: bool) -> None:
-    """Refuse what cannot work, before any work.
-
-    Args:
-        teachers: how many there are. labelled: whether the training images have labels.
+    """Refuse what cannot work with so many teachers and these training images.
 
     Raises:
         UsageError: the combination is none; UnknownName: no such method.
@@ -208,9 +189,8 @@ def require_possible(spec: TransferSpec, teachers: int, labelled: bool) -> None:
     if spec.with_defaults.distil_on != "all" and chooses:
         raise UsageError(f"--distil-on {spec.distil_on} is for kl and xekl, not for {name}")
     if needs_labels(spec) and not labelled:
-        free = ", ".join(
-            n for n in METHODS if not needs_labels(replace(spec, method=n, distil_on=None))
-        )
+        others = (replace(spec, method=n, distil_on=None) for n in METHODS)
+        free = ", ".join(other.method for other in others if not needs_labels(other))
         raise UsageError(
             f"{name} needs labels, and the transfer images have none",
             f"Without labels: {free}; with --distil-on all, kl-mcl too.",
@@ -243,4 +223,42 @@ def _require_teachers(spec: TransferSpec, method: Method, teachers: int) -> None
         raise UsageError(
             f"{spec.method} cannot choose among parallel teachers",
             f"Methods that can: {able}. Or --together sequential or soup.",
+        )
+
+
+def warn_if_short(spec: TransferSpec, images: int) -> None:
+    """Say so where the published settings will hardly change the student.
+
+    Args:
+        spec: settled. images: number of training images.
+    """
+    updates = order_of(spec, images).updates
+    if updates >= FEW_UPDATES:
+        return
+    if spec.lr is not None and spec.lr <= PUBLISHED[""]["lr"]:
+        warn(
+            f"{updates} updates at learning rate {spec.lr:g} will hardly move the student; "
+            f"the default is made for about {PUBLISHED_UPDATES:,}. "
+            "Raise --lr (say 0.01) or --epochs."
+        )
+    if find(spec.method).slow:
+        _warn_of_slow_weights(spec, updates)
+
+
+def _warn_of_slow_weights(spec: TransferSpec, updates: int) -> None:
+    default = TransferSpec(method=spec.method).with_defaults
+    assert spec.mcl_every is not None and default.mcl_every is not None
+    steps = updates // spec.mcl_every
+    if not steps:
+        warn(
+            f"the slow weights take a step every {spec.mcl_every} updates, and there are only "
+            f"{updates}: the student stays as it was. Lower --mcl-every."
+        )
+    elif (kept := spec.mcl_tau**steps) > MOSTLY:
+        # What the published settings keep of the weights before, over as many steps as here.
+        usual = default.mcl_tau ** (PUBLISHED_UPDATES // default.mcl_every)
+        warn(
+            f"after {updates} updates at τ = {spec.mcl_tau:g} the slow weights are still "
+            f"{kept:.1%} those before; the default is made for about {PUBLISHED_UPDATES:,}. "
+            f"Lower --mcl-tau (say {usual ** (1 / steps):.2g})."
         )

@@ -54,24 +54,22 @@ def frozen_only(sources: Sources) -> Tensor:
 
 def by_label(sources: Sources) -> Tensor:
     """Supervised data partitioning: who gives the label the most probability (Eq. 5)."""
-    return _choose(_largest([_known(said).label_prob for said in sources]), len(sources))
+    return _largest([_known(said).label_prob for said in sources])
 
 
 def by_confidence(sources: Sources) -> Tensor:
     """Unsupervised data partitioning: who is the most confident."""
-    return _choose(_largest([_known(said).confidence for said in sources]), len(sources))
+    return _largest([_known(said).confidence for said in sources])
 
 
 def flip_st(sources: Sources) -> Tensor:
     """The teacher on positive flips only, else the frozen student."""
-    positive, _ = flips(sources)
-    return _choose(positive.long())
+    return _choose(flips(sources)[0].long())
 
 
 def flip_t(sources: Sources) -> Tensor:
     """The frozen student on negative flips only, else the teacher."""
-    _, negative = flips(sources)
-    return _choose(1 - negative.long())
+    return _choose(1 - flips(sources)[1].long())
 
 
 def flip_avg(sources: Sources) -> Tensor:
@@ -88,8 +86,8 @@ def flips(sources: Sources) -> tuple[Tensor, Tensor]:
 
 
 def _largest(scores: Sequence[Tensor]) -> Tensor:
-    """(n,) index of the largest of some (n,) scores, the first one in a tie."""
-    return torch.stack(list(scores), dim=1).max(dim=1).indices
+    """Who has the largest of some (n,) scores, the first one in a tie."""
+    return _choose(torch.stack(list(scores), dim=1).max(dim=1).indices, len(scores))
 
 
 def _choose(source: Tensor, count: int = 2) -> Tensor:

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kt_cli.data.views import Views, seed_of
-from kt_cli.device import out_of_memory
+from kt_cli.data.views import Views
+from kt_cli.device import memory_exhausted, out_of_memory
 from kt_cli.distillation import batch_norm
 from kt_cli.distillation.checkpoint import Checkpoint
-from kt_cli.distillation.distil import Curve
-from kt_cli.distillation.schedules import lr_factor
-from kt_cli.distillation.train import Loop, OnEpoch, Order, Prepare, fit, memory_exhausted
+from kt_cli.distillation.order import order_of
+from kt_cli.distillation.train import Curve, Loop, OnEpoch, Prepare, fit
 from kt_cli.errors import UsageError
 from kt_cli.settings import PretrainSpec
 from kt_cli.zoo.features import classifier
 
 MOMENTUM = 0.9  # of SGD
+STEPS = 3  # of the schedule "step"
+# From the share of the updates after warm-up that are done to a factor of the peak.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+    "linear": lambda done: 1 - done,
+    "step": lambda done: 0.1 ** min(STEPS - 1, int(STEPS * done)),
+    "constant": lambda done: 1.0,
+}
 
 
-def seed_everything(spec: PretrainSpec) -> None:
-    """Fix the initial weights; call before the module is built."""
-    torch.manual_seed(seed_of("pretrain", spec.seed))
+def lr_factor(update: int, updates: int, schedule: str, warmup: float) -> float:
+    """The learning rate of an update, counted from 0, as a share of its peak.
+
+    Args:
+        schedule: a name of SCHEDULES; what comes after warm-up, towards zero at the end.
+        warmup: share of the updates in which the rate rises linearly; the last has the peak.
+    """
+    warm = round(warmup * updates)
+    if update < warm:
+        return (update + 1) / warm
+    return SCHEDULES[schedule](min(1.0, (update - warm) / max(1, updates - warm)))
 
 
 def pretrain(
@@ -38,21 +55,13 @@ def pretrain(
 ) -> Curve:
     """Train `module` in place on labelled views with cross-entropy.
 
-    Args:
-        prepare: views (b, 3, S, S) in [0, 1] to the module's inputs.
-        checkpoint: where training goes on if it was interrupted.
-
-    Returns:
-        Loss and accuracy on the views of each epoch.
-
     Raises:
         UsageError: the classifier is to be trained alone, and there is none.
         NotFinite: the loss is not finite.
         KtError: the device's memory is exhausted.
     """
-    order = Order(len(views), spec.epochs, spec.batch_size, spec.micro_batch, spec.seed)
+    order = order_of(spec, len(views))
     trained = _HeadFirst(module, spec)
-    optimizer = _optimizer(module, spec)
 
     def loss_of(epoch: int, indices: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         labels = views.labels[views.here(indices)]
@@ -61,20 +70,17 @@ def pretrain(
         return loss, (logits.detach().argmax(dim=1) == labels).sum()[None]
 
     loop = Loop(
-        spec.amp,
+        spec.amp, begin_epoch=trained.begin, checkpoint=checkpoint, on_epoch=on_epoch,
         lr_factor=lambda update: lr_factor(update, order.updates, spec.schedule, spec.warmup),
-        begin_epoch=trained.begin,
-        checkpoint=checkpoint,
-        on_epoch=on_epoch,
-    )
+    )  # fmt: skip
     try:
-        record = fit(trained, optimizer, views, loss_of, 1, order, loop)
+        curve = fit(trained, _optimizer(module, spec), views, loss_of, 1, order, loop)
     except Exception as error:
         if not out_of_memory(error):
             raise
         raise memory_exhausted(spec.micro_batch, "--amp", alone="Try --amp.") from error
-    trained.release()
-    return Curve.of(record)
+    trained.begin(spec.freeze_epochs)  # leaves nothing frozen
+    return curve
 
 
 class _HeadFirst(nn.Module):
@@ -95,10 +101,6 @@ class _HeadFirst(nn.Module):
         for parameter in self._body:
             parameter.requires_grad_(not self._frozen)
 
-    def release(self) -> None:
-        """Leave nothing frozen behind."""
-        self.begin(self._epochs)
-
     def train(self, mode: bool = True) -> _HeadFirst:
         super().train(mode)
         if self._frozen:
@@ -116,22 +118,20 @@ def _head(module: nn.Module, name: str) -> set[int]:
         )
     found = cast(Any, module).get_classifier()
     heads = found if isinstance(found, (tuple, list)) else [found]
-    return {id(parameter) for head in heads for parameter in head.parameters()}
+    return {id(p) for head in heads for p in head.parameters()}
 
 
 def _optimizer(module: nn.Module, spec: PretrainSpec) -> torch.optim.Optimizer:
-    """Over all parameters, frozen ones too: those without a gradient are passed over."""
-    groups = _groups(module, spec.weight_decay)
-    fused = any(p.is_cuda for group in groups for p in group["params"])
+    """Over all parameters, frozen ones too: those without a gradient are passed over.
+
+    Weight decay for matrices only, as is usual: not for biases and normalisation.
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": spec.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    fused = any(p.is_cuda for p in parameters)
     if spec.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=spec.lr, momentum=MOMENTUM, fused=fused)
     return torch.optim.AdamW(groups, lr=spec.lr, fused=fused)
-
-
-def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices only, as is usual: not for biases and normalisation."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]

@@ -1,24 +1,87 @@
-"""Where models' answers are kept between uses, and whether that pays.
-
-A sweep decides once, from all its runs: in memory where everything fits, else on disk in half
-precision, else on disk as the most probable classes; nowhere where each answer is used once.
-"""
+"""What models say about training views, and where it is kept between uses."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
-from kt_cli.distillation.teacher_outputs import TeacherOutputs
+import torch
+from torch import Tensor
+
+from kt_cli.device import send
+from kt_cli.distillation.losses import TopK
+from kt_cli.distillation.partition import SampleStats
 from kt_cli.files import atomic_file, cache_folder, save_tensors
 
 MEMORY, DISK, ONLINE = "memory", "disk", "online"
-WHERE = {MEMORY: "in memory", DISK: "on disk", ONLINE: "computed as they are needed"}
-LEAST_TOPK, MOST_TOPK = 10, 512
 MEMORY_BUDGET = 2 * 2**30
-STATS_BYTES = 9  # of `SampleStats`: two floats and a flag
-Compute = Callable[[], TeacherOutputs]
+# As they are kept on disk; what decides who teaches stays as it is.
+SMALL = {
+    "logits": torch.half, "log_probs": torch.half, "features": torch.half, "classes": torch.int,
+}  # fmt: skip
+Compute = Callable[[], "TeacherOutputs"]
+
+
+@dataclass(frozen=True)
+class TeacherOutputs:
+    """What a model says about n views."""
+
+    logits: Tensor | TopK  # (n, C), or their most probable classes
+    said: SampleStats  # what partitions need
+    features: Tensor | None = None  # (n, d) pooled, where they were asked for
+
+    def at(self, indices: Tensor, device: torch.device) -> TeacherOutputs:
+        """The answers for some of the views, on the device, in full precision."""
+        where = send(indices, self.said.right.device)
+        return TeacherOutputs.of(
+            {name: send(full(values[where]), device) for name, values in self.tensors().items()}
+        )
+
+    def small(self) -> TeacherOutputs:
+        """On the CPU, in half precision."""
+        return TeacherOutputs.of(
+            {name: v.to(SMALL.get(name, v.dtype)).cpu() for name, v in self.tensors().items()}
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that they consist of, by name."""
+        found = {"features": self.features, **vars(self.said)}
+        found |= vars(self.logits) if isinstance(self.logits, TopK) else {"logits": self.logits}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> TeacherOutputs:
+        """The inverse of `tensors`.
+
+        Raises:
+            KeyError: one is missing.
+        """
+        logits = tensors["logits"] if "logits" in tensors else _filled(TopK, tensors)
+        return cls(logits, _filled(SampleStats, tensors), tensors.get("features"))
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors().values())
+
+
+def joined(parts: list[TeacherOutputs]) -> TeacherOutputs:
+    """Answers about the views of all parts, in order."""
+    tensors = [part.tensors() for part in parts]
+    return TeacherOutputs.of({name: torch.cat([t[name] for t in tensors]) for name in tensors[0]})
+
+
+def _filled(kind: type[Any], tensors: Mapping[str, Tensor]) -> Any:
+    return kind(**{f.name: tensors[f.name] for f in fields(kind)})
+
+
+def full(values: Tensor) -> Tensor:
+    """Half precision as single; all else as it is."""
+    if not values.is_floating_point():
+        return values
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 class Memory:
@@ -35,13 +98,10 @@ class Memory:
     def get(self, key: str, compute: Compute) -> TeacherOutputs:
         if key not in self._kept:
             self._kept[key] = compute()
-            while len(self._kept) > 1 and self._size() > self._budget:
+            while len(self._kept) > 1 and sum(a.bytes for a in self._kept.values()) > self._budget:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return self._kept[key]
-
-    def _size(self) -> int:
-        return sum(answers.bytes for answers in self._kept.values())
 
 
 class Disk:
@@ -60,15 +120,15 @@ class Disk:
             WriteError: the file cannot be written.
         """
         path = cache_folder("targets") / f"{key[:24]}.safetensors"
-        found = self._read(str(path))
+        found = self._read(path)
         if found is not None:
             return found
         answers = compute()
         with atomic_file(path) as temporary:
             save_tensors(temporary, answers.tensors())
-        return self._read(str(path)) or answers
+        return self._read(path) or answers
 
-    def _read(self, path: str) -> TeacherOutputs | None:
+    def _read(self, path: Path) -> TeacherOutputs | None:
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -79,55 +139,3 @@ class Disk:
 
 
 TargetCache = Memory | Disk
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Where answers are kept, and why.
-
-    kind: a key of WHERE. topk: classes that are kept; 0 for all. bytes: what all of them take.
-    """
-
-    kind: str
-    topk: int
-    bytes: int
-    reason: str
-
-    def __str__(self) -> str:
-        """For a plan: `on disk, 12 classes each, 3 GB: …`."""
-        classes = f", the {self.topk} most probable classes" if self.topk else ""
-        size = f", {_gb(self.bytes)}" if self.bytes else ""
-        return f"{WHERE[self.kind]}{classes}{size}: {self.reason}"
-
-
-def decide(
-    *, images: int, classes: int, answers: int, uses: float, memory: int, disk: int
-) -> Decision:
-    """Whether it pays to keep answers, and in which form they fit.
-
-    Args:
-        images: n training images. classes: C.
-        answers: how many (model, epoch) there are to be asked in all.
-        uses: how often each is needed, in the mean.
-        memory, disk: budgets in bytes.
-    """
-    if uses < 2:
-        return Decision(ONLINE, 0, 0, f"each answer is used {uses:.1f} times only")
-    whole = images * answers * (4 * classes + STATS_BYTES)
-    if whole <= memory:
-        return Decision(MEMORY, 0, whole, f"used {uses:.1f} times each, and all fit in memory")
-    half = images * answers * (2 * classes + STATS_BYTES)
-    if half <= disk:
-        return Decision(DISK, 0, half, f"used {uses:.1f} times each, in half precision")
-    # Four bytes for a class and two for its probability.
-    fixed = STATS_BYTES + 4
-    fitting = min(MOST_TOPK, int((disk / max(1, images * answers) - fixed) // 6))
-    if fitting >= LEAST_TOPK:
-        size = images * answers * (6 * fitting + fixed)
-        return Decision(DISK, fitting, size, f"{_gb(half)} of all classes exceed the budget")
-    return Decision(ONLINE, 0, 0, f"{_gb(half)} exceed the budget, so do the {LEAST_TOPK} "
-                    "most probable classes")  # fmt: skip
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.3g} GB"

@@ -20,8 +20,7 @@ from kt_cli.device import place
 from kt_cli.distillation import methods
 from kt_cli.distillation.losses import TopK
 from kt_cli.distillation.partition import SampleStats
-from kt_cli.distillation.target_cache import TargetCache
-from kt_cli.distillation.teacher_outputs import TeacherOutputs, full, joined
+from kt_cli.distillation.target_cache import TargetCache, TeacherOutputs, full, joined
 from kt_cli.distillation.train import precision
 from kt_cli.settings import TransferSpec
 from kt_cli.settings.declared import digest
@@ -35,19 +34,13 @@ Opened = tuple[nn.Module, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class TeacherQuery:
-    """How models are asked about views.
-
-    Attributes:
-        amp: type of mixed precision; "" for none.
-        topk, temperature: keep so many classes of σ(z / T) only; 0 for all logits.
-        features: also the pooled features.
-    """
+    """How models are asked about views."""
 
     views: Views
-    amp: str = ""
-    topk: int = 0
+    amp: str = ""  # type of mixed precision; "" for none
+    topk: int = 0  # so many classes of σ(z / T) only; 0 for all logits
     temperature: float = 1.0
-    features: bool = False
+    features: bool = False  # also the pooled features
 
     @classmethod
     def by(cls, spec: TransferSpec, views: Views) -> TeacherQuery:
@@ -56,17 +49,9 @@ class TeacherQuery:
 
     def key(self, model: str, epoch: int) -> str:
         """Identity of a model's answers about the views of an epoch."""
-        temperature = self.temperature if self.topk else None
-        how = [self.amp, self.topk, temperature, self.features]
+        how = [self.amp, self.topk, self.temperature if self.topk else None, self.features]
         views = self.views
         return digest([FORMAT, model, views.epoch_key(epoch), views.device.type, *how])
-
-    def answers(self, logits: Tensor, labels: Tensor, features: Tensor | None) -> TeacherOutputs:
-        logits = full(logits)
-        kept: Tensor | TopK = logits
-        if 0 < self.topk < logits.shape[1]:
-            kept = TopK.of(logits, self.topk, self.temperature)
-        return TeacherOutputs(kept, SampleStats.of(logits, labels), features)
 
 
 class Source:
@@ -76,16 +61,12 @@ class Source:
         load: gives a module that is nobody else's: its parameters are frozen.
         key: identity of the model, its preprocessing and its outputs; "" where what it says is of
             use to nobody else.
-        cache: where answers are kept; None for nowhere.
     """
 
     def __init__(
-        self,
-        query: TeacherQuery,
-        load: Callable[[], Opened],
-        key: str = "",
+        self, query: TeacherQuery, load: Callable[[], Opened], key: str = "",
         cache: TargetCache | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._query, self._load = query, load
         self._key, self._cache = key, cache if key else None
         self._epoch: TeacherOutputs | None = None
@@ -111,8 +92,12 @@ class Source:
         views = query.views
         with precision(query.amp, views.device):
             logits = tap.module(prepare(images))
-        features = full(tap.take()) if query.features else None
-        return query.answers(logits, views.labels[views.here(indices)], features)
+        kept: Tensor | TopK
+        logits = kept = full(logits)
+        if 0 < query.topk < logits.shape[1]:
+            kept = TopK.of(logits, query.topk, query.temperature)
+        said = SampleStats.of(logits, views.labels[views.here(indices)])
+        return TeacherOutputs(kept, said, full(tap.take()) if query.features else None)
 
     def _all(self, epoch: int) -> TeacherOutputs:
         assert self._cache is not None
@@ -131,30 +116,30 @@ class Source:
 
 @dataclass(frozen=True)
 class Taught:
-    """What b samples are taught. weights: (b, 1 + K) of the frozen student and the teachers."""
+    """What b samples are taught, and by whom."""
 
-    target: Tensor | TopK
-    weight: Tensor | None
-    weights: Tensor
-    features: Tensor | None
+    target: Tensor | TopK  # logits (b, C), or their most probable classes
+    weight: Tensor | None  # (b,) of each sample; None for one
+    weights: Tensor  # (b, 1 + K) of the frozen student and the teachers
+    features: Tensor | None  # (b, d) of the teacher, where they are distilled
+
+    @property
+    def samples_by_teacher(self) -> Tensor:
+        shares = self.weights[:, 1:]
+        return (shares if self.weight is None else shares * self.weight[:, None]).sum(dim=0)
 
 
 Found = Sequence[TeacherOutputs | None]  # the frozen student's and the teachers', None if not asked
 
 
 class Targets:
-    """The targets of one training.
-
-    Args:
-        frozen, teachers: who is asked; those that the method does not need never are.
-    """
+    """The targets of one training; whom the method does not need is never asked."""
 
     def __init__(self, spec: TransferSpec, frozen: Source, teachers: Sequence[Source]) -> None:
         self._spec, self._method = spec, methods.find(spec.method)
-        asks_frozen, asks_teacher = methods.needs_frozen(spec), self._method.teacher
         self._sources = [
-            frozen if asks_frozen else None,
-            *(source if asks_teacher else None for source in teachers),
+            frozen if methods.needs_frozen(spec) else None,
+            *(teachers if self._method.teacher else [None] * len(teachers)),
         ]
         self.count = len(self._sources)
 
@@ -168,12 +153,10 @@ class Targets:
         return [s.answers(indices, images) if s is not None else None for s in self._sources]
 
     def taught(self, found: Found, live: Tensor, labels: Tensor) -> Taught:
-        """What answers make of the samples.
+        """What answers make of samples with these labels (b,).
 
-        Args:
-            live: logits (b, C) of the student in training. With `reference_compat` it takes the
-                frozen student's place where flips are found, and in the mean of `flip-avg`.
-            labels: (b,).
+        With `reference_compat` the student in training, with logits `live` (b, C), takes the frozen
+        student's place where flips are found, and in the mean of `flip-avg`.
         """
         said = [answers.said if answers is not None else None for answers in found]
         if self._spec.reference_compat:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,110 +14,86 @@ from torch import nn
 from kt_cli.data.views import Views, preprocess
 from kt_cli.distillation import batch_norm
 from kt_cli.distillation.checkpoint import Checkpoint
-from kt_cli.distillation.distil import Curve, distil
+from kt_cli.distillation.distil import distil
 from kt_cli.distillation.target_cache import TargetCache
 from kt_cli.distillation.targets import Opened, Source, Targets, TeacherQuery
-from kt_cli.distillation.train import OnEpoch
-from kt_cli.distillation.weight_averaging import copied, load, mean
+from kt_cli.distillation.train import Curve, OnEpoch
+from kt_cli.distillation.weight_averaging import State, copied, load, mean
 from kt_cli.settings import TransferSpec
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A model that is asked about views.
+    """A model that is asked about views."""
 
-    key: as in `targets.Source`. load: opens it.
-    width: of its pooled features, where they are distilled.
-    """
-
-    key: str
+    key: str  # as in `targets.Source`
     load: Callable[[], Opened]
-    width: int = 0
+    width: int = 0  # of its pooled features, where they are distilled
 
 
 @dataclass(frozen=True)
 class TransferJob:
-    """Who learns from whom, and how.
+    """Who learns from whom, and how."""
 
-    Attributes:
-        module, data_config: the student and its preprocessing at training size.
-        student: the student before transfer, as it is asked about views.
-        teachers: in the order in which they teach.
-        cache: where answers are kept; None for nowhere.
-        checkpoint: of each training, by a name for it.
-        after_step: called with the student after each teacher's turn, where they take turns.
-    """
-
-    module: nn.Module
-    data_config: Mapping[str, Any]
+    module: nn.Module  # the student
+    data_config: Mapping[str, Any]  # its preprocessing at training size
     views: Views
-    student: Asked
-    teachers: Sequence[Asked]
+    student: Asked  # before transfer
+    teachers: Sequence[Asked]  # in the order in which they teach
     spec: TransferSpec
-    cache: TargetCache | None = None
-    checkpoint: Callable[[str], Checkpoint | None] = lambda name: None
+    cache: TargetCache | None = None  # of what they say; None for none
+    checkpoint: Callable[[str], Checkpoint | None] = lambda name: None  # of each training
+    # Called with the student after each teacher's turn, where they take turns.
     after_step: Callable[[nn.Module], object] = lambda module: None
     on_epoch: OnEpoch = lambda done, total: None
 
 
 def teach(job: TransferJob) -> list[Curve]:
-    """Train the student in place; one curve for each training."""
-    if job.spec.compile:
+    """Train the student in place; one curve for each training.
+
+    The frozen student of sequential teachers is what the one before made of the student. In a soup
+    each teacher starts from the student before transfer; the mean of their weights is the end.
+    """
+    module, spec, way = job.module, job.spec, job.spec.teachers
+    if spec.compile:
         # Code compiled for the students before counts towards a limit, beyond which nothing is.
         torch.compiler.reset()
-    return WAYS[job.spec.teachers](job)
-
-
-def _together(job: TransferJob) -> list[Curve]:
-    return [_train(job, job.student, job.teachers)]
-
-
-def _sequential(job: TransferJob) -> list[Curve]:
-    """One after another; the frozen student is what the one before made of it."""
-    curves, frozen = [], job.student
-    for turn, teacher in enumerate(job.teachers):
-        curves.append(_train(job, frozen, [teacher], turn))
-        job.after_step(job.module)
-        copy = deepcopy(job.module)
-        frozen = Asked("", lambda copy=copy: (copy, job.data_config))  # type: ignore[misc]
+    take_turns = way in ("sequential", "soup")
+    groups = [[one] for one in job.teachers] if take_turns else [job.teachers]
+    start = copied(module) if way == "soup" else {}
+    frozen, curves, parts = job.student, list[Curve](), list[State]()
+    for turn, teachers in enumerate(groups):
+        if way == "soup":
+            load(module, start)
+        curves.append(distil(
+            module, job.data_config, job.views, _targets(job, frozen, teachers), spec,
+            teacher_width=teachers[0].width, checkpoint=job.checkpoint(str(turn)),
+            on_epoch=partial(_of_all_turns, job.on_epoch, turn, len(groups)),
+        ))  # fmt: skip
+        if take_turns:
+            job.after_step(module)
+        if way == "soup":
+            parts.append(copied(module))
+        elif take_turns:
+            frozen = _as_it_is(job)
+    if way == "soup":
+        load(module, mean(parts))
+        if spec.bn == "recompute":
+            batch_norm.recompute(module, job.views, preprocess(job.data_config, job.views.device))
     return curves
 
 
-def _soup(job: TransferJob) -> list[Curve]:
-    """Each from the student before transfer; then the mean of their weights."""
-    start, curves, parts = copied(job.module), [], []
-    for turn, teacher in enumerate(job.teachers):
-        load(job.module, start)
-        curves.append(_train(job, job.student, [teacher], turn))
-        parts.append(copied(job.module))
-        job.after_step(job.module)
-    load(job.module, mean(parts))
-    if job.spec.bn == "recompute":
-        prepare = preprocess(job.data_config, job.views.device)
-        batch_norm.recompute(job.module, job.views, prepare)
-    return curves
-
-
-WAYS: dict[str, Callable[[TransferJob], list[Curve]]] = {
-    "single": _together,
-    "parallel": _together,
-    "sequential": _sequential,
-    "soup": _soup,
-}
-
-
-def _train(job: TransferJob, frozen: Asked, teachers: Sequence[Asked], turn: int = 0) -> Curve:
+def _targets(job: TransferJob, frozen: Asked, teachers: Sequence[Asked]) -> Targets:
     query = TeacherQuery.by(job.spec, job.views)
-    student, *others = (
-        Source(query, asked.load, asked.key, job.cache) for asked in (frozen, *teachers)
-    )
-    turns = len(job.teachers) if job.spec.teachers in ("sequential", "soup") else 1
+    student, *others = (Source(query, a.load, a.key, job.cache) for a in (frozen, *teachers))
+    return Targets(job.spec, student, others)
 
-    def on_epoch(done: int, total: int) -> None:
-        job.on_epoch(turn * total + done, turns * total)
 
-    return distil(
-        job.module, job.data_config, job.views, Targets(job.spec, student, others),
-        job.spec, teacher_width=teachers[0].width, checkpoint=job.checkpoint(str(turn)),
-        on_epoch=on_epoch,
-    )  # fmt: skip
+def _of_all_turns(on_epoch: OnEpoch, turn: int, turns: int, done: int, total: int) -> None:
+    on_epoch(turn * total + done, turns * total)
+
+
+def _as_it_is(job: TransferJob) -> Asked:
+    """The student in between, which nobody else will ask."""
+    copy = deepcopy(job.module)
+    return Asked("", lambda: (copy, job.data_config))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kt_cli.data.views import Views, seed_of
 from kt_cli.distillation.batch_norm import set_training
 from kt_cli.distillation.checkpoint import Checkpoint
+from kt_cli.distillation.order import Order
 from kt_cli.distillation.weight_averaging import forget
 from kt_cli.errors import KtError
 
@@ -25,85 +26,44 @@ OnEpoch = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Order:
-    """How n samples are gone through: batches of an epoch, micro-batches of a batch, the seed."""
-
-    n: int
-    epochs: int
-    batch_size: int
-    micro_batch: int
-    seed: int
-
-    @property
-    def updates_per_epoch(self) -> int:
-        return max(1, self.n // self.batch_size)
-
-    @property
-    def updates(self) -> int:
-        return self.epochs * self.updates_per_epoch
-
-    @property
-    def samples_per_epoch(self) -> int:
-        return self.updates_per_epoch * min(self.n, self.batch_size)
-
-    def batches(self, epoch: int) -> Iterator[Tensor]:
-        """Index batches of an epoch, shuffled by (seed, epoch); an incomplete last one is dropped.
-
-        A set smaller than a batch is one batch.
-        """
-        generator = torch.Generator().manual_seed(seed_of("order", self.seed, epoch))
-        order = torch.randperm(self.n, generator=generator)
-        size = min(self.n, self.batch_size)
-        for i in range(self.updates_per_epoch):
-            yield order[i * size : (i + 1) * size]
-
-    def micro_batches(self, batch: Tensor) -> tuple[Tensor, ...]:
-        """Equal parts of at most `micro_batch`: batch normalisation cannot take a lone sample."""
-        return batch.tensor_split(-(-len(batch) // self.micro_batch))
-
-
-@dataclass(frozen=True)
 class Loop:
-    """What may happen around an update.
+    """What may happen around an update."""
 
-    Attributes:
-        amp: type of mixed precision, "float16" or "bfloat16"; "" for none.
-        bn: whether running statistics of batch normalisation are updated ("train") or not ("eval").
-        lr_factor: of the learning rates of the optimizer, for each update from 0.
-        begin_epoch: called before an epoch, also where training goes on within it.
-        after_update: called with the number of updates so far.
-        kept: states, by name, that change with training besides the module and the optimizer;
-            their tensors are written to in place when training goes on.
-        checkpoint: where the state is kept; None for nowhere.
-        on_epoch: called with the epochs done and all.
-    """
-
-    amp: str = ""
-    bn: str = "train"
+    amp: str = ""  # type of mixed precision, "float16" or "bfloat16"; "" for none
+    bn: str = "train"  # running statistics of batch normalisation are updated, or not: "eval"
+    # Of the learning rates of the optimizer, for each update from 0.
     lr_factor: Callable[[int], float] = lambda update: 1.0
+    # Called before an epoch, also where training goes on within it.
     begin_epoch: Callable[[int], object] = lambda epoch: None
-    after_update: Callable[[int], object] = lambda updates: None
+    after_update: Callable[[int], object] = lambda updates: None  # so many there were
+    # States, by name, that change with training besides the module and the optimizer; their
+    # tensors are written to in place when training goes on.
     kept: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
     on_epoch: OnEpoch = lambda done, total: None
 
 
 @dataclass(frozen=True)
-class Record:
-    """What training was like.
+class Curve:
+    """How a training went; shares are in percent."""
 
-    Attributes:
-        losses: mean loss of each epoch.
-        means: (epochs, m), for each epoch the means over its samples of what the loss counts.
-        waiting: share of the time in which the loop stood still until the pixels of views were
-            read. A GPU may have had work left meanwhile, so of its time it is the most.
-        earlier: seconds of training before it was interrupted, if it was.
-    """
-
-    losses: tuple[float, ...]
-    means: Tensor
+    losses: tuple[float, ...]  # mean of each epoch
+    # For each of what the loss counts, its share of each epoch's samples.
+    counted: tuple[tuple[float, ...], ...]
+    # Share of the time in which the loop stood still until the pixels of views were read. A GPU
+    # may have had work left meanwhile, so of its time it is the most.
     waiting: float
-    earlier: float
+    earlier: float = 0.0  # seconds of training before it was interrupted
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        """Of the student on the views of each epoch, which are counted first."""
+        return self.counted[0]
+
+    @property
+    def shares(self) -> tuple[tuple[float, ...], ...]:
+        """For each teacher, the samples that it taught in each epoch."""
+        return self.counted[1:]
 
 
 class NotFinite(KtError):
@@ -115,20 +75,6 @@ class NotFinite(KtError):
         )
 
 
-def memory_exhausted(micro_batch: int, otherwise: str, alone: str = "") -> KtError:
-    """The error for a micro-batch that does not fit; it names the one to try.
-
-    Args:
-        otherwise: the option to try instead. alone: the tip where one image is too much.
-    """
-    if micro_batch == 1:
-        return KtError("one image alone exhausts the device's memory", alone)
-    return KtError(
-        f"micro-batches of {micro_batch} exhaust the device's memory",
-        f"Try --micro-batch {micro_batch // 2}, or {otherwise}.",
-    )
-
-
 def fit(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -137,7 +83,7 @@ def fit(
     counted: int,
     order: Order,
     loop: Loop = Loop(),
-) -> Record:
+) -> Curve:
     """Train `module` in place, from its checkpoint where there is one.
 
     Args:
@@ -156,28 +102,26 @@ def fit(
         parts = [order.micro_batches(batch) for batch in batches]
         stream = views.stream(epoch, [part for b in parts for part in b], state.waited)
         for micro_batches, batch in zip(parts, batches, strict=True):
-            done = epoch * order.updates_per_epoch + state.update
             # Dropout depends on the update alone: not on targets, nor on where training went on.
-            torch.manual_seed(seed_of("dropout", order.seed, done))
+            torch.manual_seed(seed_of("dropout", order.seed, state.done))
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * loop.lr_factor(done)
+                group["lr"] = rate * loop.lr_factor(state.done)
             optimizer.zero_grad(set_to_none=True)
             for indices in micro_batches:
                 with precision(loop.amp, views.device):
                     loss, sums = loss_of(epoch, indices, next(stream))
                 loss = loss * (len(indices) / len(batch))
                 state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-                state.add(epoch, loss, sums)
+                state.add(loss, sums)
             state.scaler.step(optimizer)
             state.scaler.update()
             state.update += 1
-            loop.after_update(done + 1)
-            if loop.checkpoint is not None and loop.checkpoint.due():
-                state.save(epoch)
-        state.end(epoch)
+            loop.after_update(state.done)
+            state.save_if_due()
+        state.end()
         loop.on_epoch(epoch + 1, order.epochs)
     module.eval()
-    return state.record()
+    return state.curve()
 
 
 def precision(amp: str, device: torch.device) -> AbstractContextManager[Any]:
@@ -189,14 +133,9 @@ class _State:
     """Where training stands, on the device and in its checkpoint."""
 
     def __init__(
-        self,
-        module: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        order: Order,
-        loop: Loop,
-        counted: int,
-        device: torch.device,
-    ) -> None:
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, order: Order, loop: Loop,
+        counted: int, device: torch.device,
+    ) -> None:  # fmt: skip
         self._module, self._optimizer, self._order, self._loop = module, optimizer, order, loop
         half = loop.amp == "float16"
         self.scaler = torch.amp.GradScaler(device.type, FIRST_SCALE, enabled=half)
@@ -204,56 +143,67 @@ class _State:
         self._losses = torch.zeros(order.updates_per_epoch, device=device)
         self._sums = torch.zeros(order.epochs, 1 + counted, device=device)
         self.epoch = self.update = 0
-        self._seconds, self._waited = 0.0, 0.0
-        self._started = time.perf_counter()
-        if loop.checkpoint is not None:
-            self._restore(loop.checkpoint)
+        self._seconds, self._waited, self._started = 0.0, 0.0, time.perf_counter()
+        self._restore()
         _begin_momentum(optimizer)
 
-    def add(self, epoch: int, loss: Tensor, sums: Tensor) -> None:
+    @property
+    def done(self) -> int:
+        """Updates in all epochs."""
+        return self.epoch * self._order.updates_per_epoch + self.update
+
+    def add(self, loss: Tensor, sums: Tensor) -> None:
         self._losses[self.update] += loss.detach()
-        self._sums[epoch, 1:] += sums
+        self._sums[self.epoch, 1:] += sums
 
     def waited(self, seconds: float) -> None:
         self._waited += seconds
 
-    def end(self, epoch: int) -> None:
-        """The only look at the device is here and at checkpoints."""
-        self._require_finite(epoch)
-        self._sums[epoch, 0] = self._losses.mean()
+    def end(self) -> None:
+        """The end of an epoch; the only look at the device is here and at checkpoints."""
+        self._require_finite()
+        self._sums[self.epoch, 0] = self._losses.mean()
         self._losses.zero_()
-        self.epoch, self.update = epoch + 1, 0
+        self.epoch, self.update = self.epoch + 1, 0
+        self.save_if_due(epoch_ended=True)
+
+    def save_if_due(self, epoch_ended: bool = False) -> None:
         checkpoint = self._loop.checkpoint
-        if checkpoint is not None and checkpoint.due(epoch_ended=True):
-            self._write(checkpoint)
+        if checkpoint is None or not checkpoint.due(epoch_ended):
+            return
+        self._require_finite()
+        moments = {
+            f"optimizer.{i}.{name}": value
+            for i, values in self._optimizer.state_dict()["state"].items()
+            for name, value in values.items()
+            if isinstance(value, Tensor)
+        }
+        about = {
+            "order": repr(self._order), "epoch": self.epoch, "update": self.update,
+            "scaler": self.scaler.state_dict(), "waited": self._waited,
+            "seconds": self._seconds_so_far(),
+        }  # fmt: skip
+        checkpoint.save({**self._tensors(), **moments}, about)
 
-    def save(self, epoch: int) -> None:
-        assert self._loop.checkpoint is not None
-        self._require_finite(epoch)
-        self.epoch = epoch
-        self._write(self._loop.checkpoint)
-
-    def record(self) -> Record:
+    def curve(self) -> Curve:
         if self.scaler.is_enabled():
             self._require_update()
-        found = self._sums.cpu()
-        seconds = self._seconds + time.perf_counter() - self._started
-        return Record(
-            tuple(found[:, 0].tolist()),
-            found[:, 1:] / self._order.samples_per_epoch,
-            self._waited / max(seconds, 1e-9),
-            self._seconds,
-        )
+        sums = self._sums.cpu()
+        percent = 100 * (sums[:, 1:] / self._order.samples_per_epoch)
+        waiting = 100 * (self._waited / max(self._seconds_so_far(), 1e-9))
+        counted = tuple(tuple(column.tolist()) for column in percent.T)
+        return Curve(tuple(sums[:, 0].tolist()), counted, waiting, self._seconds)
 
-    def _require_finite(self, epoch: int) -> None:
+    def _seconds_so_far(self) -> float:
+        return self._seconds + time.perf_counter() - self._started
+
+    def _require_finite(self) -> None:
         bad = (~torch.isfinite(self._losses)).nonzero()
-        if not len(bad):
-            return
-        first = int(bad[0, 0])
-        loss = float(self._losses[first])
-        if self._loop.checkpoint is not None:
-            self._restore(self._loop.checkpoint)
-        raise NotFinite(loss, epoch * self._order.updates_per_epoch + first + 1, epoch + 1)
+        if len(bad):
+            first, epoch = int(bad[0, 0]), self.epoch
+            loss = float(self._losses[first])
+            self._restore()
+            raise NotFinite(loss, epoch * self._order.updates_per_epoch + first + 1, epoch + 1)
 
     def _require_update(self) -> None:
         """The scaler skips updates whose gradients overflow, and halves its scale: perhaps all."""
@@ -269,23 +219,9 @@ class _State:
         found = {f"{kind}.{name}": v for kind, state in states.items() for name, v in state.items()}
         return {**found, "losses": self._losses, "sums": self._sums}
 
-    def _write(self, checkpoint: Checkpoint) -> None:
-        optimizer = self._optimizer.state_dict()["state"]
-        moments = {
-            f"optimizer.{i}.{name}": value
-            for i, values in optimizer.items()
-            for name, value in values.items()
-            if isinstance(value, Tensor)
-        }
-        about = {
-            "order": repr(self._order), "epoch": self.epoch, "update": self.update,
-            "scaler": self.scaler.state_dict(), "waited": self._waited,
-            "seconds": self._seconds + time.perf_counter() - self._started,
-        }  # fmt: skip
-        checkpoint.save({**self._tensors(), **moments}, about)
-
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        found = checkpoint.load()
+    def _restore(self) -> None:
+        """Go back, or on, to what the checkpoint has, where it is of this training."""
+        found = self._loop.checkpoint.load() if self._loop.checkpoint is not None else None
         if found is None:
             return
         tensors, about = found
@@ -293,11 +229,19 @@ class _State:
         theirs = {n: v.shape for n, v in tensors.items() if not n.startswith("optimizer.")}
         same = theirs == {n: v.shape for n, v in mine.items()}
         if not same or about.get("order") != repr(self._order):
-            return  # of another training
+            return
         with torch.no_grad():
             for name, value in mine.items():
                 value.copy_(tensors[name])
         forget(self._module)
+        self._restore_moments(tensors)
+        if about["scaler"]:
+            self.scaler.load_state_dict(about["scaler"])
+        self.epoch, self.update = about["epoch"], about["update"]
+        self._seconds, self._waited = about["seconds"], about["waited"]
+        self._started = time.perf_counter()
+
+    def _restore_moments(self, tensors: Mapping[str, Tensor]) -> None:
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             kind, _, rest = name.partition(".")
@@ -306,12 +250,11 @@ class _State:
                 moments.setdefault(int(i), {})[what] = value
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
         for parameter, values in self._optimizer.state.items():
-            values.update({k: _laid_out(v, parameter) for k, v in values.items()})
-        if about["scaler"]:
-            self.scaler.load_state_dict(about["scaler"])
-        self.epoch, self.update = about["epoch"], about["update"]
-        self._seconds, self._waited = about["seconds"], about["waited"]
-        self._started = time.perf_counter()
+            for name, value in values.items():
+                if value.shape == parameter.shape:
+                    # In its memory format too: fused optimizers go through both at once.
+                    empty = torch.empty_like(parameter, dtype=value.dtype, device=value.device)
+                    values[name] = empty.copy_(value)
 
 
 def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
@@ -321,15 +264,6 @@ def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
     that get their first gradient later.
     """
     for group in optimizer.param_groups:
-        if group.get("momentum"):
-            for parameter in group["params"]:
-                optimizer.state[parameter].setdefault(
-                    "momentum_buffer", torch.zeros_like(parameter)
-                )
-
-
-def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
-    """A moment in the memory format of its parameter: fused optimizers go through both at once."""
-    if value.shape != parameter.shape:
-        return value  # a count
-    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
+        for parameter in group["params"] if group.get("momentum") else ():
+            state = optimizer.state[parameter]
+            state.setdefault("momentum_buffer", torch.zeros_like(parameter))

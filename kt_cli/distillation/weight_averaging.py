@@ -58,13 +58,11 @@ class EMA:
 
 def mean(states: Sequence[State]) -> dict[str, Tensor]:
     """The mean of several states (model soup, Wortsman et al., 2022); counts of the first."""
-    first = states[0]
-    return {
-        name: torch.stack([s[name] for s in states]).mean(dim=0)
-        if value.is_floating_point()
-        else value.clone()
-        for name, value in first.items()
-    }
+    found = {name: value.clone() for name, value in states[0].items()}
+    for name, value in found.items():
+        if value.is_floating_point():
+            found[name] = torch.stack([state[name] for state in states]).mean(dim=0)
+    return found
 
 
 def between(start: State, end: State, alpha: float) -> dict[str, Tensor]:

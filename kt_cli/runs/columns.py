@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from kt_cli.data.sources import open_data
-from kt_cli.distillation.distil import Curve
 from kt_cli.distillation.guard import Choice, Right
+from kt_cli.distillation.train import Curve
+from kt_cli.rows import schema
 from kt_cli.settings import DataSpec, EvalSpec
 from kt_cli.spec import TOGETHER, Model
 
 Row = dict[str, Any]
+
+
+def setting_columns(settings: Any, table: str) -> Row:
+    return {name: v for name, v in asdict(settings).items() if name in schema.TABLES[table]}
 
 
 def data_columns(data: DataSpec, how: EvalSpec) -> Row:
@@ -42,30 +48,26 @@ def pair_columns(models: Sequence[Model]) -> Row:
 
 def course_columns(curves: Sequence[Curve], order: Sequence[int], labelled: bool) -> Row:
     """Who taught how much, by teacher as they were named, and the curves one after the other."""
-    epochs = [value for curve in curves for value in curve.losses]
-    shares = [share for curve in curves for share in curve.shares]
-    by_teacher = dict(zip(order, (float(np.mean(s)) for s in shares), strict=True))
-    taught = [by_teacher[i] for i in range(len(order))]
-    turns = len(curves)
+    losses = [loss for curve in curves for loss in curve.losses]
+    shares = [float(np.mean(share)) for curve in curves for share in curve.shares]
+    taught = [shares[order.index(i)] for i in range(len(order))]
     return {
-        "share_taught": sum(taught) / turns,
+        "share_taught": sum(taught) / len(curves),
         "teacher_shares": taught,
-        "final_loss": epochs[-1],
-        "curve_loss": epochs,
+        "final_loss": losses[-1],
+        "curve_loss": losses,
         "curve_acc": [a for curve in curves for a in curve.accuracies] if labelled else None,
         "curve_taught": [sum(at) for curve in curves for at in zip(*curve.shares, strict=True)],
-        "waiting_share": sum(curve.waiting for curve in curves) / turns,
+        "waiting_share": sum(curve.waiting for curve in curves) / len(curves),
     }
 
 
-def guard_columns(choice: Choice | None, before: Right, full: Right) -> Row:
+def guard_columns(choice: Choice, before: Right, full: Right) -> Row:
     """What the guard chose, and what the student would have been without it.
 
     Args:
         before, full: (n,) whether the student before, and the one as trained, has each image right.
     """
-    if choice is None:
-        return {}
     percent = 100 / len(before)
     gain, loss = int((full & ~before).sum()), int((before & ~full).sum())
     return {

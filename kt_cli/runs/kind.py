@@ -15,6 +15,7 @@ from kt_cli.settings import DataSpec
 from kt_cli.spec import Model, RunOf, S
 
 Rows = list[Row]
+Execute = Callable[[Sequence[RunOf[S]], Path, Progress], list[Rows | Exception]]
 
 
 class Prices(Protocol):
@@ -30,35 +31,27 @@ class Prices(Protocol):
         """Seconds of a transfer from the first models into the last."""
 
 
-def _own_id(run: RunOf[S]) -> list[str]:
-    return [run.id]
-
-
 @dataclass(frozen=True)
 class Kind(Generic[S]):
-    """A kind of run.
+    """A kind of run."""
 
-    Attributes:
-        name: as in `Run.kind`. table: that receives its rows. settings: their class.
-        images: opens what a run reads: all of it, and the sets that its data_id names, in order.
-        execute: does runs that share their images (one, where they do not go `together`): for each
-            its rows, or what went wrong. A run that writes its rows itself gives none.
-        about: the columns of a failed run, beside its settings.
-        seconds: estimates what it takes on one GPU.
-        trains_on: images that are decoded beforehand, with crop and side; None for none.
-        together: runs on the same images are done together.
-        row_ids: of the rows that a run writes when it succeeds.
-        many_rows: it writes many, so that a failed one is another row than those of a success.
-    """
-
-    name: str
-    table: str
+    name: str  # as in `Run.kind`
+    table: str  # that receives its rows
     settings: type[S]
+    # Opens what a run reads: all of it, and the sets that its data_id names, in order.
     images: Callable[[RunOf[S]], tuple[Data, list[ImageSet]]]
-    execute: Callable[[Sequence[RunOf[S]], Path, Progress], list[Rows | Exception]]
-    about: Callable[[RunOf[S]], Row]
-    seconds: Callable[[RunOf[S], Prices], float]
+    # Does runs that share their images (one, where they do not go `together`): for each its rows,
+    # or what went wrong. A run that writes its rows itself gives none.
+    execute: Execute[S]
+    about: Callable[[RunOf[S]], Row]  # the columns of a failed run, beside its settings
+    seconds: Callable[[RunOf[S], Prices], float]  # estimates what it takes on one GPU
+    # Images that are decoded beforehand, with crop and side; None for none.
     trains_on: Callable[[RunOf[S]], tuple[DataSpec, float, int] | None] = lambda run: None
-    together: bool = False
-    row_ids: Callable[[RunOf[S]], list[str]] = _own_id
-    many_rows: bool = False
+    together: bool = False  # runs on the same images are done together
+    row_ids: Callable[[RunOf[S]], list[str]] = lambda run: [run.id]  # that a run writes
+    many_rows: bool = False  # so that a failed one is another row than those of a success
+
+
+def one_by_one(execute: Callable[[RunOf[S], Path, Progress], Rows]) -> Execute[S]:
+    """What executes runs, from what executes one."""
+    return lambda runs, folder, progress: [execute(run, folder, progress) for run in runs]

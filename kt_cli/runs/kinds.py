@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,8 +13,8 @@ from kt_cli.data.views import canonical, canonical_path
 from kt_cli.device import Meter
 from kt_cli.errors import DataError
 from kt_cli.progress import Progress, silent
-from kt_cli.rows import schema, store
-from kt_cli.runs.columns import Row
+from kt_cli.rows import store
+from kt_cli.runs.columns import Row, setting_columns
 from kt_cli.runs.kind import Kind
 from kt_cli.runs.pairs import PAIRS
 from kt_cli.runs.predict import PREDICT
@@ -34,37 +33,26 @@ def kind_of(run: Run) -> Kind[Any]:
 def from_json(text: str) -> Run:
     """A run as `Run.to_json` wrote it."""
     raw = json.loads(text)
-    return Run(
-        kind=raw["kind"],
-        models=tuple(Model(**model) for model in raw["models"]),
-        data_id=raw["data_id"],
-        settings=KINDS[raw["kind"]].settings(**raw["settings"]),
-        data=DataSpec(**raw["data"]),
-        out=raw["out"],
-        attempt=raw["attempt"],
-    )
+    parts = {
+        "models": tuple(Model(**model) for model in raw["models"]),
+        "settings": KINDS[raw["kind"]].settings(**raw["settings"]),
+        "data": DataSpec(**raw["data"]),
+    }
+    return Run(**{**raw, **parts})
 
 
 def failed_row(run: Run, error: str) -> Row:
     """The row of a run that failed: what was asked for, and why there is no result."""
     kind = kind_of(run)
-    asked = {
-        k: v
-        for k, v in asdict(run.settings.with_defaults).items()
-        if k in schema.TABLES[kind.table]
-    }
     return {
         "run_id": run.id, "status": store.FAILED, "error": error, "attempt": run.attempt,
-        **asked, "data": run.data.source, **Meter(torch.device("cpu")).columns(), **kind.about(run),
+        **setting_columns(run.settings.with_defaults, kind.table), "data": run.data.source,
+        **Meter(torch.device("cpu")).columns(), **kind.about(run),
     }  # fmt: skip
 
 
 def check_data(run: Run) -> None:
-    """Refuse to run on other images than the ones that the run was planned for.
-
-    Raises:
-        DataError: the images changed since.
-    """
+    """Raise DataError where the images are no longer the ones that the run was planned for."""
     data, sets = kind_of(run).images(run)
     for images, planned in zip(sets, run.data_id.split("+"), strict=True):
         if images.fingerprint != planned:
@@ -92,5 +80,5 @@ def are_decoded(runs: Iterable[Run]) -> bool:
     )
 
 
-def _wanted_images(runs: Iterable[Run]) -> Sequence[tuple[DataSpec, float, int]]:
+def _wanted_images(runs: Iterable[Run]) -> list[tuple[DataSpec, float, int]]:
     return list(dict.fromkeys(found for run in runs if (found := kind_of(run).trains_on(run))))

@@ -12,37 +12,32 @@ from kt_cli.settings import EvalSpec
 from kt_cli.spec import Model
 from kt_cli.zoo.identity import TRAITS, Traits, differences
 
-WHICH = ("model_key", "eval_data", "eval_size", "eval_amp")
+
+def traits_measured(folder: Path, images: ImageSet, how: EvalSpec) -> dict[str, Traits]:
+    """Of each model, by key, what the results in `folder` say it was when it saw `images`."""
+    columns = ["model_key", "eval_data", "eval_size", "eval_amp", *TRAITS, "status"]
+    rows = store.read([folder], "models", columns)
+    same = (
+        (rows["status"] == store.OK) & (rows["eval_data"] == images.fingerprint)
+        & (rows["eval_size"] == how.size) & (rows["eval_amp"] == how.amp)
+    )  # fmt: skip
+    return {
+        row["model_key"]: {k: row[k] for k in TRAITS if isinstance(row[k], str)}
+        for row in rows[same].to_dict("records")
+    }
 
 
-class Measured:
-    """The `models` table of a folder of results, as far as it is about `images`."""
+def require_as_measured(found: Mapping[Model, Traits], measured: Mapping[str, Traits]) -> None:
+    """Refuse models that are not what was measured; those that never were may be anything.
 
-    def __init__(self, folder: Path, images: ImageSet, how: EvalSpec) -> None:
-        rows = store.read([folder], "models", [*WHICH, *TRAITS, "status"])
-        same = (
-            (rows["status"] == store.OK) & (rows["eval_data"] == images.fingerprint)
-            & (rows["eval_size"] == how.size) & (rows["eval_amp"] == how.amp)
-        )  # fmt: skip
-        self._traits = {
-            row["model_key"]: {k: row[k] for k in TRAITS if isinstance(row[k], str)}
-            for row in rows[same].to_dict("records")
-        }
-
-    def require(self, found: Mapping[Model, Traits]) -> None:
-        """Refuse models that are not what was measured; those that never were may be anything.
-
-        Raises:
-            DataError: says of each what changed.
-        """
-        said = []
-        for model, traits in found.items():
-            changed = differences(self._traits.get(model.key, {}), traits)
-            if changed:
-                said.append(f"{model.name}: {'; '.join(changed)}")
-        if said:
-            raise DataError(
-                f"models changed since this sweep measured them: {', '.join(said)}",
-                "Rows of both must not meet: bring back what it was, or start a sweep of another "
-                "--name.",
-            )
+    Raises:
+        DataError: says of each what changed.
+    """
+    changed = {m: differences(measured.get(m.key, {}), traits) for m, traits in found.items()}
+    said = [f"{model.name}: {'; '.join(what)}" for model, what in changed.items() if what]
+    if said:
+        raise DataError(
+            f"models changed since this sweep measured them: {', '.join(said)}",
+            "Rows of both must not meet: bring back what it was, or start a sweep of another "
+            "--name.",
+        )

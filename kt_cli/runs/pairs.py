@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,8 @@ from kt_cli.knowledge.predict import How, outputs_of
 from kt_cli.progress import Progress, silent
 from kt_cli.rows import store
 from kt_cli.runs.columns import Row, data_columns
-from kt_cli.runs.kind import Kind, Rows
-from kt_cli.runs.measured import Measured
+from kt_cli.runs.kind import Kind, one_by_one
+from kt_cli.runs.measured import require_as_measured, traits_measured
 from kt_cli.runs.predict import evaluation_images
 from kt_cli.settings import PairsSpec
 from kt_cli.spec import RunOf, pair_id
@@ -31,10 +30,10 @@ def pairs_run(run: RunOf[PairsSpec], folder: Path, progress: Progress = silent) 
     device = pick_device()
     meter = Meter(device)
     images = open_data(run.data).eval
-    measured = Measured(folder, images, spec.evaluation)
+    measured = traits_measured(folder, images, spec.evaluation)
     outputs = outputs_of(
         run.models, images, How(spec.evaluation, device), progress,
-        look=lambda model, said: measured.require({model: said.traits}),
+        look=lambda model, said: require_as_measured({model: said.traits}, measured),
     )  # fmt: skip
     best_first = np.argsort(-outputs.right.mean(axis=1), kind="stable")
     ranked = [run.models[i] for i in best_first]
@@ -49,14 +48,9 @@ def pairs_run(run: RunOf[PairsSpec], folder: Path, progress: Progress = silent) 
 
 
 def write_pairs(
-    run: RunOf[PairsSpec],
-    folder: Path,
-    outputs: Outputs,
-    embedding: ClassEmbedding | None,
-    same: Row,
-    meter: Meter,
-    progress: Progress = silent,
-) -> None:
+    run: RunOf[PairsSpec], folder: Path, outputs: Outputs, embedding: ClassEmbedding | None,
+    same: Row, meter: Meter, progress: Progress = silent,
+) -> None:  # fmt: skip
     """A part of the complementarity table for each block of teachers.
 
     Args:
@@ -90,14 +84,8 @@ def row_ids(run: RunOf[PairsSpec]) -> list[str]:
     ]
 
 
-def _execute(
-    runs: Sequence[RunOf[PairsSpec]], folder: Path, progress: Progress
-) -> list[Rows | Exception]:
-    return [pairs_run(run, folder, progress) for run in runs]
-
-
 PAIRS = Kind(
-    "pairs", "complementarity", PairsSpec, evaluation_images, _execute,
+    "pairs", "complementarity", PairsSpec, evaluation_images, one_by_one(pairs_run),
     about=lambda run: {},
     seconds=lambda run, prices: SECONDS * len(run.models) ** 2,
     row_ids=row_ids, many_rows=True,

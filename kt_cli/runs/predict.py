@@ -39,11 +39,10 @@ def predict_runs(
     measured["seconds"] /= max(1, evaluated)
     idle = {**measured, "seconds": 0.0, "samples_per_s": None}
     return [
-        said
-        if isinstance(said, Exception)
-        else [{**_model_row(run, said), **(idle if cached else measured)}]
+        [{**_model_row(run, said), **(idle if cached else measured)}]
+        if isinstance(said, Predictions) else said
         for run, said, cached in zip(runs, found, known, strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def _model_row(run: RunOf[EvalSpec], said: Predictions) -> Row:

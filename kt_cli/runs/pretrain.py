@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from torch import nn
+import torch
 
 from kt_cli.data.guard_images import unseen_after
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import Data, open_data
 from kt_cli.data.training import views_of
-from kt_cli.data.views import preprocess
+from kt_cli.data.views import preprocess, seed_of
 from kt_cli.device import Meter, loss_named, pick_device, place
 from kt_cli.distillation import checkpoint
 from kt_cli.distillation.cards import pretrain_card
-from kt_cli.distillation.distil import Curve
-from kt_cli.distillation.pretrain import pretrain, seed_everything
-from kt_cli.distillation.train import NotFinite
+from kt_cli.distillation.pretrain import pretrain
+from kt_cli.distillation.train import Curve, NotFinite
 from kt_cli.knowledge.predictions import evaluate
 from kt_cli.progress import Progress, silent
-from kt_cli.rows import schema
-from kt_cli.runs.columns import Row
-from kt_cli.runs.kind import Kind, Prices, Rows
+from kt_cli.runs.columns import Row, setting_columns
+from kt_cli.runs.kind import Kind, Prices, one_by_one
 from kt_cli.settings import PretrainSpec
 from kt_cli.settings.declared import digest
 from kt_cli.spec import Model, RunOf
@@ -49,18 +45,19 @@ def pretrain_run(run: RunOf[PretrainSpec], folder: Path, progress: Progress = si
     meter = Meter(device)
     used = run.data.part(spec.fraction)
     data = open_data(used, training=True)
-    module, config = _starting_module(spec, len(data.classes))
+    torch.manual_seed(seed_of("pretrain", spec.seed))  # of the initial weights
+    build = zoo.for_fine_tuning if spec.pretrained else zoo.build
+    module, config = build(spec.arch, len(data.classes), spec.img_size)
+    config = {**config, "crop_pct": spec.crop}
     start = digest([zoo.fingerprint(module), identity.preprocessing(config, config)])
     module = place(module, device, spec.amp)
+    views = views_of(used, spec.crop, spec.side, spec.augment, spec.seed)
     try:
         curve = pretrain(
-            module,
-            views_of(used, spec.crop, spec.side, spec.augment, spec.seed),
-            preprocess(config, device),
-            spec,
+            module, views, preprocess(config, device), spec,
             checkpoint=checkpoint.of_run(folder, run.id, start),
             on_epoch=lambda done, total: progress(done, total, spec.name),
-        )
+        )  # fmt: skip
     except NotFinite:
         # It would only happen again.
         checkpoint.remove_all(folder, run.id)
@@ -83,18 +80,10 @@ def pretrain_run(run: RunOf[PretrainSpec], folder: Path, progress: Progress = si
     return [row]
 
 
-def _starting_module(spec: PretrainSpec, classes: int) -> tuple[nn.Module, dict[str, Any]]:
-    """The model before training, and its preprocessing at training size."""
-    seed_everything(spec)
-    build = zoo.for_fine_tuning if spec.pretrained else zoo.build
-    module, config = build(spec.arch, classes, spec.img_size)
-    return module, {**config, "crop_pct": spec.crop}
-
-
 def _pretrain_columns(run: RunOf[PretrainSpec], data: Data, curve: Curve) -> Row:
     images = data.training()
     return {
-        **{k: v for k, v in asdict(run.settings).items() if k in schema.TABLES["pretrain"]},
+        **setting_columns(run.settings, "pretrain"),
         "model": run.settings.name,
         "data": run.data.source,
         "train_data": images.fingerprint,
@@ -117,12 +106,6 @@ def _images(run: RunOf[PretrainSpec]) -> tuple[Data, list[ImageSet]]:
     return data, [data.training()]
 
 
-def _execute(
-    runs: Sequence[RunOf[PretrainSpec]], folder: Path, progress: Progress
-) -> list[Rows | Exception]:
-    return [pretrain_run(run, folder, progress) for run in runs]
-
-
 def _seconds(run: RunOf[PretrainSpec], prices: Prices) -> float:
     spec = run.settings
     model = run.models[0] if run.models else Model(spec.arch)
@@ -130,7 +113,7 @@ def _seconds(run: RunOf[PretrainSpec], prices: Prices) -> float:
 
 
 PRETRAIN = Kind(
-    "pretrain", "pretrain", PretrainSpec, _images, _execute,
+    "pretrain", "pretrain", PretrainSpec, _images, one_by_one(pretrain_run),
     about=lambda run: {"model": run.settings.name},
     seconds=_seconds,
     trains_on=lambda run: (

@@ -1,15 +1,23 @@
-"""What the transfers of a sweep share: what models say about training views, kept where it pays."""
+"""What models say about training views is kept where that pays, for all transfers of a sweep.
+
+In memory where everything fits, else on disk in half precision, else on disk as the most probable
+classes; nowhere where each answer is used once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from kt_cli.data.views import is_random
-from kt_cli.distillation import methods, target_cache
-from kt_cli.distillation.target_cache import Decision
+from kt_cli.distillation import methods
+from kt_cli.distillation.target_cache import DISK, MEMORY, MEMORY_BUDGET, ONLINE
 from kt_cli.settings import TransferSpec
 from kt_cli.spec import RunOf
+
+WHERE = {MEMORY: "in memory", DISK: "on disk", ONLINE: "computed as they are needed"}
+LEAST_TOPK, MOST_TOPK = 10, 512
+STATS_BYTES = 9  # of `SampleStats`: two floats and a flag
 
 
 def keep_targets(
@@ -33,9 +41,9 @@ def keep_targets(
         distinct |= {(model.key, spec.seed, method.features, e) for model in asked for e in views}
     if not distinct or any(run.settings.keep_targets != "auto" for run in runs):
         return list(runs), ""
-    decision = target_cache.decide(
-        images=images, classes=classes, answers=len(distinct),
-        uses=uses / len(distinct), memory=target_cache.MEMORY_BUDGET, disk=int(budget * 1e9),
+    decision = decide(
+        images=images, classes=classes, answers=len(distinct), uses=uses / len(distinct),
+        memory=MEMORY_BUDGET, disk=int(budget * 1e9),
     )  # fmt: skip
     return [replace(run, settings=_kept(run.settings, decision)) for run in runs], str(decision)
 
@@ -43,6 +51,54 @@ def keep_targets(
 def _kept(settings: TransferSpec, decision: Decision) -> TransferSpec:
     """Settings as decided, where the method goes with it."""
     if decision.topk and not methods.takes_topk(settings, decision.topk):
-        return replace(settings, keep_targets=target_cache.ONLINE)
+        return replace(settings, keep_targets=ONLINE)
     topk = decision.topk or settings.target_topk
     return replace(settings, keep_targets=decision.kind, target_topk=topk)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Where answers are kept, and why."""
+
+    kind: str  # a key of WHERE
+    topk: int  # classes that are kept; 0 for all
+    bytes: int  # what all of them take
+    reason: str
+
+    def __str__(self) -> str:
+        """For a plan: `on disk, 12 classes each, 3 GB: …`."""
+        classes = f", the {self.topk} most probable classes" if self.topk else ""
+        size = f", {_gb(self.bytes)}" if self.bytes else ""
+        return f"{WHERE[self.kind]}{classes}{size}: {self.reason}"
+
+
+def decide(
+    *, images: int, classes: int, answers: int, uses: float, memory: int, disk: int
+) -> Decision:
+    """Whether it pays to keep answers, and in which form they fit.
+
+    Args:
+        answers: how many (model, epoch) there are to be asked in all.
+        uses: how often each is needed, in the mean.
+        memory, disk: budgets in bytes.
+    """
+    if uses < 2:
+        return Decision(ONLINE, 0, 0, f"each answer is used {uses:.1f} times only")
+    whole = images * answers * (4 * classes + STATS_BYTES)
+    if whole <= memory:
+        return Decision(MEMORY, 0, whole, f"used {uses:.1f} times each, and all fit in memory")
+    half = images * answers * (2 * classes + STATS_BYTES)
+    if half <= disk:
+        return Decision(DISK, 0, half, f"used {uses:.1f} times each, in half precision")
+    # Four bytes for a class and two for its probability.
+    fixed = STATS_BYTES + 4
+    fitting = min(MOST_TOPK, int((disk / max(1, images * answers) - fixed) // 6))
+    if fitting >= LEAST_TOPK:
+        size = images * answers * (6 * fitting + fixed)
+        return Decision(DISK, fitting, size, f"{_gb(half)} of all classes exceed the budget")
+    too_much = f"{_gb(half)} exceed the budget, so do the {LEAST_TOPK} most probable classes"
+    return Decision(ONLINE, 0, 0, too_much)
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.3g} GB"

@@ -8,8 +8,7 @@ import pytest
 
 from kt_cli.diagnosis.finding import Asked, Check, Level
 
-SampleStats = list[tuple[str, str]]
-Look = Callable[..., SampleStats]
+Look = Callable[..., list[tuple[str, str]]]
 Commands = Callable[..., None]
 
 
@@ -17,7 +16,7 @@ Commands = Callable[..., None]
 def look() -> Look:
     """Run one check: level and message with advice of each finding."""
 
-    def run(check: Check, asked: Asked | None = None) -> SampleStats:
+    def run(check: Check, asked: Asked | None = None) -> list[tuple[str, str]]:
         found = list(check(asked or Asked()))
         for finding in found:
             assert bool(finding.advice) == (finding.level is not Level.green)

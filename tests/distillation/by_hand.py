@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kt_cli.distillation.distil import Curve, order_of
+from kt_cli.distillation.order import order_of
+from kt_cli.distillation.train import Curve
 from kt_cli.settings import TransferSpec
 from tests.distillation.toys import (
     N,
@@ -73,7 +74,7 @@ def by_hand(
         losses.append(total / batches)
         accuracies.append(100 * right / N)
         taught.append((100 * counts[1:] / N).tolist())
-    return Curve(tuple(losses), tuple(accuracies), tuple(zip(*taught, strict=True)), 0.0)
+    return Curve(tuple(losses), (tuple(accuracies), *zip(*taught, strict=True)), 0.0)
 
 
 def assert_curve(found: Curve, wanted: Curve) -> None:

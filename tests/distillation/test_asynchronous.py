@@ -21,8 +21,7 @@ from torch.utils._pytree import tree_leaves
 from kt_cli.data.views import AUGMENTS, Views
 from kt_cli.distillation import distil, methods, train
 from kt_cli.distillation.contrast import Contrast
-from kt_cli.distillation.target_cache import Memory
-from kt_cli.distillation.teacher_outputs import TeacherOutputs
+from kt_cli.distillation.target_cache import Memory, TeacherOutputs
 from tests.distillation.toys import CLASSES, CONFIG, SPEC, WIDTH, N, Tiny, opened, targets_of
 
 DEVICE = torch.device("meta")
@@ -111,8 +110,8 @@ def assert_asynchronous(
     spec = replace(SPEC, method=method, epochs=1, micro_batch=16, **settings)
     updates = []
 
-    def end(state: Any, epoch: int) -> None:
-        state.epoch, state.update = epoch + 1, 0
+    def end(state: Any) -> None:
+        state.epoch, state.update = state.epoch + 1, 0
 
     def fit(*arguments: Any) -> Any:
         *others, loop = arguments
@@ -129,9 +128,7 @@ def assert_asynchronous(
         return Contrast(WIDTH, WIDTH, torch.arange(N) % CLASSES, 0, negatives=16).to(DEVICE)
 
     monkeypatch.setattr(train._State, "end", end)
-    monkeypatch.setattr(
-        train._State, "record", lambda state: train.Record((0.0,), torch.zeros(1, 2), 0, 0)
-    )
+    monkeypatch.setattr(train._State, "curve", lambda state: train.Curve((0.0,), ((0.0,),), 0.0))
     monkeypatch.setattr(train._State, "add", lambda *_: updates.append(1))
     monkeypatch.setattr(distil, "fit", fit)
     monkeypatch.setattr(distil, "_contrast", contrast)

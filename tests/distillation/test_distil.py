@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from kt_cli.distillation.distil import order_of
+from kt_cli.distillation.order import order_of
 from tests.distillation.by_hand import Choose, assert_curve, by_hand, by_label, kl, the_teacher
 from tests.distillation.toys import (
     SPEC,

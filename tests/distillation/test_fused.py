@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from kt_cli.distillation import pretrain
 from kt_cli.distillation.checkpoint import Checkpoint
-from kt_cli.distillation.train import Loop, Order, fit
+from kt_cli.distillation.order import Order
+from kt_cli.distillation.train import Loop, fit
 from kt_cli.errors import KtError
 from kt_cli.settings import PretrainSpec
 from tests.distillation.toys import CLASSES, N, assert_near, assert_same, make_views, prepare, state

@@ -16,9 +16,8 @@ from torch import Tensor
 from kt_cli.data.views import Views
 from kt_cli.distillation import checkpoint as checkpoints
 from kt_cli.distillation.checkpoint import Checkpoint
-from kt_cli.distillation.distil import Curve
 from kt_cli.distillation.target_cache import Memory, TargetCache
-from kt_cli.distillation.train import NotFinite
+from kt_cli.distillation.train import Curve, NotFinite
 from kt_cli.settings import TransferSpec
 from tests.distillation.toys import (
     DAMAGES,

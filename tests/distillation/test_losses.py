@@ -154,17 +154,6 @@ def test_a_student_sure_of_the_kept_classes_learns_of_the_rest() -> None:
     )
 
 
-def test_cross_entropy_with_label_smoothing() -> None:
-    for smoothing in (0.0, 0.1):
-        wanted = 0.0
-        for z, y in zip(STUDENT, LABELS, strict=True):
-            q = np.full(CLASSES, smoothing / CLASSES)
-            q[y] += 1 - smoothing
-            wanted -= float(q @ log_softmax(z)) / N
-        found = losses.cross_entropy(tensor(STUDENT), tensor(LABELS), smoothing)
-        assert float(found) == pytest.approx(wanted, rel=1e-10)
-
-
 def test_double_softmax_cross_entropy() -> None:
     """Smoothed is the student's softmax, not the label."""
     for smoothing in (0.0, 0.1):
@@ -202,11 +191,10 @@ def of_student(loss: Callable[..., Tensor], *arguments: object) -> Callable[[Ten
         of_student(losses.distillation, tensor(TEACHER[:4]), 2.0, tensor(WEIGHTS[:4]), 3),
         of_student(losses.distillation, TopK.of(tensor(TEACHER[:4]), 2, 2.0), 2.0),
         of_student(losses.distillation, TopK.of(tensor(TEACHER[:4]), 3, 1.0), 1.0, None, 2),
-        of_student(losses.cross_entropy, tensor(LABELS[:4]), 0.1),
         of_student(losses.double_softmax_cross_entropy, tensor(LABELS[:4]), 0.1),
         of_student(losses.similarity, tensor(TEACHER[:4])),
     ],
-    ids=["all", "weighted topk", "kept", "topk of kept", "label", "double softmax", "similarity"],
+    ids=["all", "weighted topk", "kept", "topk of kept", "double softmax", "similarity"],
 )
 def test_gradients_are_right(loss: Callable[[Tensor], Tensor]) -> None:
     student = tensor(STUDENT[:4]).clone().requires_grad_()

@@ -20,9 +20,9 @@ from kt_cli.data.sources import open_data, training_id
 from kt_cli.data.views import Views
 from kt_cli.distillation import checkpoint
 from kt_cli.distillation.checkpoint import Checkpoint
-from kt_cli.distillation.pretrain import pretrain
-from kt_cli.distillation.schedules import SCHEDULES, lr_factor
-from kt_cli.distillation.train import NotFinite, Order
+from kt_cli.distillation.order import Order
+from kt_cli.distillation.pretrain import SCHEDULES, lr_factor, pretrain
+from kt_cli.distillation.train import NotFinite
 from kt_cli.errors import KtError, UsageError
 from kt_cli.knowledge.predictions import evaluate
 from kt_cli.runs.pretrain import pretrain_run

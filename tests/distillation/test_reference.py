@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kt_cli.distillation.checkpoint import Checkpoint
-from kt_cli.distillation.distil import order_of
+from kt_cli.distillation.order import order_of
 from kt_cli.settings import TransferSpec
 from tests.distillation.toys import CLASSES, SPEC, N, Tiny, make_views, prepare, train
 

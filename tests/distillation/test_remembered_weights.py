@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from kt_cli.data.loading import batches
 from kt_cli.distillation.checkpoint import Checkpoint
 from kt_cli.distillation.guard import ALPHAS, Judge, choose
-from kt_cli.distillation.train import Loop, Order, fit
+from kt_cli.distillation.order import Order
+from kt_cli.distillation.train import Loop, fit
 from kt_cli.distillation.weight_averaging import between, load
 from kt_cli.knowledge.evaluate import Evaluator
 from tests.distillation.test_guard import FULL, image_set

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from kt_cli.distillation.losses import TopK
 from kt_cli.distillation.partition import SampleStats
-from kt_cli.distillation.target_cache import MEMORY, Disk, Memory, decide
-from kt_cli.distillation.teacher_outputs import TeacherOutputs, joined
+from kt_cli.distillation.target_cache import MEMORY, Disk, Memory, TeacherOutputs, joined
 from kt_cli.errors import WriteError
 from kt_cli.files import cache_folder
+from kt_cli.runs.target_plan import decide
 
 CPU = torch.device("cpu")
 N, CLASSES, MANY, K = 20, 12, 100, 4

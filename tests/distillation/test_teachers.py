@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from kt_cli.distillation import batch_norm
 from kt_cli.distillation.checkpoint import Checkpoint
-from kt_cli.distillation.distil import Curve
 from kt_cli.distillation.target_cache import Memory
-from kt_cli.distillation.teachers import WAYS, Asked, TransferJob, teach
+from kt_cli.distillation.teachers import Asked, TransferJob, teach
+from kt_cli.distillation.train import Curve
 from kt_cli.settings import TransferSpec
+from kt_cli.settings.transfer import TEACHERS
 from tests.distillation.toys import (
     CONFIG,
     SPEC,
@@ -124,7 +125,7 @@ def test_one_teacher_is_one_training_whatever_the_way(method: str, way: str) -> 
 
 
 def test_all_ways_are_known() -> None:
-    assert set(WAYS) == {"single", "parallel", "sequential", "soup"}
+    assert set(TEACHERS) == {"single", "parallel", "sequential", "soup"}
 
 
 # --- in parallel ---------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from kt_cli.distillation import checkpoint
 from kt_cli.distillation.checkpoint import Checkpoint
-from kt_cli.distillation.train import Loop, LossOf, NotFinite, Order, fit
+from kt_cli.distillation.order import Order
+from kt_cli.distillation.train import Loop, LossOf, NotFinite, fit
 from kt_cli.errors import KtError
 from tests.distillation.toys import N, Tiny, assert_near, assert_same, make_views, prepare, state
 
@@ -80,7 +81,7 @@ def test_no_micro_batch_is_a_lone_sample() -> None:
 
 def test_training_equals_a_loop_by_hand() -> None:
     views, module, by_hand = make_views(), Tiny(1), Tiny(1)
-    record = run(module, loop=Loop(lr_factor=lambda update: 1 / (1 + update)))
+    curve = run(module, loop=Loop(lr_factor=lambda update: 1 / (1 + update)))
     weights, velocity = dict(by_hand.named_parameters()), dict[str, Tensor]()
     update = 0
     for epoch in range(3):
@@ -98,10 +99,11 @@ def test_training_equals_a_loop_by_hand() -> None:
             losses.append(float(loss.detach()))
             right += int((logits.argmax(1) == views.labels[batch]).sum())
             places += int(batch.sum())
-        assert record.losses[epoch] == pytest.approx(sum(losses) / 3, rel=1e-5)
-        assert record.means[epoch].tolist() == pytest.approx([right / N, places / N])
+        assert curve.losses[epoch] == pytest.approx(sum(losses) / 3, rel=1e-5)
+        counted = [percent[epoch] for percent in curve.counted]
+        assert counted == pytest.approx([100 * right / N, 100 * places / N])
     assert_near(module.state_dict(), by_hand.state_dict())
-    assert not module.training and 0 <= record.waiting <= 1
+    assert not module.training and 0 <= curve.waiting <= 100
 
 
 @pytest.mark.parametrize("micro", [16, 5, 3, 1])
@@ -111,7 +113,7 @@ def test_micro_batches_accumulate_to_the_same_update(micro: int) -> None:
     found = run(parts, Order(N, 3, 16, micro, 0))
     assert_near(parts.state_dict(), whole.state_dict())
     assert found.losses == pytest.approx(wanted.losses, rel=1e-5)
-    torch.testing.assert_close(found.means, wanted.means)
+    torch.testing.assert_close(torch.tensor(found.counted), torch.tensor(wanted.counted))
 
 
 def test_what_happens_around_an_update_happens_in_order() -> None:

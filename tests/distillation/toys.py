@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from kt_cli.data.views import Views
 from kt_cli.distillation.checkpoint import Checkpoint
-from kt_cli.distillation.distil import Curve, distil
+from kt_cli.distillation.distil import distil
 from kt_cli.distillation.target_cache import TargetCache
 from kt_cli.distillation.targets import Opened, Source, Targets, TeacherQuery
+from kt_cli.distillation.train import Curve
 from kt_cli.settings import TransferSpec
 
 CPU = torch.device("cpu")
@@ -97,12 +98,12 @@ def targets_of(
     views: Views,
     frozen: Callable[[], Opened],
     teachers: Sequence[Callable[[], Opened]],
-    keeping: TargetCache | None = None,
+    cache: TargetCache | None = None,
 ) -> Targets:
     """Targets from models that are opened when they are needed."""
     query = TeacherQuery.by(spec.with_defaults, views)
     first, *others = (
-        Source(query, load, f"model {i}", keeping) for i, load in enumerate([frozen, *teachers])
+        Source(query, load, f"model {i}", cache) for i, load in enumerate([frozen, *teachers])
     )
     return Targets(spec.with_defaults, first, others)
 
@@ -113,13 +114,13 @@ def train(
     teachers: Sequence[nn.Module],
     frozen: nn.Module | None = None,
     views: Views | None = None,
-    keeping: TargetCache | None = None,
+    cache: TargetCache | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Curve:
     """Distil into `student`. frozen: Tiny(1) where it is not given."""
     views = make_views(spec.augment) if views is None else views
     frozen = Tiny(1) if frozen is None else frozen
-    targets = targets_of(spec, views, opened(frozen), [opened(t) for t in teachers], keeping)
+    targets = targets_of(spec, views, opened(frozen), [opened(t) for t in teachers], cache)
     return distil(student, CONFIG, views, targets, spec, teacher_width=WIDTH, checkpoint=checkpoint)
 
 

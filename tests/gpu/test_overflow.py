@@ -10,8 +10,8 @@ from gpu.toys import CONFIG, Small, assert_near, distance, spec_of, spoil, train
 from kt_cli.data.views import preprocess
 from kt_cli.device import place
 from kt_cli.distillation.batch_norm import set_training
-from kt_cli.distillation.distil import order_of
 from kt_cli.distillation.losses import distillation
+from kt_cli.distillation.order import order_of
 from kt_cli.settings import TransferSpec
 
 pytestmark = pytest.mark.gpu

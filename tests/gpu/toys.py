@@ -16,9 +16,10 @@ from torch.overrides import TorchFunctionMode
 
 from kt_cli.data.views import Views
 from kt_cli.distillation.checkpoint import Checkpoint
-from kt_cli.distillation.distil import Curve, distil
+from kt_cli.distillation.distil import distil
 from kt_cli.distillation.target_cache import TargetCache
 from kt_cli.distillation.targets import Opened, Source, Targets, TeacherQuery
+from kt_cli.distillation.train import Curve
 from kt_cli.settings import TransferSpec
 
 N, CLASSES, SIDE, WIDTH = 48, 4, 16, 16
@@ -173,7 +174,9 @@ def allocated(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.synchronize()
         return int(torch.cuda.memory_allocated())
-    tensors = [found for found in gc.get_objects() if issubclass(type(found), Tensor)]
+    # What torch.compile leaves behind are tensors without memory.
+    kinds = (Tensor, nn.Parameter)
+    tensors = [found for found in gc.get_objects() if type(found) in kinds]
     storages = {s.data_ptr(): s.nbytes() for t in tensors for s in [t.untyped_storage()]}
     return sum(storages.values())
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import warnings
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 
 from kt_cli.data.sources import open_data
 from kt_cli.distillation import batch_norm, checkpoint
+from kt_cli.distillation.teachers import TransferJob
 from kt_cli.distillation.train import NotFinite
 from kt_cli.errors import KtError, UsageError
 from kt_cli.rows import schema, store
@@ -150,14 +153,30 @@ WAYS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 }
 
 
+Finished = Callable[[str], tuple[dict[str, Any], Path]]
+
+
+@pytest.fixture(scope="module")
+def finished(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The row of a way and the folder with its student: done once, for all who look at it."""
+
+    @cache
+    def done(way: str) -> tuple[dict[str, Any], Path]:
+        folder = tmp_path_factory.mktemp("finished")
+        names, settings = WAYS[way]
+        return transfer(place, folder, *names, **settings), folder
+
+    return done
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_the_row_is_what_timm_finds_of_the_saved_student(
-    place: Path, tmp_path: Path, way: str
+    place: Path, finished: Finished, way: str
 ) -> None:
     names, settings = WAYS[way]
-    row = transfer(place, tmp_path, *names, **settings)
+    row, folder = finished(way)
     *told, before = (by_timm(place / name, place) for name in names)
-    after, teacher = by_timm(tmp_path / "student", place), np.any(told, axis=0)
+    after, teacher = by_timm(folder / "student", place), np.any(told, axis=0)
     found = {
         "student_acc": before, "after_acc": after, "teacher_acc": teacher,
         "gain": after & ~before, "loss": before & ~after,
@@ -181,13 +200,17 @@ def test_the_row_is_what_timm_finds_of_the_saved_student(
             assert 100 * sum(counts) / row["n"] == pytest.approx(row[name])
 
 
+def test_nothing_is_kept_where_no_folder_is_named(place: Path, tmp_path: Path) -> None:
+    assert transfer(place, tmp_path, "resnet", "norm", out="")["path"] is None
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_the_row_fits_the_table_and_its_curves_are_whole(
-    place: Path, tmp_path: Path, way: str
+    finished: Finished, tmp_path: Path, way: str
 ) -> None:
     names, settings = WAYS[way]
-    row = transfer(place, tmp_path, *names, **settings, out="")
-    assert not list(tmp_path.iterdir()), "nothing was to be kept"
+    row, _ = finished(way)
     turns = len(names) - 1 if row["teachers"] in ("soup", "sequential") else 1
     epochs = settings.get("epochs", SPEC.epochs)
     for name in ("curve_loss", "curve_acc", "curve_taught"):
@@ -299,10 +322,10 @@ def every_update(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_an_interrupted_transfer_goes_on_to_the_same_student(
-    place: Path, tmp_path: Path, every_update: None, way: str
+    place: Path, tmp_path: Path, finished: Finished, every_update: None, way: str
 ) -> None:
     names, settings = WAYS[way]
-    whole = transfer(place, tmp_path / "whole", *names, **settings)
+    whole, folder = finished(way)
     run = run_of(place, *names, **settings)
     total, epochs = len(whole["curve_loss"]), list[int]()
 
@@ -318,7 +341,7 @@ def test_an_interrupted_transfer_goes_on_to_the_same_student(
         assert not (tmp_path / "cut" / "student").exists()
     (row,) = transfer_run(run, tmp_path / "cut", stop)
     assert epochs == list(range(1, total + 1)), "an epoch was done twice"
-    assert_same(tmp_path / "whole" / "student", tmp_path / "cut" / "student")
+    assert_same(folder / "student", tmp_path / "cut" / "student")
     measured = {*schema.PROVENANCE, "waiting_share"}
     assert {k for k in whole if whole[k] != row[k]} <= measured
     assert [path.name for path in (tmp_path / "cut").iterdir()] == ["student"]
@@ -375,6 +398,23 @@ def test_the_micro_batch_is_halved_on_request_and_the_row_says_so(
     memory[0] = 0
     with pytest.raises(KtError, match="one image alone exhausts"):
         transfer(place, tmp_path, "resnet", "norm", retry_oom=True)
+
+
+def test_another_try_begins_without_the_models_of_the_one_before(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would take the memory that it lacks."""
+    students: list[weakref.ref[nn.Module]] = []
+
+    def exhausted(job: TransferJob) -> None:
+        assert all(student() is None for student in students)
+        students.append(weakref.ref(job.module))
+        raise MemoryError
+
+    monkeypatch.setattr("kt_cli.runs.transfer.teach", exhausted)
+    with pytest.raises(KtError, match="one image alone exhausts"):
+        transfer(place, tmp_path, "resnet", "norm", retry_oom=True)
+    assert len(students) == 4  # micro-batches of 8, 4, 2 and 1
 
 
 def test_a_loss_that_is_not_finite_leaves_nothing(place: Path, tmp_path: Path) -> None:

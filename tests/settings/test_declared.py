@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import docs.generate as generate
 from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.data.views import AUGMENTS as VIEWS
-from kt_cli.distillation import schedules
+from kt_cli.distillation import pretrain
 from kt_cli.errors import UnknownName, UsageError
 from kt_cli.rows import schema
 from kt_cli.settings import DataSpec, PretrainSpec, SlurmSpec, SweepSpec, TransferSpec
@@ -78,7 +78,7 @@ def test_no_two_options_of_a_command_are_called_the_same() -> None:
 
 def test_names_that_settings_repeat_are_those_of_the_code() -> None:
     assert set(shared_settings.AUGMENTS) == set(VIEWS)
-    assert set(SCHEDULES) == set(schedules.SCHEDULES)
+    assert set(SCHEDULES) == set(pretrain.SCHEDULES)
 
 
 @dataclass(frozen=True)

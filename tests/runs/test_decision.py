@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kt_cli.distillation import target_cache
-from kt_cli.distillation.target_cache import DISK, MEMORY, ONLINE, Decision
+from kt_cli.distillation.target_cache import DISK, MEMORY, ONLINE
+from kt_cli.runs import target_plan
+from kt_cli.runs.target_plan import Decision
 
 # Images of C classes take 4C + 9 bytes each in memory, 2C + 9 on disk.
 IMAGES, ASKED, MANY = 1000, 50, 1000
@@ -15,7 +16,7 @@ WHOLE, HALF = IMAGES * ASKED * (4 * MANY + 9), IMAGES * ASKED * (2 * MANY + 9)
 def decide(
     memory: int = 0, disk: int = 0, uses: float = 19, classes: int = MANY, images: int = IMAGES
 ) -> Decision:
-    return target_cache.decide(
+    return target_plan.decide(
         images=images, classes=classes, answers=ASKED, uses=uses, memory=memory, disk=disk
     )
 
