@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 
@@ -38,7 +39,8 @@ def choose(
     if executor not in EXECUTORS:
         raise unknown("executor", executor, EXECUTORS)
     if executor == AUTO:
-        there = cluster.is_there() and not cluster.inside_job() and processes is None
+        inside_job = "SLURM_JOB_ID" in os.environ
+        there = cluster.is_there() and not inside_job and processes is None
         executor = SLURM if there else LOCAL
     facts = None
     if executor == SLURM:
