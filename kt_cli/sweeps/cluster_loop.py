@@ -72,15 +72,14 @@ def _step(coordinator: Coordinator, must_progress: bool) -> str:
     """One step; AGAIN where it could not be made. At the beginning the cluster must answer."""
     try:
         step = coordinator.advance(must_progress)
+        if step != CLAIMED:
+            return step
+        time.sleep(FIRST_LOOK)
     except Silent as silent:
         if not must_progress:
             raise
         warn(f"{silent.message}; asking again.")
         time.sleep(PATIENCE)
-        return AGAIN
-    if step != CLAIMED:
-        return step
-    time.sleep(FIRST_LOOK)
     return AGAIN
 
 
@@ -101,8 +100,8 @@ def _wait(session: Session, watch: Watch) -> bool:
 
 def _how_to_come_back(folder: Path) -> str:
     where = "" if folder.parent == Path.cwd() / "results" else f" -o {folder.parent}"
-    name = folder.name
-    return f"kt status {name}{where} shows them, kt cancel {name}{where} ends them."
+    sweep = f"{folder.name}{where}"
+    return f"kt status {sweep} shows them, kt cancel {sweep} ends them."
 
 
 def _is_leading(folder: Path) -> bool:
@@ -128,5 +127,9 @@ def _coordinator(session: Session) -> Coordinator:
         "env", "-u", "KT_DATA", sys.executable, "-m", "kt_cli", "sweep", str(folder / "sweep.toml"),
         "-o", str(folder.parent), "--executor", "slurm", "--detach", "--follow",
     ]  # fmt: skip
+
+    def costs(runs: Sequence[Run]) -> list[float]:
+        return [*map(session.costs().seconds, runs)]
+
     submitter = Submitter(folder, session.spec.slurm, session.place.facts)
-    return Coordinator(submitter, session.next_runs, session.costs().seconds, follow, prepare)
+    return Coordinator(submitter, session.next_runs, costs, follow, prepare)

@@ -1,7 +1,6 @@
-"""Leading a sweep over a cluster: one stage after the other, whoever looks next goes on.
+"""Leading a sweep over a cluster, where nobody has to stay: whoever looks next takes a step.
 
-Nobody has to stay. The command that was typed, a later one, and the job that follows each array
-all do the same step: see what has ended, plan by the rows on disk, submit what comes next.
+See what has ended, plan by the rows on disk, submit what comes next.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Coordinator:
     Attributes:
         next_runs: plans by the rows on disk: the name of the first stage that is not finished, and
             its runs; None at the end.
-        seconds: estimates what a run takes.
+        costs: estimates what each of some runs takes, in seconds, by the rows on disk.
         follow: the command of the job that goes on after an array.
         prepare: called with the runs before they are submitted; whether a job need not do it.
         refusal: why no job goes on after what was submitted last; empty where one does.
@@ -45,15 +44,13 @@ class Coordinator:
 
     submitter: Submitter
     next_runs: Callable[[], tuple[str, Sequence[Run]] | None]
-    seconds: Callable[[Run], float]
+    costs: Callable[[Sequence[Run]], list[float]]
     follow: Sequence[str]
     prepare: Callable[[Sequence[Run]], bool]
     refusal: str = ""
 
     def advance(self, must_progress: bool) -> str:
-        """One step: BUSY while jobs are there, else SUBMITTED what comes next, or FINISHED.
-
-        CLAIMED where another process is at it.
+        """BUSY while jobs are there, else SUBMITTED the next, or FINISHED; CLAIMED by another.
 
         Args:
             must_progress: refuse to submit the same runs again where nothing came of them.
@@ -89,7 +86,7 @@ class Coordinator:
 
     def _submit(self, stage: str, runs: Sequence[Run]) -> None:
         """The array, and the job that goes on after it; where both are too many, a smaller one."""
-        folder, costs, most = self.submitter.folder, [self.seconds(run) for run in runs], len(runs)
+        folder, costs, most = self.submitter.folder, self.costs(runs), len(runs)
         self.refusal = ""
         while True:
             submitted = self.submitter.stage(stage, runs, costs, most)
@@ -168,8 +165,7 @@ def close_ended(folder: Path) -> bool:
 def lost_rows(folder: Path, submitted: Submitted) -> list[dict[str, object]]:
     """Failed rows for the runs that jobs were at when they died.
 
-    What a job had not yet begun is no failure, nor is a disk that was full, nor what the cluster
-    did by itself.
+    A disk that was full is no failure, nor is what the cluster did by itself.
     """
     runs = read_manifest(folder / submitted.manifest)
     outcomes = Outcomes(folder, submitted.table)

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from fake_slurm import FakeSlurm, fake_slurm
@@ -18,13 +20,15 @@ from kt_cli.rows import store
 from kt_cli.runs.kinds import kind_of
 from kt_cli.settings import DataSpec, EvalSpec, PairsSpec, SlurmSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps import chunk, coordinator, jobs, slurm, worker_log
+from kt_cli.sweeps import chunk, cluster_loop, coordinator, jobs, slurm, worker_log
 from kt_cli.sweeps import monitor as watch_module
 from kt_cli.sweeps.cluster import Facts
 from kt_cli.sweeps.coordinator import BUSY, CLAIMED, FINISHED, SUBMITTED, Coordinator
+from kt_cli.sweeps.cost_model import Costs
 from kt_cli.sweeps.manifest import write_manifest
 from kt_cli.sweeps.monitor import Watch
-from kt_cli.sweeps.session import DAY_SECONDS, remove_stale
+from kt_cli.sweeps.place import Place
+from kt_cli.sweeps.session import DAY_SECONDS, Session, remove_stale
 from kt_cli.sweeps.slots import Slot
 from kt_cli.sweeps.slurm import Submitter
 from kt_cli.sweeps.worker_log import LOST, NOT_REQUEUED, UNWRITABLE
@@ -63,8 +67,9 @@ def planned(folder: Path) -> tuple[str, Sequence[Run]] | None:
 def coordinating(folder: Path, gpus: int = 1, small: bool = True) -> Coordinator:
     submitter = Submitter(folder, SlurmSpec(gpus=gpus), Facts())
     return Coordinator(
-        submitter, lambda: planned(folder), lambda run: 1.0, ["kt", "sweep"], lambda runs: small
-    )
+        submitter, lambda: planned(folder), lambda runs: [1.0] * len(runs), ["kt", "sweep"],
+        lambda runs: small,
+    )  # fmt: skip
 
 
 def log(folder: Path, submitted: jobs.Submitted, err: str, *told: dict[str, object]) -> None:
@@ -417,6 +422,20 @@ def test_a_chunk_goes_on_at_its_first_run_without_a_row(
     chunk.run_chunk(str(manifest), 0, 5, Slot(None), alone=True)
     assert done == ["m2", "m3", "m4"]
     assert worker_log.line(runs=[2, 3]) in capsys.readouterr().out
+
+
+def test_each_stage_is_cut_by_what_the_rows_before_it_say(folder: Path) -> None:
+    session = SimpleNamespace(
+        folder=folder, place=Place(facts=Facts()), spec=SimpleNamespace(slurm=SlurmSpec()),
+        next_runs=None, costs=lambda: Costs(folder, 100, 10),
+    )  # fmt: skip
+    leading = cluster_loop._coordinator(cast(Session, session))
+    before = leading.costs(RUNS[:1])
+    key = RUNS[0].models[0].key
+    store.write(folder, "models", [
+        {"run_id": "r", "model_key": key, "status": store.OK, "samples_per_s": 2.0}
+    ])  # fmt: skip
+    assert leading.costs(RUNS[:1]) == [5.0] != before
 
 
 def test_only_old_temporary_files_go(folder: Path) -> None:
