@@ -45,10 +45,8 @@ class Silent(KtError):
 class Facts:
     """What a cluster allows.
 
-    Attributes:
-        array_size: tasks of a job array, at most.
-        gpus: whether nodes have GPUs that a job may ask for.
-        cpus_per_gpu: a GPU's share of the CPUs of its node.
+    array_size: tasks of a job array, at most. gpus: whether nodes have some that a job may ask for.
+    cpus_per_gpu: a GPU's share of the CPUs of its node.
     """
 
     array_size: int = MAX_ARRAY_SIZE - 1

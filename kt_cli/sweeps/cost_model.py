@@ -54,18 +54,18 @@ class Costs:
         image = float(np.mean([self.per_image(model) for model in models]))
         if kind == "predict":
             return image * self.evaluation
-        return (TRAINING + 2) * image * epochs * self.training + 2 * image * self.evaluation
+        return self._uncorrected([image, image], epochs)
 
     def transfer(self, models: Sequence[Model], epochs: int) -> float:
         """What a transfer from the first models into the last takes, in seconds."""
-        *teachers, student = (model.key for model in models)
-        factor = self._factors.get(student, self._factors.get("", 1.0))
-        return factor * self._uncorrected(teachers, student, epochs)
+        factor = self._factors.get(models[-1].key, self._factors.get("", 1.0))
+        return factor * self._uncorrected([self.per_image(model) for model in models], epochs)
 
-    def _uncorrected(self, teachers: Sequence[str], student: str, epochs: float) -> float:
-        of = {key: self.per_image(Model(key)) for key in (*teachers, student)}
-        step = TRAINING * of[student] + sum(of[key] for key in teachers) + of[student]
-        return step * epochs * self.training + 2 * of[student] * self.evaluation
+    def _uncorrected(self, images: Sequence[float], epochs: float) -> float:
+        """images: seconds of a forward pass of the teachers and, last, the student."""
+        *teachers, student = images
+        step = TRAINING * student + sum(teachers) + student
+        return step * epochs * self.training + 2 * student * self.evaluation
 
     def per_image(self, model: Model) -> float:
         """Seconds of a model's forward pass."""
@@ -82,7 +82,10 @@ class Costs:
             return {}
         teachers = rows["teacher_key"].str.split(TOGETHER, regex=False)
         transfers = zip(teachers, rows["student_key"], rows["epochs"], strict=True)
-        ratios = rows["seconds"] / [self._uncorrected(*transfer) for transfer in transfers]
+        ratios = rows["seconds"] / [
+            self._uncorrected([self.per_image(Model(key)) for key in (*taught_by, student)], epochs)
+            for taught_by, student, epochs in transfers
+        ]
         by_student = ratios.groupby(rows["student_key"]).median()
         factors = {str(key): float(ratio) for key, ratio in by_student.items()}
         return {**factors, "": float(ratios.median())}

@@ -1,10 +1,7 @@
-"""Doing the runs of a stage: chunks of them in processes of their own, so many at once.
+"""Doing the runs of a stage on this machine: one chunk at a time for each slot, through submitit.
 
-submitit's local executor starts whatever it is given, at once and on whichever GPU; here a slot
-(one GPU, or one share of the CPU) is handed to one chunk at a time. Progress is what the rows on
-disk say. A worker that dies costs the run that it was at, as a failed row; the rest of its chunk
-goes on in a new one. On a GPU that may be the GPU's fault: the verdict waits until something else
-ran there, and where nothing does, the GPU takes no more runs and those go to others.
+A worker that dies costs the run that it was at. On a GPU that may be the GPU's fault: the verdict
+waits until something else ran there; where nothing does, the GPU takes no more runs.
 """
 
 from __future__ import annotations
@@ -63,11 +60,7 @@ class _Working:
 
 
 class LocalStage:
-    """Runs of one stage on this machine, through submitit's local executor.
-
-    Args:
-        warn: told of each GPU that takes no more runs.
-    """
+    """Runs of one stage on this machine. warn: told of each GPU that takes no more runs."""
 
     def __init__(
         self, folder: Path, runs: Sequence[Run], slots: Sequence[Slot], warn: Callable[[str], Any]
@@ -175,14 +168,7 @@ class LocalStage:
         )
 
     def _worker_died(self, working: _Working, missing: int) -> None:
-        """The run that the worker was at failed; those after it get a new worker.
-
-        Of several that it did together nobody knows which it was: a new worker does them alone.
-
-        Raises:
-            KtError: the worker did not even start, so that another would not either, unless on
-                another GPU.
-        """
+        """The run that the worker was at failed; those after it get a new worker."""
         place, chunk, log = working.place, working.chunk, working.job.paths.stderr
         said = told(working.job.paths.stdout)
         if said.end == UNWRITABLE:
@@ -190,6 +176,7 @@ class LocalStage:
         lost = said.why if said.end == LOST else ""
         self._reason = lost or last_line(log)
         if said.runs is None:
+            # It did not even start: another would not either, unless on another GPU.
             if place.slot.gpu is None:
                 reason = self._reason or "see its log"
                 raise KtError(f"a worker could not start: {reason}", f"Log: {log}")
@@ -198,6 +185,7 @@ class LocalStage:
             return
         at, end = said.runs
         if end - at > 1 and missing < end:
+            # Of several that it did together nobody knows which it was: now alone.
             self._waiting.append(_Chunk(missing, chunk.stop, alone=True))
             return
         if not self._has_rows(self._runs[at]):

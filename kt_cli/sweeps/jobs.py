@@ -24,12 +24,11 @@ class Submitted:
     """The jobs of one stage, submitted at once.
 
     Attributes:
-        stage: its name. table: where its rows go.
-        job: id of the array of chunks. continuation: id of the job that goes on after it, or empty.
-        edges: the chunks' borders in the manifest (a path relative to the results).
+        table: where its rows go.
+        job, continuation: ids of the array of chunks, and of the job that goes on after it.
+        manifest: relative to the results. edges: the chunks' borders in it.
+        created: seconds since the epoch. user: id of who submitted them.
         state: OPEN until somebody saw that all tasks have ended; then OVER, or CANCELLED.
-        created: seconds since the epoch.
-        user: id of who submitted them.
     """
 
     stage: str

@@ -17,8 +17,9 @@ PATIENCE = 60.0  # seconds until a silent controller is asked again
 
 @dataclass(frozen=True)
 class Place:
-    """Where a sweep is done. executor: SLURM, LOCAL or INLINE. facts: of the cluster, if any.
+    """Where a sweep is done.
 
+    executor: SLURM, LOCAL or INLINE. facts: of the cluster, if any.
     detach: return when something is submitted. following: this is the job that goes on.
     """
 

@@ -1,8 +1,7 @@
-"""Names -> runs, minus what is done. Plans stage by stage and executes nothing.
+"""Names -> runs, minus what is done: pretrain -> predict -> pairs -> transfer. Executes nothing.
 
-pretrain (zoos that are trained here) -> predict (each model once) -> pairs (statistics of all
-ordered pairs) -> transfer (drawn pairs × methods × seeds). A stage can be listed once the one
-before it is done: training decides what a model is, predictions decide which pairs are drawn.
+A stage can be listed once the one before it is done: training decides what a model is, predictions
+decide which pairs are drawn.
 """
 
 from __future__ import annotations
@@ -88,9 +87,6 @@ class Planner:
                 raise unknown("student", glob, names)
         # As long as not all of them are there.
         self._later = {stage.name: stage for stage in unmeasured(self.spec, names)}
-
-    def stages(self) -> list[Stage]:
-        return [self.stage(name) for name in STAGES]
 
     def stage(self, name: str) -> Stage:
         """The stage as it stands now, by the rows on disk."""

@@ -1,8 +1,7 @@
 """The runs of a stage as one array of Slurm jobs, through submitit; and the job that goes on.
 
-A chunk is a callable with paths and indices: when its job is preempted or runs into its time
-limit, submitit requeues it, and it goes on at its first run without a row (inside a training, at
-its checkpoint). Results are rows on disk; what a job returns is never asked for.
+When a job is preempted or runs into its time limit, submitit requeues it, and it goes on at its
+first run without a row. Results are rows on disk; what a job returns is never asked for.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from kt_cli.settings import DataSpec, PretrainSpec, SweepSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps.draw import ranked_pairs
 from kt_cli.sweeps.images import Images
-from kt_cli.sweeps.plan import MAX_ATTEMPTS, Planner, unmeasured
+from kt_cli.sweeps.plan import MAX_ATTEMPTS, STAGES, Planner, Stage, unmeasured
 
 IMAGES = Images("eval", "train", "train+guard", training=100, classes=10)
 KEYS = [f"model{i}" for i in range(300)]
@@ -31,6 +31,10 @@ def planner(
     return Planner(spec, folder, models, IMAGES, zoo_ids, retry_failed=retry)
 
 
+def stages_of(plan: Planner) -> list[Stage]:
+    return [plan.stage(name) for name in STAGES]
+
+
 def finish(folder: Path, run: Run, status: str = store.OK, **columns: object) -> None:
     rows = [
         {"run_id": i, "status": status, "attempt": run.attempt, "created": "1", **columns}
@@ -45,13 +49,13 @@ def predict_all(folder: Path, **failing: object) -> None:
 
 
 def test_stages_open_one_after_the_other(tmp_path: Path) -> None:
-    stages = {s.name: s for s in planner(tmp_path).stages()}
+    stages = {s.name: s for s in stages_of(planner(tmp_path))}
     assert [s.total for s in stages.values()] == [0, 4, 12, 3 * 2 * 2]
     assert stages["pretrain"].finished
     assert len(stages["predict"].todo or ()) == 4
     assert stages["pairs"].todo is None and stages["transfer"].todo is None
     predict_all(tmp_path)
-    stages = {s.name: s for s in planner(tmp_path).stages()}
+    stages = {s.name: s for s in stages_of(planner(tmp_path))}
     assert stages["predict"].finished
     assert len(stages["pairs"].todo or ()) == 1 and len(stages["transfer"].todo or ()) == 12
 
@@ -122,7 +126,7 @@ def test_a_model_that_fails_costs_its_own_pairs_only(tmp_path: Path) -> None:
 
 def test_models_of_a_zoo_exist_once_they_are_trained(tmp_path: Path) -> None:
     spec = replace(SPEC, zoo=(PretrainSpec("a", "test_vit"), PretrainSpec("b", "test_vit")))
-    stages = {s.name: s for s in planner(tmp_path, spec).stages()}
+    stages = {s.name: s for s in stages_of(planner(tmp_path, spec))}
     assert [s.total for s in stages.values()] == [2, 6, 30, 12]
     first, second = stages["pretrain"].todo or ()
     assert first.out == "zoo/a" and stages["predict"].todo is None
@@ -138,7 +142,7 @@ def test_only_students_are_counted_before_the_zoo_is_trained(tmp_path: Path) -> 
         SPEC, zoo=zoo, students=("weak_*",), pairs="auto", teachers=("soup",), team=2,
         methods=("kl", "kl-dp", "xekl"), seeds=(0, 1, 2),
     )  # fmt: skip
-    totals = [stage.total for stage in planner(tmp_path, spec, []).stages()]
+    totals = [stage.total for stage in stages_of(planner(tmp_path, spec, []))]
     assert totals == [4, 4, 12, 2 * 3 * 9 + 2 * 9]
     assert totals == [stage.total for stage in unmeasured(spec, [entry.name for entry in zoo])]
 
