@@ -61,7 +61,7 @@ def _disk(session: Session) -> str:
     from kt_cli.zoo.weights import JOBS
 
     parts = bytes_needed(
-        session.spec, session.models, session.training_images, session.evaluation_images
+        session.spec, session.models, session.training_images, len(session.data.eval)
     )
     parts["weights to fetch"] = plan(session.models, JOBS).bytes
     said = (f"{what} {max(size / 1e9, 0.01):,.2f} GB" for what, size in parts.items() if size)

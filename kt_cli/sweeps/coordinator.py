@@ -20,7 +20,6 @@ from kt_cli.runs.kinds import failed_row, kind_of
 from kt_cli.spec import Run
 from kt_cli.sweeps import cluster, jobs
 from kt_cli.sweeps.chunk import tried
-from kt_cli.sweeps.cluster import TooMany
 from kt_cli.sweeps.jobs import CANCELLED, OVER, Submitted
 from kt_cli.sweeps.manifest import read_manifest
 from kt_cli.sweeps.slurm import Submitter
@@ -97,7 +96,7 @@ class Coordinator:
                 try:
                     taken.append(self.submitter.continuation(submitted.job, self.follow))
                 except KtError as refused:
-                    if isinstance(refused, TooMany) and submitted.tasks > 1:
+                    if isinstance(refused, cluster.TooMany) and submitted.tasks > 1:
                         most = submitted.tasks // 2
                         cluster.cancel([submitted.job])
                         jobs.keep(folder, replace(submitted, state=CANCELLED))

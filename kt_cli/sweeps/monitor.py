@@ -11,7 +11,6 @@ from kt_cli.rows.store import Outcomes
 from kt_cli.runs.kinds import KINDS, kind_of
 from kt_cli.spec import Run
 from kt_cli.sweeps import cluster, jobs
-from kt_cli.sweeps.cluster import RUNNING, States
 from kt_cli.sweeps.jobs import CANCELLED, OPEN, Submitted
 from kt_cli.sweeps.manifest import read_manifest
 
@@ -83,12 +82,12 @@ class Watch:
             rate=rate, left=left, error=self._last_error(listed),
         )  # fmt: skip
 
-    def _stage(self, name: str, listed: Sequence[Submitted], states: States) -> StageView:
+    def _stage(self, name: str, listed: Sequence[Submitted], states: cluster.States) -> StageView:
         rows = self._rows[listed[0].table]
         ids = {i for submitted in listed for i in self._row_ids(submitted)}
         failed = {run for submitted in listed for run in self._failed(submitted)}
         tasks = [state for s in listed for state in states.get(s.job, {}).values()]
-        running = sum(state in RUNNING for state in tasks)
+        running = sum(state in cluster.RUNNING for state in tasks)
         done = sum(map(rows.done, ids))
         return StageView(name, len(ids), done, len(failed), len(tasks) - running, running)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from kt_cli.errors import KtError, UsageError, unknown
 from kt_cli.sweeps import cluster
-from kt_cli.sweeps.cluster import Facts
 
 AUTO, SLURM, LOCAL, INLINE = "auto", "slurm", "local", "inline"
 EXECUTORS = (AUTO, SLURM, LOCAL, INLINE)
@@ -24,7 +23,7 @@ class Place:
     """
 
     executor: str = LOCAL
-    facts: Facts | None = None
+    facts: cluster.Facts | None = None
     detach: bool = False
     following: bool = False
 

@@ -162,11 +162,12 @@ class Planner:
         ids = row_ids(run)
         done = len({*ids} & {*rows["run_id"][as_wanted]})
         attempts = max([0, *rows["attempt"][rows["run_id"] == run.id].astype(int)])
+        stage = Stage("pairs", len(ids), done, ())
         if done == len(ids):
-            return Stage("pairs", len(ids), done, ())
+            return stage
         if attempts >= MAX_ATTEMPTS and not self.retry_failed:
-            return Stage("pairs", len(ids), done, (), given_up=1)
-        return Stage("pairs", len(ids), done, (replace(run, attempt=attempts + 1),))
+            return replace(stage, given_up=1)
+        return replace(stage, todo=(replace(run, attempt=attempts + 1),))
 
     def _transfer(self, usable: dict[Model, float]) -> Stage:
         spec = self.spec

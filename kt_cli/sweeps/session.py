@@ -83,15 +83,11 @@ class Session:
 
     def costs(self) -> Costs:
         """Estimates of what runs take."""
-        return Costs(self.folder, self.training_images, self.evaluation_images)
+        return Costs(self.folder, self.training_images, len(self.data.eval))
 
     @property
     def training_images(self) -> int:
         return 0 if self.data.train is None else len(self.data.train)
-
-    @property
-    def evaluation_images(self) -> int:
-        return len(self.data.eval)
 
     @cached_property
     def data(self) -> Data:

@@ -74,12 +74,11 @@ class Submitter:
             borders = edges(costs, count)
             try:
                 job = self._array(stage, manifest, borders)
+                return self._submitted(stage, runs, manifest, job, borders)
             except TooMany:
                 if count == 1:
                     raise
                 count //= 2
-            else:
-                return self._submitted(stage, runs, manifest, job, borders)
 
     def preparation(self, stage: str, runs: Sequence[Run], command: Sequence[str]) -> Submitted:
         """One job that runs `command`, which prepares the runs and then submits them."""
