@@ -9,7 +9,7 @@ retraining a model does not.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -57,7 +57,12 @@ class RunOf(Generic[S]):
         return digest(signature(replace(self, settings=self.settings.with_defaults)))[:16]
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        # As asdict, which copies each value: a stage may have 90,000 runs.
+        return json.dumps(self, default=_fields, sort_keys=True)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 Run = RunOf[Any]  # of whichever kind

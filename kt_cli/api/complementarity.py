@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,8 +48,7 @@ class Complementarity:
         """One row for each ordered pair, with the columns of the table `complementarity`."""
         import pandas as pd
 
-        rows = pd.DataFrame(self.to_dict(0)["pairs"])
-        return rows.drop(columns=["classes", "areas"])
+        return pd.DataFrame(self.to_dict(0)["pairs"]).drop(columns=["classes", "areas"])
 
     def knows(self, teacher: str, student: str) -> NDArray[Any]:
         """Indices of the samples that the teacher has right and the student wrong.
@@ -59,8 +58,12 @@ class Complementarity:
         """
         import numpy as np
 
+        names = self.comparison.names
+        for name in (teacher, student):
+            if name not in names:
+                raise unknown("model", name, names)
         right = self.comparison.right
-        return np.flatnonzero(right[self._at(teacher)] & ~right[self._at(student)])
+        return np.flatnonzero(right[names.index(teacher)] & ~right[names.index(student)])
 
     def to_dict(self, classes: int = 10) -> dict[str, Any]:
         """All of it as plain values, for JSON. classes: so many of each pair at most."""
@@ -68,25 +71,20 @@ class Complementarity:
 
         return to_dict(self.comparison, classes)
 
-    def _at(self, name: str) -> int:
-        names = self.comparison.names
-        if name not in names:
-            raise unknown("model", name, names)
-        return names.index(name)
-
     def __repr__(self) -> str:
-        found = self.comparison
-        shown = self.models.round(2).to_string(index=False)
-        return f"{found.n:,} images of {len(found.classes):,} classes\n{shown}"
+        return f"{self._size}\n{self.models.round(2).to_string(index=False)}"
 
     def _repr_html_(self) -> str:
-        found = self.comparison
         shown = ["teacher", "student", "acc_diff", "pos_flips", "neg_flips", "agreement", "kappa"]
         return (
-            f"<p>{found.n:,} images of {len(found.classes):,} classes · any right (oracle) "
-            f"{found.oracle:.2f}%</p>{self.models.round(2).to_html(index=False)}"
+            f"<p>{self._size} · any right (oracle) {self.comparison.oracle:.2f}%</p>"
+            f"{self.models.round(2).to_html(index=False)}"
             f"{self.pairs[shown].round(2).to_html(index=False)}"
         )
+
+    @property
+    def _size(self) -> str:
+        return f"{self.comparison.n:,} images of {len(self.comparison.classes):,} classes"
 
 
 def complementarity(
@@ -157,9 +155,8 @@ def _resolved(references: Sequence[str], arch: str | None, baseline: str) -> lis
     resolved = names.resolve(references, arch)
     trained = [model for model in resolved if not model.untrained]
     if len(trained) < 2:
-        only = (trained or resolved)[0]
         raise UsageError(
-            f"one model alone has nothing to be compared with: {only.name}",
+            f"one model alone has nothing to be compared with: {(trained or resolved)[0].name}",
             "Name at least two different models; equal weights count once.",
         )
     if baseline == "random":
@@ -174,9 +171,8 @@ def _images(models: Sequence[Model], given: Mapping[str, Any], how: How) -> Imag
     from kt_cli.knowledge import predict
     from kt_cli.zoo import classes, load, scheme, target
 
-    if not {"source", "root"} & given.keys() and all(
-        scheme(m.ref) == "predictions" for m in models
-    ):
+    files = all(scheme(model.ref) == "predictions" for model in models)
+    if files and not {"source", "root"} & given.keys():
         from kt_cli.knowledge.external import images_of, read_external
 
         if "limit" in given:
@@ -195,8 +191,6 @@ def _images(models: Sequence[Model], given: Mapping[str, Any], how: How) -> Imag
 def _of_arrays(
     models: Mapping[str, ArrayLike], labels: ArrayLike | str | None, classes: Sequence[str] | None
 ) -> Comparison:
-    from dataclasses import replace
-
     import numpy as np
 
     from kt_cli.knowledge import external
@@ -210,9 +204,8 @@ def _of_arrays(
         raise UsageError("one model alone has nothing to be compared with")
     said = {}
     for name, values in models.items():
-        array = np.asarray(values)
-        what = "pred" if array.ndim == 1 else _kind_of_outputs(name, array)
-        said[name] = external_of(Table(Path(name), {"label": np.asarray(labels), what: array}))
+        columns = {"label": np.asarray(labels), **_outputs(name, np.asarray(values))}
+        said[name] = external_of(Table(Path(name), columns))
     images = external.images_of(list(said.values()))
     if classes is not None:
         if len(classes) < len(images.classes):
@@ -223,14 +216,16 @@ def _of_arrays(
     return compared(list(models), found, [False] * len(found), None, whole)
 
 
-def _kind_of_outputs(name: str, array: NDArray[Any]) -> str:
-    """The column that (n, C) outputs are: rows of shares that add up to one are probabilities."""
+def _outputs(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """As the column that they are: rows of shares that add up to one are probabilities."""
     import numpy as np
 
+    if array.ndim == 1:
+        return {"pred": array}
     if array.ndim != 2 or array.dtype.kind != "f":
         raise UsageError(
             f"{name} has shape {array.shape} of {array.dtype}",
             "Predictions are (n,) classes, or (n, C) logits or probabilities.",
         )
     shares = (array >= 0).all() and np.allclose(array.sum(axis=1), 1, atol=1e-2)
-    return "probabilities" if shares else "logits"
+    return {"probabilities" if shares else "logits": array}

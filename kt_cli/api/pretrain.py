@@ -47,17 +47,29 @@ def pretrain(
         UsageError: a model cannot be built or trained so.
     """
     names = [architectures] if isinstance(architectures, str) else list(architectures)
-    how, images = by_keyword(settings, PretrainSpec, DataSpec)
-    data = data_spec({"guard": GUARD, **images})
+    how, given = by_keyword(settings, PretrainSpec, DataSpec)
+    images = data_spec({"guard": GUARD, **given})
     if "name" in how and len(names) > 1:
         raise UsageError(f"--name names one model, not {len(names)}", "Leave it out.")
-    specs = [PretrainSpec(**{"name": _file_name(one), **how, "arch": one}) for one in names]
+    files = [re.sub(r"[^A-Za-z0-9._+-]", "_", Path(arch).name) for arch in names]
+    specs = [PretrainSpec(**{"name": file, **how, "arch": arch})
+             for file, arch in zip(files, names, strict=True)]  # fmt: skip
     _require_possible(specs)
     first = specs[0]
     if first.freeze_epochs >= first.epochs:
         epochs = f"{first.epochs} epoch{'s' * (first.epochs > 1)}"
         warn(f"--freeze {first.freeze_epochs} of {epochs}: only the classifier is trained.")
-    return _train(_runs(specs, data, progress), Path(output), overwrite, progress)
+    from kt_cli.data.sources import training_id
+    from kt_cli.data.training import forget
+    from kt_cli.sweeps.plan import starting_point
+
+    forget()
+    runs = [
+        Run("pretrain", starting_point(spec), training_id(images.part(spec.fraction), progress),
+            spec, images, out=spec.name)
+        for spec in specs
+    ]  # fmt: skip
+    return _train(runs, Path(output), overwrite, progress)
 
 
 def _require_possible(specs: Sequence[PretrainSpec]) -> None:
@@ -67,24 +79,11 @@ def _require_possible(specs: Sequence[PretrainSpec]) -> None:
         check(spec)
         names.require_architecture(spec.arch, spec.pretrained)
     called = [spec.name for spec in specs]
-    twice = next((spec for spec in specs if called.count(spec.name) > 1), None)
+    twice = next((name for name in called if called.count(name) > 1), None)
     if twice:
         raise UsageError(
-            f"two models would be called {twice.name!r}", "Train one of them alone, with --name."
+            f"two models would be called {twice!r}", "Train one of them alone, with --name."
         )
-
-
-def _runs(specs: Sequence[PretrainSpec], images: DataSpec, progress: Progress) -> list[Run]:
-    from kt_cli.data.sources import training_id
-    from kt_cli.data.training import forget
-    from kt_cli.sweeps.plan import starting_point
-
-    forget()
-    return [
-        Run("pretrain", starting_point(spec), training_id(images.part(spec.fraction), progress),
-            spec, images, out=spec.name)
-        for spec in specs
-    ]  # fmt: skip
 
 
 def _train(runs: Sequence[Run], output: Path, overwrite: bool, progress: Progress) -> list[Trained]:
@@ -99,12 +98,7 @@ def _train(runs: Sequence[Run], output: Path, overwrite: bool, progress: Progres
         if run not in done:
             require_free(output / run.out, overwrite)
             require_writable((output / run.out).absolute())
-    found = []
-    for run in runs:
-        row = None if run in done else pretrain_run(run, output, progress)[0]
-        found.append(Trained(output / run.out, row))
-    return found
-
-
-def _file_name(arch: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._+-]", "_", Path(arch).name)
+    return [
+        Trained(output / run.out, None if run in done else pretrain_run(run, output, progress)[0])
+        for run in runs
+    ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kt_cli.api.results import RESULTS
 from kt_cli.errors import KtError, UsageError
 from kt_cli.progress import Listener
 from kt_cli.settings.declared import by_keyword, check
@@ -24,7 +25,6 @@ SUFFIXES = {
     ".txt": "table",
 }  # fmt: skip
 FEW = 12
-RESULTS = Path("results")
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,11 @@ class Request:
 
     @property
     def output(self) -> Path | None:
-        """The file that it is written to."""
         return None if self.form.output is None else Path(self.form.output)
 
     @property
     def folder(self) -> Path | None:
-        """The folder of the plots."""
+        """Of the plots."""
         return None if self.form.plots is None else Path(self.form.plots)
 
     @property
@@ -64,15 +63,16 @@ class Request:
 
     def check(self) -> None:
         """Refuse what cannot be, before anything is read."""
-        drawn = self.folder is not None
-        if self.form.plot and not drawn and self.written_as != "html":
-            raise UsageError("--plot draws nothing by itself", "Name a folder with --plots too.")
-        if self.form.plot_format and not drawn:
-            raise UsageError("--plot-format needs plots", "Name a folder with --plots too.")
-        if self.output is not None and self.output.is_dir():
-            raise UsageError(f"-o: {self.output} is a folder", "Name a file in it.")
-        if drawn and self.folder is not None and self.folder.is_file():
-            raise UsageError(f"--plots: {self.folder} is a file", "Name a folder.")
+        page, output, folder = self.written_as == "html", self.output, self.folder
+        tip = "Name a folder with --plots too."
+        if self.form.plot and folder is None and not page:
+            raise UsageError("--plot draws nothing by itself", tip)
+        if self.form.plot_format and folder is None:
+            raise UsageError("--plot-format needs plots", tip)
+        if output is not None and output.is_dir():
+            raise UsageError(f"-o: {output} is a folder", "Name a file in it.")
+        if folder is not None and folder.is_file():
+            raise UsageError(f"--plots: {folder} is a file", "Name a folder.")
 
 
 class OnlyFailures(KtError):
@@ -107,12 +107,12 @@ class Report:
         """
         from kt_cli.report.plots import save
 
-        count = 0
+        empty = True
         for drawn in self._drawn():
             for suffix in self.request.form.plot_format or ("pdf",):
                 yield save(drawn, folder, suffix)
-                count += 1
-        if not count:
+                empty = False
+        if empty:
             names = ", ".join(self.request.form.plot)
             raise KtError(
                 f"nothing to plot{': no rows for ' + names if names else ''}",
@@ -143,14 +143,12 @@ def report(*folders: Path | str, tell: Listener = Listener(), **settings: Any) -
     asked, form = by_keyword(settings, QuerySpec, ReportSpec)
     request = Request(tuple(map(Path, folders)) or (RESULTS,), Query(**asked), ReportSpec(**form))
     check(request.form)
-    format_ = request.written_as
     request.check()
     from kt_cli.report import tables
     from kt_cli.report.arrange import arrange
 
-    results = _read(request, format_, tell)
-    if _all_left_out(results):
-        raise _nothing_meets(request, results)
+    results = _read(request, tell)
+    _require_met(request, results)
     if all(results.ok(table).empty for table in results.frames):
         _refuse_failures(request, tell)
     built = tables.build(results, request.form.table or None, request.query)
@@ -159,48 +157,38 @@ def report(*folders: Path | str, tell: Listener = Listener(), **settings: Any) -
     return Report(request, results, arrange(built, request.query))
 
 
-def _read(request: Request, format_: str, tell: Listener) -> Results:
+def _read(request: Request, tell: Listener) -> Results:
     from kt_cli.report import tables
     from kt_cli.report.read import count_rows, read_results
     from kt_cli.report.table import DEFAULT_NAMES
 
     needs: list[Needs] = [tables.needs(request.form.table or DEFAULT_NAMES, request.query)]
-    if format_ == "html":
-        from kt_cli.report import page
+    page = request.written_as == "html"
+    if page:
+        from kt_cli.report.page import needs as of_page
 
-        needs.append(page.needs(count_rows(request.paths)))
-    if format_ == "html" or request.folder is not None:
+        needs.append(of_page(count_rows(request.paths)))
+    if page or request.folder is not None:
         from kt_cli.report.plots import PLOTS
 
-        needs += [
-            plot.needs for name, plot in PLOTS.items() if name in (request.form.plot or PLOTS)
-        ]
-    return read_results(request.paths, _joined(needs), request.query, tell.skipped)
+        needs += [PLOTS[name].needs for name in request.form.plot or PLOTS]
+    every = {table: {c for some in needs for c in some.get(table, ())}
+             for table in dict.fromkeys(table for some in needs for table in some)}  # fmt: skip
+    return read_results(request.paths, every, request.query, tell.skipped)
 
 
-def _joined(needs: Sequence[Needs]) -> dict[str, set[str]]:
-    tables = dict.fromkeys(table for some in needs for table in some)
-    return {table: {c for some in needs for c in some.get(table, ())} for table in tables}
-
-
-# --- nothing to report --------------------------------------------------------------------------
-
-
-def _all_left_out(results: Results) -> bool:
-    """Whether --where leaves nothing of all that it chooses from and that tables show."""
-    shown = {table: count for table, count in results.filtered.items() if table != "pretrain"}
-    return any(shown.values()) and all(results.ok(table).empty for table in shown)
-
-
-def _nothing_meets(request: Request, results: Results) -> KtError:
-    """Says what there is of the texts that the condition names: perhaps one is misspelt."""
+def _require_met(request: Request, results: Results) -> None:
+    """Where --where leaves nothing of what tables show, say what the texts that it names can be."""
     from kt_cli.report.read import occurring
 
+    shown = {table: count for table, count in results.filtered.items() if table != "pretrain"}
+    if not any(shown.values()) or not all(results.ok(table).empty for table in shown):
+        return
     there = occurring(request.paths, request.query)
     few = {name: values for name, values in there.items() if len(values) <= FEW}
     tip = " ".join(f"There is {name} {', '.join(values)}." for name, values in few.items())
     count = sum(results.filtered.values())
-    return KtError(
+    raise KtError(
         f"no result meets --where {request.query.where!r}: it leaves out all {count:,} rows",
         tip or "Choose others, or leave --where out.",
     )
@@ -216,9 +204,8 @@ def _refuse_failures(request: Request, tell: Listener) -> None:
     if not results.only_failed:
         return
     built = tables.build(results, wanted)
-    errors = [str(row[2]) for table in built for row in table.rows]
+    said = "; ".join(dict.fromkeys(str(row[2]) for table in built for row in table.rows))
     count = sum(len(results.failed(table)) for table in results.frames)
-    said = "; ".join(dict.fromkeys(errors))
     failed = OnlyFailures(
         f"no results: {count} run{'s' * (count > 1)} failed and none succeeded: {said}",
         "Remove the cause and run `kt sweep` again: it repeats what failed.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,16 @@ if TYPE_CHECKING:
     from kt_cli.report.table import Table
 
 RESULTS = Path("results")
+
+
+def _table(name: str, about: str) -> Callable[..., pd.DataFrame]:
+    """A method of `Results` that gives this table; it takes the options of `kt report`."""
+
+    def frame(self: Results, **query: Any) -> pd.DataFrame:
+        return self.frame(name, **query)
+
+    frame.__name__, frame.__doc__ = name, about
+    return frame
 
 
 @dataclass(frozen=True)
@@ -66,41 +77,15 @@ class Results:
 
         return pd.DataFrame([row for table in self.tables(name, **query) for row in records(table)])
 
-    def summary(self, **query: Any) -> pd.DataFrame:
-        """Methods by success, Δ, gain and loss; `by=("student_family",)` groups further."""
-        return self.frame("summary", **query)
-
-    def students(self, **query: Any) -> pd.DataFrame:
-        """Each student's mean Δ over its teachers."""
-        return self.frame("students", **query)
-
-    def matrix(self, **query: Any) -> pd.DataFrame:
-        """Δ of each teacher and student."""
-        return self.frame("matrix", **query)
-
-    def teams(self, **query: Any) -> pd.DataFrame:
-        """Several teachers against each of them alone."""
-        return self.frame("teams", **query)
-
-    def complementarity(self, **query: Any) -> pd.DataFrame:
-        """What pairs of models know of each other."""
-        return self.frame("complementarity", **query)
-
-    def influence(self, **query: Any) -> pd.DataFrame:
-        """What Δ goes along with."""
-        return self.frame("influence", **query)
-
-    def compare(self, **query: Any) -> pd.DataFrame:
-        """Methods on the same pairs."""
-        return self.frame("compare", **query)
-
-    def models(self, **query: Any) -> pd.DataFrame:
-        """Each model's accuracy."""
-        return self.frame("models", **query)
-
-    def failures(self, **query: Any) -> pd.DataFrame:
-        """Runs without a result, and why."""
-        return self.frame("failures", **query)
+    summary = _table("summary", "Methods by success, Δ, gain and loss; `by` groups further.")
+    students = _table("students", "Each student's mean Δ over its teachers.")
+    matrix = _table("matrix", "Δ of each teacher and student.")
+    teams = _table("teams", "Several teachers against each of them alone.")
+    complementarity = _table("complementarity", "What pairs of models know of each other.")
+    influence = _table("influence", "What Δ goes along with.")
+    compare = _table("compare", "Methods on the same pairs.")
+    models = _table("models", "Each model's accuracy.")
+    failures = _table("failures", "Runs without a result, and why.")
 
 
 def results(*folders: Path | str, where: str = "") -> Results:

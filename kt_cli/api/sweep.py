@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kt_cli.api.results import RESULTS, Results, results
 from kt_cli.errors import UsageError
 from kt_cli.progress import Listener
 from kt_cli.settings import SweepSpec
 
 if TYPE_CHECKING:
-    from kt_cli.api.results import Results
     from kt_cli.spec import Model
     from kt_cli.sweeps.session import Session
-
-RESULTS = Path("results")
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,6 @@ class Swept:
     @property
     def results(self) -> Results:
         """Its rows and tables, as data frames."""
-        from kt_cli.api.results import results
-
         return results(self.folder)
 
 
@@ -94,11 +90,11 @@ def _work(session: Session, dry_run: bool) -> None:
     if dry_run:
         return
     _ = session.planner  # which needs data
+    from kt_cli.sweeps import cluster_loop
+
     if all(stage.finished for stage in stages):
         session.end()
         if session.place.facts:
-            from kt_cli.sweeps import cluster_loop
-
             cluster_loop.close(session)
         session.tell.note("Nothing to do: everything is done already.")
         return
@@ -107,8 +103,6 @@ def _work(session: Session, dry_run: bool) -> None:
     if session.place.facts is None:
         session.work()
         return
-    from kt_cli.sweeps import cluster_loop
-
     session.finished = cluster_loop.coordinate(session)
     if session.finished:
         session.end()

@@ -19,8 +19,6 @@ from kt_cli.spec import Model, Run
 if TYPE_CHECKING:
     from torch import nn
 
-KINDS = (TransferSpec, DataSpec)
-
 
 @dataclass(frozen=True)
 class Transferred:
@@ -84,45 +82,33 @@ def transfer(
         UsageError: the models, the settings and the data do not go together.
         KtError: the loss is not finite, or memory is exhausted.
     """
-    how, images = by_keyword(settings, *KINDS)
+    how, images = by_keyword(settings, TransferSpec, DataSpec)
     spec = TransferSpec(**how)
     guard = guard or spec.guarded
-    _require_sense(guard, spec, images)
-    spec = replace(spec, method=spec.base_method + GUARDED * guard)
-    data = data_spec(images)
-    models = _resolved([teachers] if isinstance(teachers, str) else list(teachers), student)
-    _require_method(spec)
-    target = None if output is None else Path(output)
-    if target is not None:
-        from kt_cli.zoo.save import require_free
-
-        require_free(target, overwrite, models)
-    from kt_cli.data.training import forget
-
-    forget()
-    if "guard" not in images:
-        from kt_cli.data.guard_images import leave_out_guards
-
-        data = leave_out_guards(data, models)
-    run, saved = _planned(models, spec, data, target, progress)
-    from kt_cli.runs.transfer import transfer_run
-
-    (row,) = transfer_run(run, saved.absolute().parent, progress)
-    return Transferred(row, saved)
-
-
-def _require_sense(guard: bool, spec: TransferSpec, images: Mapping[str, Any]) -> None:
-    """Refuse settings that would change nothing: whoever gives them wants something else."""
+    # Whoever gives what would change nothing wants something else.
     if not guard and ("guard_data" in images or spec.force_guard):
         option = "--force-guard" if spec.force_guard else "--guard-data"
         raise UsageError(f"{option} changes nothing without --guard", "Add --guard.")
-
-
-def _require_method(spec: TransferSpec) -> None:
+    spec = replace(spec, method=spec.base_method + GUARDED * guard)
+    data = data_spec(images)
+    models = _resolved([teachers] if isinstance(teachers, str) else list(teachers), student)
+    from kt_cli.data.guard_images import leave_out_guards
+    from kt_cli.data.training import forget
     from kt_cli.distillation import methods
+    from kt_cli.runs.transfer import transfer_run
+    from kt_cli.zoo.save import require_free
 
     methods.find(spec.method)
     check(spec.with_defaults)
+    target = None if output is None else Path(output)
+    if target is not None:
+        require_free(target, overwrite, models)
+    forget()
+    if "guard" not in images:
+        data = leave_out_guards(data, models)
+    run, saved = _planned(models, spec, data, target, progress)
+    (row,) = transfer_run(run, saved.absolute().parent, progress)
+    return Transferred(row, saved)
 
 
 def _resolved(teachers: Sequence[str], student: str) -> list[Model]:
@@ -144,12 +130,9 @@ def _resolved(teachers: Sequence[str], student: str) -> list[Model]:
 
 
 def _planned(
-    models: Sequence[Model],
-    spec: TransferSpec,
-    images: DataSpec,
-    target: Path | None,
+    models: Sequence[Model], spec: TransferSpec, images: DataSpec, target: Path | None,
     progress: Progress,
-) -> tuple[Run, Path]:
+) -> tuple[Run, Path]:  # fmt: skip
     """The transfer, if nothing speaks against it, and where the student will be."""
     from kt_cli.data.guard_images import require_guard
     from kt_cli.data.sources import open_data
@@ -167,13 +150,8 @@ def _planned(
     load.require_weights(models)
     methods.warn_if_short(spec.with_defaults, len(opened.training()))
     run = Run("transfer", tuple(models), opened.transfer_id(spec.guarded, progress), spec, images)
-    saved = target or Path("students") / _folder_name(models, spec.method, run.id)
-    run = replace(run, out=saved.absolute().name)
-    require_writable(saved.absolute())
-    return run, saved
-
-
-def _folder_name(models: Sequence[Model], method: str, run_id: str) -> str:
     *teachers, student = (model.name for model in models)
-    name = f"{student}-from-{'-'.join(teachers)[:80]}-{method}-{run_id[:8]}"
-    return re.sub(r"[^A-Za-z0-9._+-]", "_", name)
+    name = f"{student}-from-{'-'.join(teachers)[:80]}-{spec.method}-{run.id[:8]}"
+    saved = target or Path("students") / re.sub(r"[^A-Za-z0-9._+-]", "_", name)
+    require_writable(saved.absolute())
+    return replace(run, out=saved.absolute().name), saved

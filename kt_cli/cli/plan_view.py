@@ -20,14 +20,15 @@ def show(
     session: Session, stages: Sequence[Stage], console: Console, asked_gpus: int | None
 ) -> None:
     """Print what there is to do, where and at what price."""
-    spec, count = session.spec, len(session.models) + len(session.spec.zoo)
+    spec, count = session.spec, len(session.names)
+    pairs = spec.pair_count(session.names)
     seeds = f"{len(spec.seeds)} seed{'s' * (len(spec.seeds) > 1)}"
     points = "".join(f" × {len(v)} {key}" for key, v in spec.grid.items())
     teams = f"; teams of {spec.team}: {', '.join(spec.teachers)}" * bool(spec.teachers)
     where = spec.data.source if spec.data else f"not named yet. {HOW_TO_NAME_DATA}"
     for line in (
         f"[bold]{spec.name}[/]: {count:,} models, {count * (count - 1):,} ordered pairs; "
-        f"transfer for {spec.pair_count(count):,} pairs × {', '.join(spec.methods)} × {seeds}"
+        f"transfer for {pairs:,} pairs × {', '.join(spec.methods)} × {seeds}"
         f"{points}{teams}",
         f"data: {where}{_left_out(session)}",
         f"results: {session.folder}",
@@ -55,12 +56,12 @@ def show(
 
 
 def _disk(session: Session) -> str:
-    from kt_cli.sweeps.disk import bytes_needed
+    from kt_cli.sweeps.cost_model import bytes_needed
     from kt_cli.zoo.prefetch import plan
     from kt_cli.zoo.weights import JOBS
 
     parts = bytes_needed(
-        session.spec, session.models, session.training_images, session.evaluation_images
+        session.spec, session.models, session.training_images, len(session.data.eval)
     )
     parts["weights to fetch"] = plan(session.models, JOBS).bytes
     said = (f"{what} {max(size / 1e9, 0.01):,.2f} GB" for what, size in parts.items() if size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -93,9 +93,9 @@ class SweepSpec:
         """Whether a model is taught."""
         return not self.students or any(fnmatchcase(name, glob) for glob in self.students)
 
-    def pair_count(self, models: int, students: int | None = None) -> int:
-        """Ordered pairs to transfer among so many models, so many of them taught; None for all."""
-        every = (models if students is None else students) * (models - 1)
+    def pair_count(self, names: Collection[str]) -> int:
+        """Ordered pairs to transfer among models of these names."""
+        every = sum(map(self.is_student, names)) * (len(names) - 1)
         if self.pairs == "all":
             return every
         return min(every, AUTO_PAIRS if self.pairs == "auto" else int(self.pairs))

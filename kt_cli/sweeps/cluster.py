@@ -1,4 +1,7 @@
-"""A Slurm cluster by its own commands. Each of them may be missing, or fail for a while."""
+"""A Slurm cluster by its own commands; nowhere else is read what they print.
+
+Each of them may be missing, or fail for a while.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from kt_cli.errors import first_line
+from kt_cli.errors import KtError, first_line
 
 SECONDS = 60
 MAX_ARRAY_SIZE = 1001  # Slurm's own default
@@ -19,27 +22,36 @@ ACTIVE = {
     "STOPPED", "SIGNALING", "STAGE_OUT", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT",
 }  # fmt: skip
 RUNNING = {"RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING"}
+FOR_A_WHILE = re.compile(
+    r"timed? ?out|unable to contact|connection refused|temporarily|try again|zero bytes", re.I
+)
+TOO_MANY = re.compile(r"(Max|Grp)Submit|invalid job array|too many", re.I)
+# Slurm ends other refusals with the same words, but names their limit before.
+PERHAPS_TOO_MANY = re.compile(r"\A(?!.*\b(QOS|Assoc)[A-Z]).*job submit limit", re.DOTALL)
+CUT_OFF = re.compile(r"DUE TO (PREEMPTION|NODE FAILURE)")
 # Tasks of the jobs that are queued or running: job -> task -> state; task 0 of what is no array.
 States = dict[str, dict[int, str]]
+
+
+class TooMany(KtError):
+    """The cluster takes only fewer jobs."""
+
+
+class Silent(KtError):
+    """The cluster did not answer for a minute."""
 
 
 @dataclass(frozen=True)
 class Facts:
     """What a cluster allows.
 
-    Attributes:
-        array_size: tasks of a job array, at most.
-        gpus: whether nodes have GPUs that a job may ask for.
-        cpus_per_gpu: a GPU's share of the CPUs of its node.
+    array_size: tasks of a job array, at most. gpus: whether nodes have some that a job may ask for.
+    cpus_per_gpu: a GPU's share of the CPUs of its node.
     """
 
     array_size: int = MAX_ARRAY_SIZE - 1
     gpus: bool = True
     cpus_per_gpu: int = 1
-
-
-def inside_job() -> bool:
-    return "SLURM_JOB_ID" in os.environ
 
 
 def is_there() -> bool:
@@ -49,26 +61,25 @@ def is_there() -> bool:
 
 def look_at(partition: str = "") -> Facts | None:
     """What the cluster allows; None where its controller does not answer."""
-    config = _ask("scontrol", "show", "config")
-    if config is None:
+    config, error = ask("scontrol", "show", "config")
+    if error:
         return None
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
     size = int(found[1]) if found else MAX_ARRAY_SIZE
     where = ("-p", partition) if partition else ()
-    gpus, cpus = _shares((_ask("sinfo", "-h", "-e", "-o", "%c|%G", *where) or "").splitlines())
+    gpus, cpus = _shares(ask("sinfo", "-h", "-e", "-o", "%c|%G", *where)[0].splitlines())
     return Facts(max(1, size - 1), gpus, cpus)
 
 
-def _shares(nodes: Iterable[str]) -> tuple[bool, int]:
+def _shares(nodes: Sequence[str]) -> tuple[bool, int]:
     """Whether there are GPUs, and the smallest share of CPUs; from lines `CPUS|GRES`."""
-    shares, some = [], False
+    shares = []
     for line in nodes:
-        some = True
         cpus, _, gres = line.partition("|")
         gpus = sum(int(n) for n in re.findall(r"gpu(?::[^:,()]+)*?:(\d+)", gres))
         if gpus:
             shares.append(int(re.sub(r"\D", "", cpus) or 1) // gpus)
-    return bool(shares) or not some, max(1, min([MOST_CPUS, *shares])) if shares else 1
+    return bool(shares) or not nodes, max(1, min([MOST_CPUS, *shares])) if shares else 1
 
 
 def active(jobs: Collection[str], users: Collection[int] = ()) -> States | None:
@@ -78,39 +89,19 @@ def active(jobs: Collection[str], users: Collection[int] = ()) -> States | None:
         users: ids of those who submitted them; by default this one.
     """
     whose = ",".join(map(str, sorted(users) or [os.getuid()]))
-    listed = _ask("squeue", "-h", "-r", "-u", whose, "-o", "%F|%K|%T")
-    if listed is not None:
-        lines = [line.strip().split("|") for line in listed.splitlines()]
-        said = [(job, task, state) for job, task, state in (x for x in lines if len(x) == 3)]
-    else:
-        listed = _ask("sacct", "-n", "-a", "-X", "-P", "-o", "JobID,State", "-j", ",".join(jobs))
-        if listed is None:
-            return None
-        rows = [line.strip().partition("|") for line in listed.splitlines()]
-        said = [(*_job_and_tasks(job), state) for job, _, state in rows]
-        if set(jobs) - {job for job, _, _ in said}:
+    listed, error = ask("squeue", "-h", "-r", "-u", whose, "-o", "%F|%K|%T")
+    if error:
+        columns = ("-n", "-a", "-X", "-P", "-o", "JobID,State")
+        listed, error = ask("sacct", *columns, "-j", ",".join(jobs))
+        # JOB_TASKS|STATE; of what is no array, JOB|STATE
+        listed = re.sub(r"^(\d+)_?(.*)\|", r"\1|\2|", listed, flags=re.MULTILINE)
+        if error or set(jobs) - set(re.findall(r"^\d+", listed, re.MULTILINE)):
             return None  # accounting lags: it does not know all of them yet
     found: States = {}
-    for job, tasks, state in said:
-        state = (state.split() or [""])[0]
+    for job, tasks, state in re.findall(r"^\s*(\d+)\|(.*)\|(\w+)", listed, re.MULTILINE):
         if job in jobs and state in ACTIVE:
             found.setdefault(job, {}).update(dict.fromkeys(_numbers(tasks), state))
     return found
-
-
-def cancel(jobs: Collection[str]) -> bool:
-    """End these jobs; whether the cluster took it."""
-    return not jobs or _ask("scancel", *jobs) is not None
-
-
-def cancel_named(name: str) -> None:
-    """End what was submitted under this name, where an answer was lost."""
-    _ask("scancel", f"--name={name}", "-u", str(os.getuid()))
-
-
-def _job_and_tasks(job: str) -> tuple[str, str]:
-    number, _, tasks = job.partition("_")
-    return number, tasks
 
 
 def _numbers(tasks: str) -> list[int]:
@@ -121,14 +112,30 @@ def _numbers(tasks: str) -> list[int]:
     return found or [0]
 
 
-def _ask(*command: str) -> str | None:
-    """What a command prints; None where it is missing, fails or does not answer."""
-    said, error = ask(*command)
-    return None if error else said
+def refusal(said: str) -> type[KtError]:
+    """What sbatch means by an error: TooMany, Silent, or that it refuses for good."""
+    if TOO_MANY.search(said) or PERHAPS_TOO_MANY.search(said):
+        return TooMany
+    return Silent if FOR_A_WHILE.search(said) else KtError
+
+
+def cut_off(last_words: str) -> bool:
+    """Whether slurmstepd ended a job for the cluster's reasons: where that requeues nothing."""
+    return CUT_OFF.search(last_words) is not None
+
+
+def cancel(jobs: Collection[str]) -> bool:
+    """End these jobs; whether the cluster took it."""
+    return not jobs or not ask("scancel", *jobs)[1]
+
+
+def cancel_named(name: str) -> None:
+    """End what was submitted under this name, where an answer was lost."""
+    ask("scancel", f"--name={name}", "-u", str(os.getuid()))
 
 
 def ask(*command: str) -> tuple[str, str]:
-    """What a command prints, and why it failed; empty where it did not."""
+    """What a command prints, and why it failed; one of them is empty."""
     # Filters of the user's own would hide jobs.
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SQUEUE_", "SACCT_"))}
     try:

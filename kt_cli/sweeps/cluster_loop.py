@@ -12,11 +12,12 @@ from kt_cli.errors import KtError, warn
 from kt_cli.runs.kinds import are_decoded, decode_training_images
 from kt_cli.spec import Run
 from kt_cli.sweeps import jobs
+from kt_cli.sweeps.cluster import Silent
 from kt_cli.sweeps.coordinator import BUSY, CLAIMED, FINISHED, Coordinator
-from kt_cli.sweeps.monitor import View, Watch
+from kt_cli.sweeps.monitor import Watch
 from kt_cli.sweeps.place import PATIENCE
 from kt_cli.sweeps.session import Session
-from kt_cli.sweeps.slurm import Silent
+from kt_cli.sweeps.slurm import Submitter
 
 FIRST_LOOK, LAST_LOOK, SLOWER = 2.0, 20.0, 1.1  # seconds between two looks
 AGAIN = "again"
@@ -24,10 +25,7 @@ DECODED_HERE = 20_000  # images, at most, that a login node may be asked to deco
 
 
 def coordinate(session: Session) -> bool:
-    """Submit what is to do, watch it, go on; returns when all is done, or with --detach at once.
-
-    Returns:
-        Whether all is done.
+    """Submit what is to do, watch it, go on; with --detach returns at once: whether all is done.
 
     Raises:
         KtError: the cluster refuses, or nothing comes of its jobs.
@@ -39,23 +37,29 @@ def coordinate(session: Session) -> bool:
         while (step := _step(coordinator, must_progress)) != FINISHED:
             if step == AGAIN:
                 continue
-            if place.following and _nobody_else_goes_on(folder, coordinator):
+            if place.following and (coordinator.refusal or _is_leading(folder)):
+                # Nobody else goes on: this job, which was to submit and to end, stays.
                 time.sleep(FIRST_LOOK)
                 continue
             if place.detach:
-                _say_who_goes_on(session, coordinator)
+                session.tell.note(f"The jobs are submitted. {_how_to_come_back(folder)}")
+                if coordinator.refusal:
+                    warn(
+                        f"no job will go on when they have ended ({coordinator.refusal}): run the "
+                        "same command then, or leave out --detach."
+                    )
                 return False
             # What failed three times is tried once more, not for ever.
             session.planner.retry_failed &= step == BUSY
             must_progress = must_progress or step != BUSY
-            if _wait(session, watch).cancelled:
+            if not _wait(session, watch):
                 raise KtError("the jobs were cancelled", "The same command goes on.")
         return True
-    except KtError:
+    except Exception:
         raise
-    except BaseException as stopped:
-        if not isinstance(stopped, Exception) and _has_jobs(folder):
-            session.tell.note(f"The jobs go on. {how_to_come_back(folder)}")
+    except BaseException:  # a signal
+        if jobs.waiting(folder):
+            session.tell.note(f"The jobs go on. {_how_to_come_back(folder)}")
         raise
 
 
@@ -68,38 +72,19 @@ def _step(coordinator: Coordinator, must_progress: bool) -> str:
     """One step; AGAIN where it could not be made. At the beginning the cluster must answer."""
     try:
         step = coordinator.advance(must_progress)
+        if step != CLAIMED:
+            return step
+        time.sleep(FIRST_LOOK)
     except Silent as silent:
         if not must_progress:
             raise
         warn(f"{silent.message}; asking again.")
         time.sleep(PATIENCE)
-        return AGAIN
-    if step != CLAIMED:
-        return step
-    time.sleep(FIRST_LOOK)
     return AGAIN
 
 
-def _say_who_goes_on(session: Session, coordinator: Coordinator) -> None:
-    session.tell.note(f"The jobs are submitted. {how_to_come_back(session.folder)}")
-    if coordinator.refusal:
-        warn(
-            f"no job will go on when they have ended ({coordinator.refusal}): run the same command "
-            "then, or leave out --detach."
-        )
-
-
-def _nobody_else_goes_on(folder: Path, coordinator: Coordinator) -> bool:
-    """Whether this job, which was to submit and to end, has to stay."""
-    return bool(coordinator.refusal) or _is_leading(folder)
-
-
-def _has_jobs(folder: Path) -> bool:
-    return any(submitted.state == jobs.OPEN for submitted in jobs.listed(folder))
-
-
-def _wait(session: Session, watch: Watch) -> View:
-    """Show the jobs until all have ended."""
+def _wait(session: Session, watch: Watch) -> bool:
+    """Show the jobs until all have ended; False where they were cancelled."""
     pause = FIRST_LOOK
     try:
         while True:
@@ -107,16 +92,16 @@ def _wait(session: Session, watch: Watch) -> View:
             session.tell.jobs(view)
             time.sleep(pause)
             if view.active is False:
-                return view
+                return not view.cancelled
             pause = min(LAST_LOOK, pause * SLOWER)
     finally:
         session.tell.jobs(None)
 
 
-def how_to_come_back(folder: Path) -> str:
+def _how_to_come_back(folder: Path) -> str:
     where = "" if folder.parent == Path.cwd() / "results" else f" -o {folder.parent}"
-    name = folder.name
-    return f"kt status {name}{where} shows them, kt cancel {name}{where} ends them."
+    sweep = f"{folder.name}{where}"
+    return f"kt status {sweep} shows them, kt cancel {sweep} ends them."
 
 
 def _is_leading(folder: Path) -> bool:
@@ -142,7 +127,9 @@ def _coordinator(session: Session) -> Coordinator:
         "env", "-u", "KT_DATA", sys.executable, "-m", "kt_cli", "sweep", str(folder / "sweep.toml"),
         "-o", str(folder.parent), "--executor", "slurm", "--detach", "--follow",
     ]  # fmt: skip
-    return Coordinator(
-        folder, session.next_runs, session.costs().seconds, session.spec.slurm,
-        session.place.facts, follow, prepare,
-    )  # fmt: skip
+
+    def costs(runs: Sequence[Run]) -> list[float]:
+        return [*map(session.costs().seconds, runs)]
+
+    submitter = Submitter(folder, session.spec.slurm, session.place.facts)
+    return Coordinator(submitter, session.next_runs, costs, follow, prepare)

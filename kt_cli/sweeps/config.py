@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from kt_cli.settings.cluster import check_cluster
 from kt_cli.settings.data import check_images, whole_source
 from kt_cli.settings.declared import absolute, by_keyword, check, declared, values
 from kt_cli.settings.declared import build as built
+from kt_cli.spec import Model
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,25 +52,18 @@ def with_settings(tables: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
     Raises:
         UnknownName: no such setting.
     """
-    merged = dict(tables)
-    sweep, transfer, images, slurm = by_keyword(
-        settings, SweepSpec, TransferSpec, DataSpec, SlurmSpec
-    )
+    kinds = (SweepSpec, TransferSpec, DataSpec, SlurmSpec)
+    sweep, transfer, images, slurm = by_keyword(settings, *kinds)
     given = {
         "complementarity": {k: sweep.pop(k) for k in ABOUT_PAIRS if k in sweep},
         "transfer": {**transfer, **{k: sweep.pop(k) for k in ABOUT_TRANSFERS if k in sweep}},
         "data": images, "slurm": slurm,
     }  # fmt: skip
-    merged |= _plain(sweep)
+    merged = {**tables, **_plain(sweep)}
     for name, table in given.items():
         if table or name in merged:
             merged[name] = {**_table(merged, name), **_plain(table)}
     return _with_whole_paths(merged)
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as a file has them."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def _with_whole_paths(tables: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +86,7 @@ def build(tables: Mapping[str, Any], name: str) -> SweepSpec:
     """A `SweepSpec` from the tables of a sweep file; `name` where the file gives none.
 
     Raises:
-        UnknownName, UsageError: a key that does not exist, or a value of the wrong type.
+        UnknownName, UsageError: a key that does not exist, or a value that cannot be.
     """
     for key in tables:
         if key not in TABLES:
@@ -101,24 +95,23 @@ def build(tables: Mapping[str, Any], name: str) -> SweepSpec:
     transfer = dict(_table(tables, "transfer"))
     own = _listed({key: transfer.pop(key) for key in ABOUT_TRANSFERS if key in transfer})
     grid = {key: transfer.pop(key) for key in GRID if isinstance(transfer.get(key), list)}
+    about_pairs = _table(tables, "complementarity")
     common, zoo = _table(tables, "pretrain"), tables.get("zoo", [])
     if not isinstance(zoo, list) or not all(isinstance(entry, dict) for entry in zoo):
         raise UsageError("zoo must be a list of tables: [[zoo]]")
     images = _table(tables, "data")
-    return checked(
-        SweepSpec(
-            **values(SweepSpec, top, "the sweep file", TOP),
-            **values(SweepSpec, own, "[transfer]", ABOUT_TRANSFERS),
-            **values(
-                SweepSpec, _table(tables, "complementarity"), "[complementarity]", ABOUT_PAIRS
-            ),
-            data=built(DataSpec, images, "[data]") if "data" in tables else None,
-            zoo=tuple(built(PretrainSpec, {**common, **entry}, "[[zoo]]") for entry in zoo),
-            transfer=_transfer(transfer),
-            grid=_grid(grid),
-            slurm=built(SlurmSpec, _table(tables, "slurm"), "[slurm]"),
-        )
+    spec = SweepSpec(
+        **values(SweepSpec, top, "the sweep file", TOP),
+        **values(SweepSpec, own, "[transfer]", ABOUT_TRANSFERS),
+        **values(SweepSpec, about_pairs, "[complementarity]", ABOUT_PAIRS),
+        data=built(DataSpec, images, "[data]") if "data" in tables else None,
+        zoo=tuple(built(PretrainSpec, {**common, **entry}, "[[zoo]]") for entry in zoo),
+        transfer=_transfer(transfer),
+        grid={key: _grid(key, several) for key, several in grid.items()},
+        slurm=built(SlurmSpec, _table(tables, "slurm"), "[slurm]"),
     )
+    _check(spec)
+    return spec
 
 
 def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -139,34 +132,29 @@ def _transfer(table: Mapping[str, Any]) -> TransferSpec:
     return TransferSpec(**values(TransferSpec, table, "[transfer]", names, ABOUT_TRANSFERS))
 
 
-def _grid(lists: Mapping[str, list[Any]]) -> dict[str, tuple[Any, ...]]:
-    """Values of the settings that have several, each of the right type."""
-    found = {}
-    for key, several in lists.items():
-        found[key] = tuple(getattr(_transfer({key: value}), key) for value in several)
-        if not several or len(set(found[key])) < len(several):
-            raise UsageError(f"{key} must list values that differ, not {several}")
+def _grid(key: str, several: Sequence[Any]) -> tuple[Any, ...]:
+    """Values of a setting that has several, each of the right type."""
+    found = tuple(getattr(_transfer({key: value}), key) for value in several)
+    if not several or len(set(found)) < len(several):
+        raise UsageError(f"{key} must list values that differ, not {several}")
     return found
 
 
-def checked(spec: SweepSpec) -> SweepSpec:
-    """`spec`, or an error that names the first value that cannot be."""
+def _check(spec: SweepSpec) -> None:
+    """An error that names the first value that cannot be."""
     check(spec)
-    check_name(spec.name)
+    names = [entry.name for entry in spec.zoo]
+    for name in (spec.name, *names):
+        if not name or "/" in name or name.startswith("."):
+            raise UsageError(f"{name!r} cannot name a folder", "Use letters, digits, - and _.")
     if isinstance(spec.pairs, str) and spec.pairs not in ("all", "auto"):
         raise UsageError(f"pairs must be a number, 'all' or 'auto', not {spec.pairs!r}")
     if isinstance(spec.pairs, int) and spec.pairs < 0:
-        raise UsageError(
-            f"pairs must not be negative: {spec.pairs}", "0 measures complementarity only."
-        )
+        tip = "0 measures complementarity only."
+        raise UsageError(f"pairs must not be negative: {spec.pairs}", tip)
     if not spec.models and not spec.zoo:
-        raise UsageError(
-            "a sweep needs models",
-            "Name them with --models, or train some: [[zoo]] in a sweep file.",
-        )
-    names = [entry.name for entry in spec.zoo]
-    for entry_name in names:
-        check_name(entry_name)
+        tip = "Name them with --models, or train some: [[zoo]] in a sweep file."
+        raise UsageError("a sweep needs models", tip)
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice:
         raise UsageError(f"two models of the zoo are called {twice!r}")
@@ -175,22 +163,15 @@ def checked(spec: SweepSpec) -> SweepSpec:
     check_cluster(spec.slurm)
     if spec.data is not None:
         check_images(spec.data)
-    return spec
-
-
-def check_name(name: str) -> None:
-    """Errors for what cannot be the name of a folder."""
-    if not name or "/" in name or name.startswith("."):
-        raise UsageError(f"{name!r} cannot name a folder", "Use letters, digits, - and _.")
 
 
 def to_toml(spec: SweepSpec) -> str:
     """The resolved, complete sweep as a sweep file that builds it again."""
-    plain = _without_none(asdict(spec))
+    plain = _plain(asdict(spec))
     transfer = {k: v for k, v in plain.pop("transfer").items() if k not in REPLACED}
     transfer |= plain.pop("grid")
     own = {key: plain.pop(key) for key in declared(SweepSpec) if key in ABOUT_TRANSFERS}
-    usual = _without_none(asdict(SlurmSpec()))
+    usual = _plain(asdict(SlurmSpec()))
     slurm = {k: v for k, v in plain.pop("slurm").items() if v != usual.get(k)}
     about_pairs = {key: plain.pop(key) for key in ABOUT_PAIRS}
     ordered = {k: plain[k] for k in (*TOP, "data") if k in plain}
@@ -200,12 +181,16 @@ def to_toml(spec: SweepSpec) -> str:
     })  # fmt: skip
 
 
-def _without_none(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """Settings as a file has them: lists, and nothing of what is None."""
     if isinstance(value, dict):
-        return {k: _without_none(v) for k, v in value.items() if v is not None}
-    if isinstance(value, (list, tuple)):
-        return [_without_none(v) for v in value]
-    return value
+        return {k: _plain(v) for k, v in value.items() if v is not None}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def model_names(spec: SweepSpec, models: Sequence[Model]) -> list[str]:
+    """How the models of a sweep are called, those that it trains first included."""
+    return [*(model.name for model in models), *(entry.name for entry in spec.zoo)]
 
 
 def team_transfers(spec: SweepSpec) -> list[TransferSpec]:
@@ -220,8 +205,9 @@ def team_transfers(spec: SweepSpec) -> list[TransferSpec]:
     ]
 
 
-def transfer_count(spec: SweepSpec, models: int) -> int:
-    """Transfers among so many models, of pairs and at most of teams."""
-    pairs = spec.pair_count(models)
-    teams = min(pairs, models) if models > spec.team else 0
+def transfer_count(spec: SweepSpec, names: Sequence[str]) -> int:
+    """Transfers among models of these names, of pairs and at most of teams."""
+    pairs = spec.pair_count(names)
+    students = sum(map(spec.is_student, names))
+    teams = min(pairs, students) if len(names) > spec.team else 0
     return pairs * len(spec.transfers()) + teams * len(team_transfers(spec))

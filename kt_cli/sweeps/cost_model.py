@@ -1,4 +1,4 @@
-"""What runs cost, and chunks of about equal cost.
+"""What runs cost, chunks of about equal cost, and what fits into a budget.
 
 A model's cost for an image is measured where a row says so, else published multiply-adds, else
 guessed from its parameters. Rows of earlier transfers correct what that makes of a student.
@@ -6,7 +6,8 @@ guessed from its parameters. Rows of earlier transfers correct what that makes o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,17 @@ from numpy.typing import NDArray
 
 from kt_cli.rows import store
 from kt_cli.runs.kinds import kind_of
-from kt_cli.spec import Model, Run
+from kt_cli.settings import SweepSpec
+from kt_cli.spec import TOGETHER, Model, Run
+from kt_cli.sweeps.config import model_names, transfer_count
 from kt_cli.zoo import imagenet_facts
 
 MACS_PER_SECOND = 3e12  # a data centre's GPU in full precision, where nothing is measured yet
 MACS_PER_PARAMETER = 200.0  # of convolutional networks and transformers at 224 pixels
 TYPICAL_SECONDS = 5e9 / MACS_PER_SECOND
 TRAINING = 3.0  # forward and backward, against forward alone
+PREDICTION_BYTES = 50  # an image's row in the cache of predictions, its name included
+TYPICAL_PARAMS_M = 50.0
 
 
 class Costs:
@@ -35,9 +40,8 @@ class Costs:
         self.training, self.evaluation = training, evaluation
         self._images = _seconds_per_image(folder)
         measured = list(self._images.values())
-        self._typical = float(np.median(measured)) if measured else None
-        self._factors: dict[str, float] = {}
-        self._factors = _corrections(folder, self)
+        self._typical = float(np.median(measured)) if measured else TYPICAL_SECONDS
+        self._factors = self._corrections(folder)
 
     def seconds(self, run: Run) -> float:
         """Estimated seconds of a run on one GPU."""
@@ -50,25 +54,41 @@ class Costs:
         image = float(np.mean([self.per_image(model) for model in models]))
         if kind == "predict":
             return image * self.evaluation
-        return (TRAINING + 2) * image * epochs * self.training + 2 * image * self.evaluation
+        return self._uncorrected([image, image], epochs)
 
     def transfer(self, models: Sequence[Model], epochs: int) -> float:
         """What a transfer from the first models into the last takes, in seconds."""
-        *teachers, student = (model.key for model in models)
-        factor = self._factors.get(student, self._factors.get("", 1.0))
-        return factor * self.uncorrected(teachers, student, epochs)
+        factor = self._factors.get(models[-1].key, self._factors.get("", 1.0))
+        return factor * self._uncorrected([self.per_image(model) for model in models], epochs)
 
-    def uncorrected(self, teachers: Sequence[str], student: str, epochs: float) -> float:
-        """What a transfer should take before any correction, in seconds."""
-        of = {key: self.per_image(Model(key)) for key in (*teachers, student)}
-        step = TRAINING * of[student] + sum(of[key] for key in teachers) + of[student]
-        return step * epochs * self.training + 2 * of[student] * self.evaluation
+    def _uncorrected(self, images: Sequence[float], epochs: float) -> float:
+        """images: seconds of a forward pass of the teachers and, last, the student."""
+        *teachers, student = images
+        step = TRAINING * student + sum(teachers) + student
+        return step * epochs * self.training + 2 * student * self.evaluation
 
     def per_image(self, model: Model) -> float:
         """Seconds of a model's forward pass."""
         if model.key in self._images:
             return self._images[model.key]
-        return _published(model.key) or self._typical or TYPICAL_SECONDS
+        return _published(model.key) or self._typical
+
+    def _corrections(self, folder: Path) -> dict[str, float]:
+        """Seconds taken against those estimated, by the student's key; "" for all together."""
+        columns = ["teacher_key", "student_key", "epochs", "seconds", "status"]
+        rows = store.read([folder], "transfer", columns)
+        rows = rows[(rows["status"] == store.OK) & (rows["seconds"] > 0)]
+        if rows.empty:
+            return {}
+        teachers = rows["teacher_key"].str.split(TOGETHER, regex=False)
+        transfers = zip(teachers, rows["student_key"], rows["epochs"], strict=True)
+        ratios = rows["seconds"] / [
+            self._uncorrected([self.per_image(Model(key)) for key in (*taught_by, student)], epochs)
+            for taught_by, student, epochs in transfers
+        ]
+        by_student = ratios.groupby(rows["student_key"]).median()
+        factors = {str(key): float(ratio) for key, ratio in by_student.items()}
+        return {**factors, "": float(ratios.median())}
 
 
 def _published(key: str) -> float | None:
@@ -76,8 +96,8 @@ def _published(key: str) -> float | None:
     found = imagenet_facts.fact(key)
     if found is None:
         return None
-    macs = found.gmacs * 1e9 if found.gmacs else None
-    return (macs or found.params_m * 1e6 * MACS_PER_PARAMETER) / MACS_PER_SECOND
+    macs = found.gmacs * 1e9 if found.gmacs else found.params_m * 1e6 * MACS_PER_PARAMETER
+    return macs / MACS_PER_SECOND
 
 
 def _seconds_per_image(folder: Path) -> dict[str, float]:
@@ -85,8 +105,7 @@ def _seconds_per_image(folder: Path) -> dict[str, float]:
 
     Models that were measured together have one speed, which is shared out by published costs.
     """
-    columns = ["model_key", "status", "samples_per_s"]
-    rows = store.read([folder], "models", columns)
+    rows = store.read([folder], "models", ["model_key", "status", "samples_per_s"])
     rows = rows[(rows["status"] == store.OK) & (rows["samples_per_s"] > 0)]
     costs = pd.Series([_published(key) or TYPICAL_SECONDS for key in rows["model_key"]],
                       rows.index, dtype=float)  # fmt: skip
@@ -95,32 +114,70 @@ def _seconds_per_image(folder: Path) -> dict[str, float]:
     return dict(zip(rows["model_key"], seconds.astype(float), strict=True))
 
 
-def _corrections(folder: Path, costs: Costs) -> dict[str, float]:
-    """Seconds taken against those estimated, by the student's key; "" for all together."""
-    columns = ["teacher_key", "student_key", "epochs", "seconds", "status"]
-    rows = store.read([folder], "transfer", columns)
-    rows = rows[(rows["status"] == store.OK) & (rows["seconds"] > 0)]
-    if rows.empty:
-        return {}
-    ratios = rows["seconds"] / [
-        costs.uncorrected(str(teacher).split(" + "), student, epochs)
-        for teacher, student, epochs in rows[columns[:3]].itertuples(index=False)
-    ]
-    by_student = ratios.groupby(rows["student_key"]).median()
-    found = {str(key): float(ratio) for key, ratio in by_student.items()}
-    return {**found, "": float(ratios.median())}
-
-
 def edges(costs: Sequence[float], count: int) -> list[int]:
     """`count` + 1 rising borders of chunks of neighbours, of about equal cost; none is empty."""
     n = len(costs)
     count = min(count, n)
     total: NDArray[np.float64] = np.cumsum(np.maximum(costs, 1e-9))
-    wanted = total[-1] * np.arange(1, count) / count
     middle = total - np.maximum(costs, 1e-9) / 2
-    inner = np.searchsorted(middle, wanted)
-    borders = np.array([0, *inner, n])
+    inner = np.searchsorted(middle, total[-1] * np.arange(1, count) / count)
     # Every chunk keeps at least one run, from the left and then from the right.
-    borders = np.maximum.accumulate(borders - np.arange(count + 1)) + np.arange(count + 1)
-    borders = np.minimum(borders, n - count + np.arange(count + 1))
-    return [int(border) for border in borders]
+    least = np.arange(count + 1)
+    borders = np.maximum.accumulate(np.array([0, *inner, n]) - least) + least
+    return [int(border) for border in np.minimum(borders, n - count + least)]
+
+
+def spent(folder: Path) -> float:
+    """Seconds that the rows in `folder` took, failed ones included."""
+    tables = ("pretrain", "models", "transfer")
+    return sum(float(store.read([folder], t, ["seconds"])["seconds"].sum()) for t in tables)
+
+
+def fitting(
+    runs: Sequence[Run],
+    seconds: Callable[[Run], float],
+    ranks: Mapping[tuple[str, ...], int],
+    budget: float,
+) -> list[Run]:
+    """The transfers that fit into a number of seconds, in their order.
+
+    A pair is taken with all its methods and seeds, so that methods stay comparable, or not at all;
+    teams come after all pairs.
+
+    Args:
+        seconds: estimates what a run takes.
+        ranks: how early each pair (keys of teacher and student) is drawn.
+    """
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_keys(run), []).append(run)
+    taken: set[tuple[str, ...]] = set()
+    for keys in sorted(groups, key=lambda keys: ranks.get(keys, math.inf)):
+        budget -= sum(map(seconds, groups[keys]))
+        if budget < 0:
+            break
+        taken.add(keys)
+    return [run for run in runs if _keys(run) in taken]
+
+
+def _keys(run: Run) -> tuple[str, ...]:
+    return tuple(model.key for model in run.models)
+
+
+def bytes_needed(
+    spec: SweepSpec, models: Sequence[Model], training: int, evaluation: int
+) -> dict[str, float]:
+    """Bytes on disk, about, by what they hold; without targets: those have a budget of their own.
+
+    Args:
+        training, evaluation: how many images there are.
+    """
+    names = model_names(spec, models)
+    params = [published.params_m if (published := imagenet_facts.fact(m.key)) else TYPICAL_PARAMS_M
+              for m in models] or [TYPICAL_PARAMS_M]  # fmt: skip
+    transfers = transfer_count(spec, names)
+    return {
+        "predictions": PREDICTION_BYTES * len(names) * evaluation,
+        "training images": 3.0 * spec.transfer.side**2 * training * bool(transfers),
+        "students": 4e6 * sum(params) / len(params) * transfers * spec.save_students,
+    }

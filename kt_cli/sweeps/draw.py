@@ -12,26 +12,8 @@ from kt_cli.settings.declared import digest
 BINS = 20
 
 
-def draw_pairs(
-    accuracies: NDArray[np.float64],
-    keys: Sequence[str],
-    count: int,
-    seed: int,
-    students: Collection[int] | None = None,
-) -> list[tuple[int, int]]:
-    """The `count` pairs (at most all) that `ranked_pairs` draws first.
-
-    They come sorted by student, then teacher, so that what they share is computed once.
-    """
-    drawn = ranked_pairs(accuracies, keys, seed, students)[:count]
-    return sorted(drawn, key=lambda pair: (pair[1], pair[0]))
-
-
 def ranked_pairs(
-    accuracies: NDArray[np.float64],
-    keys: Sequence[str],
-    seed: int,
-    students: Collection[int] | None = None,
+    accuracies: NDArray[np.float64], keys: Sequence[str], seed: int, students: Collection[int]
 ) -> list[tuple[int, int]]:
     """Ordered pairs (teacher, student) as they are drawn: evenly over accuracy differences.
 
@@ -41,11 +23,10 @@ def ranked_pairs(
 
     Args:
         accuracies: (M,) in percent. keys: the M models' identities.
-        students: indices of the models that are taught; None for all.
+        students: indices of the models that are taught.
     """
     wanted = ~np.eye(len(keys), dtype=bool)
-    if students is not None:
-        wanted[:, [i for i in range(len(keys)) if i not in students]] = False
+    wanted[:, [i for i in range(len(keys)) if i not in students]] = False
     teacher, student = np.nonzero(wanted)
     difference = accuracies[teacher] - accuracies[student]
     low, high = difference.min(initial=0), difference.max(initial=0)

@@ -1,10 +1,7 @@
-"""Doing the runs of a stage: chunks of them in processes of their own, so many at once.
+"""Doing the runs of a stage on this machine: one chunk at a time for each slot, through submitit.
 
-submitit's local executor starts whatever it is given, at once and on whichever GPU; here a slot
-(one GPU, or one share of the CPU) is handed to one chunk at a time. Progress is what the rows on
-disk say. A worker that dies costs the run that it was at, as a failed row; the rest of its chunk
-goes on in a new one. On a GPU that may be the GPU's fault: the verdict waits until something else
-ran there, and where nothing does, the GPU takes no more runs and those go to others.
+A worker that dies costs the run that it was at. On a GPU that may be the GPU's fault: the verdict
+waits until something else ran there; where nothing does, the GPU takes no more runs.
 """
 
 from __future__ import annotations
@@ -29,10 +26,10 @@ from kt_cli.progress import Progress
 from kt_cli.rows import store
 from kt_cli.runs.kinds import failed_row, kind_of
 from kt_cli.spec import Run
-from kt_cli.sweeps.chunk import LOST, STARTED, WORKER, run_chunk
-from kt_cli.sweeps.logs import last_line, last_numbers, last_said
+from kt_cli.sweeps.chunk import run_chunk
 from kt_cli.sweeps.manifest import write_manifest
 from kt_cli.sweeps.slots import Slot, chunk_count
+from kt_cli.sweeps.worker_log import LOST, UNWRITABLE, last_line, told
 
 POLL_SECONDS = 0.2
 YEAR_MINUTES = 365 * 24 * 60
@@ -63,33 +60,22 @@ class _Working:
 
 
 class LocalStage:
-    """Runs of one stage on this machine, through submitit's local executor.
-
-    Args:
-        warn: told of each GPU that takes no more runs.
-    """
+    """Runs of one stage on this machine. warn: told of each GPU that takes no more runs."""
 
     def __init__(
-        self,
-        folder: Path,
-        runs: Sequence[Run],
-        slots: Sequence[Slot],
-        warn: Callable[[str], object] = lambda text: None,
+        self, folder: Path, runs: Sequence[Run], slots: Sequence[Slot], warn: Callable[[str], Any]
     ) -> None:
-        self._folder, self._runs, self._warn = folder, list(runs), warn
+        self._folder, self._runs, self._warn = folder, runs, warn
         self._places = [_Place(slot) for slot in slots]
         self._free = list(self._places)
-        (table,) = {kind_of(run).table for run in runs}
-        self._outcomes = store.Outcomes(folder, table, only_new=True)
-        self._table = table
+        self._table = kind_of(runs[0]).table
+        self._outcomes = store.Outcomes(folder, self._table, only_new=True)
         self._manifest = write_manifest(folder, runs)
         count = chunk_count(len(runs), len(slots))
         edges = [len(runs) * i // count for i in range(count + 1)]
         self._waiting = [_Chunk(a, b) for a, b in itertools.pairwise(edges)]
         self._working: list[_Working] = []
         self._reason = ""
-        self._expected = {row for run in runs for row in kind_of(run).row_ids(run)}
-        self.total = len(self._expected)
 
     @property
     def failures(self) -> int:
@@ -102,6 +88,7 @@ class LocalStage:
         Raises:
             KtError: rows cannot be written (disk full, folder gone), or no place is left.
         """
+        expected = {row for run in self._runs for row in kind_of(run).row_ids(run)}
         try:
             while self._waiting or self._working:
                 if not self._free and not self._working:
@@ -110,7 +97,7 @@ class LocalStage:
                     self._start(self._free.pop(0), self._waiting.pop(0))
                 time.sleep(POLL_SECONDS)
                 self._outcomes.refresh()
-                progress(self._rows_there(), self.total, what)
+                progress(len(expected & self._outcomes.by_id.keys()), len(expected), what)
                 for working in [w for w in self._working if w.job.done()]:
                     self._ended(working)
             for place in self._free:
@@ -141,28 +128,24 @@ class LocalStage:
         missing = [i for i in here if not self._has_rows(self._runs[i])]
         if missing:
             self._worker_died(working, missing[0])
-        if place.starts + len({self._subject(i) for i in place.runs}) < LOSSES:
+        # The models that they are about: many runs of one that fails say nothing of the GPU.
+        lost = [self._runs[at] for at in place.runs]
+        models = {run.models[-1].key if run.models else run.id for run in lost}
+        if place.starts + len(models) < LOSSES:
             self._free.append(place)
         else:
             self._retire(place)
-
-    def _rows_there(self) -> int:
-        return len(self._expected & self._outcomes.by_id.keys())
 
     def _has_rows(self, run: Run) -> bool:
         known = self._outcomes.by_id
         return run.id in known or all(row in known for row in kind_of(run).row_ids(run))
 
-    def _subject(self, at: int) -> str:
-        """The model that a run is about: many runs of one that fails say nothing of the GPU."""
-        run = self._runs[at]
-        return run.models[-1].key if run.models else run.id
-
     def _convict(self, place: _Place) -> None:
         """It was the runs that were at fault, not the GPU."""
         for at, error in place.runs.items():
             if not self._has_rows(self._runs[at]):
-                self._fail(at, error)
+                store.write(self._folder, self._table, [failed_row(self._runs[at], error)])
+        self._outcomes.refresh()
         place.starts, place.runs = 0, {}
 
     def _retire(self, place: _Place) -> None:
@@ -185,43 +168,34 @@ class LocalStage:
         )
 
     def _worker_died(self, working: _Working, missing: int) -> None:
-        """The run that the worker was at failed; those after it get a new worker.
-
-        Of several that it did together nobody knows which it was: a new worker does them alone.
-
-        Raises:
-            KtError: the worker did not even start, so that another would not either, unless on
-                another GPU.
-        """
-        place, chunk = working.place, working.chunk
-        log = working.job.paths.stderr
-        lost = last_said(working.job.paths.stdout, LOST)
-        reason = self._reason = lost or last_line(log)
-        started = last_numbers(working.job.paths.stdout, STARTED)
-        if started is None:
+        """The run that the worker was at failed; those after it get a new worker."""
+        place, chunk, log = working.place, working.chunk, working.job.paths.stderr
+        said = told(working.job.paths.stdout)
+        if said.end == UNWRITABLE:
+            raise WriteError(said.why, "Free some space; then run again.")
+        lost = said.why if said.end == LOST else ""
+        self._reason = lost or last_line(log)
+        if said.runs is None:
+            # It did not even start: another would not either, unless on another GPU.
             if place.slot.gpu is None:
-                raise KtError(f"a worker could not start: {reason or 'see its log'}", f"Log: {log}")
+                reason = self._reason or "see its log"
+                raise KtError(f"a worker could not start: {reason}", f"Log: {log}")
             place.starts += 1
             self._waiting.append(chunk)
             return
-        if reason.startswith("kt_cli.errors.WriteError"):
-            raise WriteError(reason.partition(": ")[2], "Free some space; then run again.")
-        at, end = started
+        at, end = said.runs
         if end - at > 1 and missing < end:
+            # Of several that it did together nobody knows which it was: now alone.
             self._waiting.append(_Chunk(missing, chunk.stop, alone=True))
             return
         if not self._has_rows(self._runs[at]):
-            error = lost or f"the worker died ({reason or 'killed'})"
+            error = lost or f"the worker died ({self._reason or 'killed'})"
             place.runs[at] = f"{error}; see logs/{log.name}"
             if place.slot.gpu is None:
                 self._convict(place)
         rest = max(missing, at + 1)
         if rest < chunk.stop:
             self._waiting.append(_Chunk(rest, chunk.stop, chunk.alone))
-
-    def _fail(self, at: int, error: str) -> None:
-        store.write(self._folder, self._table, [failed_row(self._runs[at], error)])
-        self._outcomes.refresh()
 
 
 def run_inline(folder: Path, runs: Sequence[Run], slot: Slot) -> int:
@@ -238,10 +212,10 @@ def _kill(job: Any) -> None:
     """End submitit's controller and the worker. One that is only starting ends by itself."""
     job._process.kill()
     job._process.wait()
-    worker = last_numbers(job.paths.stdout, WORKER)
+    worker = told(job.paths.stdout).process
     if worker is not None:
         with suppress(ProcessLookupError):
-            os.kill(worker[0], signal.SIGKILL)
+            os.kill(worker, signal.SIGKILL)
 
 
 @contextmanager

@@ -24,12 +24,11 @@ class Submitted:
     """The jobs of one stage, submitted at once.
 
     Attributes:
-        stage: its name. table: where its rows go.
-        job: id of the array of chunks. continuation: id of the job that goes on after it, or empty.
-        edges: the chunks' borders in the manifest (a path relative to the results).
+        table: where its rows go.
+        job, continuation: ids of the array of chunks, and of the job that goes on after it.
+        manifest: relative to the results. edges: the chunks' borders in it.
+        created: seconds since the epoch. user: id of who submitted them.
         state: OPEN until somebody saw that all tasks have ended; then OVER, or CANCELLED.
-        created: seconds since the epoch.
-        user: id of who submitted them.
     """
 
     stage: str
@@ -54,8 +53,12 @@ class Submitted:
 def listed(folder: Path) -> list[Submitted]:
     """All that was submitted for the sweep in `folder`, oldest first."""
     read = [_read(path) for path in (folder / "jobs").glob("*.json")]
-    found = [submitted for submitted in read if submitted is not None]
-    return sorted(found, key=lambda submitted: (submitted.created, int(submitted.job)))
+    return sorted(filter(None, read), key=lambda one: (one.created, int(one.job)))
+
+
+def waiting(folder: Path) -> list[Submitted]:
+    """What is queued or running, as far as anybody saw."""
+    return [submitted for submitted in listed(folder) if submitted.state == OPEN]
 
 
 def _read(path: Path) -> Submitted | None:
@@ -110,7 +113,7 @@ def _remove_stale(path: Path) -> None:
         holder = path.read_text(encoding="utf-8")
         old = time.time() - path.stat().st_mtime > STALE_SECONDS
         host, _, process = holder.strip().partition(" ")
-        if old or (process and host == socket.gethostname() and not _alive(int(process))):
+        if old or (process and host == socket.gethostname() and not alive(int(process))):
             aside = path.rename(path.with_name(f"claim.{uuid.uuid4().hex}"))
             if aside.read_text(encoding="utf-8") == holder:
                 aside.unlink()
@@ -118,14 +121,15 @@ def _remove_stale(path: Path) -> None:
                 aside.rename(path)
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
+    """Whether a process of this machine runs; one that only waits to be fetched does not."""
     try:
         os.kill(process, 0)
+        return b") Z " not in Path(f"/proc/{process}/stat").read_bytes()
     except ProcessLookupError:
         return False
-    except OSError:  # of another user
+    except OSError:  # no /proc here, or a process of another user
         return True
-    return True
 
 
 @contextmanager

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from kt_cli.rows.store import Outcomes
 from kt_cli.runs.kinds import KINDS, kind_of
 from kt_cli.spec import Run
 from kt_cli.sweeps import cluster, jobs
-from kt_cli.sweeps.cluster import RUNNING, States
 from kt_cli.sweeps.jobs import CANCELLED, OPEN, Submitted
 from kt_cli.sweeps.manifest import read_manifest
 
@@ -58,7 +57,7 @@ class Watch:
         self._folder = folder
         self._rows: dict[str, Outcomes] = {}
         self._ids: dict[str, list[str]] = {}
-        self._first: tuple[str, float, int] | None = None
+        self._first = ("", 0.0, 0)
 
     def look(self) -> View:
         """The sweep now, at the price of one call of squeue (else sacct)."""
@@ -71,32 +70,26 @@ class Watch:
                 self._rows[table].refresh()
             else:
                 self._rows[table] = Outcomes(self._folder, table)
-        stages = self._stages(listed, states)
-        rate, left = self._pace(stages)
+        stages = tuple(
+            self._stage(name, [s for s in listed if s.stage == name], states or {})
+            for name in dict.fromkeys(submitted.stage for submitted in listed)
+        )
+        rate, left = self._pace(stages[-1]) if stages else (0.0, None)
         return View(
-            stages=stages,
-            active=None if states is None else bool(states),
+            stages, None if states is None else bool(states),
             going_on=any(s.continuation in (states or {}) for s in waiting),
             cancelled=bool(listed) and listed[-1].state == CANCELLED,
             rate=rate, left=left, error=self._last_error(listed),
         )  # fmt: skip
 
-    def _stages(self, listed: Sequence[Submitted], states: States | None) -> tuple[StageView, ...]:
-        found: dict[str, StageView] = {}
-        for name in dict.fromkeys(submitted.stage for submitted in listed):
-            of_stage = [submitted for submitted in listed if submitted.stage == name]
-            rows = self._rows[of_stage[0].table]
-            ids = {i for submitted in of_stage for i in self._row_ids(submitted)}
-            done = sum(map(rows.done, ids))
-            failed = len({run for s in of_stage for run in self._failed(s, rows)})
-            view = StageView(name, len(ids), done, failed, 0, 0)
-            for submitted in of_stage:
-                tasks = (states or {}).get(submitted.job, {}).values()
-                running = sum(state in RUNNING for state in tasks)
-                view = replace(view, running=view.running + running,
-                               queued=view.queued + len(tasks) - running)  # fmt: skip
-            found[name] = view
-        return tuple(found.values())
+    def _stage(self, name: str, listed: Sequence[Submitted], states: cluster.States) -> StageView:
+        rows = self._rows[listed[0].table]
+        ids = {i for submitted in listed for i in self._row_ids(submitted)}
+        failed = {run for submitted in listed for run in self._failed(submitted)}
+        tasks = [state for s in listed for state in states.get(s.job, {}).values()]
+        running = sum(state in cluster.RUNNING for state in tasks)
+        done = sum(map(rows.done, ids))
+        return StageView(name, len(ids), done, len(failed), len(tasks) - running, running)
 
     def _row_ids(self, submitted: Submitted) -> list[str]:
         if submitted.manifest not in self._ids:
@@ -104,10 +97,10 @@ class Watch:
             self._ids[submitted.manifest] = [i for run in runs for i in kind_of(run).row_ids(run)]
         return self._ids[submitted.manifest]
 
-    def _failed(self, submitted: Submitted, rows: Outcomes) -> list[str]:
-        ids = self._row_ids(submitted)
+    def _failed(self, submitted: Submitted) -> list[str]:
+        rows, ids = self._rows[submitted.table], self._row_ids(submitted)
         if KINDS[submitted.stage].many_rows:
-            ids = [run.id for run in self._read(submitted)] if len(rows.by_id) else []
+            ids = [run.id for run in self._read(submitted)] if rows.by_id else []
         return [i for i in ids if rows.failed(i)]
 
     def _read(self, submitted: Submitted) -> list[Run]:
@@ -116,13 +109,10 @@ class Watch:
         except OSError:
             return []
 
-    def _pace(self, stages: Sequence[StageView]) -> tuple[float, float | None]:
+    def _pace(self, stage: StageView) -> tuple[float, float | None]:
         """Of the stage that was submitted last: others have runs of another size."""
-        if not stages:
-            return 0.0, None
-        stage, now = stages[-1], time.monotonic()
-        ended = stage.done + stage.failed
-        if self._first is None or self._first[0] != stage.name:
+        now, ended = time.monotonic(), stage.done + stage.failed
+        if self._first[0] != stage.name:
             self._first = stage.name, now, ended
         _, since, before = self._first
         rate = (ended - before) / (now - since) if now > since else 0.0
@@ -131,8 +121,7 @@ class Watch:
     def _last_error(self, listed: Sequence[Submitted]) -> str:
         """Of the stage submitted last: what the last of its failed runs says."""
         for submitted in reversed(listed):
-            rows = self._rows[submitted.table]
-            errors = [rows.by_id[i].error for i in self._failed(submitted, rows)]
-            if errors:
-                return errors[-1] or ""
+            failed = self._failed(submitted)
+            if failed:
+                return self._rows[submitted.table].by_id[failed[-1]].error or ""
         return ""

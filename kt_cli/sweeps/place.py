@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 
 from kt_cli.errors import KtError, UsageError, unknown
 from kt_cli.sweeps import cluster
-from kt_cli.sweeps.cluster import Facts
 
 AUTO, SLURM, LOCAL, INLINE = "auto", "slurm", "local", "inline"
 EXECUTORS = (AUTO, SLURM, LOCAL, INLINE)
@@ -16,13 +16,14 @@ PATIENCE = 60.0  # seconds until a silent controller is asked again
 
 @dataclass(frozen=True)
 class Place:
-    """Where a sweep is done. executor: SLURM, LOCAL or INLINE. facts: of the cluster, if any.
+    """Where a sweep is done.
 
+    executor: SLURM, LOCAL or INLINE. facts: of the cluster, if any.
     detach: return when something is submitted. following: this is the job that goes on.
     """
 
     executor: str = LOCAL
-    facts: Facts | None = None
+    facts: cluster.Facts | None = None
     detach: bool = False
     following: bool = False
 
@@ -38,7 +39,8 @@ def choose(
     if executor not in EXECUTORS:
         raise unknown("executor", executor, EXECUTORS)
     if executor == AUTO:
-        there = cluster.is_there() and not cluster.inside_job() and processes is None
+        inside_job = "SLURM_JOB_ID" in os.environ
+        there = cluster.is_there() and not inside_job and processes is None
         executor = SLURM if there else LOCAL
     facts = None
     if executor == SLURM:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,17 +20,17 @@ from kt_cli.rows import schema, store
 from kt_cli.runs.kinds import decode_training_images
 from kt_cli.settings import HOW_TO_NAME_DATA, SweepSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps.budget import fitting, spent
-from kt_cli.sweeps.cleanup import remove_stale
-from kt_cli.sweeps.config import to_toml
-from kt_cli.sweeps.cost_model import Costs
+from kt_cli.sweeps.config import model_names, to_toml
+from kt_cli.sweeps.cost_model import Costs, fitting, spent
 from kt_cli.sweeps.execute import LocalStage, run_inline
+from kt_cli.sweeps.images import Images, other_images
 from kt_cli.sweeps.place import INLINE, Place
-from kt_cli.sweeps.plan import STAGES, Images, Planner, Stage, labelled, other_images, unmeasured
+from kt_cli.sweeps.plan import STAGES, Planner, Stage, labelled, unmeasured
 from kt_cli.sweeps.slots import Slot
 from kt_cli.zoo import classes, weights
 
 PAIR = 2  # models, without which there is nothing to compare
+DAY_SECONDS = 24 * 3600
 
 
 @dataclass
@@ -50,10 +53,15 @@ class Session:
     failures: int = 0
     finished: bool = True
 
+    @property
+    def names(self) -> list[str]:
+        """How its models are called, those that it trains first included."""
+        return model_names(self.spec, self.models)
+
     def stages(self) -> list[Stage]:
         """The stages as they stand; without data only how many runs they will have."""
         if self.spec.data is None:
-            return unmeasured(self.spec, len(self.models))
+            return unmeasured(self.spec, self.names)
         return [self._stage(name) for name in STAGES]
 
     def _stage(self, name: str) -> Stage:
@@ -75,60 +83,47 @@ class Session:
 
     def costs(self) -> Costs:
         """Estimates of what runs take."""
-        return Costs(self.folder, self.training_images, self.evaluation_images)
+        return Costs(self.folder, self.training_images, len(self.data.eval))
 
     @property
     def training_images(self) -> int:
         return 0 if self.data.train is None else len(self.data.train)
 
-    @property
-    def evaluation_images(self) -> int:
-        return len(self.data.eval)
-
     @cached_property
     def data(self) -> Data:
         """The images, of models that go with them; UsageError where no data is named."""
-        if self.spec.data is None:
+        images = self.spec.data
+        if images is None:
             raise UsageError("no data is named", HOW_TO_NAME_DATA)
-        images, transfers = self.spec.data, self._transfers
-        if transfers:
+        if self._transfers:
             images = leave_out_guards(images, self.models)
             self.spec = replace(self.spec, data=images)
-        data = open_data(images, training=transfers or bool(self.spec.zoo))
+        data = open_data(images, training=self._transfers or bool(self.spec.zoo))
         classes.require_classes(self.models, data.classes, images.source, data.eval.select)
         classes.warn_of_classes(self.models, data.classes, data.eval.select)
-        if transfers:
-            self._require_possible(data)
+        # Refuse methods that cannot work on this data, before any work.
+        for settings in self.spec.transfers() if self._transfers else ():
+            methods.require_possible(settings, 1, data.training().labelled)
+            if settings.guarded:
+                require_images(data.guard)
         return data
 
     @cached_property
     def planner(self) -> Planner:
-        data = self.data
+        data, progress = self.data, self.tell.progress
         transfers = self.spec.transfers() if self._transfers else []
-        images = Images.of(data, transfers, self.tell.progress)
+        images = Images.of(data, transfers, progress)
         assert self.spec.data is not None
-        for said in other_images(self.folder, self.data, self.spec.data):
+        for said in other_images(self.folder, data, self.spec.data):
             warn(f"{said}: what is about those stays, and is done again.")
-        return Planner(self.spec, self.folder, self.models, images, self._zoo_ids(),
-                       self.retry_failed, self.tell.skipped)  # fmt: skip
+        zoo = labelled(self.spec.data)
+        zoo_ids = [training_id(zoo.part(entry.fraction), progress) for entry in self.spec.zoo]
+        return Planner(self.spec, self.folder, self.models, images, zoo_ids, self.retry_failed,
+                       self.tell.skipped)  # fmt: skip
 
     @property
     def _transfers(self) -> bool:
-        return self.spec.pair_count(len(self.models) + len(self.spec.zoo)) > 0
-
-    def _require_possible(self, data: Data) -> None:
-        """Refuse methods that cannot work on this data, before any work."""
-        for settings in self.spec.transfers():
-            methods.require_possible(settings, 1, data.training().labelled)
-            if settings.guarded:
-                require_images(data.guard)
-
-    def _zoo_ids(self) -> list[str]:
-        assert self.spec.data is not None
-        images = labelled(self.spec.data)
-        return [
-            training_id(images.part(entry.fraction), self.tell.progress) for entry in self.spec.zoo
-        ]
+        return self.spec.pair_count(self.names) > 0
 
     def begin(self) -> None:
         """Have weights, and write down what the sweep is.
@@ -175,11 +170,25 @@ class Session:
 
 
 def _startable(stage: Stage) -> Sequence[Run]:
-    """What a stage has to do.
-
-    Raises:
-        KtError: it depends on a stage that is incomplete.
-    """
+    """What a stage has to do; KtError where it depends on one that is incomplete."""
     if stage.todo is None:
         raise KtError(f"stage {stage.name} cannot start: the stage before it is incomplete")
     return stage.todo
+
+
+def remove_stale(folder: Path) -> int:
+    """Remove what killed writers left a day ago or earlier; how many files and folders went.
+
+    Younger ones may belong to somebody who is writing.
+    """
+    count = 0
+    # Beside what they become: no deeper, where a zoo may have thousands of folders.
+    for path in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime >= DAY_SECONDS:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+                count += 1
+    return count

@@ -16,10 +16,7 @@ DRIVER = Path("/proc/driver/nvidia")
 
 @dataclass(frozen=True)
 class Slot:
-    """A place where one chunk runs at a time. gpu: its CUDA device, or None for the CPU.
-
-    threads: CPU threads for torch; 0 leaves torch's choice.
-    """
+    """Where one chunk runs at a time. gpu: None for the CPU. threads: 0 leaves torch's choice."""
 
     gpu: str | None
     threads: int = 0
@@ -48,16 +45,13 @@ def chunk_count(runs: int, parallel: int) -> int:
 
 
 def cuda_devices() -> list[str]:
-    """The CUDA devices that this process may use, each as CUDA_VISIBLE_DEVICES names it alone.
-
-    They are counted without a context, which would take memory on the first of them.
-    """
+    """The CUDA devices that this process may use, each as CUDA_VISIBLE_DEVICES names it alone."""
     import torch
 
     named = _named()
     if named and named[0].startswith("MIG-") and torch.version.cuda:
         return named  # CUDA counts one of them, whatever their number: a process has only one
-    count = torch.cuda.device_count()
+    count = torch.cuda.device_count()  # without a context, which would take memory on the first
     return [str(index) for index in range(count)] if named is None else named[:count]
 
 
@@ -68,13 +62,11 @@ def given_gpu() -> str | None:
 
 
 def _named() -> list[str] | None:
-    """What CUDA_VISIBLE_DEVICES names; None where it is not set.
-
-    As CUDA reads it: nothing counts behind an entry that names none, nor where one is named twice.
-    """
+    """What CUDA_VISIBLE_DEVICES names, as CUDA reads it; None where it is not set."""
     value = os.environ.get("CUDA_VISIBLE_DEVICES")
     if value is None:
         return None
+    # Nothing counts behind an entry that names none, nor where one is named twice.
     entries = (entry.strip() for entry in value.split(","))
     named = list(itertools.takewhile(DEVICE.fullmatch, entries))
     return named if len(set(named)) == len(named) else []

@@ -22,7 +22,7 @@ from kt_cli.rows import store
 from kt_cli.runs.kinds import check_data
 from kt_cli.settings import DataSpec, EvalSpec, PretrainSpec, TransferSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps.plan import Images, other_images
+from kt_cli.sweeps.images import Images, other_images
 from kt_cli.zoo import load
 from kt_cli.zoo.names import resolve
 

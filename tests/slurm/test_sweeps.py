@@ -16,7 +16,9 @@ from real_sweep import Sweep, same_rows, slurm_answers, wait_for
 
 from kt_cli.settings import DataSpec, SlurmSpec, TransferSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps import cluster, slurm
+from kt_cli.sweeps import cluster
+from kt_cli.sweeps.slurm import Submitter
+from kt_cli.sweeps.worker_log import told
 from kt_cli.zoo import imagenet_facts
 
 pytestmark = pytest.mark.slurm
@@ -28,8 +30,10 @@ def run(*command: str) -> str:
 
 def worker_of(task: str, sweep: Sweep) -> int:
     log = sweep.results / "logs" / f"{task}_0_log.out"
-    wait_for(lambda: log.exists() and "worker " in log.read_text())
-    return int(re.findall(r"^worker (\d+)", log.read_text(), re.MULTILINE)[-1])
+    wait_for(lambda: told(log).process)
+    process = told(log).process
+    assert process is not None
+    return process
 
 
 def busy(sweep: Sweep, count: int) -> list[str]:
@@ -37,8 +41,7 @@ def busy(sweep: Sweep, count: int) -> list[str]:
     logs = sweep.results / "logs"
 
     def working() -> list[str]:
-        found = {task: logs / f"{task}_0_log.out" for task in sweep.tasks("RUNNING")}
-        return [t for t, log in found.items() if log.exists() and "\nrun " in log.read_text()]
+        return [t for t in sweep.tasks("RUNNING") if told(logs / f"{t}_0_log.out").runs]
 
     wait_for(lambda: len(working()) >= count)
     return working()[:count]
@@ -193,9 +196,8 @@ def test_all_pairs_of_300_models_are_taken_in_less_than_a_minute(tmp_path: Path)
     limits = cluster.look_at()
     assert limits is not None and limits.array_size == 1000
     began = time.monotonic()
-    submitted = slurm.submit_stage(
-        tmp_path / "x", "transfer", runs, [1.0] * len(runs), SlurmSpec(gpus=1, time=60), limits
-    )
+    submitter = Submitter(tmp_path / "x", SlurmSpec(gpus=1, time=60), limits)
+    submitted = submitter.stage("transfer", runs, [1.0] * len(runs))
     try:
         assert time.monotonic() - began < 60
         states = cluster.active([submitted.job])

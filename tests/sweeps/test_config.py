@@ -25,6 +25,7 @@ FULL: dict[str, Any] = {
 }
 
 
+THREE = ("resnet", "vit", "swin")
 GRID: dict[str, Any] = {
     **FULL,
     "transfer": {
@@ -52,8 +53,8 @@ def test_teams_teach_by_methods_that_can_choose() -> None:
     both = build({**GRID, "transfer": {**GRID["transfer"], "teachers": ["soup", "parallel"]}}, "x")
     ways = [(t.method, t.teachers) for t in team_transfers(both)]
     assert ways.count(("kl", "soup")) == 4 and ("kl", "parallel") not in ways
-    assert transfer_count(both, 3) == both.pair_count(3) * 8 + 3 * 12
-    assert transfer_count(both, 2) == both.pair_count(2) * 8  # too few for a team
+    assert transfer_count(both, THREE) == both.pair_count(THREE) * 8 + 1 * 12
+    assert transfer_count(both, THREE[:2]) == both.pair_count(THREE[:2]) * 8  # too few for a team
 
 
 def test_a_file_becomes_a_spec() -> None:
@@ -140,4 +141,4 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     [("auto", 20, 380), ("auto", 21, 400), ("all", 21, 420), (7, 21, 7), (7, 2, 2), (0, 5, 0)],
 )
 def test_pair_counts(pairs: int | str, models: int, count: int) -> None:
-    assert SweepSpec("x", ("a",), pairs=pairs).pair_count(models) == count
+    assert SweepSpec("x", ("a",), pairs=pairs).pair_count([f"m{i}" for i in range(models)]) == count

@@ -17,11 +17,12 @@ from kt_cli.rows import store
 from kt_cli.runs.kinds import kind_of
 from kt_cli.settings import DataSpec, EvalSpec, TransferSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps import execute
+from kt_cli.sweeps import execute, worker_log
 from kt_cli.sweeps.chunk import run_chunk
 from kt_cli.sweeps.execute import LocalStage
 from kt_cli.sweeps.manifest import write_manifest
 from kt_cli.sweeps.slots import Slot
+from kt_cli.sweeps.worker_log import LOST
 from kt_cli.zoo.names import resolve
 
 # CUDA as it is when a kernel's assertion failed: the one who did it does not notice, whoever comes
@@ -88,7 +89,7 @@ def test_of_models_that_run_together_only_the_culprit_fails(
     runs: list[Run], tmp_path: Path
 ) -> None:
     folder = tmp_path / "results"
-    LocalStage(folder, runs, [Slot(None, 1)]).run(silent, "evaluate")
+    LocalStage(folder, runs, [Slot(None, 1)], pytest.fail).run(silent, "evaluate")
     found = rows(folder)
     assert found["status"].to_dict() == dict.fromkeys(NAMES, "ok") | {"culprit": "failed"}
     assert (found["attempt"] == 1).all() and len(found) == len(NAMES)
@@ -125,21 +126,21 @@ class Machine:
         logs.mkdir(parents=True, exist_ok=True)
         paths = SimpleNamespace(stdout=logs / f"{len(self.at)}.out", stderr=logs / "err")
         self.at.append((slot.gpu, -1))
-        said = "worker 1\n" + self._work(start, stop, slot)
+        said = worker_log.line(process=1) + self._work(start, stop, slot)
         paths.stdout.write_text(said)
         polls = iter([False] * 9 * (slot.gpu == "1"))  # a worker that works takes longer
         return SimpleNamespace(done=lambda: next(polls, True), paths=paths)
 
     def _work(self, start: int, stop: int, slot: Slot) -> str:
         if self.does(slot.gpu, -1) == "lost":
-            return "lost GPU does not compute\n"
+            return worker_log.line(end=LOST, why="GPU does not compute")
         for i in range(start, stop):
             self.at.append((slot.gpu, i))
             if self.does(slot.gpu, i) == "lost":
-                return f"run {i} {i + 1}\nlost assert\n"
+                return worker_log.line(runs=[i, i + 1]) + worker_log.line(end=LOST, why="assert")
             row = {"run_id": self.runs[i].id, "status": store.OK, "attempt": 1, "created": "1"}
             store.write(self.folder, kind_of(self.runs[i]).table, [row])
-        return f"run {stop - 1} {stop}\n"
+        return worker_log.line(runs=[stop - 1, stop])
 
     def sweep(self, gpus: Sequence[str]) -> store.Outcomes:
         slots = [Slot(gpu, 1) for gpu in gpus]

@@ -12,8 +12,9 @@ from kt_cli.rows import store
 from kt_cli.runs.kinds import kind_of
 from kt_cli.settings import DataSpec, PretrainSpec, SweepSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps.draw import draw_pairs
-from kt_cli.sweeps.plan import MAX_ATTEMPTS, Images, Planner, unmeasured
+from kt_cli.sweeps.draw import ranked_pairs
+from kt_cli.sweeps.images import Images
+from kt_cli.sweeps.plan import MAX_ATTEMPTS, STAGES, Planner, Stage, unmeasured
 
 IMAGES = Images("eval", "train", "train+guard", training=100, classes=10)
 KEYS = [f"model{i}" for i in range(300)]
@@ -30,6 +31,10 @@ def planner(
     return Planner(spec, folder, models, IMAGES, zoo_ids, retry_failed=retry)
 
 
+def stages_of(plan: Planner) -> list[Stage]:
+    return [plan.stage(name) for name in STAGES]
+
+
 def finish(folder: Path, run: Run, status: str = store.OK, **columns: object) -> None:
     rows = [
         {"run_id": i, "status": status, "attempt": run.attempt, "created": "1", **columns}
@@ -44,13 +49,13 @@ def predict_all(folder: Path, **failing: object) -> None:
 
 
 def test_stages_open_one_after_the_other(tmp_path: Path) -> None:
-    stages = {s.name: s for s in planner(tmp_path).stages()}
+    stages = {s.name: s for s in stages_of(planner(tmp_path))}
     assert [s.total for s in stages.values()] == [0, 4, 12, 3 * 2 * 2]
     assert stages["pretrain"].finished
     assert len(stages["predict"].todo or ()) == 4
     assert stages["pairs"].todo is None and stages["transfer"].todo is None
     predict_all(tmp_path)
-    stages = {s.name: s for s in planner(tmp_path).stages()}
+    stages = {s.name: s for s in stages_of(planner(tmp_path))}
     assert stages["predict"].finished
     assert len(stages["pairs"].todo or ()) == 1 and len(stages["transfer"].todo or ()) == 12
 
@@ -121,7 +126,7 @@ def test_a_model_that_fails_costs_its_own_pairs_only(tmp_path: Path) -> None:
 
 def test_models_of_a_zoo_exist_once_they_are_trained(tmp_path: Path) -> None:
     spec = replace(SPEC, zoo=(PretrainSpec("a", "test_vit"), PretrainSpec("b", "test_vit")))
-    stages = {s.name: s for s in planner(tmp_path, spec).stages()}
+    stages = {s.name: s for s in stages_of(planner(tmp_path, spec))}
     assert [s.total for s in stages.values()] == [2, 6, 30, 12]
     first, second = stages["pretrain"].todo or ()
     assert first.out == "zoo/a" and stages["predict"].todo is None
@@ -131,8 +136,19 @@ def test_models_of_a_zoo_exist_once_they_are_trained(tmp_path: Path) -> None:
     assert planner(tmp_path, spec).models() is None
 
 
+def test_only_students_are_counted_before_the_zoo_is_trained(tmp_path: Path) -> None:
+    zoo = tuple(PretrainSpec(name, "test_vit") for name in ("weak_a", "weak_b", "c", "d"))
+    spec = replace(
+        SPEC, zoo=zoo, students=("weak_*",), pairs="auto", teachers=("soup",), team=2,
+        methods=("kl", "kl-dp", "xekl"), seeds=(0, 1, 2),
+    )  # fmt: skip
+    totals = [stage.total for stage in stages_of(planner(tmp_path, spec, []))]
+    assert totals == [4, 4, 12, 2 * 3 * 9 + 2 * 9]
+    assert totals == [stage.total for stage in unmeasured(spec, [entry.name for entry in zoo])]
+
+
 def test_a_plan_without_data() -> None:
-    stages = unmeasured(replace(SPEC, pairs="auto"), 300)
+    stages = unmeasured(replace(SPEC, pairs="auto"), KEYS)
     assert [s.total for s in stages] == [0, 300, 89_700, 400 * 4]
 
 
@@ -230,19 +246,32 @@ def test_one_use_is_not_worth_keeping(tmp_path: Path) -> None:
     assert "computed as they are needed" in planner(tmp_path, spec).stage("transfer").note
 
 
-@pytest.mark.parametrize("count", [0, 1, 40, 400, 89_700])
-def test_drawn_pairs_are_ordered_pairs_once_each(count: int) -> None:
+def drawn(accuracies: np.ndarray, keys: list[str], count: int, seed: int) -> list[tuple[int, int]]:
+    return ranked_pairs(accuracies, keys, seed, range(len(keys)))[:count]
+
+
+def test_drawn_pairs_are_ordered_pairs_once_each() -> None:
     accuracies = np.random.default_rng(0).normal(80, 4, 300)
-    drawn = draw_pairs(accuracies, KEYS, count, seed=0)
-    assert len(drawn) == len(set(drawn)) == count
-    assert all(t != s for t, s in drawn)
-    assert drawn == draw_pairs(accuracies, KEYS, count, seed=0)
+    every = drawn(accuracies, KEYS, 100_000, seed=0)
+    assert len(every) == len(set(every)) == 89_700
+    assert all(t != s for t, s in every)
+    assert every == drawn(accuracies, KEYS, 100_000, seed=0)
+
+
+def test_fewer_pairs_are_a_part_of_more(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    ids = [
+        {run.id for run in planner(tmp_path, replace(SPEC, pairs=n)).stage("transfer").todo or ()}
+        for n in (0, 3, 6, 100)
+    ]
+    assert [len(some) for some in ids] == [0, 12, 24, 48]
+    assert all(fewer <= more for fewer, more in itertools.pairwise(ids))
 
 
 def test_pairs_are_drawn_evenly_over_the_accuracy_difference() -> None:
     accuracies = np.random.default_rng(0).normal(80, 3, 300)
-    drawn = np.array(draw_pairs(accuracies, KEYS, 400, seed=1))
-    difference = accuracies[drawn[:, 0]] - accuracies[drawn[:, 1]]
+    pairs = np.array(drawn(accuracies, KEYS, 400, seed=1))
+    difference = accuracies[pairs[:, 0]] - accuracies[pairs[:, 1]]
     everything = (accuracies[:, None] - accuracies[None])[~np.eye(300, dtype=bool)]
     edges = np.linspace(everything.min(), everything.max(), 21)
     available = np.histogram(everything, edges)[0]
@@ -251,17 +280,17 @@ def test_pairs_are_drawn_evenly_over_the_accuracy_difference() -> None:
     # Bins that have enough give the same number, to within one; the others give all they have.
     assert np.ptp(taken[full]) <= 1
     assert (taken[~full] >= np.minimum(available[~full], taken[full].min())).all()
-    assert draw_pairs(accuracies, KEYS, 400, seed=2) != draw_pairs(accuracies, KEYS, 400, seed=1)
+    assert drawn(accuracies, KEYS, 400, seed=2) != drawn(accuracies, KEYS, 400, seed=1)
 
 
 def test_equal_accuracies_can_be_drawn_too() -> None:
-    assert len(draw_pairs(np.full(5, 90.0), KEYS[:5], 20, seed=0)) == 20
+    assert len(drawn(np.full(5, 90.0), KEYS[:5], 20, seed=0)) == 20
 
 
 def test_what_is_drawn_does_not_depend_on_the_order_of_the_models() -> None:
     accuracies = np.random.default_rng(0).normal(80, 3, 30)
     order = np.random.default_rng(1).permutation(30)
-    one = {(KEYS[t], KEYS[s]) for t, s in draw_pairs(accuracies, KEYS[:30], 50, 0)}
+    one = {(KEYS[t], KEYS[s]) for t, s in drawn(accuracies, KEYS[:30], 50, 0)}
     shuffled = [KEYS[i] for i in order]
-    other = {(shuffled[t], shuffled[s]) for t, s in draw_pairs(accuracies[order], shuffled, 50, 0)}
+    other = {(shuffled[t], shuffled[s]) for t, s in drawn(accuracies[order], shuffled, 50, 0)}
     assert one == other

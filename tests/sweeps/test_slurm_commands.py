@@ -57,6 +57,12 @@ def test_the_plan_says_jobs_and_hours_and_submits_nothing(fake: FakeSlurm, kt: K
     assert re.search(r"train the zoo +2 +0 +2 +2 +<0.1", out) and "disk, about: predictions" in out
 
 
+def test_the_plan_counts_pairs_of_the_students_only(fake: FakeSlurm, kt: Kt) -> None:
+    _, out, _ = kt("sweep", "x.toml", "--students", "o*", "--seeds", "0,1", "--dry-run")
+    assert "2 ordered pairs; transfer for 1 pairs" in out
+    assert re.search(r"transfer +2 +0 +2 ", out)
+
+
 def test_detach_submits_the_first_stage_once(fake: FakeSlurm, kt: Kt, tmp_path: Path) -> None:
     code, _, err = kt("sweep", "x.toml", "--detach", "--time", "30", "--setup", "module load a")
     assert code == 0 and "kt status x shows them, kt cancel x ends them" in err

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from fake_slurm import FakeSlurm, fake_slurm
@@ -18,14 +20,18 @@ from kt_cli.rows import store
 from kt_cli.runs.kinds import kind_of
 from kt_cli.settings import DataSpec, EvalSpec, PairsSpec, SlurmSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps import chunk, coordinator, jobs, slurm
+from kt_cli.sweeps import chunk, cluster_loop, coordinator, jobs, slurm, worker_log
 from kt_cli.sweeps import monitor as watch_module
-from kt_cli.sweeps.cleanup import DAY_SECONDS, remove_stale
 from kt_cli.sweeps.cluster import Facts
 from kt_cli.sweeps.coordinator import BUSY, CLAIMED, FINISHED, SUBMITTED, Coordinator
+from kt_cli.sweeps.cost_model import Costs
 from kt_cli.sweeps.manifest import write_manifest
 from kt_cli.sweeps.monitor import Watch
+from kt_cli.sweeps.place import Place
+from kt_cli.sweeps.session import DAY_SECONDS, Session, remove_stale
 from kt_cli.sweeps.slots import Slot
+from kt_cli.sweeps.slurm import Submitter
+from kt_cli.sweeps.worker_log import LOST, NOT_REQUEUED, UNWRITABLE
 
 DATA = DataSpec("digits")
 MODELS = [Model(f"m{i}", f"m{i}", f"m{i}") for i in range(6)]
@@ -59,15 +65,18 @@ def planned(folder: Path) -> tuple[str, Sequence[Run]] | None:
 
 
 def coordinating(folder: Path, gpus: int = 1, small: bool = True) -> Coordinator:
+    submitter = Submitter(folder, SlurmSpec(gpus=gpus), Facts())
     return Coordinator(
-        folder, lambda: planned(folder), lambda run: 1.0, SlurmSpec(gpus=gpus), Facts(),
-        ["kt", "sweep"], lambda runs: small,
+        submitter, lambda: planned(folder), lambda runs: [1.0] * len(runs), ["kt", "sweep"],
+        lambda runs: small,
     )  # fmt: skip
 
 
-def log(folder: Path, submitted: jobs.Submitted, task: int, out: str, err: str) -> None:
+def log(folder: Path, submitted: jobs.Submitted, err: str, *told: dict[str, object]) -> None:
+    """What the first task told, and its last words."""
+    out = "".join(worker_log.line(**what) for what in told)
     for kind, text in (("out", out), ("err", err)):
-        path = coordinator.log_of(folder, submitted, task, kind)
+        path = coordinator.log_of(folder, submitted, 0, kind)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
@@ -134,7 +143,7 @@ def test_a_preparation_after_a_cancelled_array_goes_on(
 def test_a_preparation_that_dies_is_not_submitted_for_ever(fake: FakeSlurm, folder: Path) -> None:
     coordinating(folder, small=False).advance(False)
     (submitted,) = jobs.listed(folder)
-    log(folder, submitted, 0, "", "slurmstepd: error: Detected 1 oom_kill event\n")
+    log(folder, submitted, "slurmstepd: error: Detected 1 oom_kill event\n")
     with pytest.raises(KtError, match="oom_kill"):
         coordinating(folder, small=False).advance(True)
 
@@ -143,8 +152,11 @@ def test_only_the_runs_that_a_dead_job_was_at_count_as_tried(fake: FakeSlurm, fo
     coordinating(folder, gpus=1).advance(False)
     (submitted,) = jobs.listed(folder)
     row(folder, RUNS[0])
-    log(folder, submitted, 0, "worker 7\nrun 0 1\nrun 1 2\n",
-        "slurmstepd: error: *** STEP CANCELLED ***\nsrun: error: vm: task 0: Killed\n")  # fmt: skip
+    log(
+        folder, submitted,
+        "slurmstepd: error: *** STEP CANCELLED ***\nsrun: error: vm: task 0: Killed\n",
+        {"process": 7}, {"runs": [0, 1]}, {"runs": [1, 2]},
+    )  # fmt: skip
     assert coordinating(folder).advance(True) == SUBMITTED
     outcomes = store.Outcomes(folder, "models")
     assert {r.id for r in RUNS if outcomes.failed(r.id)} == {RUNS[1].id}
@@ -160,8 +172,11 @@ def test_a_lost_gpu_is_said_in_the_rows_of_those_that_were_on_it(
 ) -> None:
     coordinating(folder).advance(False)
     (submitted,) = jobs.listed(folder)
-    log(folder, submitted, 0, "worker 7\nrun 0 3\nlost the GPU computes nothing more: assert\n",
-        "terminate called after throwing an instance of 'c10::Error'\n")  # fmt: skip
+    log(
+        folder, submitted, "terminate called after throwing an instance of 'c10::Error'\n",
+        {"process": 7}, {"runs": [0, 3]},
+        {"end": LOST, "why": "the GPU computes nothing more: assert"},
+    )  # fmt: skip
     assert coordinating(folder).advance(True) == SUBMITTED
     outcomes = store.Outcomes(folder, "models")
     assert {r.id for r in RUNS if outcomes.failed(r.id)} == {r.id for r in RUNS[:3]}
@@ -172,33 +187,46 @@ def test_a_lost_gpu_is_said_in_the_rows_of_those_that_were_on_it(
 def test_a_full_disk_is_nobodys_failure(fake: FakeSlurm, folder: Path) -> None:
     coordinating(folder).advance(False)
     (submitted,) = jobs.listed(folder)
-    log(folder, submitted, 0, "run 0 1\n", "kt_cli.errors.WriteError: cannot write x: No space\n")
+    log(folder, submitted, "", {"runs": [0, 1]}, {"end": UNWRITABLE, "why": "cannot write x"})
     row(folder, RUNS[5])
     assert coordinating(folder).advance(True) == SUBMITTED
     outcomes = store.Outcomes(folder, "models")
     assert not any(outcomes.failed(run.id) for run in RUNS)
 
 
-def test_preemption_is_nobodys_failure(fake: FakeSlurm, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("last_words", "told"),
+    [("*** JOB 1 CANCELLED DUE TO PREEMPTION ***", []),
+     ("*** JOB 1 ON n1 CANCELLED AT 12:00:00 DUE TO NODE FAILURE, SEE SLURMCTLD LOG ***", []),
+     ("something else", [{"end": NOT_REQUEUED, "why": "Command '['scontrol', …"}])],
+)  # fmt: skip
+def test_preemption_is_nobodys_failure(
+    fake: FakeSlurm, folder: Path, last_words: str, told: list[dict[str, object]]
+) -> None:
     """Where the cluster cancels instead of requeueing: however often, the runs go on."""
     for _ in range(4):
         assert coordinating(folder).advance(True) == SUBMITTED
         submitted = jobs.listed(folder)[-1]
-        log(folder, submitted, 0, "run 0 1\n",
-            "slurmstepd: error: *** JOB 1 CANCELLED DUE TO PREEMPTION ***\n")  # fmt: skip
+        log(folder, submitted, f"slurmstepd: error: {last_words}\n", {"runs": [0, 1]}, *told)
     outcomes = store.Outcomes(folder, "models")
     assert not any(outcomes.failed(run.id) for run in RUNS)
 
 
-def test_a_requeue_that_fails_ends_the_chunk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_requeue_that_fails_ends_the_chunk(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """submitit asks for it in a signal handler, wherever the run is."""
 
     def requeued(*arguments: object) -> None:
         raise subprocess.CalledProcessError(1, ["scontrol", "requeue", "7"])
 
     monkeypatch.setattr(chunk, "check_data", requeued)
+    manifest = write_manifest(folder, RUNS[:1])
     with pytest.raises(subprocess.CalledProcessError):
-        chunk.finish(RUNS[:1], folder)
+        chunk.run_chunk(str(manifest), 0, 1, Slot(None), alone=True)
+    (folder / "out").write_text(capsys.readouterr().out)
+    said = worker_log.told(folder / "out")
+    assert (said.process, said.runs, said.end) == (os.getpid(), [0, 1], NOT_REQUEUED)
 
 
 def test_jobs_of_which_nothing_comes_are_not_submitted_for_ever(
@@ -206,7 +234,7 @@ def test_jobs_of_which_nothing_comes_are_not_submitted_for_ever(
 ) -> None:
     coordinating(folder).advance(False)
     (submitted,) = jobs.listed(folder)
-    log(folder, submitted, 0, "", "ModuleNotFoundError: No module named 'torch'\n")
+    log(folder, submitted, "ModuleNotFoundError: No module named 'torch'\n")
     with pytest.raises(KtError, match="No module named 'torch'"):
         coordinating(folder).advance(True)
     # Who types the command again has perhaps mended it.
@@ -247,7 +275,7 @@ def test_a_refused_continuation_is_said(
     def continuation(*arguments: object) -> str:
         raise KtError("sbatch refuses: access denied")
 
-    monkeypatch.setattr(coordinator, "submit_continuation", continuation)
+    monkeypatch.setattr(Submitter, "continuation", continuation)
     one = coordinating(folder)
     assert one.advance(False) == SUBMITTED
     assert one.refusal == "sbatch refuses: access denied"
@@ -266,7 +294,7 @@ def test_where_array_and_continuation_are_too_many_the_array_is_smaller(
             raise refusal
         return "900"
 
-    monkeypatch.setattr(coordinator, "submit_continuation", continuation)
+    monkeypatch.setattr(Submitter, "continuation", continuation)
     one = coordinating(folder, gpus=3)
     assert one.advance(False) == SUBMITTED and one.refusal == ""
     given_up, kept = jobs.listed(folder)
@@ -281,7 +309,7 @@ def test_a_submission_that_is_cut_off_leaves_no_job(
     def continuation(*arguments: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(coordinator, "submit_continuation", continuation)
+    monkeypatch.setattr(Submitter, "continuation", continuation)
     with pytest.raises(KeyboardInterrupt):
         coordinating(folder).advance(False)
     (submitted,) = jobs.listed(folder)
@@ -393,7 +421,21 @@ def test_a_chunk_goes_on_at_its_first_run_without_a_row(
     row(folder, RUNS[2], store.FAILED, "no")  # its second is to be done
     chunk.run_chunk(str(manifest), 0, 5, Slot(None), alone=True)
     assert done == ["m2", "m3", "m4"]
-    assert "run 2 3" in capsys.readouterr().out
+    assert worker_log.line(runs=[2, 3]) in capsys.readouterr().out
+
+
+def test_each_stage_is_cut_by_what_the_rows_before_it_say(folder: Path) -> None:
+    session = SimpleNamespace(
+        folder=folder, place=Place(facts=Facts()), spec=SimpleNamespace(slurm=SlurmSpec()),
+        next_runs=None, costs=lambda: Costs(folder, 100, 10),
+    )  # fmt: skip
+    leading = cluster_loop._coordinator(cast(Session, session))
+    before = leading.costs(RUNS[:1])
+    key = RUNS[0].models[0].key
+    store.write(folder, "models", [
+        {"run_id": "r", "model_key": key, "status": store.OK, "samples_per_s": 2.0}
+    ])  # fmt: skip
+    assert leading.costs(RUNS[:1]) == [5.0] != before
 
 
 def test_only_old_temporary_files_go(folder: Path) -> None:

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from kt_cli.rows import store
+from kt_cli.runs.columns import pair_columns
 from kt_cli.runs.predict import predict_runs
 from kt_cli.settings import DataSpec, EvalSpec, TransferSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps.budget import fitting, spent
-from kt_cli.sweeps.cost_model import MACS_PER_SECOND, Costs
-from kt_cli.sweeps.draw import draw_pairs, ranked_pairs
+from kt_cli.sweeps.cost_model import MACS_PER_SECOND, Costs, fitting, spent
 from kt_cli.zoo import imagenet_facts
 from kt_cli.zoo.names import resolve
 
@@ -22,8 +21,8 @@ DATA = DataSpec("digits")
 A, B, C = (Model(name, name, name) for name in ("resnet50.a1_in1k", "resnet18.a1_in1k", "own"))
 
 
-def transfer(teacher: Model, student: Model, method: str = "kl") -> Run:
-    return Run("transfer", (teacher, student), "train", TransferSpec(method=method, epochs=2), DATA)
+def transfer(*models: Model, method: str = "kl") -> Run:
+    return Run("transfer", models, "train", TransferSpec(method=method, epochs=2), DATA)
 
 
 def test_published_costs_are_used_where_nothing_is_measured(tmp_path: Path) -> None:
@@ -56,6 +55,16 @@ def test_speeds_in_rows_win(tmp_path: Path) -> None:
     assert corrected.seconds(transfer(B, A)) == pytest.approx(3 * costs.seconds(transfer(B, A)))
 
 
+def test_rows_of_teams_correct_too(tmp_path: Path) -> None:
+    before = Costs(tmp_path, training=100, evaluation=10).seconds(transfer(B, C, A))
+    store.write(tmp_path, "transfer", [
+        {"run_id": "t", **pair_columns([B, C, A]), "epochs": 2, "status": store.OK,
+         "seconds": 5 * before},
+    ])  # fmt: skip
+    after = Costs(tmp_path, training=100, evaluation=10).seconds(transfer(B, C, A))
+    assert after == pytest.approx(5 * before)
+
+
 def test_models_that_were_measured_together_share_their_speed(tmp_path: Path) -> None:
     """A chunk's predictions have one speed: the dear models took more of it."""
     store.write(tmp_path, "models", [
@@ -84,19 +93,10 @@ def test_predictions_together_take_their_time_once(tmp_path: Path) -> None:
 
 
 def test_the_pairs_drawn_first_fit_first_and_whole() -> None:
-    runs = [transfer(t, s, m) for s in (A, B, C) for t in (A, B, C) if t is not s
+    runs = [transfer(t, s, method=m) for s in (A, B, C) for t in (A, B, C) if t is not s
             for m in ("kl", "kl-dp")]  # fmt: skip
     ranks = {(t.key, s.key): rank for rank, (t, s) in enumerate(
         [(C, A), (A, B), (B, C), (A, C), (B, A), (C, B)])}  # fmt: skip
     for budget, pairs in ((1.9, 0), (2.0, 1), (5.0, 2), (100.0, 6)):
         found = fitting(runs, lambda run: 1.0, ranks, budget)
         assert found == [r for r in runs if ranks[r.models[0].key, r.models[1].key] < pairs]
-
-
-def test_fewer_pairs_are_a_part_of_more() -> None:
-    accuracies = np.random.default_rng(0).uniform(50, 90, 12)
-    keys = [f"m{i}" for i in range(12)]
-    ranked = ranked_pairs(accuracies, keys, seed=3)
-    assert len(set(ranked)) == 12 * 11
-    for count in (0, 7, 50, 132):
-        assert set(draw_pairs(accuracies, keys, count, seed=3)) == set(ranked[:count])

@@ -11,10 +11,10 @@ from fake_slurm import fake_slurm
 
 from kt_cli.settings import DataSpec, SlurmSpec, TransferSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps import slurm
 from kt_cli.sweeps.cluster import Facts
 from kt_cli.sweeps.coordinator import lost_rows
 from kt_cli.sweeps.cost_model import Costs
+from kt_cli.sweeps.slurm import Submitter
 from kt_cli.zoo import imagenet_facts
 
 MODELS = [Model(name, name, name) for name in imagenet_facts.top(300)]
@@ -30,9 +30,8 @@ def test_every_pair_of_300_models_is_one_legal_array(
     runs = [Run("transfer", (t, s), "train", SPEC, DATA) for s in MODELS for t in MODELS
             if t is not s]  # fmt: skip
     costs = Costs(tmp_path / "x", training=128_000, evaluation=50_000)
-    submitted = slurm.submit_stage(
-        tmp_path / "x", "transfer", runs, [costs.seconds(run) for run in runs], SlurmSpec(), Facts()
-    )
+    submitter = Submitter(tmp_path / "x", SlurmSpec(), Facts())
+    submitted = submitter.stage("transfer", runs, [costs.seconds(run) for run in runs])
     assert time.process_time() - began < 60
     assert len(runs) == 89_700 and submitted.edges[-1] == 89_700
     assert submitted.tasks == 1000

@@ -23,6 +23,7 @@ from kt_cli.sweeps.cluster import Facts
 from kt_cli.sweeps.config import build, to_toml, tomllib
 from kt_cli.sweeps.cost_model import edges
 from kt_cli.sweeps.manifest import read_manifest
+from kt_cli.sweeps.slurm import Submitter
 
 DATA = DataSpec("digits")
 RUNS = [Run("predict", (Model(f"m{i}", f"m{i}", f"m{i}"),), "eval", EvalSpec(), DATA)
@@ -37,8 +38,8 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
 
 def submit(folder: Path, runs: list[Run] = RUNS, spec: SlurmSpec = EIGHT, size: int = 1000):
-    costs = [1.0] * len(runs)
-    return slurm.submit_stage(folder / "x", "predict", runs, costs, spec, Facts(size, True, 4))
+    submitter = Submitter(folder / "x", spec, Facts(size, True, 4))
+    return submitter.stage("predict", runs, [1.0] * len(runs))
 
 
 def test_a_stage_is_one_array_with_so_many_at_once(fake: FakeSlurm, tmp_path: Path) -> None:
@@ -112,18 +113,18 @@ def test_a_refusal_is_said(fake: FakeSlurm, tmp_path: Path) -> None:
 def test_the_continuation_waits_for_the_array_without_a_gpu(
     fake: FakeSlurm, tmp_path: Path
 ) -> None:
-    job = slurm.submit_continuation(tmp_path / "x", "55", ["kt", "sweep", "a b"], EIGHT, Facts())
-    assert job is not None
+    submitter = Submitter(tmp_path / "x", EIGHT, Facts())
+    job = submitter.continuation("55", ["kt", "sweep", "a b"])
     options = fake.options(job)
     assert options["dependency"] == "afterany:55" and "gpus-per-node" not in options
     assert not re.search(r"^srun", fake.script(job), re.MULTILINE)
     # Some partitions take no job without a GPU.
     fake.refuse("sbatch: error: no GPU asked for")
-    job = slurm.submit_continuation(tmp_path / "x", "55", ["kt"], EIGHT, Facts())
+    job = submitter.continuation("55", ["kt"])
     assert fake.options(job)["gpus-per-node"] == "1"
     fake.refuse("sbatch: error: access denied", "sbatch: error: still")
     with pytest.raises(KtError, match="access denied"):
-        slurm.submit_continuation(tmp_path / "x", "55", ["kt"], EIGHT, Facts())
+        submitter.continuation("55", ["kt"])
 
 
 POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"

@@ -1,0 +1,64 @@
+"""What a worker tells of itself, a line of JSON each on its standard output, and its last words."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MARK = "kt-worker "  # whatever else models print
+LOST, UNWRITABLE, NOT_REQUEUED = "lost", "unwritable", "not requeued"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a worker told last, for whoever finds it dead.
+
+    Attributes:
+        process: its id.
+        runs: first and end, in the manifest, of those that it was at; None before its first.
+        end: why nothing more could be done there: LOST, the GPU computes nothing more; UNWRITABLE,
+            rows cannot be written; NOT_REQUEUED, Slurm did not take the job back. why: the error.
+    """
+
+    process: int | None = None
+    runs: Sequence[int] | None = None
+    end: str = ""
+    why: str = ""
+
+
+def tell(**what: Any) -> None:
+    """Tell fields of `Told`."""
+    sys.stdout.write(line(**what))
+    sys.stdout.flush()
+
+
+def line(**what: Any) -> str:
+    return f"{MARK}{json.dumps(what)}\n"
+
+
+def told(log: Path) -> Told:
+    """All that a worker told, the later in place of the earlier."""
+    found: dict[str, Any] = {}
+    for said in _lines(log):
+        with suppress(ValueError):  # a line that a full disk cut off
+            found |= json.loads(said.partition(MARK)[2] or "{}")
+    return Told(**found)
+
+
+def last_line(log: Path) -> str:
+    """The last line, at most 500 characters; of srun's own only if there is no other."""
+    said = _lines(log)
+    own = [line for line in said if not line.startswith("srun: ")]
+    return (own or said or [""])[-1].strip()[:500]
+
+
+def _lines(log: Path) -> list[str]:
+    try:
+        return log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return []
