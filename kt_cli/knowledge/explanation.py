@@ -80,7 +80,8 @@ def concentrated(flips: NDArray[np.int64], images: NDArray[np.int64]) -> bool | 
         return None
     draws = np.random.default_rng(SEED).multinomial(total, images / images.sum(), size=DRAWS)
     entropy, by_chance = (
-        entr(counts / counts.sum(axis=1, keepdims=True)).sum(axis=1) for counts in (flips[None], draws)
+        entr(counts / counts.sum(axis=1, keepdims=True)).sum(axis=1)
+        for counts in (flips[None], draws)
     )
     few = entropy[0] - by_chance.mean() < np.log(EVEN)
     return bool(few and entropy[0] < np.quantile(by_chance, 0.025))

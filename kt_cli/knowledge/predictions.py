@@ -1,10 +1,6 @@
-"""What a model says about every evaluation image: computed once, cached, read by everybody.
+"""What a model says about every evaluation image, and the cache of it (docs/predictions.md).
 
-One Parquet file per model × data × input size × precision × kind of device below the cache folder
-(docs/predictions.md has its schema). A file is complete or absent; an unreadable one is computed
-again, and so is one of a model that changed since: it says of which traits the model was
-(`kt_cli.zoo.identity`). Files written by others' code are read by
-`kt_cli.knowledge.external`.
+One Parquet file per model × data × input size × precision × kind of device, complete or absent.
 """
 
 from __future__ import annotations
@@ -85,17 +81,10 @@ def entry(model: Model, images: ImageSet, spec: EvalSpec, device: torch.device) 
 
 
 def kept(
-    model: Model,
-    images: ImageSet,
-    spec: EvalSpec,
-    device: torch.device,
-    *,
-    logits: bool = False,
+    model: Model, images: ImageSet, spec: EvalSpec, device: torch.device, *, logits: bool = False
 ) -> Predictions | None:
     """What the cache has of a model, as it is now or was; None where there is nothing whole."""
     path = entry(model, images, spec, device)
-    if not path.exists():
-        return None
     try:
         columns, about = arrays.read(path, COLUMNS)
         if logits and "logits" not in arrays.info(path).columns:
@@ -126,9 +115,8 @@ def logits_of(predictions: Predictions, rows: int) -> Iterator[NDArray[np.floati
     """
     if predictions.path is not None:
         yield from arrays.batches(predictions.path, "logits", rows)
-    elif predictions.logits is not None:
-        for start in range(0, len(predictions.logits), rows):
-            yield predictions.logits[start : start + rows]
+    elif (logits := predictions.logits) is not None:
+        yield from (logits[start : start + rows] for start in range(0, len(logits), rows))
 
 
 def evaluate(
@@ -143,12 +131,11 @@ def evaluate(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Predictions:
     """Run `module` on all images as timm's validate.py would; nothing is cached."""
-    evaluator = Evaluator(module, data_config, device, amp, batch_size)
+    evaluators = [Evaluator(module, data_config, device, amp, batch_size)]
     parts: list[Columns] = []
-    stream = evaluate_all(
-        [evaluator], images, batch_size=batch_size, workers=workers, progress=progress
-    )
-    for _, (said,) in stream:
+    for _, (said,) in evaluate_all(
+        evaluators, images, batch_size=batch_size, workers=workers, progress=progress
+    ):
         if isinstance(said, Exception):
             raise said
         parts.append(said)

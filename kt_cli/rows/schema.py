@@ -55,8 +55,7 @@ PROVENANCE: dict[str, Column] = {
     "job_id": Column(S, "job of the executor that ran it"),
     "created": Column(S, "when the row was written, UTC, ISO 8601"),
     "seconds": Column(
-        F,
-        "seconds of the run and of what was interrupted; models predicted together share theirs",
+        F, "seconds of the run and of what was interrupted; models predicted together share theirs"
     ),
     "samples_per_s": Column(F, "images processed per second of the run"),
     "peak_memory_mb": Column(F, "peak memory in MB: of the device on CUDA, else of the process"),
