@@ -123,6 +123,11 @@ TABLES: dict[str, dict[str, Column]] = {
             "what looks wrong: an accuracy near chance, or classes in another order; null where "
             "nothing does",
         ),
+        "measured_with": Column(
+            S,
+            "models that were evaluated in one pass, whose time they share, have the same: the "
+            "run of the first; null of what was known already",
+        ),
         **PROVENANCE,
         **OUTCOME,
     },
@@ -170,6 +175,7 @@ TABLES: dict[str, dict[str, Column]] = {
                 ),
             )
         },
+        "measured_with": Column(S, "run that measured this pair: the same of all its pairs"),
         "by_class": Column(B, "whether flips_by_class was asked for"),
         "flips_by_class": Column(
             "list<int32>", "positive flips of each class, in label order; null unless asked for"
