@@ -16,12 +16,9 @@ SEED = 0
 
 @dataclass(frozen=True, eq=False)
 class ClassEmbedding:
-    """One vector for each of C classes.
+    """One vector for each of C classes, of `head:MODEL` (rows of its classifier) or `clip:MODEL`.
 
-    Attributes:
-        name: where the vectors come from: `head:MODEL` (rows of its classifier) or `clip:MODEL`
-            (text embeddings of the class names).
-        vectors: (C, r) float32 with rows of length 1 and r ≤ C.
+    vectors: (C, r) float32 with rows of length 1 and r ≤ C.
     """
 
     name: str
@@ -82,8 +79,7 @@ class ClassEmbedding:
         among them, so that it does not depend on the order of the classes.
 
         Args:
-            counts: (P, C) flips by class.
-            least: (P,) flips of the last class that is taken.
+            counts: (P, C) flips by class. least: (P,) of the last class that is taken.
             above, tied: (P,) numbers of classes with more flips, and with just as many.
             sizes: (P,) numbers of classes to take: above < sizes ≤ above + tied.
 

@@ -162,8 +162,7 @@ def compared(
     """All pairs of models by what they say about the same images.
 
     Args:
-        untrained: which are baselines; these come last.
-        embedding: what classes are compared by. logits: whether predictions have them.
+        untrained: which are baselines; these come last. logits: whether predictions have them.
     """
     images = predictions[0].images
     outputs = Outputs(

@@ -32,14 +32,9 @@ def class_embedding(kind: str, models: Sequence[Model], images: ImageSet) -> Cla
         UnknownName: no such kind. UsageError: the extra is missing.
         WeightsUnavailable: CLIP's weights are neither in the cache nor to be had.
     """
-    require_kind(kind)
-    return EMBEDDINGS[kind](models, images)
-
-
-def require_kind(kind: str) -> None:
-    """UnknownName where `kind` is no name of EMBEDDINGS."""
     if kind not in EMBEDDINGS:
         raise unknown("class embedding", kind, EMBEDDINGS)
+    return EMBEDDINGS[kind](models, images)
 
 
 def _head(models: Sequence[Model], images: ImageSet) -> ClassEmbedding | None:

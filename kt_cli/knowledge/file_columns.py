@@ -28,16 +28,12 @@ ARRAYS = ("label", "answers", "words", "confidence", "label_prob", "logits")  # 
 
 @dataclass(frozen=True)
 class External:
-    """What a file says about n images; classes are int64, or names as objects.
+    """What a file says about n images; classes are int64, or names as objects; else it is None.
 
-    Attributes:
-        ids: of the images; None where the file has none.
-        label: (n,) the truth; None where the file does not tell.
-        answers: (n, k) classes, most probable first; None where only `logits` tell.
-        words: (n, k) timm's names of answers that are integers.
-        confidence: (n, k) float32 probability of each answer; NaN where it is not known.
-        label_prob: (n,) float32 probability of the truth.
-        logits: (n, C) float32; logarithms where the file has probabilities.
+    ids: of the images. label: (n,), the truth. answers: (n, k) classes, most probable first.
+    words: (n, k), timm's names of answers that are integers.
+    confidence: (n, k) probability of each answer, NaN where unknown. label_prob: (n,) of the truth.
+    logits: (n, C); logarithms where the file has probabilities.
     """
 
     path: Path

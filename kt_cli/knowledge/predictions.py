@@ -33,13 +33,10 @@ COLUMNS = ("pred", "confidence", "label_prob", "top5")
 class Predictions:
     """One model's outputs on the n images of `images`.
 
-    Attributes:
-        pred: (n,) integer, the most probable class.
-        confidence: (n,) float32, its probability. label_prob: (n,) float32, the label's.
-        top5: (n, min(5, C)) integer, most probable first; None where it is not known.
-        about: traits of the model, parameters in millions, input side.
-        path: the cache's file, with `logits` where they were kept. logits: those of others' files.
-        fresh: computed just now, not found.
+    pred: (n,), the most probable class. confidence: (n,), its probability. label_prob: the label's.
+    top5: (n, min(5, C)), most probable first; None where it is not known.
+    about: docs/predictions.md has the keys. fresh: computed just now, not found.
+    path: the cache's file, with `logits` where they were kept. logits: those of others' files.
     """
 
     images: ImageSet

@@ -113,17 +113,14 @@ def newest_ok(rows: pa.Table) -> pa.Table:
     if len(counts) == rows.num_rows:
         return rows
     several = np.flatnonzero(counts[runs] > 1)
-    keys = pa.table(
-        {
-            "run": runs[several],
-            "ok": pc.equal(rows["status"], OK).take(several).cast(pa.int8()),
-            "created": rows["created"].take(several),
-            "position": several,
-        }
-    )
-    best = keys.sort_by(
-        [("ok", "descending"), ("created", "descending"), ("position", "ascending")]
-    )
-    first = best.group_by("run", use_threads=False).aggregate([("position", "first")])
+    keys = pa.table({
+        "run": runs[several],
+        "ok": pc.equal(rows["status"], OK).take(several).cast(pa.int8()),
+        "created": rows["created"].take(several),
+        "position": several,
+    })  # fmt: skip
+    order = [("ok", "descending"), ("created", "descending"), ("position", "ascending")]
+    best = keys.sort_by(order).group_by("run", use_threads=False)
+    first = best.aggregate([("position", "first")])
     kept = [np.flatnonzero(counts[runs] == 1), first["position_first"].to_numpy()]
     return rows.take(np.sort(np.concatenate(kept)))

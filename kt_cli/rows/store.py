@@ -32,11 +32,9 @@ PART_ROWS = 50_000  # a part opens in a millisecond, so many small ones would ta
 
 
 def read(
-    folders: Iterable[Path],
-    table: str,
-    columns: Sequence[str] | None = None,
+    folders: Iterable[Path], table: str, columns: Sequence[str] | None = None,
     on_skip: OnSkip | None = None,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """The rows of `table` in the folders of a sweep, one per run.
 
     Args:
@@ -98,7 +96,8 @@ def settle(folder: Path, table: str) -> int:
     """
     parts = list_parts(folder / table)
     found = _readable(table, parts, RUN)
-    if not found or _one_each(pa.concat_tables(found.values())):
+    runs = pa.concat_tables([*found.values(), schema(table).empty_table().select(RUN)])
+    if newest_ok(runs).num_rows == runs.num_rows:
         for together in _gathered({part: len(rows) for part, rows in found.items()}):
             merge(folder, table, together)
         return 0
@@ -107,10 +106,6 @@ def settle(folder: Path, table: str) -> int:
     kept = newest_ok(rows)
     _replace(folder / table, found, kept)
     return int(rows.num_rows - kept.num_rows)
-
-
-def _one_each(rows: pa.Table) -> bool:
-    return bool(newest_ok(rows).num_rows == rows.num_rows)
 
 
 def _gathered(sizes: Mapping[Path, int]) -> list[list[Path]]:
@@ -169,13 +164,11 @@ class Outcomes:
     def refresh(self) -> None:
         """Also looks again at parts that could not be read: perhaps only for a moment."""
         rows = self._parts.read(["run_id", "status", "attempt", "error"], seen=self._seen)
-        for values in zip(*(column.to_pylist() for column in rows.columns), strict=True):
-            self._learn(*values)
-
-    def _learn(self, run_id: str, status: str, attempt: int | None, error: str | None) -> None:
-        known, attempt = self.by_id.get(run_id, UNTRIED), attempt or 1
-        if known.status != OK and (status == OK or attempt >= known.attempt):
-            self.by_id[run_id] = _outcome(status, attempt, error)
+        values = (column.to_pylist() for column in rows.columns)
+        for run_id, status, attempt, error in zip(*values, strict=True):
+            known = self.by_id.get(run_id, UNTRIED)
+            if known.status != OK and (status == OK or (attempt or 1) >= known.attempt):
+                self.by_id[run_id] = _outcome(status, attempt or 1, error)
 
     def done(self, run_id: str) -> bool:
         return self.by_id.get(run_id, UNTRIED).status == OK
