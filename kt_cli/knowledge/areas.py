@@ -43,7 +43,8 @@ def areas(flips: NDArray[np.int64], embedding: ClassEmbedding | None) -> list[Ar
     if not 2 <= len(chosen) <= AT_MOST:
         return []
     vectors = embedding.vectors.numpy()
-    distances = np.clip(1 - vectors[chosen] @ vectors[chosen].T, 0, 2)
+    near = vectors[chosen]
+    distances = np.clip(1 - near @ near.T, 0, 2)
     np.fill_diagonal(distances, 0)
     tree = linkage(squareform(distances, checks=False), "average")
     groups = fcluster(tree, 1 - _alike(vectors), "distance")
