@@ -48,12 +48,12 @@ def areas(flips: NDArray[np.int64], embedding: ClassEmbedding | None) -> list[Ar
     np.fill_diagonal(distances, 0)
     tree = linkage(squareform(distances, checks=False), "average")
     groups = fcluster(tree, 1 - _alike(vectors), "distance")
-    members = [chosen[groups == g] for g in np.unique(groups)]
-    found = [
-        Area(tuple(sorted(map(int, m), key=lambda c: (-flips[c], c))), int(flips[m].sum()),
-             float(100 * flips[m].sum() / total))
-        for m in members if len(m) > 1
-    ]  # fmt: skip
+    found = []
+    for members in (chosen[groups == group] for group in np.unique(groups)):
+        if len(members) > 1:
+            classes = tuple(sorted(members.tolist(), key=lambda c: (-flips[c], c)))
+            held = int(flips[members].sum())
+            found.append(Area(classes, held, 100 * held / total))
     return sorted(found, key=lambda area: (-area.flips, area.classes))
 
 

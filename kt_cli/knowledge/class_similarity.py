@@ -16,12 +16,9 @@ SEED = 0
 
 @dataclass(frozen=True, eq=False)
 class ClassEmbedding:
-    """One vector for each of C classes.
+    """One vector for each of C classes, of `head:MODEL` (rows of its classifier) or `clip:MODEL`.
 
-    Attributes:
-        name: where the vectors come from: `head:MODEL` (rows of its classifier) or `clip:MODEL`
-            (text embeddings of the class names).
-        vectors: (C, r) float32 with rows of length 1 and r ≤ C.
+    vectors: (C, r) float32 with rows of length 1 and r ≤ C.
     """
 
     name: str
@@ -50,12 +47,10 @@ class ClassEmbedding:
         """
         count = len(self.vectors)
         generator = torch.Generator().manual_seed(SEED)
-        orders = torch.stack(
-            [torch.randperm(count, generator=generator) for _ in range(RANDOM_SETS)], dim=1
-        )
+        draws = [torch.randperm(count, generator=generator) for _ in range(RANDOM_SETS)]
         found = np.full((count + 1, RANDOM_SETS), np.nan, np.float32)
         sums = torch.zeros(RANDOM_SETS, self.vectors.shape[1])
-        for size, added in enumerate(orders, 1):
+        for size, added in enumerate(torch.stack(draws, dim=1), 1):
             sums += self.vectors[added]
             if size > 1:
                 found[size] = _mean_cosine(sums.square().sum(1), size).numpy()
@@ -84,16 +79,16 @@ class ClassEmbedding:
         among them, so that it does not depend on the order of the classes.
 
         Args:
-            counts: (P, C) flips by class.
-            least: (P,) flips of the last class that is taken.
+            counts: (P, C) flips by class. least: (P,) of the last class that is taken.
             above, tied: (P,) numbers of classes with more flips, and with just as many.
             sizes: (P,) numbers of classes to take: above < sizes ≤ above + tied.
 
         Returns:
             (P,) float64; NaN where one class alone is taken.
         """
-        sure = _sums(counts > least[:, None], self.vectors)
-        last = _sums(counts == least[:, None], self.vectors)
+        # Sums of the vectors of the classes that are surely taken, and of those that tie: (P, r).
+        sure = (counts > least[:, None]).float() @ self.vectors
+        last = (counts == least[:, None]).float() @ self.vectors
         chosen = (sizes - above).double()
         share = chosen / tied
         both = chosen * (chosen - 1) / (tied * (tied - 1)).clamp_min(1)
@@ -101,13 +96,7 @@ class ClassEmbedding:
         across = 2 * (sure * last).sum(1).double()
         among = last.square().sum(1).double() - tied
         total = inside + share * across + both * among
-        pairs = (sizes * (sizes - 1)).double()
-        return torch.where(sizes > 1, total / pairs, torch.nan)
-
-
-def _sums(mask: Tensor, vectors: Tensor) -> Tensor:
-    """Sums of the vectors of the classes in each row of a (P, C) mask: (P, r)."""
-    return mask.float() @ vectors
+        return torch.where(sizes > 1, total / (sizes * (sizes - 1)).double(), torch.nan)
 
 
 def _mean_cosine(squared_length: Tensor, size: Tensor | int) -> Tensor:

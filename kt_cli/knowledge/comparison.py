@@ -65,6 +65,11 @@ class Comparison:
         """(M, n)"""
         return self.outputs.right
 
+    @property
+    def trained(self) -> int:
+        """How many of the models are no baselines."""
+        return self.untrained.count(False)
+
     @cached_property
     def accuracies(self) -> list[float]:
         """Top-1 of each model."""
@@ -74,12 +79,7 @@ class Comparison:
     def intervals(self) -> list[tuple[float, float]]:
         """Their 95% intervals (Wilson)."""
         low, high = wilson(self.right.sum(axis=1), self.n)
-        return [(100 * a, 100 * b) for a, b in zip(low.tolist(), high.tolist(), strict=True)]
-
-    @property
-    def trained(self) -> int:
-        """How many of the models are no baselines."""
-        return self.untrained.count(False)
+        return list(zip((100 * low).tolist(), (100 * high).tolist(), strict=True))
 
     @cached_property
     def alone(self) -> list[float]:
@@ -162,8 +162,7 @@ def compared(
     """All pairs of models by what they say about the same images.
 
     Args:
-        untrained: which are baselines; these come last.
-        embedding: what classes are compared by. logits: whether predictions have them.
+        untrained: which are baselines; these come last. logits: whether predictions have them.
     """
     images = predictions[0].images
     outputs = Outputs(
@@ -173,11 +172,8 @@ def compared(
         np.stack([p.confidence for p in predictions]),
         len(images.classes),
     )
-    trained = list(untrained).count(False)
-    suspicions = [
-        (name, suspicion(said))
-        for name, said in zip(names[:trained], predictions[:trained], strict=True)
-    ]
+    trained = predictions[: list(untrained).count(False)]
+    suspicions = [suspicion(said) for said in trained]
     return Comparison(
         names=tuple(names),
         predictions=tuple(predictions),
@@ -186,8 +182,8 @@ def compared(
         classes=tuple(readable(images.classes)),
         pairs=all_pairs(outputs, embedding),
         embedding=embedding,
-        mean_probability=_mean_probability(predictions[:trained]) if logits else None,
-        warnings=tuple(f"{name}: {text}" for name, text in suspicions if text),
+        mean_probability=_mean_probability(trained) if logits else None,
+        warnings=tuple(f"{n}: {text}" for n, text in zip(names, suspicions, strict=False) if text),
     )
 
 
@@ -234,11 +230,6 @@ def _pair(found: Comparison, teacher: int, student: int, count: int) -> dict[str
     values = {name: _number(matrix[teacher, student]) for name, matrix in found.pairs.items()}
     flips = found.flips(teacher, student)
     shares = 100 * flips / max(1, flips.sum())
-    held = [
-        {"classes": [found.classes[c] for c in area.classes], "flips": area.flips,
-         "share": area.share}
-        for area in found.areas(teacher, student)
-    ]  # fmt: skip
     return {
         "teacher": found.names[teacher],
         "student": found.names[student],
@@ -248,7 +239,10 @@ def _pair(found: Comparison, teacher: int, student: int, count: int) -> dict[str
             {"class": found.classes[c], "flips": int(flips[c]), "share": _number(shares[c])}
             for c in top_classes(flips, count)
         ],
-        "areas": held,
+        "areas": [
+            {**area._asdict(), "classes": [found.classes[c] for c in area.classes]}
+            for area in found.areas(teacher, student)
+        ],
     }  # fmt: skip
 
 

@@ -1,9 +1,4 @@
-"""What classes are compared by: the table EMBEDDINGS, one small function per kind.
-
-head    rows of the classifier of the most accurate model that has a linear one (offline)
-clip    CLIP's text embeddings of the class names, as the paper (extra `kt-cli[clip]`)
-none    nothing: similarities of classes are null
-"""
+"""What classes are compared by: the table EMBEDDINGS, one small function per kind."""
 
 from __future__ import annotations
 
@@ -37,17 +32,13 @@ def class_embedding(kind: str, models: Sequence[Model], images: ImageSet) -> Cla
         UnknownName: no such kind. UsageError: the extra is missing.
         WeightsUnavailable: CLIP's weights are neither in the cache nor to be had.
     """
-    require_kind(kind)
+    if kind not in EMBEDDINGS:
+        raise unknown("class embedding", kind, EMBEDDINGS)
     return EMBEDDINGS[kind](models, images)
 
 
-def require_kind(kind: str) -> None:
-    """UnknownName where `kind` is no name of EMBEDDINGS."""
-    if kind not in EMBEDDINGS:
-        raise unknown("class embedding", kind, EMBEDDINGS)
-
-
 def _head(models: Sequence[Model], images: ImageSet) -> ClassEmbedding | None:
+    """Rows of the classifier of the most accurate model that has a linear one."""
     for model in models:
         if scheme(model.ref) in WITHOUT_HEAD:
             continue
@@ -70,16 +61,13 @@ def _head(models: Sequence[Model], images: ImageSet) -> ClassEmbedding | None:
 
 
 def _clip(models: Sequence[Model], images: ImageSet) -> ClassEmbedding | None:
+    """CLIP's text embeddings of the class names, as the paper; an extra of the package."""
     name, path = f"clip:{clip.NAME}", _entry("clip", clip.NAME, images)
     rows, _ = _kept(path)
     if rows is None:
         rows = clip.text_embeddings(readable(images.classes))
         _keep(path, rows, name, images)
     return ClassEmbedding.of(name, rows)
-
-
-def _none(models: Sequence[Model], images: ImageSet) -> ClassEmbedding | None:
-    return None
 
 
 def _entry(kind: str, source: str, images: ImageSet) -> Path:
@@ -97,14 +85,12 @@ def _kept(path: Path) -> tuple[arrays.Array, str]:
 
 
 def _keep(path: Path, rows: arrays.Array, name: str, images: ImageSet, source: str = "") -> None:
-    about = {
-        "name": name, "data": images.name, "num_classes": str(len(rows)), "source": source,
-    }  # fmt: skip
+    about = {"name": name, "data": images.name, "num_classes": str(len(rows)), "source": source}
     arrays.write(path, {"id": list(images.classes), "vectors": rows}, about)
 
 
 EMBEDDINGS: dict[str, Callable[[Sequence[Model], ImageSet], ClassEmbedding | None]] = {
     "head": _head,
     "clip": _clip,
-    "none": _none,
+    "none": lambda models, images: None,
 }

@@ -6,7 +6,6 @@ Images are decoded once for all; models that share a geometry share the transfor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -66,14 +65,9 @@ class Evaluator:
             torch.cuda.empty_cache()
 
     def _forward(self, images: Tensor) -> Tensor:
-        with self._precision():
+        with torch.autocast(self.device.type, self._amp, enabled=self._amp is not None):
             logits: Tensor = self.module(self._normalise(images))
         return logits.float()
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        if self._amp is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, self._amp)
 
 
 def evaluate_all(
@@ -112,12 +106,10 @@ def evaluate_all(
             start = here.stop
 
     for here, answers in _one_behind(asked()):
-        found: list[Columns | Exception] = []
-        for evaluator, answer in zip(evaluators, answers, strict=True):
-            said = answer if isinstance(answer, Exception) else _tried(answer)
-            found.append({} if evaluator in failed else said)
-            if isinstance(said, Exception):
-                failed.add(evaluator)
+        tried = [a if isinstance(a, Exception) else _tried(a) for a in answers]
+        pairs = list(zip(evaluators, tried, strict=True))
+        found: list[Columns | Exception] = [{} if e in failed else said for e, said in pairs]
+        failed |= {e for e, said in pairs if isinstance(said, Exception)}
         yield here, found
         progress(here.stop, len(images))
 
@@ -170,19 +162,15 @@ def label_probability(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def _columns(logits: Tensor, labels: Tensor, keep_logits: bool) -> dict[str, Tensor]:
-    """What is kept of (b, C) logits, given (b,) labels on the same device."""
+    """What is kept of (b, C) logits, given (b,) labels."""
     probabilities = logits.softmax(dim=1)
     # Ranked by logits, as validate.py does: probabilities of peaked logits tie at zero.
     ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    top5 = ranked.to(torch.int16 if logits.shape[1] < 2**15 else torch.int32)
     kept = {
-        "pred": ranked[:, 0],
+        "pred": top5[:, 0],
         "confidence": probabilities.gather(1, ranked[:, :1])[:, 0],
         "label_prob": label_probability(probabilities, labels),
-        "top5": ranked,
+        "top5": top5,
     }
-    small = torch.int16 if logits.shape[1] < 2**15 else torch.int32
-    for name in ("pred", "top5"):
-        kept[name] = kept[name].to(small)
-    if keep_logits:
-        kept["logits"] = logits.half()
-    return kept
+    return kept | ({"logits": logits.half()} if keep_logits else {})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import entr
 
 from kt_cli.knowledge.comparison import Comparison
 from kt_cli.knowledge.significance import SIGNIFICANT
@@ -78,17 +79,12 @@ def concentrated(flips: NDArray[np.int64], images: NDArray[np.int64]) -> bool | 
     if total < FEW or np.count_nonzero(images) < 2:
         return None
     draws = np.random.default_rng(SEED).multinomial(total, images / images.sum(), size=DRAWS)
-    by_chance = _entropy(draws)
-    entropy = float(_entropy(flips[None])[0])
-    few = entropy - float(by_chance.mean()) < np.log(EVEN)
-    return bool(few and entropy < np.quantile(by_chance, 0.025))
-
-
-def _entropy(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Entropies in nats of the rows of (k, C) counts."""
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    result: NDArray[np.float64] = -(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1)
-    return result
+    entropy, by_chance = (
+        entr(counts / counts.sum(axis=1, keepdims=True)).sum(axis=1)
+        for counts in (flips[None], draws)
+    )
+    few = entropy[0] - by_chance.mean() < np.log(EVEN)
+    return bool(few and entropy[0] < np.quantile(by_chance, 0.025))
 
 
 # --- in words ------------------------------------------------------------------------------------
@@ -98,15 +94,11 @@ def sentence(pair: Direction) -> str:
     """What the numbers of an ordered pair mean."""
     teacher, student = pair.teacher, pair.student
     if not pair.flips and not pair.back:
-        return (
-            f"{teacher} and {student} have the same images right: neither has anything to learn "
-            "from the other."
-        )
+        same = f"{teacher} and {student} have the same images right"
+        return f"{same}: neither has anything to learn from the other."
     if not pair.flips:
-        return (
-            f"{teacher} knows nothing that {student} does not: on these images {student} has "
-            "nothing to learn from it."
-        )
+        nothing = f"{teacher} knows nothing that {student} does not"
+        return f"{nothing}: on these images {student} has nothing to learn from it."
     before = 100 * pair.student_right / pair.n
     digits = 2 if pair.share >= 0.01 else 4
     return (

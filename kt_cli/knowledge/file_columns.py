@@ -1,8 +1,8 @@
-"""What the columns of a file of predictions mean; `kt_cli.knowledge.external` lists them."""
+"""What the columns of a file of predictions mean (docs/predictions.md)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,17 @@ EXPECTED = (
     "logit_0 …), and beside it id and label; see docs/predictions.md."
 )
 SUM_TOLERANCE = 0.01
+ARRAYS = ("label", "answers", "words", "confidence", "label_prob", "logits")  # of an External
 
 
 @dataclass(frozen=True)
 class External:
-    """What a file says about n images; classes are int64, or names as objects.
+    """What a file says about n images; classes are int64, or names as objects; else it is None.
 
-    Attributes:
-        ids: of the images; None where the file has none.
-        label: (n,) the truth; None where the file does not tell.
-        answers: (n, k) classes, most probable first; None where only `logits` tell.
-        words: (n, k) timm's names of answers that are integers.
-        confidence: (n, k) float32 probability of each answer; NaN where it is not known.
-        label_prob: (n,) float32 probability of the truth.
-        logits: (n, C) float32; logarithms where the file has probabilities.
+    ids: of the images. label: (n,), the truth. answers: (n, k) classes, most probable first.
+    words: (n, k), timm's names of answers that are integers.
+    confidence: (n, k) probability of each answer, NaN where unknown. label_prob: (n,) of the truth.
+    logits: (n, C); logarithms where the file has probabilities.
     """
 
     path: Path
@@ -50,6 +47,12 @@ class External:
 
     def __len__(self) -> int:
         return len(next(v for v in (self.answers, self.logits) if v is not None))
+
+    def take(self, rows: NDArray[np.int64]) -> External:
+        """These rows, without names."""
+        return replace(self, ids=None, **{
+            name: values[rows] for name in ARRAYS if (values := getattr(self, name)) is not None
+        })  # fmt: skip
 
 
 def read_external(path: Path) -> External:
@@ -69,9 +72,8 @@ def external_of(table: Table) -> External:
     """
     outputs, words = _outputs_name(table), None
     answers, truths = _answers(table), TRUTHS
-    if answers is None and (outputs is None or _is_ranked(table, outputs)):
+    if answers is None and outputs is None:
         answers, words, truths = _of_timm(table)
-    whole = outputs is not None and not _is_ranked(table, outputs)
     ids, truth = table.first(IDS), table.first(truths)
     found = External(
         path=table.path,
@@ -81,22 +83,16 @@ def external_of(table: Table) -> External:
         words=words,
         confidence=None if answers is None else _confidence(table, answers),
         label_prob=_probabilities(table, "label_prob") if table.first(("label_prob",)) else None,
-        logits=_logits(table, outputs) if whole and outputs else None,
+        logits=_logits(table, outputs) if outputs else None,
     )
-    _require_one_length(found)
-    return found
-
-
-def _require_one_length(found: External) -> None:
-    arrays = (found.ids, found.label, found.answers, found.words, found.confidence,
-              found.label_prob, found.logits)  # fmt: skip
+    arrays = (getattr(found, name) for name in ("ids", *ARRAYS))
     lengths = {len(values) for values in arrays if values is not None}
     if len(lengths) > 1:
-        raise DataError(
-            f"{found.path}: its columns have different lengths: {', '.join(map(str, lengths))}"
-        )
+        named = ", ".join(map(str, lengths))
+        raise DataError(f"{found.path}: its columns have different lengths: {named}")
     if found.label is not None and found.label.ndim > 1:
         raise DataError(f"{found.path} has several labels an image, not one")
+    return found
 
 
 # --- answers ------------------------------------------------------------------------------------
@@ -121,9 +117,10 @@ def _of_timm(table: Table) -> tuple[NDArray[Any], NDArray[Any] | None, tuple[str
 
     Its `label` names the answers, but there are files with an index and the true label, too.
     """
-    there = [name for name in ("index", "label") if name in table.columns]
-    columns = {name: _columns(_classes(table, name)) for name in there}
-    index, label = columns.get("index"), columns.get("label")
+    index, label = (
+        _columns(_classes(table, name)) if name in table.columns else None
+        for name in ("index", "label")
+    )  # fmt: skip
     if index is None and label is not None and label.dtype == object:
         return label, None, TRUTHS[1:]
     if index is None:
@@ -133,19 +130,13 @@ def _of_timm(table: Table) -> tuple[NDArray[Any], NDArray[Any] | None, tuple[str
         return index, None, TRUTHS
     if label.dtype != object:
         return index, None, TRUTHS[1:] if (label == index).all() else TRUTHS
-    if not _are_names_of(label, index):
+    pairs = set(zip(index.ravel().tolist(), label.ravel().tolist(), strict=True))
+    if len(pairs) > len(np.unique(index)):
         raise DataError(
             f"{table.path}: its label is not the name of its index: {table.summary}",
             "Is it the truth? Then call the index pred.",
         )
     return index, label, TRUTHS[1:]
-
-
-def _are_names_of(words: NDArray[Any], index: NDArray[Any]) -> bool:
-    """Whether each index always goes with the same word."""
-    _, codes = np.unique(words.ravel(), return_inverse=True)
-    pairs = np.unique(np.stack([index.ravel().astype(np.int64), codes]), axis=1)
-    return bool(pairs.shape[1] == len(np.unique(index)))
 
 
 def _columns(values: NDArray[Any]) -> NDArray[Any]:
@@ -175,21 +166,14 @@ def _classes(table: Table, name: str) -> NDArray[Any]:
 
 
 def _outputs_name(table: Table) -> str | None:
-    """The first of OUTPUTS that has several values an image."""
+    """The first of OUTPUTS that has several values an image, if these are not only the best k."""
+    columns = table.columns
     for name in OUTPUTS:
-        values = table.columns.get(name)
-        if values is not None and values.ndim == 2 and values.shape[1] > 1:
-            return name
+        if name in columns and columns[name].ndim == 2 and columns[name].shape[1] > 1:
+            classes = [columns[c].shape for c in ("index", "label", "top5") if c in columns]
+            ranked = name in BEST_OF_TIMM and columns[name].shape in classes
+            return None if ranked else name
     return None
-
-
-def _is_ranked(table: Table, outputs: str) -> bool:
-    """Whether the values are the best k of each image, which stand beside their classes."""
-    values = table.columns.get(outputs)
-    beside = (table.columns.get(name) for name in ("index", "label", "top5"))
-    return outputs in BEST_OF_TIMM and any(
-        there is not None and values is not None and there.shape == values.shape for there in beside
-    )
 
 
 def _logits(table: Table, name: str) -> NDArray[np.float32]:

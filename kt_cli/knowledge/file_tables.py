@@ -20,6 +20,7 @@ from kt_cli.errors import DataError, first_line
 if TYPE_CHECKING:
     import pandas as pd
 
+Columns = dict[str, NDArray[Any]]
 IDS = ("id", "filename", "file", "image", "path")
 NAMED_IN_MESSAGE = 12
 # A quoted word of a printed list, as Python and NumPy write it, or a bare one.
@@ -34,7 +35,7 @@ class Table:
     """
 
     path: Path
-    columns: dict[str, NDArray[Any]]
+    columns: Columns
 
     @property
     def summary(self) -> str:
@@ -68,7 +69,7 @@ def read_table(path: Path) -> Table:
     return Table(path, _gathered(columns))
 
 
-def _gathered(columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _gathered(columns: Columns) -> Columns:
     """`columns` with name_0, name_1 … as one."""
     numbered: dict[str, dict[int, str]] = {}
     for key, values in columns.items():
@@ -77,32 +78,28 @@ def _gathered(columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     gathered = dict(columns)
     for name, keys in numbered.items():
         if name not in columns and sorted(keys) == list(range(len(keys))):
-            parts = [gathered.pop(keys[i]) for i in range(len(keys))]
-            gathered[name] = np.stack(parts, axis=1)
+            gathered[name] = np.stack([gathered.pop(keys[i]) for i in sorted(keys)], axis=1)
     return gathered
 
 
-def _parquet(path: Path) -> dict[str, NDArray[Any]]:
+def _parquet(path: Path) -> Columns:
     import pandas as pd
 
     return _frame(pd.read_parquet(path))
 
 
-def _csv(source: Path | IO[str]) -> dict[str, NDArray[Any]]:
+def _csv(source: Path | IO[str]) -> Columns:
     import pandas as pd
 
-    return _frame(
-        pd.read_csv(
-            source,
-            converters={name: str for i in IDS for name in {i, i.upper(), i.title()}},  # 0012.png
-            keep_default_na=False,  # a class may be called NA or None
-            na_values=["", "nan", "NaN"],
-            low_memory=False,  # guesses the type from all rows
-        )
-    )
+    texts = {name: str for i in IDS for name in {i, i.upper(), i.title()}}  # 0012.png
+    return _frame(pd.read_csv(
+        source, converters=texts,
+        keep_default_na=False, na_values=["", "nan", "NaN"],  # a class may be called NA or None
+        low_memory=False,  # guesses the type from all rows
+    ))  # fmt: skip
 
 
-def _json(path: Path) -> dict[str, NDArray[Any]]:
+def _json(path: Path) -> Columns:
     """By file name, as records, split, or one record a line: what pandas and timm write."""
     import pandas as pd
 
@@ -124,20 +121,21 @@ def _json(path: Path) -> dict[str, NDArray[Any]]:
     return _frame(pd.DataFrame(list(content.values())).assign(filename=list(content)))
 
 
-def _npz(path: Path) -> dict[str, NDArray[Any]]:
+def _npz(path: Path) -> Columns:
     with np.load(path, allow_pickle=False) as arrays:
         found = {name.lower(): arrays[name] for name in arrays.files}
-    texts = {
-        name: v.astype(str).astype(object) for name, v in found.items() if v.dtype.kind in "SU"
+    return {
+        name: v.astype(str).astype(object) if v.dtype.kind in "SU" else v
+        for name, v in found.items()
+        if v.ndim in (1, 2)
     }
-    return {name: v for name, v in (found | texts).items() if v.ndim in (1, 2)}
 
 
-def _frame(frame: pd.DataFrame) -> dict[str, NDArray[Any]]:
+def _frame(frame: pd.DataFrame) -> Columns:
     """Columns, and the index: without a name it is the images', unless it counts the rows."""
-    index, known = frame.index, {str(name).lower() for name in frame.columns}
-    counts = index.equals(frame.reset_index(drop=True).index)
-    if index.name is None and not counts and not known & set(IDS):
+    known = {str(name).lower() for name in frame.columns}
+    counts = frame.index.equals(frame.reset_index(drop=True).index)
+    if frame.index.name is None and not counts and not known & set(IDS):
         frame = frame.rename_axis("id")
     if frame.index.name is not None:
         frame = frame.reset_index(drop=frame.index.name in frame.columns)
@@ -151,20 +149,16 @@ def _column(values: pd.Series[Any]) -> NDArray[Any]:
     cells = values.to_numpy(object)
     first = cells[0] if len(cells) else None
     if isinstance(first, str) and first.startswith("[") and first.endswith("]"):
-        return _printed(cells.tolist())
+        return _printed([cell.strip("[]") for cell in cells])
     if isinstance(first, (list, tuple, np.ndarray)):
         return np.stack([np.asarray(row) for row in cells])
-    unknown = values.isna().tolist()
-    return np.array([None if u else str(c) for c, u in zip(cells, unknown, strict=True)], object)
+    return values.map(str, na_action="ignore").astype(object).where(values.notna(), None).to_numpy()
 
 
-def _printed(cells: Sequence[str]) -> NDArray[Any]:
-    inner = [cell.strip("[]") for cell in cells]
+def _printed(inner: Sequence[str]) -> NDArray[Any]:
     if "'" in inner[0] or '"' in inner[0]:
-        rows = [
-            [ast.literal_eval(w) if w[0] in "'\"" else w for w in WORD.findall(row)]
-            for row in inner
-        ]
+        words = (WORD.findall(row) for row in inner)
+        rows = [[ast.literal_eval(w) if w[0] in "'\"" else w for w in row] for row in words]
         return np.stack([np.array(row, dtype=object) for row in rows])
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of numbers that are none
@@ -173,10 +167,6 @@ def _printed(cells: Sequence[str]) -> NDArray[Any]:
     return numbers.astype(np.int64) if whole else numbers
 
 
-READERS: dict[str, Callable[[Path], dict[str, NDArray[Any]]]] = {
-    ".parquet": _parquet,
-    ".csv": _csv,
-    ".csv.gz": _csv,
-    ".json": _json,
-    ".npz": _npz,
-}
+READERS: dict[str, Callable[[Path], Columns]] = {
+    ".parquet": _parquet, ".csv": _csv, ".csv.gz": _csv, ".json": _json, ".npz": _npz,
+}  # fmt: skip

@@ -42,10 +42,6 @@ class FlipCounter:
             self._groups.append((here, samples))
         self._memory = torch.empty(0)
 
-    def flips(self, teachers: slice) -> NDArray[np.int32]:
-        """(b, M, C): samples of class c that teacher t has right and student s wrong."""
-        return self.flips_of(self.both_right(teachers), teachers)
-
     def both_right(self, teachers: slice) -> Tensor:
         """(C, b, M) float32: samples of class c that t and s have right. Valid until called again.
 
@@ -61,7 +57,11 @@ class FlipCounter:
         return both
 
     def flips_of(self, both: Tensor, teachers: slice) -> NDArray[np.int32]:
-        """(b, M, C) flips of b teachers from what `both_right` gives for them."""
+        """(b, M, C): samples of class c that teacher t has right and student s wrong.
+
+        Args:
+            both: what `both_right` gives for the b teachers.
+        """
         flips = self._known[:, teachers, None] - both.int()
         return flips.permute(1, 2, 0).contiguous().numpy()
 

@@ -7,7 +7,7 @@ import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -15,6 +15,9 @@ from kt_cli.errors import UsageError
 from kt_cli.files import atomic_file
 from kt_cli.knowledge.comparison import Comparison
 from kt_cli.knowledge.explanation import Sample, counted, samples
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLUMNS = 6
 SIDE = 160
@@ -43,15 +46,15 @@ def draw(target: Path, found: Comparison, pairs: Sequence[tuple[int, int]], coun
     blocks: list[Block] = []
     for teacher, student in pairs:
         picked = samples(found, teacher, student, count)
-        total = int(found.flips(teacher, student).sum())
-        title = (
-            f"{found.names[teacher]} is right, {found.names[student]} is wrong "
-            f"({len(picked)} of {counted(total, 'image')})"
-        )
-        blocks.append((title, picked))
-    render = _page if target.suffix.lower() == ".html" else _figure
+        said = f"{found.names[teacher]} is right, {found.names[student]} is wrong"
+        total = counted(int(found.flips(teacher, student).sum()), "image")
+        blocks.append((f"{said} ({len(picked)} of {total})", picked))
     with atomic_file(target) as temporary:
-        render(temporary, target.suffix.lower().lstrip("."), found, blocks)
+        if target.suffix.lower() == ".html":
+            temporary.write_text(_page(found, blocks), encoding="utf-8")
+        else:
+            form = target.suffix.lower().lstrip(".")
+            _figure(found, blocks).savefig(temporary, format=form, dpi=150)
 
 
 def _thumbnail(found: Comparison, sample: Sample) -> Image.Image:
@@ -63,32 +66,27 @@ def _thumbnail(found: Comparison, sample: Sample) -> Image.Image:
     return image
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"
-
-
-def _figure(path: Path, form: str, found: Comparison, blocks: Sequence[Block]) -> None:
+def _figure(found: Comparison, blocks: Sequence[Block]) -> Figure:
     from matplotlib.figure import Figure
 
     rows = [max(1, -(-len(picked) // COLUMNS)) for _, picked in blocks]
-    figure = Figure(figsize=(1.35 * COLUMNS, sum(1.75 * r + 0.45 for r in rows)),
-                    layout="constrained")  # fmt: skip
-    parts = figure.subfigures(len(blocks), 1, height_ratios=[1.75 * r + 0.45 for r in rows],
-                              squeeze=False)  # fmt: skip
+    heights = [1.75 * count + 0.45 for count in rows]
+    figure = Figure(figsize=(1.35 * COLUMNS, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)
     for part, (title, picked), count in zip(parts[:, 0], blocks, rows, strict=True):
         part.suptitle(title, x=0.01, ha="left", fontsize=9, fontweight="bold", parse_math=False)
         axes = part.subplots(count, COLUMNS, squeeze=False)
         for axis in axes.ravel():
             axis.set_axis_off()
         for axis, sample in zip(axes.ravel(), picked, strict=False):
-            _cell(axis, found, sample)
-    figure.savefig(path, format=form, dpi=150)
+            axis.imshow(_thumbnail(found, sample))
+            title = f"{_short(sample.label)}\nnot {_short(sample.answer)}"
+            axis.set_title(title, fontsize=6.5, loc="left", parse_math=False)
+    return figure
 
 
-def _cell(axis: Any, found: Comparison, sample: Sample) -> None:
-    axis.imshow(_thumbnail(found, sample))
-    axis.set_title(f"{_short(sample.label)}\nnot {_short(sample.answer)}", fontsize=6.5, loc="left",
-                   parse_math=False)  # fmt: skip
+def _short(text: str) -> str:
+    return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"
 
 
 STYLE = """
@@ -100,7 +98,7 @@ figcaption span { opacity: .7; display: block; overflow-wrap: anywhere; }
 """
 
 
-def _page(path: Path, form: str, found: Comparison, blocks: Sequence[Block]) -> None:
+def _page(found: Comparison, blocks: Sequence[Block]) -> str:
     parts = ["<!doctype html><html lang=en><meta charset=utf-8>",
              "<meta name=viewport content='width=device-width, initial-scale=1'>",
              f"<title>kt: {html.escape(' and '.join(found.names))}</title>",
@@ -108,7 +106,7 @@ def _page(path: Path, form: str, found: Comparison, blocks: Sequence[Block]) -> 
     for title, picked in blocks:
         cells = "".join(_card(found, sample) for sample in picked)
         parts.append(f"<h2>{html.escape(title)}</h2><div class=grid>{cells}</div>")
-    path.write_text("\n".join(parts) + "</html>\n", encoding="utf-8")
+    return "\n".join(parts) + "</html>\n"
 
 
 def _card(found: Comparison, sample: Sample) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,14 +58,12 @@ def require_once(path: Path, names: Sequence[str]) -> None:
     Raises:
         DataError: names the first of them.
     """
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
+    for name, count in Counter(names).items():
+        if count > 1:
             raise DataError(
                 f"{path} names the image {name} twice",
                 "Name images with their folders (of timm's inference.py: --fullname).",
             )
-        seen.add(name)
 
 
 def _difference(path: Path, wanted: Sequence[str], place: dict[str, int], found: int) -> str:
@@ -111,8 +110,16 @@ def class_indices(
         DataError: a value is none of the classes, or may be two of them.
     """
     if values.dtype.kind == "i":
-        return _by_number(path, values, classes, by_name)
-    place: dict[str, int] = {name: index for index, name in enumerate(classes)}
+        indices = _by_number(values, classes) if by_name else values
+        outside = (indices < 0) | (indices >= len(classes))
+        if outside.any():
+            raise DataError(
+                f"{path} names class {values[outside][0]}, which is none of the data's "
+                f"{len(classes):,} classes",
+                "Classes are counted from 0, in the order of the class folders.",
+            )
+        return indices
+    place = {name: index for index, name in enumerate(classes)}
     names, inverse = np.unique(values, return_inverse=True)
     if any(name not in place for name in names):
         place = described(classes) | place
@@ -132,24 +139,12 @@ def class_indices(
     return np.array([place[name] for name in names], np.int64)[inverse].reshape(values.shape)
 
 
-def _by_number(
-    path: Path, values: NDArray[np.int64], classes: Sequence[str], by_name: bool
-) -> NDArray[np.int64]:
-    if by_name:
-        place = numbered(classes) or {}
-        numbers, inverse = np.unique(values, return_inverse=True)
-        found = np.array([place.get(number, AMBIGUOUS) for number in numbers.tolist()], np.int64)
-        indices: NDArray[np.int64] = found[inverse].reshape(values.shape)
-    else:
-        indices = values
-    outside = (indices < 0) | (indices >= len(classes))
-    if outside.any():
-        raise DataError(
-            f"{path} names class {values[outside][0]}, which is none of the data's "
-            f"{len(classes):,} classes",
-            "Classes are counted from 0, in the order of the class folders.",
-        )
-    return indices
+def _by_number(values: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Indices of classes that are called by numbers; below 0 where none is."""
+    place = numbered(classes) or {}
+    numbers, inverse = np.unique(values, return_inverse=True)
+    found = np.array([place.get(number, -1) for number in numbers.tolist()], np.int64)
+    return found[inverse].reshape(values.shape)
 
 
 def numbered(classes: Sequence[str]) -> dict[int, int] | None:

@@ -147,7 +147,8 @@ def by_class_statistics(
     for percent in TOP_PERCENTS:
         sizes = _top_sizes(ranked, percent)
         found[f"top{percent}_classes"] = _where_flips(sizes, ranked)
-        found |= _similarity(f"top{percent}_similarity", flat, ranked, sizes, embedding)
+        alike = f"top{percent}_similarity"
+        found[alike], found[f"{alike}_pct"] = _similarity(flat, ranked, sizes, embedding)
     return {name: values.reshape(shape) for name, values in found.items()}
 
 
@@ -180,16 +181,12 @@ def _where_flips(values: Tensor, ranked: _Ranked) -> Matrix:
 
 
 def _similarity(
-    name: str,
-    counts: NDArray[np.int32],
-    ranked: _Ranked,
-    sizes: Tensor,
-    embedding: ClassEmbedding | None,
-) -> dict[str, Matrix]:
+    counts: NDArray[np.int32], ranked: _Ranked, sizes: Tensor, embedding: ClassEmbedding | None
+) -> tuple[Matrix, Matrix]:
     """Mean cosine of the top classes, and its percentile among random sets of that size."""
     if embedding is None:
         nothing = np.full(len(counts), np.nan)
-        return {name: nothing, f"{name}_pct": nothing}
+        return nothing, nothing
     ascending = ranked.ascending
     least = ascending.gather(1, ascending.shape[1] - sizes[:, None])
     left = torch.searchsorted(ascending, least)[:, 0]
@@ -197,8 +194,7 @@ def _similarity(
     above, tied = ascending.shape[1] - right, right - left
     similarity = embedding.top_similarity(torch.from_numpy(counts), least[:, 0], above, tied, sizes)
     values = _where_flips(similarity, ranked)
-    percentile = embedding.percentile(values, sizes.numpy().astype(np.float64))
-    return {name: values, f"{name}_pct": percentile.numpy()}
+    return values, embedding.percentile(values, sizes.numpy().astype(np.float64)).numpy()
 
 
 # --- agreement and ceilings ----------------------------------------------------------------------
@@ -219,8 +215,7 @@ def agreement(preds: NDArray[np.integer], progress: Progress = silent) -> Matrix
     """Numbers of equal predictions: (M, n) -> (M, M)."""
 
     def equal(t: int) -> list[Any]:
-        mine = preds[t]
-        return [np.count_nonzero(mine == other) for other in preds[t + 1 :]]
+        return [np.count_nonzero(preds[t] == other) for other in preds[t + 1 :]]
 
     return _symmetric(equal, np.full(len(preds), preds.shape[1]), progress)
 

@@ -1,21 +1,18 @@
 """Predictions of many models: from the cache, from files of others, or computed together.
 
-What is missing is computed on one stream of decoded images, with as many models at once as memory
-holds, and goes to the cache batch by batch: memory does not grow with the number of images.
+What is missing is computed on one stream of images and goes to the cache batch by batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from kt_cli.data.images import ImageSet
 from kt_cli.device import context_lost, free_memory, loss_named, out_of_memory
@@ -33,8 +30,7 @@ from kt_cli.zoo import identity, published, scheme, target
 from kt_cli.zoo import load as zoo
 
 REUSE, REFRESH, CACHED_ONLY = "reuse", "refresh", "cached-only"
-# The rest is for activations, decoded images and whoever else is there.
-SHARE_FOR_WEIGHTS = 0.3
+SHARE_FOR_WEIGHTS = 0.3  # of the memory; the rest is for activations, images, and others there
 AT_ONCE = 64  # models whose predictions are held as they are in the cache
 
 
@@ -83,32 +79,55 @@ def predict_all(
     """
     if any(scheme(model.ref) != "predictions" for model in models):
         images.identify(progress)
-    found: dict[str, Predictions | Exception] = {}
-    for model in models:
-        known = _known(model, images, how)
-        if known is not None:
-            found[model.key] = known
+    found = {m.key: said for m in models if (said := _known(m, images, how)) is not None}
     missing = [model for model in models if model.key not in found]
     for group in _groups(missing, images, how):
         found |= _compute(group, images, how, progress)
     return [found[model.key] for model in models]
 
 
+def outputs_of(
+    models: Sequence[Model],
+    images: ImageSet,
+    how: How,
+    progress: Progress = silent,
+    look: Callable[[Model, Predictions], object] = lambda model, said: None,
+) -> Outputs:
+    """What M models say, as one value for `pairs`: about 7 bytes for each model and image.
+
+    Args:
+        look: shown the predictions of each model.
+
+    Raises:
+        KtError: as `predict`, for the first model that cannot be evaluated.
+    """
+    shape, classes = (len(models), len(images)), len(images.classes)
+    preds = np.empty(shape, np.int16 if classes < 2**15 else np.int32)
+    right, confidence = np.empty(shape, bool), np.empty(shape, np.float32)
+    for start in range(0, len(models), AT_ONCE):
+        here = models[start : start + AT_ONCE]
+        for row, found in enumerate(predict_all(here, images, how, progress), start):
+            if isinstance(found, Exception):
+                raise found
+            look(models[row], found)
+            preds[row], right[row], confidence[row] = found.pred, found.right, found.confidence
+    return Outputs(images.labels, right, preds, confidence, classes)
+
+
 def _known(model: Model, images: ImageSet, how: How) -> Predictions | Exception | None:
     """What can be told without loading the model; None where that is nothing."""
     if scheme(model.ref) == "predictions":
         try:
-            return _external(model, images)
+            file = external.read_external(Path(target(model.ref)))
+            return external.predictions(file, images, model.key)
         except KtError as error:
             return error
     found = _kept(model, images, how)
-    if found is not None:
-        source = identity.source(model)
-        gone = not source and published(model.ref)
-        if source and found.about.get("source") == source:
-            return found
-        return found if gone and how.mode == CACHED_ONLY else None
-    return _not_cached(model, images) if how.mode == CACHED_ONLY else None
+    if found is None:
+        return _not_cached(model, images) if how.mode == CACHED_ONLY else None
+    source = identity.source(model)
+    gone = not source and published(model.ref) and how.mode == CACHED_ONLY
+    return found if gone or (source and found.about.get("source") == source) else None
 
 
 def _kept(model: Model, images: ImageSet, how: How) -> Predictions | None:
@@ -142,49 +161,9 @@ def _not_cached(model: Model, images: ImageSet, changed: Sequence[str] = ()) -> 
     )
 
 
-def _external(model: Model, images: ImageSet) -> Predictions:
-    return external.predictions(external.read_external(Path(target(model.ref))), images, model.key)
-
-
-def outputs_of(
-    models: Sequence[Model],
-    images: ImageSet,
-    how: How,
-    progress: Progress = silent,
-    look: Callable[[Model, Predictions], object] = lambda model, said: None,
-) -> Outputs:
-    """What M models say, as one value for `pairs`: about 7 bytes for each model and image.
-
-    Args:
-        look: shown the predictions of each model.
-
-    Raises:
-        KtError: as `predict`, for the first model that cannot be evaluated.
-    """
-    n, classes = len(images), len(images.classes)
-    small = np.int16 if classes < 2**15 else np.int32
-    preds = np.empty((len(models), n), small)
-    right = np.empty((len(models), n), bool)
-    confidence = np.empty((len(models), n), np.float32)
-    for start in range(0, len(models), AT_ONCE):
-        here = models[start : start + AT_ONCE]
-        for row, found in enumerate(predict_all(here, images, how, progress), start):
-            if isinstance(found, Exception):
-                raise found
-            look(models[row], found)
-            preds[row], right[row], confidence[row] = found.pred, found.right, found.confidence
-    return Outputs(images.labels, right, preds, confidence, classes)
-
-
-# --- computing ---------------------------------------------------------------------------------
-
-
 @dataclass
 class _Subject:
-    """A model on its way through the images, and its entry of the cache as it grows.
-
-    found: what is kept of the very same model already.
-    """
+    """A model on its way through the images. found: what is kept of the very same already."""
 
     model: Model
     evaluator: Evaluator | None = None
@@ -205,27 +184,17 @@ class _Subject:
             loaded.module.cpu()  # a part of it was there
             self.error = without_frames(error)
 
-    def open(self, path: Path) -> None:
-        self._file = ExitStack()
-        self._append = self._file.enter_context(arrays.writer(path, self.about))
+    @property
+    def too_large(self) -> bool:
+        return self.error is not None and out_of_memory(self.error)
 
-    def add(self, columns: Columns) -> None:
-        self._append(columns)
-
-    def fail(self, error: Exception) -> None:
-        self.error = error
-        self.abandon(type(error), error, error.__traceback__)
-
-    def close(self) -> None:
-        if self.error is None and self.evaluator is not None:
+    def file(self, path: Path) -> Generator[None, Columns | None]:
+        """Is sent columns, batch after batch, then moved on; closed before, it leaves nothing."""
+        with arrays.writer(path, self.about) as append:
+            while columns := (yield):
+                append(columns)
+            assert self.evaluator is not None
             self.about["batch_size"] = str(self.evaluator.batch_size)
-            self._file.close()
-
-    def abandon(self, *exception: Any) -> None:
-        """Close the file without keeping it, unless it is closed already or nothing happened."""
-        if exception[0] is not None:
-            with suppress(BaseException):  # the writer raises again what it is told
-                self._file.__exit__(*exception)
 
 
 def _groups(models: Sequence[Model], images: ImageSet, how: How) -> Iterator[list[_Subject]]:
@@ -240,21 +209,21 @@ def _groups(models: Sequence[Model], images: ImageSet, how: How) -> Iterator[lis
             subject.found = _as_loaded(loaded, model, images, how)
         except Exception as error:  # one model that cannot be read stops no other
             subject.error = without_frames(error)
-        done = subject.error or subject.found
-        if done is not None:
+        if subject.error or subject.found:
             group.append(subject)
             continue
-        needed = _bytes(loaded.module)
+        tensors = (*loaded.module.parameters(), *loaded.module.buffers())
+        needed = sum(t.numel() * t.element_size() for t in tensors)
         if size and size + needed > budget:
             yield group
             group, size = [], 0
         subject.about = _about(loaded, model, images, how)
         subject.place(loaded, how)
-        if size and subject.error is not None and out_of_memory(subject.error):
+        if size and subject.too_large:
             yield group
             group, size = [], 0
             subject.place(loaded, how)
-        if subject.error is not None and out_of_memory(subject.error):
+        if subject.too_large:
             subject.error = KtError(
                 f"{model.name} ({needed / 10**6:.0f} MB) does not fit into the device's memory",
                 "Others may use it too: kt doctor says how much is free.",
@@ -269,53 +238,45 @@ def _compute(
     group: Sequence[_Subject], images: ImageSet, how: How, progress: Progress
 ) -> dict[str, Predictions | Exception]:
     """Evaluate a group on one stream of images, into the cache."""
-    subjects = [subject for subject in group if subject.evaluator is not None]
-    what = subjects[0].model.name if len(subjects) == 1 else f"{len(subjects)} models"
-    if subjects:
+    if subjects := [subject for subject in group if subject.evaluator is not None]:
+        what = subjects[0].model.name if len(subjects) == 1 else f"{len(subjects)} models"
         _stream(subjects, images, how, lambda done, total: progress(done, total, what))
     found: dict[str, Predictions | Exception] = {}
     for subject in group:
         subject.evaluator = None  # free its weights
-        known = subject.error or subject.found
-        found[subject.model.key] = known or _written(subject.model, images, how)
+        said = subject.error or subject.found
+        if said is None:
+            written = kept(subject.model, images, how.spec, how.device)
+            assert written is not None
+            said = replace(written, fresh=True)
+        found[subject.model.key] = said
     return found
 
 
-def _written(model: Model, images: ImageSet, how: How) -> Predictions:
-    found = kept(model, images, how.spec, how.device)
-    assert found is not None
-    return replace(found, fresh=True)
-
-
-def _stream(subjects: Sequence[_Subject], images: ImageSet, how: How, progress: Any) -> None:
+def _stream(
+    subjects: Sequence[_Subject], images: ImageSet, how: How, progress: Callable[[int, int], None]
+) -> None:
     stream = evaluate_all(
-        [subject.evaluator for subject in subjects if subject.evaluator],
-        images,
-        keep_logits=how.logits,
-        batch_size=how.batch_size,
-        workers=how.workers,
-        progress=progress,
-    )
+        [subject.evaluator for subject in subjects if subject.evaluator], images,
+        keep_logits=how.logits, batch_size=how.batch_size, workers=how.workers, progress=progress,
+    )  # fmt: skip
+    files = [s.file(entry(s.model, images, how.spec, how.device)) for s in subjects]
     with ExitStack() as cleanup:  # where this is cut off, no file is left behind
-        for subject in subjects:
-            subject.open(entry(subject.model, images, how.spec, how.device))
-            cleanup.push(subject.abandon)
+        for file in files:
+            cleanup.callback(file.close)
+            next(file)
         for here, found in stream:
             ids = [images.ids[i] for i in range(here.start, here.stop)]
             labels = images.labels[here]
-            for subject, columns in zip(subjects, found, strict=True):
+            for subject, file, columns in zip(subjects, files, found, strict=True):
                 if isinstance(columns, Exception):
-                    subject.fail(columns)
+                    subject.error = columns
+                    file.close()
                 elif columns:
                     label = labels.astype(columns["pred"].dtype)
-                    subject.add({"id": ids, "label": label, **columns})
-        for subject in subjects:
-            subject.close()
-
-
-def _bytes(module: nn.Module) -> int:
-    tensors = [*module.parameters(), *module.buffers()]
-    return sum(t.numel() * t.element_size() for t in tensors)
+                    file.send({"id": ids, "label": label, **columns})
+        for file in files:
+            next(file, None)
 
 
 def _about(loaded: zoo.Loaded, model: Model, images: ImageSet, how: How) -> dict[str, str]:

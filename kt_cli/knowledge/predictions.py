@@ -1,10 +1,6 @@
-"""What a model says about every evaluation image: computed once, cached, read by everybody.
+"""What a model says about every evaluation image, and the cache of it (docs/predictions.md).
 
-One Parquet file per model × data × input size × precision × kind of device below the cache folder
-(docs/predictions.md has its schema). A file is complete or absent; an unreadable one is computed
-again, and so is one of a model that changed since: it says of which traits the model was
-(`kt_cli.zoo.identity`). Files written by others' code are read by
-`kt_cli.knowledge.external`.
+One Parquet file per model × data × input size × precision × kind of device, complete or absent.
 """
 
 from __future__ import annotations
@@ -37,13 +33,10 @@ COLUMNS = ("pred", "confidence", "label_prob", "top5")
 class Predictions:
     """One model's outputs on the n images of `images`.
 
-    Attributes:
-        pred: (n,) integer, the most probable class.
-        confidence: (n,) float32, its probability. label_prob: (n,) float32, the label's.
-        top5: (n, min(5, C)) integer, most probable first; None where it is not known.
-        about: traits of the model, parameters in millions, input side.
-        path: the cache's file, with `logits` where they were kept. logits: those of others' files.
-        fresh: computed just now, not found.
+    pred: (n,), the most probable class. confidence: (n,), its probability. label_prob: the label's.
+    top5: (n, min(5, C)), most probable first; None where it is not known.
+    about: docs/predictions.md has the keys. fresh: computed just now, not found.
+    path: the cache's file, with `logits` where they were kept. logits: those of others' files.
     """
 
     images: ImageSet
@@ -85,17 +78,10 @@ def entry(model: Model, images: ImageSet, spec: EvalSpec, device: torch.device) 
 
 
 def kept(
-    model: Model,
-    images: ImageSet,
-    spec: EvalSpec,
-    device: torch.device,
-    *,
-    logits: bool = False,
+    model: Model, images: ImageSet, spec: EvalSpec, device: torch.device, *, logits: bool = False
 ) -> Predictions | None:
     """What the cache has of a model, as it is now or was; None where there is nothing whole."""
     path = entry(model, images, spec, device)
-    if not path.exists():
-        return None
     try:
         columns, about = arrays.read(path, COLUMNS)
         if logits and "logits" not in arrays.info(path).columns:
@@ -126,9 +112,8 @@ def logits_of(predictions: Predictions, rows: int) -> Iterator[NDArray[np.floati
     """
     if predictions.path is not None:
         yield from arrays.batches(predictions.path, "logits", rows)
-    elif predictions.logits is not None:
-        for start in range(0, len(predictions.logits), rows):
-            yield predictions.logits[start : start + rows]
+    elif (logits := predictions.logits) is not None:
+        yield from (logits[start : start + rows] for start in range(0, len(logits), rows))
 
 
 def evaluate(
@@ -143,12 +128,11 @@ def evaluate(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Predictions:
     """Run `module` on all images as timm's validate.py would; nothing is cached."""
-    evaluator = Evaluator(module, data_config, device, amp, batch_size)
+    evaluators = [Evaluator(module, data_config, device, amp, batch_size)]
     parts: list[Columns] = []
-    stream = evaluate_all(
-        [evaluator], images, batch_size=batch_size, workers=workers, progress=progress
-    )
-    for _, (said,) in stream:
+    for _, (said,) in evaluate_all(
+        evaluators, images, batch_size=batch_size, workers=workers, progress=progress
+    ):
         if isinstance(said, Exception):
             raise said
         parts.append(said)

@@ -14,16 +14,7 @@ from kt_cli.report.groups import DATA, PAIR, SAME_TRANSFER, SETTINGS, TRAINING
 from kt_cli.report.model_labels import is_label
 from kt_cli.report.stats import DECIMALS
 from kt_cli.rows import schema
-from kt_cli.rows.condition import (
-    KINDS,
-    Kind,
-    Node,
-    columns_of,
-    conjuncts,
-    parse,
-    texts_of,
-    together,
-)
+from kt_cli.rows.condition import KINDS, Condition, Kind, columns_of, parse
 from kt_cli.settings.declared import check
 from kt_cli.settings.report import QuerySpec
 
@@ -45,37 +36,31 @@ class Query(QuerySpec):
 
     def __post_init__(self) -> None:
         check(self)
-        self.condition()
+        self.conditions()
         for name in self.by:
             if kinds("transfer").get(name, "list") == "list":
                 raise unknown("column", name, _comparable("transfer"))
 
-    def condition(self) -> Node | None:
-        """What `where` says; a column of any table can be named."""
+    def conditions(self) -> list[Condition]:
+        """What `where` says, all of which is to hold; a column of any table can be named."""
         every = {name: kind for table in schema.TABLES for name, kind in kinds(table).items()}
-        return parse(self.where, every) if self.where.strip() else None
+        return parse(self.where, every) if self.where.strip() else []
 
     def lacks(self, table: str) -> list[str]:
         """The columns of the condition that rows of `table` do not have: it is not applied."""
-        condition = self.condition()
-        return [c for c in columns_of(condition) if c not in kinds(table)] if condition else []
+        known = kinds(table)
+        return [name for name in columns_of(self.conditions()) if name not in known]
 
-    def stored(self, table: str) -> Node | None:
+    def stored(self, table: str) -> list[Condition]:
         """What of the condition can be decided where the rows of `table` are stored."""
-        return self._part(table, True)
+        return [part for part in self._applied(table) if _is_stored(part, table)]
 
-    def followed(self, table: str) -> Node | None:
+    def followed(self, table: str) -> list[Condition]:
         """What of it needs derived columns, or the names that models get when they are read."""
-        return self._part(table, False)
+        return [part for part in self._applied(table) if not _is_stored(part, table)]
 
-    def _part(self, table: str, stored: bool) -> Node | None:
-        condition = self.condition()
-        if condition is None or self.lacks(table):
-            return None
-        return together([
-            part for part in conjuncts(condition)
-            if stored == _is_stored(part, table)
-        ])  # fmt: skip
+    def _applied(self, table: str) -> list[Condition]:
+        return [] if self.lacks(table) else self.conditions()
 
     def needs(self, table: str) -> set[str]:
         """Stored columns of `table` that grouping and derived columns of the condition need."""
@@ -87,14 +72,13 @@ class Query(QuerySpec):
 
     def derives(self, table: str) -> list[str]:
         """Columns that grouping and the condition on derived columns name."""
-        followed = self.followed(table)
         by = self.by if table == "transfer" else ()
-        return [*by, *(columns_of(followed) if followed else ())]
+        return [*by, *columns_of(self.followed(table))]
 
 
-def _is_stored(condition: Node, table: str) -> bool:
-    derives = set(columns_of(condition)) - schema.TABLES[table].keys()
-    return not derives and not any(map(is_label, texts_of(condition)))
+def _is_stored(condition: Condition, table: str) -> bool:
+    derives = set(condition.columns) - schema.TABLES[table].keys()
+    return not derives and not any(map(is_label, condition.texts))
 
 
 def kinds(table: str) -> Mapping[str, Kind]:

@@ -119,7 +119,7 @@ class _Reader:
     ) -> None:
         self._needs, self._query, self._on_skip = needs, query, on_skip
         self.skipped: dict[Path, str] = {}
-        applied = query.condition() is not None
+        applied = query.conditions()
         self.filtered = {t: 0 for t in KEYS if applied and self._reads(t) and not query.lacks(t)}
 
     def _skip(self, part: Path, reason: str) -> None:
@@ -141,7 +141,7 @@ class _Reader:
 
     def _table(self, table: str, label: str, folders: Sequence[Path]) -> pd.DataFrame:
         folders = folders if self._reads(table) else ()
-        condition = self._query.stored(table) if self._reads(table) else None
+        condition = self._query.stored(table) if self._reads(table) else []
         found = scan(folders, table, self._columns(table), condition, self._skip)
         if table in self.filtered:
             self.filtered[table] += found.left_out
@@ -157,7 +157,7 @@ class _Reader:
     def followed(self, frames: Frames, table: str) -> pd.DataFrame:
         """Rows that meet the part of the condition that needs derived columns."""
         rows, condition = frames[table], self._query.followed(table)
-        if condition is None or not self._reads(table):
+        if not condition or not self._reads(table):
             return rows
         chosen = meets(derived(rows, self._query.derives(table), frames["models"]), condition)
         self.filtered[table] += int((~chosen & (rows["status"] == store.OK).to_numpy()).sum())
@@ -172,8 +172,7 @@ def count_rows(paths: Iterable[Path]) -> dict[str, int]:
 
 def occurring(paths: Iterable[Path], query: Query) -> dict[str, list[str]]:
     """What finished rows have in the columns of texts that the condition names."""
-    condition, paths = query.condition(), list(paths)
-    names = columns_of(condition) if condition else []
+    names, paths = columns_of(query.conditions()), list(paths)
     found: dict[str, set[str]] = {}
     for table in KEYS:
         texts = [name for name in names if kinds(table).get(name) == "text"]

@@ -1,6 +1,6 @@
 """Equally long arrays as one Parquet file: written batch by batch, atomically, with checksums.
 
-Arrays are (n,) or (n, k). Besides `store` the only module that imports pyarrow.
+Arrays are (n,) or (n, k).
 """
 
 from __future__ import annotations
@@ -69,13 +69,9 @@ def write(path: Path, columns: Mapping[str, Any], about: Mapping[str, str]) -> N
 def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     encodings = {TEXT: "DELTA_BYTE_ARRAY"} if TEXT in schema.names else None
     return pq.ParquetWriter(
-        path,
-        schema,
-        compression="zstd",
-        use_dictionary=False,
-        column_encoding=encodings,
+        path, schema, compression="zstd", use_dictionary=False, column_encoding=encodings,
         write_page_checksum=True,
-    )
+    )  # fmt: skip
 
 
 def read(path: Path, columns: Sequence[str] | None = None) -> tuple[Arrays, dict[str, str]]:
@@ -134,8 +130,8 @@ def _to_arrow(values: Any) -> pa.Array:
 
 
 def _from_arrow(column: pa.ChunkedArray | pa.Array) -> Any:
-    combined = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_fixed_size_list(column.type):
-        width = column.type.list_size
-        return combined.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-    return combined.to_numpy(zero_copy_only=False)
+        flat = whole.flatten().to_numpy(zero_copy_only=False)
+        return flat.reshape(-1, column.type.list_size)
+    return whole.to_numpy(zero_copy_only=False)

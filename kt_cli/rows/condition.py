@@ -1,54 +1,40 @@
 """Conditions on rows, such as `method == 'kl-dp' and teacher_acc < student_acc`.
 
 Python's own grammar, of which only columns, numbers, texts, comparisons, arithmetic and
-`and`, `or`, `not`, `in`, `is None` are understood. Nothing is ever run. Standard library only.
+`and`, `or`, `not`, `in`, `is None` are understood; pyarrow decides them. Nothing is ever run.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
+import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal as Kinds
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from kt_cli.errors import UsageError, unknown
 
-Kind = Kinds["number", "text", "truth", "list", "null"]
+Kind = Literal["number", "text", "truth", "list", "null"]
 KINDS: dict[str, Kind] = {"string": "text", "int64": "number", "double": "number", "bool": "truth"}
 WHERE_COLUMNS_ARE = "docs/reports.md says what can be asked, results/README.md has all columns."
 
 
 @dataclass(frozen=True)
-class Name:
-    """The value of a column."""
+class Condition:
+    """What of a condition holds by itself, with the columns and texts that it names, in order."""
 
-    column: str
-
-
-@dataclass(frozen=True)
-class Literal:
-    value: str | int | float | bool
+    expression: pc.Expression
+    columns: tuple[str, ...]
+    texts: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Call:
-    """What `op` makes of its arguments.
-
-    op: `and`, `or`, `not`; `==`, `!=`, `<`, `<=`, `>`, `>=`; `+`, `-`, `*`, `/`;
-    `null` (is there no value); `in` (is the first one of the others); `contains` (is the second,
-    a literal text, part of the first).
-    """
-
-    op: str
-    arguments: tuple[Node, ...]
-
-
-Node = Name | Literal | Call
-
-
-def parse(text: str, kinds: Mapping[str, Kind]) -> Node:
-    """The condition that `text` is.
+def parse(text: str, kinds: Mapping[str, Kind]) -> list[Condition]:
+    """The conditions that all hold where `text` does: the sides of its outermost `and`.
 
     Args:
         kinds: the columns that there are, and what they hold.
@@ -61,59 +47,45 @@ def parse(text: str, kinds: Mapping[str, Kind]) -> Node:
     try:
         tree = ast.parse(text, mode="eval").body
     except SyntaxError as error:
-        raise _refusal(
-            text, max((error.offset or 1) - 1, 0), "not understood", _hint(text)
-        ) from None
+        at = max((error.offset or 1) - 1, 0)
+        raise _refusal(text, at, "not understood", _hint(text)) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise _refusal(text, 0, "not understood") from error
+    reader = _Reader(text, kinds)
     try:
-        node, kind = _Reader(text, kinds).read(tree)
+        _, kind = reader.read(tree)
+        found = [_condition(part, reader) for part in _conjuncts(tree)]
     except RecursionError:
         raise _refusal(text, 0, "nested too deeply") from None
     if kind != "truth":
         raise _refusal(text, 0, f"a {kind}, not a condition", "Compare it: delta > 0, for one.")
-    if not columns_of(node):
+    if not any(part.columns for part in found):
         raise _refusal(text, 0, "it names no column", WHERE_COLUMNS_ARE)
-    return node
+    return found
 
 
-def columns_of(node: Node) -> list[str]:
-    """The columns that a condition needs, each once."""
-    return list(dict.fromkeys(_names(node)))
+def columns_of(conditions: Iterable[Condition]) -> list[str]:
+    """The columns that conditions name, each once."""
+    return list(dict.fromkeys(name for one in conditions for name in one.columns))
 
 
-def texts_of(node: Node) -> list[str]:
-    """The texts that a condition compares with."""
-    if isinstance(node, Literal):
-        return [node.value] if isinstance(node.value, str) else []
-    arguments = node.arguments if isinstance(node, Call) else ()
-    return [text for argument in arguments for text in texts_of(argument)]
-
-
-def conjuncts(node: Node) -> list[Node]:
-    """Conditions that hold all together where `node` holds."""
-    if isinstance(node, Call) and node.op == "and":
-        return [part for argument in node.arguments for part in conjuncts(argument)]
+def _conjuncts(node: ast.expr) -> list[ast.expr]:
+    if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And):
+        return [part for value in node.values for part in _conjuncts(value)]
     return [node]
 
 
-def together(parts: Sequence[Node]) -> Node | None:
-    """The condition that all of `parts` hold; None for none."""
-    if len(parts) <= 1:
-        return parts[0] if parts else None
-    return Call("and", tuple(parts))
-
-
-def _names(node: Node) -> Iterator[str]:
-    if isinstance(node, Name):
-        yield node.column
-    elif isinstance(node, Call):
-        for argument in node.arguments:
-            yield from _names(argument)
+def _condition(node: ast.expr, reader: _Reader) -> Condition:
+    parts = [part for part in ast.walk(node) if isinstance(part, ast.expr)]
+    parts.sort(key=lambda part: part.col_offset)
+    columns = dict.fromkeys(part.id for part in parts if isinstance(part, ast.Name))
+    values = [part.value for part in parts if isinstance(part, ast.Constant)]
+    texts = tuple(value for value in values if isinstance(value, str))
+    return Condition(reader.read(node)[0], tuple(columns), texts)
 
 
 def _hint(text: str) -> str:
-    if "=" in text.replace("==", "").replace("!=", "").replace("<=", "").replace(">=", ""):
+    if "=" in re.sub("[=!<>]=", "", text):
         return "Compare with ==."
     if "&&" in text or "||" in text:
         return "Join conditions with and, or, not."
@@ -124,119 +96,106 @@ def _refusal(text: str, at: int, why: str, tip: str = "") -> UsageError:
     return UsageError(f"--where: {why}:\n    {text}\n    {' ' * at}^", tip)
 
 
-COMPARISONS: dict[type[ast.cmpop], str] = {
-    ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
+COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], pc.Expression]] = {
+    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
+    ast.Gt: operator.gt, ast.GtE: operator.ge,
 }  # fmt: skip
-ARITHMETIC: dict[type[ast.operator], str] = {
-    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/",
+ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], pc.Expression]] = {
+    ast.Add: pc.add, ast.Sub: pc.subtract, ast.Mult: pc.multiply, ast.Div: pc.divide,
 }  # fmt: skip
-Typed = tuple[Node, Kind]
 
 
 class _Reader:
-    """Turns Python's tree into nodes, with what each of them is: number, text, truth, null."""
+    """Turns Python's tree into an expression of pyarrow, with what it is: number, text, truth."""
 
     def __init__(self, text: str, kinds: Mapping[str, Kind]) -> None:
         self._text, self._kinds = text, kinds
 
-    def read(self, node: ast.expr) -> Typed:
+    def read(self, node: ast.expr) -> tuple[pc.Expression, Kind]:
         match node:
             case ast.Name():
                 return self._column(node)
             case ast.Constant():
                 return self._constant(node)
             case ast.BoolOp():
-                parts = tuple(self._of_kind(value, "truth") for value in node.values)
-                return Call("and" if isinstance(node.op, ast.And) else "or", parts), "truth"
+                join = operator.and_ if isinstance(node.op, ast.And) else operator.or_
+                return functools.reduce(join, (self._of(v, "truth") for v in node.values)), "truth"
             case ast.UnaryOp(op=ast.Not()):
-                return Call("not", (self._of_kind(node.operand, "truth"),)), "truth"
+                return ~self._of(node.operand, "truth"), "truth"
             case ast.UnaryOp(op=ast.USub()):
-                return self._negative(self._of_kind(node.operand, "number")), "number"
+                return pc.negate(self._of(node.operand, "number")), "number"
             case ast.BinOp() if type(node.op) in ARITHMETIC:
-                sides = tuple(self._of_kind(side, "number") for side in (node.left, node.right))
-                return Call(ARITHMETIC[type(node.op)], sides), "number"
+                # As floating point: pyarrow's integers would round and overflow, and know no x / 0.
+                sides = (self._of(v, "number").cast(pa.float64()) for v in (node.left, node.right))
+                return ARITHMETIC[type(node.op)](*sides), "number"
             case ast.BinOp(op=ast.BitAnd() | ast.BitOr()):
                 raise self._refuse(node, "not understood", "Join conditions with and, or, not.")
             case ast.Compare():
-                return self._chain(node), "truth"
-        raise self._refuse(
-            node, "only columns, values, comparisons and arithmetic are understood",
-            WHERE_COLUMNS_ARE,
-        )  # fmt: skip
+                operands = [node.left, *node.comparators]
+                pairs = zip(operands, node.ops, operands[1:], strict=False)
+                return functools.reduce(operator.and_, (self._compare(*p) for p in pairs)), "truth"
+        why = "only columns, values, comparisons and arithmetic are understood"
+        raise self._refuse(node, why, WHERE_COLUMNS_ARE)
 
     def _refuse(self, node: ast.expr, why: str, tip: str = "") -> UsageError:
         before = self._text.encode()[: node.col_offset].decode(errors="ignore")
         return _refusal(self._text, len(before), why, tip)
 
-    def _of_kind(self, node: ast.expr, wanted: Kind) -> Node:
+    def _of(self, node: ast.expr, wanted: Kind) -> pc.Expression:
         found, kind = self.read(node)
         if kind != wanted:
             what = "condition" if wanted == "truth" else wanted
             raise self._refuse(node, f"a {kind} where a {what} is needed")
         return found
 
-    def _column(self, node: ast.Name) -> Typed:
+    def _column(self, node: ast.Name) -> tuple[pc.Expression, Kind]:
         kind = self._kinds.get(node.id)
         if kind is None:
             raise unknown("column", node.id, self._kinds, WHERE_COLUMNS_ARE)
         if kind == "list":
             raise self._refuse(node, f"{node.id} holds lists, which cannot be compared")
-        return Name(node.id), kind
+        return pc.field(node.id), kind
 
-    def _constant(self, node: ast.Constant) -> Typed:
-        value = node.value
-        if value is None:
-            return Literal(False), "null"
-        if isinstance(value, bool):
-            return Literal(value), "truth"
-        if isinstance(value, (int, float)):
-            return Literal(value if abs(value) < 2**63 else float(value)), "number"
-        if isinstance(value, str):
-            return Literal(value), "text"
+    def _constant(self, node: ast.Constant) -> tuple[pc.Expression, Kind]:
+        match node.value:
+            case None:
+                return pc.scalar(None), "null"
+            case bool(value):
+                return pc.scalar(value), "truth"
+            case int(value) | float(value):
+                return pc.scalar(value if abs(value) < 2**63 else float(value)), "number"
+            case str(value):
+                return pc.scalar(value), "text"
         raise self._refuse(node, "only numbers and texts can be values")
 
-    @staticmethod
-    def _negative(node: Node) -> Node:
-        if isinstance(node, Literal) and isinstance(node.value, (int, float)):
-            return Literal(-node.value)
-        return Call("-", (Literal(0), node))
-
-    def _chain(self, node: ast.Compare) -> Node:
-        sides = [node.left, *node.comparators]
-        pairs = zip(sides, node.ops, sides[1:], strict=False)
-        parts = [self._compare(left, op, right) for left, op, right in pairs]
-        return parts[0] if len(parts) == 1 else Call("and", tuple(parts))
-
-    def _compare(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> Node:
+    def _compare(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> pc.Expression:
         if isinstance(op, (ast.In, ast.NotIn)):
             found = self._member(left, right)
-            return Call("not", (found,)) if isinstance(op, ast.NotIn) else found
+            return ~found if isinstance(op, ast.NotIn) else found
         (a, a_kind), (b, b_kind) = self.read(left), self.read(right)
         if "null" in (a_kind, b_kind):
-            return self._null(op, right, b if a_kind == "null" else a)
+            if not isinstance(op, (ast.Is, ast.IsNot, ast.Eq, ast.NotEq)):
+                raise self._refuse(right, "nothing is more or less than None")
+            null = (b if a_kind == "null" else a).is_null(nan_is_null=True)
+            return null if isinstance(op, (ast.Is, ast.Eq)) else ~null
         if type(op) not in COMPARISONS:
             raise self._refuse(right, "only None can follow is", "Compare with ==.")
         if a_kind != b_kind:
             raise self._refuse(right, f"a {a_kind} is compared with a {b_kind}")
         if a_kind == "truth" and not isinstance(op, (ast.Eq, ast.NotEq)):
             raise self._refuse(right, "conditions have no order")
-        return Call(COMPARISONS[type(op)], (a, b))
+        return COMPARISONS[type(op)](a, b)
 
-    def _null(self, op: ast.cmpop, at: ast.expr, node: Node) -> Node:
-        if not isinstance(op, (ast.Is, ast.IsNot, ast.Eq, ast.NotEq)):
-            raise self._refuse(at, "nothing is more or less than None")
-        null = Call("null", (node,))
-        return null if isinstance(op, (ast.Is, ast.Eq)) else Call("not", (null,))
-
-    def _member(self, left: ast.expr, right: ast.expr) -> Node:
+    def _member(self, left: ast.expr, right: ast.expr) -> pc.Expression:
         item, kind = self.read(left)
-        if not isinstance(right, (ast.List, ast.Tuple, ast.Set)):
-            text = self._of_kind(right, "text")
-            if not isinstance(item, Literal) or kind != "text":
-                tip = "method in ['kl', 'kl-dp'], or 'vit' in student, for one."
-                raise self._refuse(right, "in needs a list of values, or a text before it", tip)
-            return Call("contains", (text, item))
-        values = tuple(self._of_kind(value, kind) for value in right.elts)
-        if not values or not all(isinstance(value, Literal) for value in values):
-            raise self._refuse(right, "a list of values is needed")
-        return Call("in", (item, *values))
+        if isinstance(right, (ast.List, ast.Tuple, ast.Set)):
+            values = [self._of(value, kind) for value in right.elts]
+            if not values or any(isinstance(part, ast.Name) for part in ast.walk(right)):
+                raise self._refuse(right, "a list of values is needed")
+            # isin is never null, so that its opposite would hold of nulls.
+            return functools.reduce(operator.or_, (item == value for value in values))
+        text = self._of(right, "text")
+        if not isinstance(left, ast.Constant) or kind != "text":
+            tip = "method in ['kl', 'kl-dp'], or 'vit' in student, for one."
+            raise self._refuse(right, "in needs a list of values, or a text before it", tip)
+        return pc.match_substring(text.cast(pa.string()), left.value)

@@ -34,16 +34,14 @@ def settings_of(kind: type) -> dict[str, Column]:
 DATA: dict[str, Column] = {
     "data": Column(S, "data source as named by the user"),
     "eval_data": Column(S, "fingerprint of the evaluation images"),
-    "eval_size": Column(
-        S, "`test`: models see their test input size, as in timm's validate.py; or `train`"
-    ),
-    "eval_amp": Column(
-        S, "mixed precision of the evaluation: `float16` or `bfloat16`; empty for full precision"
-    ),
+    "eval_size": Column(S, "`test`: models see their test input size, as in timm's validate.py; or "
+        "`train`"),
+    "eval_amp": Column(S, "mixed precision of the evaluation: `float16` or `bfloat16`; empty for "
+        "full precision"),
     "limit": Column(N, "`--limit` on the evaluation images; null for all"),
     "n": Column(N, "evaluation images"),
     "num_classes": Column(N, "classes C"),
-}
+}  # fmt: skip
 PROVENANCE: dict[str, Column] = {
     "kt_version": Column(S, "version of kt"),
     "torch_version": Column(S, "version of torch"),
@@ -54,18 +52,16 @@ PROVENANCE: dict[str, Column] = {
     "host": Column(S, "host name"),
     "job_id": Column(S, "job of the executor that ran it"),
     "created": Column(S, "when the row was written, UTC, ISO 8601"),
-    "seconds": Column(
-        F,
-        "seconds of the run and of what was interrupted; models predicted together share theirs",
-    ),
+    "seconds": Column(F, "seconds of the run and of what was interrupted; models predicted "
+        "together share theirs"),
     "samples_per_s": Column(F, "images processed per second of the run"),
     "peak_memory_mb": Column(F, "peak memory in MB: of the device on CUDA, else of the process"),
-}
+}  # fmt: skip
 OUTCOME: dict[str, Column] = {
     "status": Column(S, "`ok` or `failed`"),
     "error": Column(S, "what went wrong; null when ok"),
     "attempt": Column(N, "which try this was, from 1"),
-}
+}  # fmt: skip
 
 TABLES: dict[str, dict[str, Column]] = {
     "pretrain": {
@@ -80,15 +76,12 @@ TABLES: dict[str, dict[str, Column]] = {
         "num_classes": Column(N, "classes C"),
         "final_loss": Column(F, "mean training loss of the last epoch"),
         "curve_loss": Column("list<double>", "mean training loss of each epoch"),
-        "curve_acc": Column(
-            "list<double>", "top-1 on the views that were trained on, for each epoch, percent"
-        ),
-        "waiting_share": Column(
-            F, "time spent waiting for pixels of views, percent of the training's"
-        ),
-        "accuracy": Column(
-            F, "top-1 of the trained model in percent; null without evaluation images"
-        ),
+        "curve_acc": Column("list<double>", "top-1 on the views that were trained on, for each "
+            "epoch, percent"),
+        "waiting_share": Column(F, "time spent waiting for pixels of views, percent of the "
+            "training's"),
+        "accuracy": Column(F, "top-1 of the trained model in percent; null without evaluation "
+            "images"),
         "eval_data": Column(S, "fingerprint of the evaluation images"),
         "n": Column(N, "evaluation images"),
         "path": Column(S, "folder of the trained model, relative to the sweep's"),
@@ -107,23 +100,18 @@ TABLES: dict[str, dict[str, Column]] = {
         "params_m": Column(F, "parameters in millions"),
         "input_size": Column(N, "side length of the input in pixels"),
         "weights": Column(S, "hash of the weights as loaded"),
-        "class_matching": Column(
-            S,
-            "how outputs were matched to the classes: by the model's `names`, `synsets`, "
-            "`valid-labels`, `by-position` as asked, or `position` without names",
-        ),
-        "preprocessing": Column(
-            S, "JSON: the data configuration as resolved, and the version of timm"
-        ),
-        "outputs": Column(
-            S, "hash of which outputs the classes are, in their order; empty for all as they come"
-        ),
+        "class_matching": Column(S, "how outputs were matched to the classes: by the model's "
+            "`names`, `synsets`, `valid-labels`, `by-position` as asked, or `position` without "
+            "names"),
+        "preprocessing": Column(S, "JSON: the data configuration as resolved, and the version of "
+            "timm"),
+        "outputs": Column(S, "hash of which outputs the classes are, in their order; empty for all "
+            "as they come"),
         "batch_size": Column(N, "images per forward pass"),
-        "warning": Column(
-            S,
-            "what looks wrong: an accuracy near chance, or classes in another order; null where "
-            "nothing does",
-        ),
+        "warning": Column(S, "what looks wrong: an accuracy near chance, or classes in another "
+            "order; null where nothing does"),
+        "measured_with": Column(S, "models that were evaluated in one pass, whose time they share, "
+            "have the same: the run of the first; null of what was known already"),
         **PROVENANCE,
         **OUTCOME,
     },
@@ -142,39 +130,28 @@ TABLES: dict[str, dict[str, Column]] = {
         "agreement": Column(F, "equal predictions, percent"),
         "kappa": Column(F, "error consistency: Cohen's κ on correctness; null where undefined"),
         "oracle_acc": Column(F, "either is right, percent"),
-        "confident_acc": Column(
-            F, "accuracy of the more confident of the two, percent; null where one is unknown"
-        ),
+        "confident_acc": Column(F, "accuracy of the more confident of the two, percent; null where "
+            "one is unknown"),
         "mcnemar_p": Column(F, "McNemar's exact test, two-sided p-value"),
-        "flip_entropy": Column(
-            F, "entropy of the positive flips over classes, nats; null without flips"
-        ),
+        "flip_entropy": Column(F, "entropy of the positive flips over classes, nats; null without "
+            "flips"),
         **{
             f"top{p}_classes": Column(N, f"fewest classes that hold {p}% of the positive flips")
             for p in TOP_PERCENTS
         },
-        "class_embedding": Column(
-            S, "what classes are compared by: `head:MODEL` or `clip:MODEL`; null without any"
-        ),
+        "class_embedding": Column(S, "what classes are compared by: `head:MODEL` or `clip:MODEL`; "
+            "null without any"),
         "class_similarity": Column(F, "mean cosine of all pairs of classes"),
-        **{
-            name: column
-            for p in TOP_PERCENTS
-            for name, column in (
-                (
-                    f"top{p}_similarity",
-                    Column(F, f"mean cosine of the top-{p}% classes; null for one class alone"),
-                ),
-                (
-                    f"top{p}_similarity_pct",
-                    Column(F, "its percentile among random sets of as many classes"),
-                ),
-            )
-        },
+        **{name: column for p in TOP_PERCENTS for name, column in {
+            f"top{p}_similarity": Column(F, f"mean cosine of the top-{p}% classes; null for one "
+                "class alone"),
+            f"top{p}_similarity_pct": Column(F, "its percentile among random sets of as many "
+                "classes"),
+        }.items()},
+        "measured_with": Column(S, "run that measured this pair: the same of all its pairs"),
         "by_class": Column(B, "whether flips_by_class was asked for"),
-        "flips_by_class": Column(
-            "list<int32>", "positive flips of each class, in label order; null unless asked for"
-        ),
+        "flips_by_class": Column("list<int32>", "positive flips of each class, in label order; "
+            "null unless asked for"),
         **PROVENANCE,
         **OUTCOME,
     },
@@ -184,24 +161,20 @@ TABLES: dict[str, dict[str, Column]] = {
         "student": Column(S, "student's name"),
         "teacher_key": Column(S, "identity of the teacher, or of several"),
         "student_key": Column(S, "identity of the student"),
-        "teacher_matching": Column(
-            S, "how the teacher's outputs were matched to the classes, as `class_matching`"
-        ),
+        "teacher_matching": Column(S, "how the teacher's outputs were matched to the classes, as "
+            "`class_matching`"),
         "student_matching": Column(S, "how the student's were"),
         **settings_of(TransferSpec),
-        "micro_batch_asked": Column(
-            N, "samples per forward pass as asked for; more where memory was exhausted"
-        ),
+        "micro_batch_asked": Column(N, "samples per forward pass as asked for; more where memory "
+            "was exhausted"),
         **DATA,
         "train_data": Column(S, "fingerprint of the transfer images"),
         "n_train": Column(N, "transfer images"),
         "fraction": Column(F, "share of the training images used"),
         "subset_seed": Column(N, "seed that drew them"),
         "guard_share": Column(F, "share of the training images set aside"),
-        "settings": Column(
-            S,
-            "hash of all settings but method and seed, as they were in the end; equal ones compare",
-        ),
+        "settings": Column(S, "hash of all settings but method and seed, as they were in the end; "
+            "equal ones compare"),
         "teacher_acc": Column(F, "teacher's top-1 in percent; of several: any of them is right"),
         "student_acc": Column(F, "student's top-1 before transfer, percent"),
         "after_acc": Column(F, "student's top-1 after transfer, percent"),
@@ -214,9 +187,8 @@ TABLES: dict[str, dict[str, Column]] = {
         "neg_flips": Column(F, "ρ⁻ before transfer, percent"),
         "pos_flips_after": Column(F, "ρ⁺ of teacher over student after transfer, percent"),
         "neg_flips_after": Column(F, "ρ⁻ after transfer, percent"),
-        "transfer_rate": Column(
-            F, "share of ρ⁺ that the student learned, percent; null without ρ⁺"
-        ),
+        "transfer_rate": Column(F, "share of ρ⁺ that the student learned, percent; null without "
+            "ρ⁺"),
         **{
             f"top{p}_rate": Column(F, f"the same within the top-{p}% classes of ρ⁺")
             for p in TOP_PERCENTS
@@ -226,22 +198,17 @@ TABLES: dict[str, dict[str, Column]] = {
             for p in TOP_PERCENTS
         },
         "gain_entropy": Column(F, "entropy of the gain over classes, nats; null without gain"),
-        "gain_by_class": Column(
-            "list<int32>", "images gained of each class, in label order; null unless asked for"
-        ),
+        "gain_by_class": Column("list<int32>", "images gained of each class, in label order; null "
+            "unless asked for"),
         "loss_by_class": Column("list<int32>", "images lost of each class, likewise"),
         "teacher_accs": Column("list<double>", "top-1 of each teacher as named, percent"),
         "teacher_rates": Column("list<double>", "transfer rate of each teacher, percent"),
         "teacher_shares": Column("list<double>", "samples that each teacher taught, percent"),
-        "step_accs": Column(
-            "list<double>",
-            "student's top-1 after each turn: after each teacher so far (`sequential`), or each "
-            "part (`soup`)",
-        ),
+        "step_accs": Column("list<double>", "student's top-1 after each turn: after each teacher "
+            "so far (`sequential`), or each part (`soup`)"),
         "share_taught": Column(F, "training samples taught by a teacher, percent"),
-        "delta_statistics": Column(
-            F, "Δ from the running statistics alone, on the weights before; null without any"
-        ),
+        "delta_statistics": Column(F, "Δ from the running statistics alone, on the weights before; "
+            "null without any"),
         "guard_alpha": Column(F, "how far the guard let the student go, 0 to 1; null without one"),
         "guard_score": Column(F, "lower bound of the gain on the guard's images, points"),
         "guard_n": Column(N, "images that the guard judged on"),
@@ -253,13 +220,11 @@ TABLES: dict[str, dict[str, Column]] = {
         "curve_loss": Column("list<double>", "mean training loss of each epoch"),
         "curve_acc": Column("list<double>", "top-1 on the views of each epoch; null if unlabelled"),
         "curve_taught": Column("list<double>", "samples taught by a teacher, each epoch, percent"),
-        "waiting_share": Column(
-            F, "time spent waiting for pixels of views, percent of the training's"
-        ),
-        "path": Column(
-            S, "folder of the saved student, relative to the sweep's; null when not saved"
-        ),
+        "waiting_share": Column(F, "time spent waiting for pixels of views, percent of the "
+            "training's"),
+        "path": Column(S, "folder of the saved student, relative to the sweep's; null when not "
+            "saved"),
         **PROVENANCE,
         **OUTCOME,
     },
-}
+}  # fmt: skip

@@ -69,7 +69,7 @@ def write_pairs(
             "run_id": ids, "teacher": names[t], "student": names[s],
             "teacher_key": keys[t], "student_key": keys[s],
             **{name: values[wanted] for name, values in block.items()},
-            "by_class": spec.by_class, **same, **meter.columns(),
+            "measured_with": run.id, "by_class": spec.by_class, **same, **meter.columns(),
             "status": store.OK, "attempt": run.attempt,
         })  # fmt: skip
 

@@ -35,9 +35,12 @@ def predict_runs(
     found = predict_all([run.models[0] for run in runs], images, how, progress)
     known = [isinstance(said, Predictions) and not said.fresh for said in found]
     evaluated = len(runs) - sum(known)
+    pairs = zip(runs, found, strict=True)
+    fresh = [run.id for run, said in pairs if isinstance(said, Predictions) and said.fresh]
     measured = meter.columns(len(images) * evaluated)
     measured["seconds"] /= max(1, evaluated)
-    idle = {**measured, "seconds": 0.0, "samples_per_s": None}
+    measured["measured_with"] = fresh[0] if fresh else None
+    idle = {**measured, "seconds": 0.0, "samples_per_s": None, "measured_with": None}
     return [
         [{**_model_row(run, said), **(idle if cached else measured)}]
         if isinstance(said, Predictions) else said

@@ -105,11 +105,13 @@ def _seconds_per_image(folder: Path) -> dict[str, float]:
 
     Models that were measured together have one speed, which is shared out by published costs.
     """
-    rows = store.read([folder], "models", ["model_key", "status", "samples_per_s"])
+    columns = ["model_key", "status", "samples_per_s", "measured_with"]
+    rows = store.read([folder], "models", columns)
     rows = rows[(rows["status"] == store.OK) & (rows["samples_per_s"] > 0)]
+    rows = rows[rows["measured_with"].notna()]
     costs = pd.Series([_published(key) or TYPICAL_SECONDS for key in rows["model_key"]],
                       rows.index, dtype=float)  # fmt: skip
-    mean = costs.groupby(rows["samples_per_s"]).transform("mean")
+    mean = costs.groupby(rows["measured_with"]).transform("mean")
     seconds = costs / mean / rows["samples_per_s"]
     return dict(zip(rows["model_key"], seconds.astype(float), strict=True))
 

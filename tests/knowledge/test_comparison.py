@@ -19,16 +19,20 @@ from kt_cli.knowledge.predict import How
 from kt_cli.rows import arrays
 from kt_cli.settings import DataSpec, EvalSpec
 from kt_cli.zoo.names import random_twins
-from tests.knowledge.conftest import MakeModel
+from tests.knowledge.conftest import model_in
 
 HOW = How(EvalSpec(), torch.device("cpu"), logits=True)
 
 
-@pytest.fixture
-def found(make_model: MakeModel) -> Comparison:
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    folder = tmp_path_factory.mktemp("compared")
     images = open_data(DataSpec("digits", limit=120)).eval
-    models = [make_model("a"), make_model("b", "test_vit"), make_model("c", "test_convnext")]
-    return compare([*random_twins(models[:1]), *models], images, HOW)
+    names = {"a": "test_resnet", "b": "test_vit", "c": "test_convnext"}
+    models = [model_in(folder, name, arch) for name, arch in names.items()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KT_CACHE", str(folder / "cache"))
+        return compare([*random_twins(models[:1]), *models], images, HOW)
 
 
 def test_baselines_come_last_and_know_nothing_together(found: Comparison) -> None:

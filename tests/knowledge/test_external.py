@@ -16,7 +16,7 @@ from scipy.special import log_softmax, softmax
 
 from kt_cli.data.sources import open_data
 from kt_cli.errors import DataError
-from kt_cli.knowledge.external import aligned, common_images, images_of, read_external
+from kt_cli.knowledge.external import External, aligned, images_of, read_external
 from kt_cli.knowledge.predict import How, predict
 from kt_cli.settings import DataSpec, EvalSpec
 from kt_cli.spec import Model
@@ -504,17 +504,22 @@ def test_names_are_classes_in_the_order_of_folders(tmp_path: Path) -> None:
     )
     first = write_csv("a.csv", {"id": list("xy"), "label": names[[0, 1]], "pred": names[[0, 0]]})
     other = write_csv("b.csv", {"id": list("yx"), "pred": names[[2, 0]]})
-    ids, labels, classes = common_images([other, first])
+    ids, labels, classes = common([other, first])
     assert (ids, labels.tolist(), classes) == (["x", "y"], [1, 2], ("a", "b2", "b10"))
     assert aligned(other, ids, labels, classes)["pred"].tolist() == [1, 0]
     counting = write_csv("c.csv", {"id": list("xy"), "pred": [0, 1]})
     with pytest.raises(DataError, match=r"c\.csv counts classes") as caught:
-        common_images([first, counting])
+        images_of([first, counting])
     assert "--data" in caught.value.tip
     both = write_csv("d.csv", {"id": list("xy"), "label": [0, 1], "pred": names[[0, 1]]})
     with pytest.raises(DataError, match=r"d\.csv names classes") as caught:
-        common_images([both])
+        images_of([both])
     assert "--data" in caught.value.tip
+
+
+def common(externals: list[External]) -> tuple[Any, NDArray[np.int64], tuple[str, ...]]:
+    images = images_of(externals)
+    return images.ids, images.labels, images.classes
 
 
 def _csv(path: Path, columns: Columns) -> Path:
@@ -525,7 +530,7 @@ def _csv(path: Path, columns: Columns) -> Path:
 def test_files_without_names_are_in_one_order(tmp_path: Path) -> None:
     a = read_external(_csv(tmp_path / "a.csv", {"label": LABELS, "pred": PRED}))
     b = read_external(_csv(tmp_path / "b.csv", {"pred": LABELS}))
-    ids, labels, classes = common_images([a, b])
+    ids, labels, classes = common([a, b])
     assert (aligned(b, ids, labels, classes)["pred"] == LABELS).all()
     short = read_external(_csv(tmp_path / "c.csv", {"pred": LABELS[1:]}))
     with pytest.raises(DataError, match="59 rows without names"):

@@ -139,7 +139,8 @@ def test_several_right_labels() -> None:
     """What is right is told apart from the class that a sample counts for."""
     outputs = random_outputs(1)
     generous = dataclasses.replace(outputs, right=outputs.right | (outputs.preds == 0))
-    found = FlipCounter(generous.right, generous.labels, 4).flips(slice(0, 1))[0, 1]
+    counter, first = FlipCounter(generous.right, generous.labels, 4), slice(0, 1)
+    found = counter.flips_of(counter.both_right(first), first)[0, 1]
     known = generous.right[0] & ~generous.right[1]
     np.testing.assert_array_equal(found, np.bincount(outputs.labels[known], minlength=4))
 

@@ -29,7 +29,7 @@ def test_rows_are_those_of_the_store(filled: Sweep) -> None:
     for table in ("models", "complementarity", "transfer"):
         expected = store.read([filled.folder], table).sort_values("run_id", ignore_index=True)
         rows = found.ok(table).sort_values("run_id", ignore_index=True)
-        assert set(expected) == set(rows)
+        assert {*expected, "sweep"} == set(rows)
         for column in expected:
             one, other = rows[column].astype(object), expected[column].astype(object)
             assert (
@@ -255,7 +255,7 @@ def test_parts_merged_meanwhile_are_read_once(
             store.merge(filled.folder, "transfer", parts)
         return before
 
-    monkeypatch.setattr("kt_cli.rows.scan.list_parts", racing)
+    monkeypatch.setattr("kt_cli.rows.parts.list_parts", racing)
     skipped: list[Path] = []
     found = read_results([filled.folder], on_skip=lambda path, reason: skipped.append(path))
     assert state["merged"] and not skipped

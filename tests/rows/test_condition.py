@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kt_cli.errors import UnknownName, UsageError
 from kt_cli.rows import store
-from kt_cli.rows.condition import Kind, Node, columns_of, conjuncts, parse, texts_of, together
+from kt_cli.rows.condition import Kind, parse
 from kt_cli.rows.scan import meets, scan
 
 KINDS: dict[str, Kind] = {
@@ -154,7 +154,8 @@ def test_what_is_no_condition_is_refused_at_its_place(text: str, message: str, a
 
 
 def test_spaces_in_texts_stay() -> None:
-    assert texts_of(parse(" student ==\n 'a  b\t' ", KINDS)) == ["a  b\t"]
+    (found,) = parse(" student ==\n 'a  b\t' ", KINDS)
+    assert found.texts == ("a  b\t",)
 
 
 def test_unknown_columns_are_named_with_the_nearest() -> None:
@@ -169,17 +170,13 @@ def test_nesting_without_end_is_refused(text: str) -> None:
         parse(text, KINDS)
 
 
-def test_parts_that_hold_together() -> None:
-    def read(text: str) -> Node:
-        return parse(text, KINDS)
-
-    parts = conjuncts(read("delta > 0 and (n > 1 and seed == 0) and (n < 1 or seed > 3)"))
-    assert parts == [
-        read(text) for text in ("delta > 0", "n > 1", "seed == 0", "n < 1 or seed > 3")
-    ]
-    assert [columns_of(part) for part in parts] == [["delta"], ["n"], ["seed"], ["n", "seed"]]
-    assert together([]) is None
-    assert together(parts[:1]) == parts[0]
-    joined = together(parts)
-    assert joined is not None
-    assert conjuncts(joined) == parts
+def test_parts_that_hold_together(folder: Path) -> None:
+    parts = parse("delta > 0 and (n > 1 and 2 * seed >= -n) and (n < 1 or seed > 0)", KINDS)
+    assert [part.columns for part in parts] == [("delta",), ("n",), ("seed", "n"), ("n", "seed")]
+    for chosen, wanted in (
+        (parts, [2]),
+        (parts[:1], [2, 4]),
+        (parts[1:2], [0, 1, 2]),
+        ([], range(5)),
+    ):
+        assert sorted(scan([folder], "transfer", ["seed"], chosen).rows["seed"]) == list(wanted)

@@ -21,7 +21,6 @@ def test_rows_come_back_with_nulls_where_nothing_was_said(tmp_path: Path) -> Non
     found = store.read([tmp_path], "models")
     assert list(found["run_id"]) == ["a", "b"]
     assert found["accuracy"][0] == 91.5 and np.isnan(found["accuracy"][1])
-    assert set(found["sweep"]) == {tmp_path.name}
 
 
 def test_a_key_that_is_no_column_is_refused(tmp_path: Path) -> None:

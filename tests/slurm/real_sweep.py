@@ -45,7 +45,7 @@ TABLES = ("pretrain", "models", "complementarity", "transfer")
 # What tells where and when a row was made, not what came out.
 PROVENANCE = {
     "host", "job_id", "created", "seconds", "samples_per_s", "peak_memory_mb", "waiting_share",
-    "batch_size", "attempt", "git_commit", "sweep",
+    "batch_size", "attempt", "git_commit", "measured_with",
 }  # fmt: skip
 
 

@@ -36,7 +36,8 @@ def test_published_costs_are_used_where_nothing_is_measured(tmp_path: Path) -> N
 
 def test_speeds_in_rows_win(tmp_path: Path) -> None:
     store.write(tmp_path, "models", [
-        {"run_id": key, "model_key": key, "status": status, "samples_per_s": speed, "seconds": took}
+        {"run_id": key, "model_key": key, "status": status, "samples_per_s": speed, "seconds": took,
+         "measured_with": speed and key}
         for key, status, speed, took in ((A.key, store.OK, 4.0, 3.0), (B.key, store.OK, 2.0, 5.0),
                                          (C.key, store.FAILED, None, 1.0))
     ])  # fmt: skip
@@ -68,13 +69,14 @@ def test_rows_of_teams_correct_too(tmp_path: Path) -> None:
 def test_models_that_were_measured_together_share_their_speed(tmp_path: Path) -> None:
     """A chunk's predictions have one speed: the dear models took more of it."""
     store.write(tmp_path, "models", [
-        {"run_id": m.key, "model_key": m.key, "status": store.OK, "samples_per_s": 4.0}
-        for m in (A, B)
+        {"run_id": m.key, "model_key": m.key, "status": store.OK, "samples_per_s": 4.0,
+         "measured_with": with_.key} for m, with_ in ((A, A), (B, A), (C, C))
     ])  # fmt: skip
     costs = Costs(tmp_path, training=100, evaluation=10)
     macs = [found.gmacs or 0 for m in (A, B) if (found := imagenet_facts.fact(m.key))]
     assert costs.per_image(A) + costs.per_image(B) == pytest.approx(2 / 4.0)
     assert costs.per_image(A) / costs.per_image(B) == pytest.approx(macs[0] / macs[1])
+    assert costs.per_image(C) == pytest.approx(1 / 4.0)  # as fast by chance, but alone
 
 
 def test_predictions_together_take_their_time_once(tmp_path: Path) -> None:
@@ -86,10 +88,12 @@ def test_predictions_together_take_their_time_once(tmp_path: Path) -> None:
             for row in found]  # fmt: skip
     took = time.perf_counter() - began
     assert len({row["seconds"] for row in rows}) == 1
+    assert {row["measured_with"] for row in rows} == {runs[0].id}
     assert 0 < sum(row["seconds"] for row in rows) <= took
     again = [row for found in predict_runs(runs, tmp_path) if isinstance(found, list)
              for row in found]  # fmt: skip
     assert [row["seconds"] for row in again] == [0.0] * 3  # from the cache
+    assert {row["measured_with"] for row in again} == {None}
 
 
 def test_the_pairs_drawn_first_fit_first_and_whole() -> None:

@@ -127,6 +127,9 @@ def test_rows_hold_the_identities(undisturbed: Path) -> None:
     assert found["pos_flips"].tolist() == pytest.approx(pairs["pos_flips"].tolist())
     provenance = found[["kt_version", "device", "threads", "host", "created", "seconds"]]
     assert provenance.notna().all(axis=None)
+    assert by_pair["measured_with"].nunique(dropna=False) == 1
+    models = rows(undisturbed, "models")
+    assert set(models["measured_with"]) <= set(models["run_id"])
 
 
 def test_running_again_does_nothing_and_says_so(undisturbed: Path) -> None:

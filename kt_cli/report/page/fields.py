@@ -25,8 +25,8 @@ FIRST = {
 WHERE_THEY_DIFFER = {"sweep", "data", "seed", "settings", "status"}
 # Large and seldom looked at: the first to go where space is short.
 LAST = (
-    "run_id", "teacher_key", "student_key", "eval_data", "train_data", "guard_data",
-    "git_commit", "host", "job_id", "path", "curve_loss", "curve_acc", "curve_taught",
+    "run_id", "measured_with", "teacher_key", "student_key", "eval_data", "train_data",
+    "guard_data", "git_commit", "host", "job_id", "path", "curve_loss", "curve_acc", "curve_taught",
     "peak_memory_mb", "seconds", "samples_per_s", "waiting_share", "created",
 )  # fmt: skip
 LABELS = {
