@@ -21,8 +21,8 @@ Classes = NDArray[np.int64]
 def suspicion(predictions: Predictions) -> str | None:
     """A sentence that names the probable cause where an accuracy is doubtful, else None.
 
-    Near chance: the 95% interval (Wilson) of the accuracy reaches down to twice what guessing
-    gives (the share of the most frequent class, or 1/C). No warning on fewer than 2 classes.
+    Near chance: at most twice what guessing gives (the share of the most frequent class, or 1/C),
+    or not above it by the 95% interval (Wilson). No warning on fewer than 2 classes.
     Above it, classes that stand for each other where outputs were taken by position.
     """
     n, classes = len(predictions.images), len(predictions.images.classes)
@@ -30,7 +30,7 @@ def suspicion(predictions: Predictions) -> str | None:
         return None
     chance = max(1 / classes, float(predictions.images.class_sizes.max() / n))
     low, _ = wilson(int(predictions.right.sum()), n)
-    if float(low) > min(TWICE * chance, (1 + chance) / 2):
+    if float(low) > chance and predictions.accuracy / 100 > min(TWICE * chance, (1 + chance) / 2):
         in_order = predictions.about.get("class_matching") in IN_ORDER
         return _in_circles(predictions, classes) if in_order else None
     return f"top-1 of {predictions.accuracy:.2f}% is near chance: {_cause(predictions, classes)}"
