@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from kt_cli.errors import UsageError, unknown, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, EvalSpec, PairsSpec
 from kt_cli.settings.data import data_spec
-from kt_cli.settings.declared import by_keyword, check
+from kt_cli.settings.declared import by_keyword, check, texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +91,7 @@ class Complementarity:
 
 
 def complementarity(
-    models: Sequence[str] | Mapping[str, ArrayLike],
+    models: Sequence[str | PathLike[str]] | Mapping[str, ArrayLike],
     *,
     labels: ArrayLike | str | None = None,
     classes: Sequence[str] | None = None,
@@ -136,7 +137,7 @@ def complementarity(
     spec = EvalSpec(**how)
     check(spec)
     check(PairsSpec(embedding=class_embedding))
-    resolved = _resolved(models, arch, baseline)
+    resolved = _resolved(texts(models), arch, baseline)
     asked = predict.How(
         spec, pick_device(), logits=logits,
         mode=predict.REFRESH if refresh else predict.CACHED_ONLY if cached_only else predict.REUSE,

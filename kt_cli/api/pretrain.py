@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from kt_cli.errors import UsageError, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, PretrainSpec
 from kt_cli.settings.data import data_spec
-from kt_cli.settings.declared import by_keyword, check
+from kt_cli.settings.declared import by_keyword, check, texts
 from kt_cli.spec import Run
 
 GUARD = 0.1
@@ -27,7 +28,7 @@ class Trained:
 
 
 def pretrain(
-    architectures: str | Sequence[str],
+    architectures: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,
     output: Path | str = "zoo",
     overwrite: bool = False,
@@ -46,7 +47,7 @@ def pretrain(
     Raises:
         UsageError: a model cannot be built or trained so.
     """
-    names = [architectures] if isinstance(architectures, str) else list(architectures)
+    names = texts(architectures)
     how, images = by_keyword(settings, PretrainSpec, DataSpec)
     data = data_spec({"guard": GUARD, **images})
     if "name" in how and len(names) > 1:

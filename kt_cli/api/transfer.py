@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from kt_cli.errors import UsageError
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import GUARDED, DataSpec, TransferSpec
 from kt_cli.settings.data import data_spec
-from kt_cli.settings.declared import by_keyword, check
+from kt_cli.settings.declared import by_keyword, check, texts
 from kt_cli.spec import Model, Run
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ class Transferred:
 
 
 def transfer(
-    teachers: str | Sequence[str],
-    student: str,
+    teachers: str | PathLike[str] | Sequence[str | PathLike[str]],
+    student: str | PathLike[str],
     *,
     output: Path | str | None = None,
     overwrite: bool = False,
@@ -90,7 +91,7 @@ def transfer(
     _require_sense(guard, spec, images)
     spec = replace(spec, method=spec.base_method + GUARDED * guard)
     data = data_spec(images)
-    models = _resolved([teachers] if isinstance(teachers, str) else list(teachers), student)
+    models = _resolved([*texts(teachers), *texts(student)])
     _require_method(spec)
     target = None if output is None else Path(output)
     if target is not None:
@@ -122,11 +123,10 @@ def _require_method(spec: TransferSpec) -> None:
     check(spec.with_defaults)
 
 
-def _resolved(teachers: Sequence[str], student: str) -> list[Model]:
+def _resolved(references: Sequence[str]) -> list[Model]:
     """The teachers and, last, the student."""
     from kt_cli.zoo import names
 
-    references = [*teachers, student]
     resolved = names.resolve(references)
     names.refuse_predictions(resolved, "kt transfer")
     if len(resolved) < len(references):

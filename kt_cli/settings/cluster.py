@@ -60,14 +60,10 @@ class SlurmSpec:
                 f"time: {self.time!r} is no time limit", "Give minutes, HH:MM:SS or D-HH:MM:SS."
             )
         parts = [int(part) for part in found["parts"].split(":")]
-        if found["days"]:
-            hours, minutes, seconds = (*parts, 0, 0)[:3]
-            hours += 24 * int(found["days"])
-        elif len(parts) == 3:
-            hours, minutes, seconds = parts
-        else:
-            hours, (minutes, seconds) = 0, (*parts, 0)[:2]
-        return math.ceil(hours * 60 + minutes + seconds / 60)
+        if not found["days"] and len(parts) < 3:
+            parts = [0, *parts]
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+        return math.ceil(60 * (24 * int(found["days"] or 0) + hours) + minutes + seconds / 60)
 
 
 def check_cluster(spec: SlurmSpec) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kt_cli.settings.declared import setting
+from kt_cli.settings.declared import POSITIVE, setting
 
 ROWS, ARRANGEMENT, PLOTTING = "Which rows", "How tables look", "Plots"
 TABLES = (
@@ -38,7 +38,7 @@ class QuerySpec:
         (), "Only these columns, in this order.", panel=ARRANGEMENT, metavar="KEYS", listed=True
     )
     top: int | None = setting(
-        None, "Only the first rows of each table.", panel=ARRANGEMENT, within="[1, inf)"
+        None, "Only the first rows of each table.", panel=ARRANGEMENT, within=POSITIVE
     )
     seed_average: bool = setting(
         False, "Average the seeds of each pair first; n then counts pairs.", panel=ROWS

@@ -15,7 +15,7 @@ from kt_cli.settings.declared import (
     digest,
     setting,
     signature,
-)
+)  # fmt: skip
 from kt_cli.settings.shared import METHOD, NO_HARM, STUDENT, TRAINING
 
 BN = ("train", "eval", "recompute")
@@ -76,12 +76,9 @@ class TransferSpec(Settings):
         "them, or estimate them anew at the end.", panel=NO_HARM, choices=BN,
     )  # fmt: skip
     teachers: str = setting(
-        "single",
-        "How several teachers teach.",
-        panel=METHOD,
-        choices=TEACHERS,
+        "single", "How several teachers teach.", panel=METHOD, choices=TEACHERS,
         flags=("--together",),
-    )
+    )  # fmt: skip
     order: str = setting(
         "asc", "Of sequential teachers, by accuracy; or as given.", panel=METHOD,
         choices=("asc", "desc", "given"),
