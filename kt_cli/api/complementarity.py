@@ -14,6 +14,7 @@ from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, EvalSpec, PairsSpec
 from kt_cli.settings.data import data_spec
 from kt_cli.settings.declared import by_keyword, check, texts
+from kt_cli.settings.sweep import BASELINES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,8 +155,8 @@ def _resolved(references: Sequence[str], arch: str | None, baseline: str) -> lis
     from kt_cli.zoo import names
     from kt_cli.zoo.baseline import random_twins
 
-    if baseline not in ("none", "random"):
-        raise unknown("baseline", baseline, ("none", "random"))
+    if baseline not in BASELINES:
+        raise unknown("baseline", baseline, BASELINES)
     resolved = names.resolve(references, arch)
     trained = [model for model in resolved if not model.untrained]
     if len(trained) < 2:

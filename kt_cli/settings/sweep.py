@@ -15,6 +15,7 @@ from kt_cli.settings.pretrain import PretrainSpec
 from kt_cli.settings.shared import MODELS, TRANSFERS
 from kt_cli.settings.transfer import TEACHERS, TransferSpec
 
+BASELINES = ("none", "random")
 AUTO_PAIRS = 400  # as many as the paper draws
 
 
@@ -74,7 +75,7 @@ class SweepSpec:
     flips_by_class: bool = setting(False, "Keep the flips of each class.", panel=MODELS)
     baseline: str = setting(
         "none", "random adds randomly initialised teachers.", panel=MODELS,
-        choices=("none", "random"),
+        choices=BASELINES,
     )  # fmt: skip
     slurm: SlurmSpec = field(default_factory=SlurmSpec)
 

@@ -109,7 +109,9 @@ def test_a_refusal_is_said(fake: FakeSlurm, tmp_path: Path) -> None:
         submit(tmp_path)
 
 
-def test_the_continuation_waits_for_the_array_and_has_no_gpu(fake: FakeSlurm, tmp_path: Path) -> None:
+def test_the_continuation_waits_for_the_array_and_has_no_gpu(
+    fake: FakeSlurm, tmp_path: Path
+) -> None:
     job = slurm.submit_continuation(tmp_path / "x", "55", ["kt", "sweep", "a b"], EIGHT, Facts())
     assert job is not None
     options = fake.options(job)
