@@ -62,10 +62,12 @@ def pretrain(
 
 
 def _require_possible(specs: Sequence[PretrainSpec]) -> None:
+    from kt_cli.sweeps.config import check_name
     from kt_cli.zoo import names
 
     for spec in specs:
         check(spec)
+        check_name(spec.name)
         names.require_architecture(spec.arch, spec.pretrained)
     called = [spec.name for spec in specs]
     twice = next((spec for spec in specs if called.count(spec.name) > 1), None)

@@ -40,7 +40,9 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"cannot read the sweep file {path}: {error.strerror}") from error
+        raise DataError(
+            f"cannot read the sweep file {path}: {error.strerror}", "Models are named by --models."
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a TOML file: {error}") from error
 
