@@ -14,37 +14,36 @@ EVAL_SIZES = ("test", "train")
 AUGMENTS = ("none", "flip", "affine", "paper")
 
 
-augment = partial(
-    setting, help="Augmentation of the training views.", panel=TRAINING, choices=AUGMENTS
-)
+of_images, of_method = partial(setting, panel=IMAGES), partial(setting, panel=METHOD)
+of_training, of_harm = partial(setting, panel=TRAINING), partial(setting, panel=NO_HARM)
+of_student, of_models = partial(setting, panel=STUDENT), partial(setting, panel=MODELS)
+of_transfers, of_cluster = partial(setting, panel=TRANSFERS), partial(setting, panel=CLUSTER)
+
+augment = partial(of_training, help="Augmentation of the training views.", choices=AUGMENTS)
 side = partial(
-    setting, help="Side in pixels at which the canonical crops of images are kept.",
-    panel=TRAINING, within=POSITIVE,
+    of_training, help="Side in pixels at which the canonical crops of images are kept.",
+    within=POSITIVE,
 )  # fmt: skip
-epochs = partial(
-    setting, help="Times that all training images are seen.", panel=TRAINING, within=POSITIVE
-)
+epochs = partial(of_training, help="Times that all training images are seen.", within=POSITIVE)
 batch = partial(
-    setting, help="Samples per update, by accumulation over micro-batches.", panel=TRAINING,
+    of_training, help="Samples per update, by accumulation over micro-batches.",
     flags=("-b", "--batch-size"), within=POSITIVE,
 )  # fmt: skip
 micro_batch = partial(
-    setting, help="Samples per forward pass; batch normalisation sees them together.",
-    panel=TRAINING, within=POSITIVE,
+    of_training, help="Samples per forward pass; batch normalisation sees them together.",
+    within=POSITIVE,
 )  # fmt: skip
-seed = partial(setting, 0, panel=TRAINING, within=NOT_NEGATIVE)
-smoothing = partial(
-    setting, 0.0, "Label smoothing of the cross-entropy.", panel=TRAINING, within=SHARE
-)
+seed = partial(of_training, 0, within=NOT_NEGATIVE)
+smoothing = partial(of_training, 0.0, "Label smoothing of the cross-entropy.", within=SHARE)
 amp = partial(
-    setting, "", "Mixed precision of training: float16 or bfloat16; empty for full precision.",
-    panel=TRAINING, choices=AMP,
+    of_training, "", "Mixed precision of training: float16 or bfloat16; empty for full precision.",
+    choices=AMP,
 )  # fmt: skip
 eval_size = partial(
-    setting, "test", "Input size of evaluation: the test size, as timm's validate.py, or that of "
-    "training.", panel=IMAGES, choices=EVAL_SIZES,
+    of_images, "test", "Input size of evaluation: the test size, as timm's validate.py, or that of "
+    "training.", choices=EVAL_SIZES,
 )  # fmt: skip
 eval_amp = partial(
-    setting, "", "Mixed precision of evaluation: float16 or bfloat16; empty for full precision.",
-    panel=IMAGES, choices=AMP,
+    of_images, "", "Mixed precision of evaluation: float16 or bfloat16; empty for full precision.",
+    choices=AMP,
 )  # fmt: skip
