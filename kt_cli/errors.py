@@ -60,7 +60,7 @@ def unknown(what: str, name: str, valid: Iterable[str], tip: str = "") -> Unknow
     valid, hint = list(valid), ""
     if close := difflib.get_close_matches(name, valid, n=5, cutoff=0.5):
         hint = f"Did you mean {', '.join(close)}?"
-    elif len(valid) <= 20:
+    elif 0 < len(valid) <= 20:
         hint = f"Valid: {', '.join(sorted(valid))}."
     return UnknownName(f"unknown {what} {name!r}", f"{hint} {tip}".strip())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from kt_cli.cli.app import app
+from kt_cli.cli.commands import app
 from kt_cli.distillation.methods import METHODS
 from kt_cli.report.derived import KINDS
 from kt_cli.settings import report

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from kt_cli.errors import UsageError, unknown, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, EvalSpec, PairsSpec
 from kt_cli.settings.data import data_spec
-from kt_cli.settings.declared import by_keyword, check
+from kt_cli.settings.declared import by_keyword, check, texts
+from kt_cli.settings.sweep import BASELINES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +90,7 @@ class Complementarity:
 
 
 def complementarity(
-    models: Sequence[str] | Mapping[str, ArrayLike],
+    models: Sequence[str | PathLike[str]] | Mapping[str, ArrayLike],
     *,
     labels: ArrayLike | str | None = None,
     classes: Sequence[str] | None = None,
@@ -134,7 +136,7 @@ def complementarity(
     spec = EvalSpec(**how)
     check(spec)
     check(PairsSpec(embedding=class_embedding))
-    resolved = _resolved(models, arch, baseline)
+    resolved = _resolved(texts(models), arch, baseline)
     asked = predict.How(
         spec, pick_device(), logits=logits,
         mode=predict.REFRESH if refresh else predict.CACHED_ONLY if cached_only else predict.REUSE,
@@ -150,8 +152,8 @@ def complementarity(
 def _resolved(references: Sequence[str], arch: str | None, baseline: str) -> list[Model]:
     from kt_cli.zoo import names
 
-    if baseline not in ("none", "random"):
-        raise unknown("baseline", baseline, ("none", "random"))
+    if baseline not in BASELINES:
+        raise unknown("baseline", baseline, BASELINES)
     resolved = names.resolve(references, arch)
     trained = [model for model in resolved if not model.untrained]
     if len(trained) < 2:

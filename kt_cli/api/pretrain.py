@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from kt_cli.errors import UsageError, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, PretrainSpec
 from kt_cli.settings.data import data_spec
-from kt_cli.settings.declared import by_keyword, check
+from kt_cli.settings.declared import by_keyword, check, texts
 from kt_cli.spec import Run
 
 GUARD = 0.1
@@ -27,7 +28,7 @@ class Trained:
 
 
 def pretrain(
-    architectures: str | Sequence[str],
+    architectures: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,
     output: Path | str = "zoo",
     overwrite: bool = False,
@@ -46,9 +47,9 @@ def pretrain(
     Raises:
         UsageError: a model cannot be built or trained so.
     """
-    names = [architectures] if isinstance(architectures, str) else list(architectures)
-    how, given = by_keyword(settings, PretrainSpec, DataSpec)
-    images = data_spec({"guard": GUARD, **given})
+    names = texts(architectures)
+    how, images = by_keyword(settings, PretrainSpec, DataSpec)
+    data = data_spec({"guard": GUARD, **images})
     if "name" in how and len(names) > 1:
         raise UsageError(f"--name names one model, not {len(names)}", "Leave it out.")
     files = [re.sub(r"[^A-Za-z0-9._+-]", "_", Path(arch).name) for arch in names]
@@ -65,18 +66,20 @@ def pretrain(
 
     forget()
     runs = [
-        Run("pretrain", starting_point(spec), training_id(images.part(spec.fraction), progress),
-            spec, images, out=spec.name)
+        Run("pretrain", starting_point(spec), training_id(data.part(spec.fraction), progress),
+            spec, data, out=spec.name)
         for spec in specs
     ]  # fmt: skip
     return _train(runs, Path(output), overwrite, progress)
 
 
 def _require_possible(specs: Sequence[PretrainSpec]) -> None:
+    from kt_cli.sweeps.config import check_name
     from kt_cli.zoo import names
 
     for spec in specs:
         check(spec)
+        check_name(spec.name)
         names.require_architecture(spec.arch, spec.pretrained)
     called = [spec.name for spec in specs]
     twice = next((name for name in called if called.count(name) > 1), None)

@@ -12,6 +12,7 @@ from kt_cli.api.results import RESULTS, Results, results
 from kt_cli.errors import UsageError
 from kt_cli.progress import Listener
 from kt_cli.settings import SweepSpec
+from kt_cli.settings.declared import plain, texts
 
 if TYPE_CHECKING:
     from kt_cli.spec import Model
@@ -113,9 +114,8 @@ def _asked(file: Path | str | Mapping[str, Any] | None, settings: Mapping[str, A
     from kt_cli.distillation import methods
     from kt_cli.sweeps import config
 
-    tables = file if isinstance(file, Mapping) else config.read_file(Path(file)) if file else {}
-    models = settings.get("models") or ()
-    named = [models] if isinstance(models, str) else list(models)
+    tables = plain(file or {}) if isinstance(file, Mapping | None) else config.read_file(Path(file))
+    named = texts(settings.get("models"))
     name = Path(file).stem if isinstance(file, (str, Path)) else "-".join(named)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "sweep"
     spec = config.build(config.with_settings(tables, {**settings, "models": named or None}), name)

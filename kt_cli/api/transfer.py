@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from kt_cli.errors import UsageError
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import GUARDED, DataSpec, TransferSpec
 from kt_cli.settings.data import data_spec
-from kt_cli.settings.declared import by_keyword, check
+from kt_cli.settings.declared import by_keyword, check, texts
 from kt_cli.spec import Model, Run
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ class Transferred:
 
 
 def transfer(
-    teachers: str | Sequence[str],
-    student: str,
+    teachers: str | PathLike[str] | Sequence[str | PathLike[str]],
+    student: str | PathLike[str],
     *,
     output: Path | str | None = None,
     overwrite: bool = False,
@@ -91,7 +92,7 @@ def transfer(
         raise UsageError(f"{option} changes nothing without --guard", "Add --guard.")
     spec = replace(spec, method=spec.base_method + GUARDED * guard)
     data = data_spec(images)
-    models = _resolved([teachers] if isinstance(teachers, str) else list(teachers), student)
+    models = _resolved([*texts(teachers), *texts(student)])
     from kt_cli.data.guard_images import leave_out_guards
     from kt_cli.data.training import forget
     from kt_cli.distillation import methods
@@ -111,11 +112,10 @@ def transfer(
     return Transferred(row, saved)
 
 
-def _resolved(teachers: Sequence[str], student: str) -> list[Model]:
+def _resolved(references: Sequence[str]) -> list[Model]:
     """The teachers and, last, the student."""
     from kt_cli.zoo import names
 
-    references = [*teachers, student]
     resolved = names.resolve(references)
     names.refuse_predictions(resolved, "kt transfer")
     if len(resolved) < len(references):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,35 +15,26 @@ from rich.table import Table
 from rich.text import Text
 
 from kt_cli.cli import options, screen
+from kt_cli.cli.options import choice, flag, option
 from kt_cli.errors import KtError, UsageError
 
 if TYPE_CHECKING:
     from kt_cli.cache import Entry
 
 SECONDS = {"d": 86400, "h": 3600, "min": 60}
-NUMBERS = ("images", "size", "age")
+KINDS = ("predictions", "classes", "canonical", "targets", "contents", "unfinished")
 
 app = typer.Typer(no_args_is_help=True)
-
-
-class Kind(str, Enum):
-    predictions = "predictions"
-    classes = "classes"
-    canonical = "canonical"
-    targets = "targets"
-    contents = "contents"
-    unfinished = "unfinished"
-
 
 Patterns = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[PATTERN]…",
+        metavar="PATTERN",
         help="Globs such as 'vit_*': a model's name or key, the data's name, or a file's name.",
         show_default=False,
     ),
 ]
-KindOption = Annotated[Kind | None, typer.Option(help="Only this kind.")]
+Kind = Annotated[str | None, choice("--kind", KINDS, "Only this kind.")]
 
 
 @app.callback()
@@ -65,11 +54,11 @@ def cache() -> None:
 
 
 @app.command()
-def ls(patterns: Patterns = None, kind: KindOption = None, as_json: options.Json = False) -> None:
+def ls(patterns: Patterns = None, kind: Kind = None, as_json: options.Json = False) -> None:
     """List what is kept."""
     found = _chosen(patterns, kind)
     if as_json:
-        screen.out.print_json(json.dumps([_as_json(entry) for entry in found]))
+        screen.out.print_json(data=[_as_json(entry) for entry in found])
     elif found:
         screen.out.print(_table(found))
         screen.out.print(f"{_count(found)}, {_size(found)}")
@@ -78,12 +67,12 @@ def ls(patterns: Patterns = None, kind: KindOption = None, as_json: options.Json
 @app.command()
 def rm(
     patterns: Patterns = None,
-    kind: KindOption = None,
+    kind: Kind = None,
     older_than: Annotated[
-        str | None, typer.Option(metavar="AGE", help="Only what is older, such as 30d or 12h.")
+        str | None, option(metavar="AGE", help="Only what is older, such as 30d or 12h.")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Everything.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    everything: Annotated[bool, flag("--all", "Everything.")] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "Only say what would go.")] = False,
 ) -> None:
     """Remove what is chosen, without asking.
 
@@ -113,8 +102,8 @@ def rm(
 @app.command()
 def verify(
     patterns: Patterns = None,
-    kind: KindOption = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Remove what is broken.")] = False,
+    kind: Kind = None,
+    remove: Annotated[bool, flag("--remove", "Remove what is broken.")] = False,
 ) -> None:
     """Read everything again: checksums, sizes, columns.
 
@@ -126,8 +115,7 @@ def verify(
     broken: list[tuple[Entry, str]] = []
     with screen.progress() as progress:
         for done, entry in enumerate(found, 1):
-            reason = kept.verify(entry)
-            if reason is not None:
+            if (reason := kept.verify(entry)) is not None:
                 broken.append((entry, reason))
             progress(done, len(found), "verify")
     for entry, reason in broken:
@@ -145,12 +133,12 @@ def verify(
 
 
 def _chosen(
-    patterns: Sequence[str] | None, kind: Kind | None, finished: bool = False
+    patterns: Sequence[str] | None, kind: str | None, finished: bool = False
 ) -> list[Entry]:
     """The entries that are asked for, or only the finished; says so where there are none."""
     from kt_cli.cache import UNFINISHED, entries, root
 
-    found = entries(kind.value if kind else None)
+    found = entries(kind)
     if patterns:
         found = [entry for entry in found if entry.matches(patterns)]
     if finished:
@@ -164,20 +152,16 @@ def _chosen(
 def _table(found: Sequence[Entry]) -> Table:
     from kt_cli.cache import root
 
-    table = screen.simple_table(f"{root()} (KT_CACHE)")
-    for header in ("kind", "model", "data", "images", "size", "age", "logits"):
-        right = header in NUMBERS
-        table.add_column(header, justify="right" if right else "left", overflow="fold")
-    for alike in _grouped(found):
-        table.add_row(*map(Text, _cells(alike)))
-    return table
+    headers = ("kind", "model", "data", "images", "size", "age", "logits")
+    rows = map(_cells, _grouped(found))
+    return screen.table(headers, rows, ("model", "data", "logits"), f"{root()} (KT_CACHE)")
 
 
 def _grouped(found: Sequence[Entry]) -> list[list[Entry]]:
     """Each entry alone, but targets, one for each model and epoch, with all that are alike."""
     groups: dict[Any, list[Entry]] = {}
     for entry in found:
-        alike = entry.kind == Kind.targets and not entry.fault
+        alike = entry.kind == "targets" and not entry.fault
         key = (*sorted(entry.about.items()), entry.rows, entry.columns) if alike else entry.path
         groups.setdefault(key, []).append(entry)
     return list(groups.values())
@@ -187,19 +171,17 @@ def _cells(alike: Sequence[Entry]) -> tuple[str, ...]:
     """Of entries that are alike: what they all are, the sum of their sizes, the youngest's age."""
     entry = alike[0]
     said, rows = entry.about, "" if entry.rows is None else f"{entry.rows:,}"
-    model, images, logits = said.get("name", ""), rows, ""
+    model, images, logits = entry.path.name, rows, ""
     if entry.fault:
-        model = f"unreadable: {entry.path.name}"
-    elif entry.kind == Kind.predictions:
-        logits = "yes" if "logits" in entry.columns else "no"
-    elif entry.kind == Kind.classes:
-        model, images = f"{model}, {rows} classes", ""
-    elif entry.kind == Kind.canonical:
+        model = f"unreadable: {model}"
+    elif entry.kind == "predictions":
+        model, logits = said.get("name", ""), "yes" if "logits" in entry.columns else "no"
+    elif entry.kind == "classes":
+        model, images = f"{said.get('name', '')}, {rows} classes", ""
+    elif entry.kind == "canonical":
         model = f"{rows} × {said['side']} px"
-    elif entry.kind == Kind.targets:
+    elif entry.kind == "targets":
         model = _targets(alike)
-    else:
-        model = entry.path.name
     age = _age(time.time() - max(entry.modified for entry in alike))
     return entry.kind, model, said.get("data", ""), images, _size(alike), age, logits
 
@@ -213,11 +195,8 @@ def _targets(alike: Sequence[Entry]) -> str:
 
 
 def _as_json(entry: Entry) -> dict[str, Any]:
-    written = datetime.fromtimestamp(entry.modified, timezone.utc)
-    return asdict(entry) | {
-        "path": str(entry.path),
-        "modified": written.isoformat(timespec="seconds"),
-    }
+    written = datetime.fromtimestamp(entry.modified, timezone.utc).isoformat(timespec="seconds")
+    return asdict(entry) | {"path": str(entry.path), "modified": written}
 
 
 def _count(found: Sequence[Entry]) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kt_cli.cli import screen
-from kt_cli.cli.status import Output, find
+from kt_cli.cli import options, screen
+from kt_cli.cli.status import find
 from kt_cli.errors import KtError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ SUBMISSION_SECONDS = 60
 
 def cancel(
     name: Annotated[str, typer.Argument(metavar="SWEEP", help="Its name.")],
-    output: Output = Path("results"),
+    output: options.Results = Path("results"),
 ) -> None:
     """End the jobs of a sweep on a cluster. What is finished is kept."""
     from kt_cli.sweeps import jobs

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kt_cli.cli import complementarity_view, options, screen
+from kt_cli.cli.options import choice, flag, option
 from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.errors import UsageError
 from kt_cli.settings import DataSpec, EvalSpec
+from kt_cli.settings.data import EMBEDDINGS
+from kt_cli.settings.sweep import BASELINES
+
+if TYPE_CHECKING:
+    from kt_cli.knowledge.comparison import Comparison
 
 GALLERY_SAMPLES = 12
 IMAGES = (
@@ -21,59 +25,44 @@ IMAGES = (
 )  # fmt: skip
 
 
-class Baseline(str, Enum):
-    none = "none"
-    random = "random"
-
-
-class Embedding(str, Enum):
-    head = "head"
-    clip = "clip"
-    none = "none"
-
-
 @with_settings
 def complementarity(
     models: Annotated[
         list[str],
-        typer.Argument(
-            metavar="MODEL MODEL [MODEL…]", help="Two or more models, or selections of them."
-        ),
+        typer.Argument(metavar="MODEL", help="Two or more models, or selections of them."),
     ],
     images: Annotated[Given, Fields(DataSpec, ("source", "limit", "real_labels"), only=IMAGES)],
     how: Annotated[Given, Fields(EvalSpec, without=("amp",))],
     arch: Annotated[
         str | None,
-        typer.Option(help="timm architecture of MODELs that are checkpoint files or folders."),
+        option(help="timm architecture of MODELs that are checkpoint files or folders."),
     ] = None,
     amp: options.Amp = False,
     amp_dtype: options.AmpType = None,
     batch_size: options.EvalBatch = None,
     logits: Annotated[
-        bool, typer.Option("--logits", help="Keep logits too: gives the mean of probabilities.")
+        bool, flag("--logits", "Keep logits too: gives the mean of probabilities.")
     ] = False,
     refresh: Annotated[
-        bool, typer.Option("--refresh", hidden=True, help="Predict again what the cache has.")
+        bool, flag("--refresh", "Predict again what the cache has.", hidden=True)
     ] = False,
     cached_only: Annotated[
-        bool,
-        typer.Option(
-            "--cached-only", hidden=True, help="Predict nothing: take what the cache has."
-        ),
+        bool, flag("--cached-only", "Predict nothing: take what the cache has.", hidden=True)
     ] = False,
     class_embedding: Annotated[
-        Embedding, typer.Option(hidden=True, help="What classes are compared by.")
-    ] = Embedding.head,
+        str, choice("--class-embedding", EMBEDDINGS, "What classes are compared by.", hidden=True)
+    ] = EMBEDDINGS[0],
     baseline: Annotated[
-        Baseline, typer.Option(help="random: randomly initialised teachers beside the models.")
-    ] = Baseline.none,
-    top: Annotated[int, typer.Option(min=0, help="How many classes to list.")] = 5,
+        str,
+        choice("--baseline", BASELINES, "random: randomly initialised teachers beside the models."),
+    ] = BASELINES[0],
+    top: Annotated[int, option(min=0, help="How many classes to list.")] = 5,
     samples: Annotated[
-        int, typer.Option(min=0, help="How many images to list that one has right, one wrong.")
+        int, option(min=0, help="How many images to list that one has right, one wrong.")
     ] = 0,
     gallery: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw such images into a PNG, PDF, SVG or HTML file."),
+        option(metavar="FILE", help="Draw such images into a PNG, PDF, SVG or HTML file."),
     ] = None,
     workers: options.Workers = None,
     as_json: options.Json = False,
@@ -83,26 +72,35 @@ def complementarity(
     Each model predicts the evaluation images once; the predictions are kept and reused.
     """
     from kt_cli.api.complementarity import complementarity as measured
-    from kt_cli.knowledge import gallery as drawing
 
     if gallery is not None:
-        drawing.require_ending(gallery)
-        if not images:
-            raise UsageError("--gallery needs images", "Name them: --data, beside the predictions.")
+        _require_drawable(gallery, images)
     how["eval_amp"] = options.precision(amp, amp_dtype)
     with screen.progress() as progress:
         found = measured(
-            models, arch=arch, baseline=baseline.value, class_embedding=class_embedding.value,
+            models, arch=arch, baseline=baseline, class_embedding=class_embedding,
             batch_size=batch_size, workers=workers, logits=logits, refresh=refresh,
             cached_only=cached_only, progress=progress, **images, **how,
         )  # fmt: skip
-    compared, limit = found.comparison, found.limit
     if as_json:
-        about = {"data": compared.images.name, "limit": limit}
-        screen.out.print_json(json.dumps({**about, **found.to_dict(top)}))
+        about = {"data": found.comparison.images.name, "limit": found.limit}
+        screen.out.print_json(data={**about, **found.to_dict(top)})
     else:
-        complementarity_view.show(compared, limit, top, samples)
+        complementarity_view.show(found.comparison, found.limit, top, samples)
     if gallery is not None:
-        interesting = complementarity_view.of_interest(compared)
-        drawing.draw(gallery, compared, interesting, samples or GALLERY_SAMPLES)
-        screen.note(f"Drew {gallery}")
+        _draw(gallery, found.comparison, samples or GALLERY_SAMPLES)
+
+
+def _require_drawable(gallery: Path, images: Given) -> None:
+    from kt_cli.knowledge.gallery import require_ending
+
+    require_ending(gallery)
+    if not images:
+        raise UsageError("--gallery needs images", "Name them: --data, beside the predictions.")
+
+
+def _draw(gallery: Path, compared: Comparison, samples: int) -> None:
+    from kt_cli.knowledge import gallery as drawing
+
+    drawing.draw(gallery, compared, complementarity_view.of_interest(compared), samples)
+    screen.note(f"Drew {gallery}")

@@ -54,21 +54,15 @@ def show(found: Comparison, limit: int | None, top: int, samples: int) -> None:
 
 
 def _models(found: Comparison) -> None:
-    table = screen.simple_table()
-    table.add_column("model")
-    for header in ("top-1 %", "95% interval", "top-5 %", "only it knows %"):
-        table.add_column(header, justify="right")
-    rows = zip(found.names, found.accuracies, found.intervals, found.predictions, strict=True)
-    for i, (name, accuracy, (low, high), said) in enumerate(rows):
-        top5 = said.top5_accuracy
-        table.add_row(
-            escape(name),
-            f"{accuracy:.2f}",
-            f"{low:.2f}–{high:.2f}",
-            "" if top5 is None else f"{top5:.2f}",
-            f"{found.alone[i]:.2f}" if i < found.trained else "",
+    rows = [
+        (name, f"{accuracy:.2f}", f"{low:.2f}–{high:.2f}", _number(said.top5_accuracy, 2),
+         f"{found.alone[i]:.2f}" if i < found.trained else "")
+        for i, (name, accuracy, (low, high), said) in enumerate(
+            zip(found.names, found.accuracies, found.intervals, found.predictions, strict=True)
         )
-    screen.out.print(table)
+    ]  # fmt: skip
+    headers = ("model", "top-1 %", "95% interval", "top-5 %", "only it knows %")
+    screen.out.print(screen.table(headers, rows))
 
 
 def _agreement(found: Comparison) -> None:
@@ -86,15 +80,12 @@ def _matrix(found: Comparison) -> None:
         screen.out.print(f"\n(matrix of {found.trained} models: use --json)")
         return
     screen.out.print("\n[bold]ρ⁺: what the row knows and the column does not, % of the images[/]")
-    table = screen.simple_table()
-    table.add_column("")
-    for index in range(found.trained):
-        table.add_column(f"({index + 1})", justify="right")
-    for t in range(found.trained):
-        flips = found.pairs["pos_flips"][t]
-        cells = ["·" if t == s else f"{flips[s]:.2f}" for s in range(found.trained)]
-        table.add_row(f"({t + 1}) {escape(found.names[t])}", *cells)
-    screen.out.print(table)
+    models = range(found.trained)
+    rows = [
+        (f"({t + 1}) {found.names[t]}", *("·" if t == s else f"{flips[s]:.2f}" for s in models))
+        for t, flips in enumerate(found.pairs["pos_flips"][: found.trained])
+    ]
+    screen.out.print(screen.table(["", *(f"({model + 1})" for model in models)], rows))
 
 
 def _different(found: Comparison) -> None:
@@ -120,8 +111,7 @@ def _ceilings(found: Comparison) -> None:
 
 
 def _baselines(found: Comparison) -> None:
-    untrained = range(found.trained, len(found.names))
-    for teacher in untrained:
+    for teacher in range(found.trained, len(found.names)):
         flips = found.pairs["pos_flips"][teacher, : found.trained]
         screen.out.print(
             f"baseline: {escape(found.names[teacher])} knows "
@@ -152,11 +142,8 @@ def _spread(found: Comparison, teacher: int, student: int) -> str:
         found.pairs[name][teacher, student]
         for name in ("top50_classes", "flip_entropy", "top50_similarity_pct")
     )
-    alike = (
-        ""
-        if math.isnan(percentile)
-        else f", more alike than {percentile:.0f}% of random sets of as many"
-    )
+    alike = f", more alike than {percentile:.0f}% of random sets of as many"
+    alike = "" if math.isnan(percentile) else alike
     classes = counted(len(found.classes), "class", "classes")
     return (
         f"half of it in {half:.0f} of {classes}{alike} · entropy over classes {entropy:.2f} nats "
@@ -168,19 +155,13 @@ def _classes(found: Comparison, teacher: int, student: int, top: int) -> None:
     from kt_cli.knowledge.comparison import top_classes
 
     flips = found.flips(teacher, student)
-    sizes = found.images.class_sizes
-    table = screen.simple_table()
-    table.add_column("class")
-    for header in ("images", "share of ρ⁺ %", "share of the class %"):
-        table.add_column(header, justify="right")
-    for c in top_classes(flips, top):
-        table.add_row(
-            escape(found.classes[c]),
-            f"{flips[c]:,}",
-            f"{100 * flips[c] / flips.sum():.1f}",
-            f"{100 * flips[c] / sizes[c]:.1f}",
-        )
-    screen.out.print(table)
+    rows = [
+        (found.classes[c], int(flips[c]), f"{100 * flips[c] / flips.sum():.1f}",
+         f"{100 * flips[c] / found.images.class_sizes[c]:.1f}")
+        for c in top_classes(flips, top)
+    ]  # fmt: skip
+    headers = ("class", "images", "share of ρ⁺ %", "share of the class %")
+    screen.out.print(screen.table(headers, rows))
 
 
 def _areas(found: Comparison, areas: list[Area]) -> None:
@@ -195,19 +176,13 @@ def _areas(found: Comparison, areas: list[Area]) -> None:
 
 
 def _samples(samples: list[Sample]) -> None:
-    table = screen.simple_table()
-    for header in ("image", "label", "teacher's p", "student's answer", "student's p"):
-        table.add_column(header, justify="right" if header.endswith(" p") else "left")
-    for sample in samples:
-        table.add_row(
-            escape(sample.id),
-            escape(sample.label),
-            _probability(sample.teacher_prob),
-            escape(sample.answer),
-            _probability(sample.confidence),
-        )
-    screen.out.print(table)
+    rows = [
+        (s.id, s.label, _number(s.teacher_prob, 3), s.answer, _number(s.confidence, 3))
+        for s in samples
+    ]
+    headers = ("image", "label", "teacher's p", "student's answer", "student's p")
+    screen.out.print(screen.table(headers, rows, words=("label", "student's answer")))
 
 
-def _probability(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.text import Text
 
 from kt_cli.cli import options, screen
+from kt_cli.cli.options import flag, option
 from kt_cli.cli.setting_options import Fields, Given, with_settings
-from kt_cli.errors import KtError
+from kt_cli.errors import KtError, UsageError
 from kt_cli.settings import DataSpec
 from kt_cli.settings.data import data_spec
 from kt_cli.settings.declared import by_keyword
 
 if TYPE_CHECKING:
     from kt_cli.diagnosis.finding import Finding
-
 
 IMAGES = ("source", "root", "class_map", "labels")
 
@@ -29,14 +27,14 @@ def doctor(
     images: Annotated[Given, Fields(DataSpec, IMAGES, only=IMAGES)],
     limit: Annotated[
         int,
-        typer.Option(min=1, help="Images on which top-1 is compared with timm's figure, at most."),
+        option(min=1, help="Images on which top-1 is compared with timm's figure, at most."),
     ] = 1000,
     slurm_test: Annotated[
-        bool, typer.Option("--slurm-test", help="Submit a job of a minute, and wait for it.")
+        bool, flag("--slurm-test", "Submit a job of a minute, and wait for it.")
     ] = False,
-    partition: Annotated[str | None, typer.Option(help="Of the test job.")] = None,
-    account: Annotated[str | None, typer.Option(help="Of the test job.")] = None,
-    qos: Annotated[str | None, typer.Option(help="Of the test job.")] = None,
+    partition: Annotated[str | None, option(help="Of the test job.")] = None,
+    account: Annotated[str | None, option(help="Of the test job.")] = None,
+    qos: Annotated[str | None, option(help="Of the test job.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Check installation, GPUs, memory, cache, disks, hub, Slurm and data.
@@ -49,19 +47,15 @@ def doctor(
     from kt_cli.diagnosis.finding import Asked, diagnose
 
     wishes = {"partition": partition, "account": account, "qos": qos}
+    sbatch = {name: value for name, value in wishes.items() if value is not None}
+    if sbatch and not slurm_test:
+        raise UsageError(f"--{next(iter(sbatch))} changes nothing without --slurm-test", "Add it.")
     (given,) = by_keyword(images, DataSpec)
     spec = data_spec(given) if {"source", "root"} & given.keys() else None
     with screen.progress() as progress:
-        asked = Asked(
-            data=spec,
-            limit=limit,
-            slurm_test=slurm_test,
-            sbatch={name: value for name, value in wishes.items() if value is not None},
-            progress=progress,
-        )
-        findings = list(diagnose(CHECKS, asked))
+        findings = list(diagnose(CHECKS, Asked(spec, limit, slurm_test, sbatch, progress)))
     if as_json:
-        screen.out.print_json(json.dumps([_as_json(finding) for finding in findings]))
+        screen.out.print_json(data=[asdict(f) | {"level": f.level.value} for f in findings])
     else:
         _show(findings)
     red = sum(finding.level.value == "red" for finding in findings)
@@ -70,10 +64,6 @@ def doctor(
             f"{red} of {len(findings)} findings {'is' if red == 1 else 'are'} red",
             "What to do stands below each.",
         )
-
-
-def _as_json(finding: Finding) -> dict[str, str]:
-    return asdict(finding) | {"level": finding.level.value}
 
 
 def _show(findings: Sequence[Finding]) -> None:

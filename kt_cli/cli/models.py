@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from enum import Enum
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
 from kt_cli.cli import options, screen
-from kt_cli.errors import DataError, KtError, unknown
+from kt_cli.cli.options import choice, flag, option
+from kt_cli.errors import DataError, KtError, UsageError, unknown
 from kt_cli.progress import Listener
 from kt_cli.spec import Model
 from kt_cli.zoo import SCHEMES, local_models, scheme, target
@@ -26,7 +25,13 @@ if TYPE_CHECKING:
     from kt_cli.zoo.prefetch import Wanted
 
 SHOWN, JOBS = 20, 8
-LISTING = "list"
+LISTING, FETCHING = "list", "prefetch"
+SORT_KEYS: dict[str, Callable[[Fact], Any]] = {
+    "top1": lambda fact: (-fact.top1, fact.model),
+    "params": lambda fact: (fact.params_m, -fact.top1),
+    "gmacs": lambda fact: (fact.gmacs is None, fact.gmacs, -fact.top1),
+    "name": lambda fact: fact.model,
+}
 
 
 class _Listing(TyperGroup):
@@ -41,29 +46,10 @@ class _Listing(TyperGroup):
 app = typer.Typer(cls=_Listing)
 
 
-class Sort(str, Enum):
-    top1 = "top1"
-    params = "params"
-    gmacs = "gmacs"
-    name = "name"
-
-
-SORT_KEYS: dict[Sort, Callable[[Fact], Any]] = {
-    Sort.top1: lambda fact: (-fact.top1, fact.model),
-    Sort.params: lambda fact: (fact.params_m, -fact.top1),
-    Sort.gmacs: lambda fact: (fact.gmacs is None, fact.gmacs, -fact.top1),
-    Sort.name: lambda fact: fact.model,
-}
-
-
-@dataclass(frozen=True)
-class OwnModel:
+class Own(NamedTuple):
     """What is known of a model of the user's own without its weights.
 
-    Attributes:
-        num_classes: None where only weights or data tell.
-        input_size: the side in pixels.
-        path: the folder or file, or the reference of a model that is none.
+    num_classes: None where only weights or data tell. path: or the reference of one that is none.
     """
 
     name: str
@@ -83,47 +69,50 @@ def listed(
     patterns: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PATTERN]…",
+            metavar="PATTERN",
             help="Part of a name, a glob such as 'vit_*', a short name such as deit_s, "
             "or a folder or other reference of models of your own.",
         ),
     ] = None,
     arch: Annotated[
         str | None,
-        typer.Option(help="timm architecture of PATTERNs that are checkpoint files or folders."),
+        option(help="timm architecture of PATTERNs that are checkpoint files or folders."),
     ] = None,
     top: Annotated[
-        int | None, typer.Option(min=1, help=f"How many to show. [default: {SHOWN}; --json: all]")
+        int | None, option(min=1, help=f"How many to show. [default: {SHOWN}; --json: all]")
     ] = None,
     sort: Annotated[
-        Sort, typer.Option(help="Best first by top1, or smallest first, or by name.")
-    ] = Sort.top1,
+        str, choice("--sort", [*SORT_KEYS], "Best first by top1, or smallest first, or by name.")
+    ] = "top1",
     as_json: options.Json = False,
 ) -> None:
     """List timm's pretrained models with ImageNet results, or models of your own."""
     references = [pattern for pattern in patterns or () if _is_own(pattern)]
     words = [pattern for pattern in patterns or () if pattern not in references]
+    if arch is not None and not references:
+        raise UsageError("--arch changes nothing without checkpoints", "Name their file or folder.")
     mine = [model for reference in references for model in _own_models(reference, arch)]
     published = sorted(_matching(words), key=SORT_KEYS[sort]) if words or not references else []
     shown = published[: top or (None if as_json else SHOWN)]
     if as_json:
-        rows = [*map(asdict, mine), *map(asdict, shown)]
-        screen.out.print_json(json.dumps(rows))
+        screen.out.print_json(data=[*(own._asdict() for own in mine), *map(asdict, shown)])
         return
     if mine:
-        _show_own(mine)
+        headers = ("model", "architecture", "classes", "size")
+        screen.out.print(screen.table(headers, [own[:4] for own in mine], ["architecture"]))
+        screen.note(f"{len(mine):,} model{'s' * (len(mine) != 1)}.")
     if published:
-        _show_facts(shown, len(published))
+        _show_published(shown, len(published))
 
 
-@app.command()
+@app.command(FETCHING)
 def prefetch(
     selection: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL…", help="Models as everywhere: names, timm-top300, 'vit_*'."),
+        typer.Argument(metavar="MODEL", help="Models as everywhere: names, timm-top300, 'vit_*'."),
     ],
-    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Models at a time.")] = JOBS,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is missing.")] = False,
+    jobs: Annotated[int, option("-j", "--jobs", min=1, help="Models at a time.")] = JOBS,
+    dry_run: Annotated[bool, flag("--dry-run", "Only say what is missing.")] = False,
 ) -> None:
     """Fetch weights of published models into the hub's cache, so that jobs need no network.
 
@@ -135,9 +124,9 @@ def prefetch(
     planned = fetching.plan(names.resolve(selection), jobs)
     screen.note(weights.describe(planned))
     if dry_run:
-        sizes = [(w.model.name, _size(w)) for w in planned.wanted]
+        sizes = [(wanted.model.name, _size(wanted)) for wanted in planned.wanted]
         if sizes:
-            _table(("model", "size"), sizes)
+            screen.out.print(screen.table(("model", "size"), sizes))
         return
     with screen.progress() as progress:
         failures = weights.fetch_planned(planned, jobs, Listener(progress, screen.note))
@@ -163,9 +152,11 @@ def _matching(words: Sequence[str]) -> list[Fact]:
     found: dict[str, Fact] = {}
     for word in words:
         matches = [fact for fact in facts() if _matches(fact.model, word)]
+        if not matches and "/" in word:
+            raise DataError(f"no folder or file {word}", "Models of the hub are hf-hub:ORG/NAME.")
         if not matches:
             arch_names = {fact.model.partition(".")[0] for fact in facts()}
-            raise unknown("model", word, [*ALIASES, *sorted(arch_names)])
+            raise unknown("model", word, [FETCHING, *ALIASES, *sorted(arch_names)])
         found |= {fact.model: fact for fact in matches}
     return list(found.values())
 
@@ -183,16 +174,16 @@ def _is_own(pattern: str) -> bool:
     return local_models.exists(pattern) or "@" in pattern or scheme(pattern) in SCHEMES
 
 
-def _own_models(reference: str, arch: str | None) -> list[OwnModel]:
+def _own_models(reference: str, arch: str | None) -> list[Own]:
     from kt_cli.zoo import names
 
     folder = Path(reference).expanduser()
     if not local_models.exists(reference) or folder.is_file():
-        return [_describe(model) for model in names.resolve([reference], arch)]
+        return [_described(model) for model in names.resolve([reference], arch)]
     # Nothing is read of the weights, as `resolve` does for the models' identity.
     found = [folder] if local_models.is_model(folder) else local_models.models_in(folder)
     if found:
-        return [_describe_folder(model, str(model)) for model in found]
+        return [_of_folder(str(model)) for model in found]
     files = local_models.checkpoints_in(folder)
     if files and arch is not None:
         names.require_architecture(arch)
@@ -203,65 +194,42 @@ def _own_models(reference: str, arch: str | None) -> list[OwnModel]:
     )
 
 
-def _describe(model: Model) -> OwnModel:
-    kind = scheme(model.ref)
+def _described(model: Model) -> Own:
+    kind, where = scheme(model.ref), target(model.ref)
     if kind == "local-dir":
-        return _describe_folder(Path(target(model.ref)), target(model.ref))
+        return _of_folder(where)
     if kind == "checkpoint":
         arch, _, path = model.ref.partition("@")
         return _of_arch(model.name, arch, path)
     if kind in ("random", "timm"):
-        arch = target(model.ref).partition("#")[0].partition(".")[0]
-        return _of_arch(model.name, arch, model.ref)
-    path = target(model.ref) if kind == "predictions" else model.ref
-    return OwnModel(model.name, None, None, None, path)
+        return _of_arch(model.name, where.partition("#")[0].partition(".")[0], model.ref)
+    return Own(model.name, None, None, None, where if kind == "predictions" else model.ref)
 
 
-def _describe_folder(folder: Path, path: str) -> OwnModel:
+def _of_folder(path: str) -> Own:
+    folder = Path(path)
     config = local_models.read_config(folder)
     size = config.get("pretrained_cfg", config).get("input_size")
-    return OwnModel(
-        name=folder.absolute().name,
-        arch=config.get("architecture"),
-        num_classes=local_models.num_classes(folder),
-        input_size=size[-1] if size else None,
-        path=path,
-    )
+    return Own(
+        folder.absolute().name, config.get("architecture"), local_models.num_classes(folder),
+        size[-1] if size else None, path,
+    )  # fmt: skip
 
 
-def _of_arch(name: str, arch: str, path: str) -> OwnModel:
+def _of_arch(name: str, arch: str, path: str) -> Own:
     from kt_cli.zoo import timm_registry
 
-    return OwnModel(name, arch, None, timm_registry.config(arch).input_size[-1], path)
+    return Own(name, arch, None, timm_registry.config(arch).input_size[-1], path)
 
 
-def _show_facts(shown: Sequence[Fact], matched: int) -> None:
+def _show_published(shown: Sequence[Fact], matched: int) -> None:
     rows = [
         (f.model, f"{f.top1:.2f}", str(f.img_size), f"{f.params_m:.1f}",
          "" if f.gmacs is None else f"{f.gmacs:.1f}")
         for f in shown
     ]  # fmt: skip
-    _table(("model", "top-1 %", "size", "params M", "GMACs"), rows)
+    screen.out.print(screen.table(("model", "top-1 %", "size", "params M", "GMACs"), rows))
     if len(shown) < matched:
         screen.note(f"{len(shown)} of {matched:,} models; --top {matched} shows all.")
     else:
         screen.note(f"{matched:,} models.")
-
-
-def _show_own(found: Sequence[OwnModel]) -> None:
-    rows = [
-        tuple("" if v is None else str(v) for v in (m.name, m.arch, m.num_classes, m.input_size))
-        for m in found
-    ]
-    _table(("model", "architecture", "classes", "size"), rows)
-    screen.note(f"{len(found):,} model{'s' * (len(found) != 1)}.")
-
-
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = screen.simple_table()
-    for header in headers:
-        text = header in ("model", "architecture")
-        table.add_column(header, justify="left" if text else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    screen.out.print(table)

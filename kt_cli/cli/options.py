@@ -2,41 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from kt_cli.errors import UsageError, unknown
 from kt_cli.settings.shared import AMP, TRAINING
 
+
+def option(*flags: str, help: str, panel: str | None = None, **more: Any) -> Any:
+    return typer.Option(*flags, help=help, rich_help_panel=panel, **more)
+
+
+def flag(name: str, help: str, panel: str | None = None, hidden: bool = False) -> Any:
+    """An option without a value, so that a help shows none."""
+    return option(name, help=help, panel=panel, hidden=hidden, metavar="")
+
+
+def choice(name: str, choices: Sequence[str], help: str, **more: Any) -> Any:
+    """An option that has one of a few values; another is refused with what is near."""
+
+    def known(value: str | None) -> str | None:
+        if value is not None and value not in choices:
+            raise unknown(name, value, choices)
+        return value
+
+    return option(name, help=help, callback=known, **one_of(choices), **more)
+
+
+def one_of(choices: Sequence[str]) -> dict[str, Any]:
+    """How choices are shown in a help and completed by a shell."""
+    return {"metavar": f"<{'|'.join(choices)}>", "autocompletion": lambda: list(choices)}
+
+
 Workers = Annotated[
     int | None,
-    typer.Option(
+    option(
         "-j", "--workers", min=0, hidden=True, help="Decoding processes; by default as they pay."
     ),
 ]
 EvalBatch = Annotated[
     int | None,
-    typer.Option("-b", "--batch-size", min=1, help="Images per forward pass; by default 128."),
+    option("-b", "--batch-size", min=1, help="Images per forward pass; by default 128."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Amp = Annotated[bool, typer.Option("--amp", rich_help_panel=TRAINING, help="Mixed precision.")]
+Json = Annotated[bool, flag("--json", "Print JSON on stdout.")]
+Amp = Annotated[bool, flag("--amp", "Mixed precision.", TRAINING)]
 AmpType = Annotated[
     str | None,
-    typer.Option(
-        "--amp-dtype",
-        rich_help_panel=TRAINING,
-        hidden=True,
-        help="float16 (default on a GPU) or bfloat16 (default on the CPU).",
-    ),
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace a model that kt saved there before.")
-]
-Output = Annotated[
-    Path, typer.Option("-o", "--output", help="Folder that receives one folder per model.")
-]
+    option("--amp-dtype", panel=TRAINING, hidden=True,
+           help="float16 (default on a GPU) or bfloat16 (default on the CPU)."),
+]  # fmt: skip
+Overwrite = Annotated[bool, flag("--overwrite", "Replace a model that kt saved there before.")]
+Results = Annotated[Path, option("-o", "--output", help="Where sweeps keep their results.")]
 
 
 def precision(amp: bool, dtype: str | None) -> str | None:

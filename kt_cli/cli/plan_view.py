@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -35,14 +35,9 @@ def show(
         f"at once: {_at_once(session, asked_gpus)}",
     ):
         console.print(line, soft_wrap=True)
-    table = screen.simple_table()
     parts = ("jobs", "GPU-hours") if session.place.facts else ("chunks",)
-    for header in ("stage", "runs", "done", "to do", *parts):
-        table.add_column(header, justify="left" if header == "stage" else "right")
-    for stage in stages:
-        if stage.total:
-            table.add_row(*_plan_row(session, stage))
-    console.print(table)
+    rows = [_plan_row(session, stage) for stage in stages if stage.total]
+    console.print(screen.table(("stage", "runs", "done", "to do", *parts), rows))
     if session.place.facts and spec.data:
         console.print(_disk(session), soft_wrap=True)
     for stage in stages:
@@ -89,14 +84,13 @@ def _at_once(session: Session, asked_gpus: int | None) -> str:
     return f"{count} process{'es' * (count > 1)} on the CPU, {threads} each{asked}"
 
 
-def _plan_row(session: Session, stage: Stage) -> list[str]:
+def _plan_row(session: Session, stage: Stage) -> list[Any]:
     todo = stage.total - stage.done - stage.given_up - stage.left_out
     runs = 1 if stage.name == "pairs" else todo
     shown = label(stage.name) + (f" ({stage.given_up} given up)" if stage.given_up else "")
     chunks = _chunks(session, runs) if todo else 0
-    counts = [stage.total, stage.done, todo, chunks]
     hours = [_hours(session, stage, todo)] if session.place.facts else []
-    return [shown, *(f"{count:,}" for count in counts), *hours]
+    return [shown, stage.total, stage.done, todo, chunks, *hours]
 
 
 def _chunks(session: Session, runs: int) -> int:

@@ -9,34 +9,29 @@ from typing import Annotated, Any
 import typer
 
 from kt_cli.cli import options, screen
+from kt_cli.cli.options import option
 from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.settings import DataSpec, PretrainSpec
 
 IMAGES = ("source", "root", "train_split", "val_split", "class_map", "labels", "fraction", "guard")
+FIRST = ("pretrained", "epochs", "freeze_epochs", "lr", "batch_size", "augment", "img_size")
 
 
 @with_settings
 def pretrain(
     arch: Annotated[
         list[str],
-        typer.Argument(
-            metavar="ARCH…", help="timm architectures, or with --pretrained any models."
-        ),
+        typer.Argument(metavar="ARCH", help="timm architectures, or with --pretrained any models."),
     ],
     images: Annotated[
         Given, Fields(DataSpec, ("source", "guard"), only=IMAGES, usual={"guard": "0.1"})
     ],
-    how: Annotated[
-        Given,
-        Fields(
-            PretrainSpec,
-            ("pretrained", "epochs", "freeze_epochs", "lr", "batch_size", "augment", "img_size"),
-            without=("amp",),
-        ),
-    ],
+    how: Annotated[Given, Fields(PretrainSpec, FIRST, without=("amp",))],
     amp: options.Amp = False,
     amp_dtype: options.AmpType = None,
-    output: options.Output = Path("zoo"),
+    output: Annotated[
+        Path, option("-o", "--output", help="Folder that receives one folder per model.")
+    ] = Path("zoo"),
     overwrite: options.Overwrite = False,
 ) -> None:
     """Train or fine-tune timm models on your images; each becomes a model that timm loads.
@@ -44,7 +39,7 @@ def pretrain(
     A slice of the training images (--guard-share) is set aside and recorded with the model.
 
     What was interrupted goes on with the same command; models that it finished stay.
-    """  # fmt: skip
+    """
     from kt_cli.api.pretrain import pretrain as trained
 
     how["amp"] = options.precision(amp, amp_dtype)

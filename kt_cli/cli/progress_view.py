@@ -29,18 +29,17 @@ def label(stage: str) -> str:
 
 def render(view: View) -> RenderableType:
     """Stages as a table, and what else there is to say."""
-    table = screen.simple_table()
-    for header in ("stage", "runs", "done", "failed", "jobs queued", "running"):
-        table.add_column(header, justify="left" if header == "stage" else "right")
-    for stage in view.stages:
-        counts = (stage.total, stage.done, stage.failed, stage.queued, stage.running)
-        table.add_row(label(stage.name), *(f"{count:,}" for count in counts))
+    headers = ("stage", "runs", "done", "failed", "jobs queued", "running")
+    rows = [
+        (label(stage.name), stage.total, stage.done, stage.failed, stage.queued, stage.running)
+        for stage in view.stages
+    ]
     said = [Text(pace(view))] if view.rate else []
     if view.active is None:
         said.append(Text("the cluster does not answer; rows are counted all the same"))
     if view.error:
         said.append(Text(f"last error: {view.error}", style="yellow"))
-    return Group(table, *said)
+    return Group(screen.table(headers, rows), *said)
 
 
 def pace(view: View) -> str:

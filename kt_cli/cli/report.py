@@ -56,7 +56,7 @@ def _emit(found: Report) -> None:
     if found.request.written_as != "table":
         text = found.text()
     elif output is None:
-        table_view.show_tables(found.tables)
+        table_view.draw(found.tables)
         return
     else:
         text = table_view.as_text(found.tables)

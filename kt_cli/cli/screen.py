@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -33,36 +34,53 @@ if not out.is_terminal:
     out = Console(highlight=False, width=WIDE)
 
 
+def _say(label: str, style: str, text: str) -> None:
+    err.print(Text.assemble((label, style), text), soft_wrap=True)
+
+
 def show_error(error: KtError) -> None:
-    err.print(Text.assemble(("Error: ", "bold red"), error.message), soft_wrap=True)
+    _say("Error: ", "bold red", error.message)
     if error.tip:
-        err.print(Text.assemble(("Tip: ", "bold cyan"), error.tip), soft_wrap=True)
+        _say("Tip: ", "bold cyan", error.tip)
 
 
 def note(text: str) -> None:
     """One line on stderr, for what is no result."""
-    err.print(Text(text), soft_wrap=True)
+    _say("", "", text)
 
 
 def warn(text: str) -> None:
-    err.print(Text.assemble(("Note: ", "bold yellow"), text), soft_wrap=True)
+    _say("Note: ", "bold yellow", text)
 
 
 _skipped: set[Path] = set()
 
 
 def skipped_part(path: Path, reason: str) -> None:
-    if path in _skipped:
-        return
-    _skipped.add(path)
-    err.print(Text.assemble(("Skipped ", "yellow"), f"{path}: {reason}"), soft_wrap=True)
+    """Say once that a part of the results cannot be read."""
+    if path not in _skipped:
+        _skipped.add(path)
+        _say("Skipped ", "yellow", f"{path}: {reason}")
 
 
-def simple_table(title: str | None = None) -> Table:
-    """The look of all tables on the screen."""
-    return Table(
+def table(
+    headers: Sequence[str], rows: Iterable[Sequence[Any]], words: Collection[str] = (),
+    title: str | None = None,
+) -> Table:  # fmt: skip
+    """The look of all tables: the first column and those of `words` left, numbers right."""
+    drawn = Table(
         title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
     )
+    for header in headers:
+        left = header == headers[0] or header in words
+        drawn.add_column(header, justify="left" if left else "right", overflow="fold")
+    for row in rows:
+        drawn.add_row(*map(_cell, row))
+    return drawn
+
+
+def _cell(value: Any) -> Text:
+    return Text("" if value is None else f"{value:,}" if isinstance(value, int) else str(value))
 
 
 @contextmanager

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import Parameter
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from kt_cli.cli.options import one_of, option
 from kt_cli.errors import UsageError
 from kt_cli.settings.declared import Declared, declared
 
@@ -45,12 +48,8 @@ class Fields:
         names = [name for name in self.only or known if name not in self.without]
         return {known[n].keyword: known[n] for n in names if known[n].said.option}
 
-    def parameters(self) -> list[inspect.Parameter]:
-        return [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None,
-                              annotation=self._annotation(one))
-            for name, one in self.declared().items()
-        ]  # fmt: skip
+    def parameters(self) -> list[Parameter]:
+        return [_parameter(k, self._annotation(one), None) for k, one in self.declared().items()]
 
     def given(self, values: Given) -> Given:
         """Takes this class's values out of all; those that were given, by keyword."""
@@ -60,25 +59,27 @@ class Fields:
         }
 
     def _annotation(self, one: Declared) -> Any:
-        said = one.said
-        option = typer.Option(
+        said, choices = one.said, [choice for choice in one.said.choices if choice]
+        help, shown = said.help, {"metavar": "" if bool in one.types else said.metavar}
+        if one.items and choices:
+            help, shown = f"{help} Of {', '.join(choices)}.", {**one_of(choices), "metavar": "NAME"}
+        elif choices:
+            shown = one_of(choices)
+        return Annotated[_type(one), option(
             *self._flags(one),
-            help=said.help
-            + _choices(one)
-            + _default(self.usual.get(one.name, said.usual), one.field.default),
-            metavar=said.metavar or _metavar(one),
-            rich_help_panel=said.panel or None,
+            help=help + _default(self.usual.get(one.name, said.usual), one.field.default),
+            panel=said.panel or None,
             hidden=one.name not in self.first,
             envvar=said.envvar,
             show_default=False,
-        )
-        return Annotated[_type(one), option]
+            **shown,
+        )]  # fmt: skip
 
     def _flags(self, one: Declared) -> Sequence[str]:
+        dashed = one.name.replace("_", "-")
         if self.negatable and bool in one.types:
-            dashed = one.name.replace("_", "-")
             return (f"--{dashed}/--no-{dashed}",)
-        return one.said.flags or (f"--{one.name.replace('_', '-')}",)
+        return one.said.flags or (f"--{dashed}",)
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -90,15 +91,11 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         for mark in getattr(hint, "__metadata__", ())
         if isinstance(mark, Fields)
     }
-    parameters: list[inspect.Parameter] = []
+    parameters: list[Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
-        here = groups[name].parameters() if name in groups else [
-            parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
-        ]  # fmt: skip
-        parameters += here
-    parameters.append(inspect.Parameter(
-        "help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=HelpAll
-    ))  # fmt: skip
+        own = _parameter(name, hints[name], parameter.default)
+        parameters += groups[name].parameters() if name in groups else [own]
+    parameters.append(_parameter("help_all", HelpAll, False))
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
@@ -109,7 +106,13 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
+    # A help breaks lines by its own width.
+    run.__doc__ = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command) or "")
     return run
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _show_all(context: typer.Context, wanted: bool) -> None:
@@ -124,7 +127,7 @@ def _show_all(context: typer.Context, wanted: bool) -> None:
 
 HelpAll = Annotated[
     bool,
-    typer.Option("--help-all", is_eager=True, callback=_show_all, help="Show all options."),
+    option("--help-all", is_eager=True, callback=_show_all, help="Show all options.", metavar=""),
 ]
 
 
@@ -150,8 +153,8 @@ def _number(text: str, one: Declared) -> int:
     try:
         return int(text)
     except ValueError:
-        flag = f"--{one.name.replace('_', '-')}"
-        raise UsageError(f"{flag} takes numbers separated by commas, not {text!r}") from None
+        option = f"--{one.name.replace('_', '-')}"
+        raise UsageError(f"{option} takes numbers separated by commas, not {text!r}") from None
 
 
 def _default(usual: str | None, default: Any) -> str:
@@ -161,16 +164,3 @@ def _default(usual: str | None, default: Any) -> str:
     elif usual is None and isinstance(default, (str, int, float)) and not isinstance(default, bool):
         usual = f"{default:g}" if isinstance(default, float) else str(default)
     return rf" \[default: {usual}]" if usual else ""
-
-
-def _metavar(one: Declared) -> str | None:
-    """Choices stand for themselves: the library refuses others, and says what is near."""
-    choices = [choice for choice in one.said.choices if choice]
-    if not choices:
-        return None
-    return "NAME" if one.items else f"<{'|'.join(choices)}>"
-
-
-def _choices(one: Declared) -> str:
-    """How a help says the choices of an option that takes several."""
-    return f" Of {', '.join(one.said.choices)}." if one.items and one.said.choices else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,20 +11,18 @@ import typer
 from kt_cli.cli import options, progress_view, screen
 from kt_cli.errors import UsageError, unknown
 
-Output = Annotated[Path, typer.Option("-o", "--output", help="Where sweeps keep their results.")]
-
 
 def status(
     name: Annotated[
-        str | None, typer.Argument(metavar="[SWEEP]", help="Its name; by default all.")
+        str | None, typer.Argument(metavar="SWEEP", help="Its name; by default all.")
     ] = None,
-    output: Output = Path("results"),
+    output: options.Results = Path("results"),
     as_json: options.Json = False,
 ) -> None:
     """Show how far sweeps are: rows on disk, and the jobs of a cluster."""
-    folders = [find(name, output)] if name else _all(output)
+    folders = [find(name, output)] if name else _sweeps(output)
     if as_json:
-        screen.out.print_json(json.dumps([_described(folder) for folder in folders]))
+        screen.out.print_json(data=[_described(folder) for folder in folders])
         return
     for folder in folders:
         _show(folder)
@@ -40,20 +37,15 @@ def find(name: str, output: Path) -> Path:
     for folder in (output / name, Path(name)):
         if (folder / "sweep.toml").exists():
             return folder.absolute()
-    raise unknown(
-        "sweep", name, [folder.name for folder in _sweeps(output)], f"Looked in {output}."
-    )
-
-
-def _all(output: Path) -> list[Path]:
-    found = _sweeps(output)
-    if not found:
-        raise UsageError(f"no sweep has results in {output}", "-o names another folder.")
-    return found
+    valid = [folder.name for folder in _sweeps(output)]
+    raise unknown("sweep", name, valid, f"Looked in {output}.")
 
 
 def _sweeps(output: Path) -> list[Path]:
-    return sorted(file.parent.absolute() for file in output.glob("*/sweep.toml"))
+    found = sorted(file.parent.absolute() for file in output.glob("*/sweep.toml"))
+    if not found:
+        raise UsageError(f"no sweep has results in {output}", "-o names another folder.")
+    return found
 
 
 def _show(folder: Path) -> None:
@@ -83,12 +75,8 @@ def _show(folder: Path) -> None:
 
 def _show_rows(folder: Path) -> None:
     """A sweep that was never on a cluster: what its rows say."""
-    table = screen.simple_table()
-    for header in ("table", "done", "failed"):
-        table.add_column(header, justify="left" if header == "table" else "right")
-    for name, count in _rows(folder).items():
-        table.add_row(name, f"{count['done']:,}", f"{count['failed']:,}")
-    screen.out.print(table)
+    rows = [(name, *count.values()) for name, count in _rows(folder).items()]
+    screen.out.print(screen.table(("table", "done", "failed"), rows))
 
 
 def _rows(folder: Path) -> dict[str, dict[str, int]]:

@@ -18,12 +18,9 @@ if TYPE_CHECKING:
 WIDE = 160
 
 
-def show_tables(tables: Sequence[Table]) -> None:
-    """Draw tables on stdout; wider than the terminal rather than cut off."""
-    draw(tables, screen.out)
-
-
-def draw(tables: Sequence[Table], console: Console) -> None:
+def draw(tables: Sequence[Table], console: Console | None = None) -> None:
+    """Draw tables, by default on stdout; wider than the terminal rather than cut off."""
+    console = console or screen.out
     for table in tables:
         drawing = _drawing(table)
         needed = console.measure(drawing, options=console.options.update(width=10**4)).minimum
@@ -39,13 +36,12 @@ def draw(tables: Sequence[Table], console: Console) -> None:
 def _drawing(table: Table) -> Drawing:
     drawing = Drawing(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for i, column in enumerate(table.shown):
-        drawing.add_column(
-            Text(column.header), justify=column.align, overflow="fold", no_wrap=i == 0
-        )
+        header = Text(column.header)
+        drawing.add_column(header, justify=column.align, overflow="fold", no_wrap=i == 0)
     for i, texts in enumerate(table.texts()):
         styles = ["bold" if (i, c.key) in table.bold else "" for c in table.shown]
-        cells = [t.replace("± ", "±") for t in texts]
-        drawing.add_row(*(Text(t, style=s) for t, s in zip(cells, styles, strict=True)))
+        cells = [text.replace("± ", "±") for text in texts]
+        drawing.add_row(*map(Text, cells, styles))
     return drawing
 
 

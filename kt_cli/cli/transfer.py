@@ -2,75 +2,57 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kt_cli.cli import options, screen, transfer_view
+from kt_cli.cli.options import flag, option
 from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.errors import UsageError
 from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.settings.shared import NO_HARM, STUDENT
+
+FIRST_OF_IMAGES = ("source", "fraction", "limit", "unlabelled", "guard_data")
+FIRST = ("method", "teachers", "epochs", "lr", "bn")
 
 
 @with_settings
 def transfer(
     models: Annotated[
         list[str],
-        typer.Argument(
-            metavar="TEACHER... STUDENT", help="One teacher or several; the last is the student."
-        ),
+        typer.Argument(metavar="MODEL", help="One teacher or several; the last is the student."),
     ],
-    images: Annotated[
-        Given, Fields(DataSpec, first=("source", "fraction", "limit", "unlabelled", "guard_data"))
-    ],
-    how: Annotated[
-        Given,
-        Fields(
-            TransferSpec, ("method", "teachers", "epochs", "lr", "bn"), without=("amp", "eval_amp")
-        ),
-    ],
+    images: Annotated[Given, Fields(DataSpec, FIRST_OF_IMAGES)],
+    how: Annotated[Given, Fields(TransferSpec, FIRST, without=("amp", "eval_amp"))],
     guard: Annotated[
         bool,
-        typer.Option(
-            "--guard",
-            rich_help_panel=NO_HARM,
-            help="Go only as far as images that the student never trained on bear out.",
-        ),
+        flag("--guard", "Go only as far as images that the student never trained on bear out.",
+             NO_HARM),
     ] = False,
     amp: options.Amp = False,
     amp_dtype: options.AmpType = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o", "--output", rich_help_panel=STUDENT, help="Folder for the student after transfer."
-        ),
+        option("-o", "--output", panel=STUDENT, help="Folder for the student after transfer."),
     ] = None,
     overwrite: options.Overwrite = False,
     push_to_hub: Annotated[
         str | None,
-        typer.Option(
-            rich_help_panel=STUDENT,
-            metavar="ORG/NAME",
-            hidden=True,
-            help="Also upload the student to the hub.",
-        ),
+        option(panel=STUDENT, metavar="ORG/NAME", hidden=True,
+               help="Also upload the student to the hub."),
     ] = None,
     private: Annotated[
-        bool,
-        typer.Option(
-            "--private", rich_help_panel=STUDENT, hidden=True, help="Make a new repository private."
-        ),
+        bool, flag("--private", "Make a new repository private.", STUDENT, hidden=True)
     ] = False,
     as_json: options.Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Move what the teacher knows and the student does not into the student.
 
     The student after transfer is saved as a model that timm loads. A killed transfer goes on
     where it stopped when the same command runs again.
-    """  # fmt: skip
+    """
     if len(models) < 2:
         raise UsageError("kt transfer needs a teacher and a student, not one model alone")
     if private and push_to_hub is None:
@@ -81,7 +63,6 @@ def transfer(
         from kt_cli.zoo.hub_push import require_pushable
 
         require_pushable(push_to_hub)
-
     *teachers, student = models
     how["amp"] = options.precision(amp, amp_dtype)
     with screen.progress() as progress:
@@ -90,7 +71,7 @@ def transfer(
             progress=progress, **images, **how,
         )  # fmt: skip
     if as_json:
-        screen.out.print_json(json.dumps(found.row))
+        screen.out.print_json(data=dict(found.row))
     else:
         transfer_view.show(found.row)
     screen.note(f"Saved the student to {found.path}")

@@ -13,35 +13,28 @@ from kt_cli.spec import TOGETHER
 
 def show(row: Mapping[str, Any]) -> None:
     """Before and after, and what came of it."""
-    together = "" if row["teachers"] == "single" else f" ({row['teachers']})"
+    single = row["teachers"] == "single"
+    together = "" if single else f" ({row['teachers']})"
     screen.out.print(
         f"{escape(row['teacher'])} → {escape(row['student'])} by {row['method']}{together}, on "
         f"{row['n_train']:,} images; evaluated on {row['n']:,}\n"
     )
-    table = screen.simple_table()
-    for header in ("%", "before", "after"):
-        table.add_column(header, justify="left" if header == "%" else "right")
-    known, unknown = "pos_flips", "neg_flips"
-    table.add_row("student's top-1", f"{row['student_acc']:.2f}", f"{row['after_acc']:.2f}")
-    for name, accuracy in zip(row["teacher"].split(TOGETHER), row["teacher_accs"], strict=True):
-        table.add_row(f"{escape(name)}'s top-1", f"{accuracy:.2f}", "")
-    teacher = "teacher" if row["teachers"] == "single" else "a teacher"
-    table.add_row(
-        f"{teacher} right, student wrong (ρ⁺)", f"{row[known]:.2f}", f"{row[known + '_after']:.2f}"
-    )
-    table.add_row(
-        f"student right, {teacher} wrong (ρ⁻)" if row["teachers"] == "single"
-        else "student right, all teachers wrong (ρ⁻)",
-        f"{row[unknown]:.2f}", f"{row[unknown + '_after']:.2f}",
-    )  # fmt: skip
-    screen.out.print(table)
+    one, all_ = ("teacher", "teacher") if single else ("a teacher", "all teachers")
+    names = zip(row["teacher"].split(TOGETHER), row["teacher_accs"], strict=True)
+    rows = [
+        ("student's top-1", row["student_acc"], row["after_acc"]),
+        *((f"{name}'s top-1", accuracy, None) for name, accuracy in names),
+        (f"{one} right, student wrong (ρ⁺)", row["pos_flips"], row["pos_flips_after"]),
+        (f"student right, {all_} wrong (ρ⁻)", row["neg_flips"], row["neg_flips_after"]),
+    ]
+    cells = [(name, *("" if v is None else f"{v:.2f}" for v in values)) for name, *values in rows]
+    screen.out.print(screen.table(("%", "before", "after"), cells))
     style = "green" if row["delta"] > 0 else "red" if row["delta"] < 0 else "yellow"
     screen.out.print(
         f"\ntransfer delta Δ [bold {style}]{_signed(row['delta'])}[/] points = "
         f"gain {row['gain']:.2f} − loss {row['loss']:.2f} (McNemar p = {row['transfer_p']:.2g})"
     )
-    for line in _further(row):
-        screen.out.print(line)
+    screen.out.print("\n".join(_further(row)))
 
 
 def _further(row: Mapping[str, Any]) -> list[str]:

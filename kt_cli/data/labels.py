@@ -261,4 +261,5 @@ def _read_real(source: str) -> tuple[dict[str, list[int]], bool]:
             found = {f"ILSVRC2012_val_{i:08d}": labels for i, labels in enumerate(found, 1)}
         return {name: list(map(int, labels)) for name, labels in found.items()}, of_imagenet
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"cannot read the labels {source}: {first_line(error)}") from error
+        why = getattr(error, "strerror", None) or first_line(error)
+        raise DataError(f"cannot read the labels {source}: {why}") from error

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 
 from kt_cli.errors import UsageError
-from kt_cli.settings.declared import POSITIVE, check, setting
-from kt_cli.settings.shared import CLUSTER
+from kt_cli.settings.declared import POSITIVE, check
+from kt_cli.settings.shared import of_cluster
 
 # [days-]hours:minutes:seconds, minutes:seconds, days-hours and minutes, as sbatch takes them.
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
@@ -20,32 +20,30 @@ ONE_LINE = ("partition", "account", "qos", "constraint", "mem", "wckey")
 class SlurmSpec:
     """Resources of the jobs of a sweep; empty ones are left to the cluster."""
 
-    gpus: int = setting(
-        8, "GPUs to use at once; on a cluster jobs with one GPU each.", panel=CLUSTER,
-        within=POSITIVE, usual="all here, 8 on a cluster",
+    gpus: int = of_cluster(
+        8, "GPUs to use at once; on a cluster jobs with one GPU each.", within=POSITIVE,
+        usual="all here, 8 on a cluster",
     )  # fmt: skip
-    max_gpu_hours: float | None = setting(
+    max_gpu_hours: float | None = of_cluster(
         None, "GPU-hours of the whole sweep; transfers that do not fit are left out, best-spread "
-        "pairs stay.", panel=CLUSTER, within=POSITIVE,
+        "pairs stay.", within=POSITIVE,
     )  # fmt: skip
-    partition: str = setting("", "Of the jobs.", panel=CLUSTER)
-    account: str = setting("", "That pays for them.", panel=CLUSTER)
-    qos: str = setting("", "Quality of service.", panel=CLUSTER)
-    constraint: str = setting("", "Features that their nodes must have.", panel=CLUSTER)
-    time: int | str = setting(
-        240, "Limit of a job, minutes or D-HH:MM:SS; one that is cut off goes on.", panel=CLUSTER
+    partition: str = of_cluster("", "Of the jobs.")
+    account: str = of_cluster("", "That pays for them.")
+    qos: str = of_cluster("", "Quality of service.")
+    constraint: str = of_cluster("", "Features that their nodes must have.")
+    time: int | str = of_cluster(
+        240, "Limit of a job, minutes or D-HH:MM:SS; one that is cut off goes on."
     )
-    mem: str = setting("", "Memory of a job: 32G.", panel=CLUSTER)
-    cpus_per_gpu: int | None = setting(
-        None, "CPUs of a job.", panel=CLUSTER, within=POSITIVE, usual="a GPU's share of a node"
+    mem: str = of_cluster("", "Memory of a job: 32G.")
+    cpus_per_gpu: int | None = of_cluster(
+        None, "CPUs of a job.", within=POSITIVE, usual="a GPU's share of a node"
     )
-    setup: tuple[str, ...] = setting(
-        (), "Shell command that a job runs first. May repeat.", panel=CLUSTER
+    setup: tuple[str, ...] = of_cluster((), "Shell command that a job runs first. May repeat.")
+    srun_args: tuple[str, ...] = of_cluster(
+        (), "Argument of srun. May repeat.", flags=("--srun-arg",)
     )
-    srun_args: tuple[str, ...] = setting(
-        (), "Argument of srun. May repeat.", panel=CLUSTER, flags=("--srun-arg",)
-    )
-    wckey: str = setting("", "Workload key.", panel=CLUSTER)
+    wckey: str = of_cluster("", "Workload key.")
 
     @property
     def minutes(self) -> int:
@@ -60,14 +58,10 @@ class SlurmSpec:
                 f"time: {self.time!r} is no time limit", "Give minutes, HH:MM:SS or D-HH:MM:SS."
             )
         parts = [int(part) for part in found["parts"].split(":")]
-        if found["days"]:
-            hours, minutes, seconds = (*parts, 0, 0)[:3]
-            hours += 24 * int(found["days"])
-        elif len(parts) == 3:
-            hours, minutes, seconds = parts
-        else:
-            hours, (minutes, seconds) = 0, (*parts, 0)[:2]
-        return math.ceil(hours * 60 + minutes + seconds / 60)
+        if not found["days"] and len(parts) < 3:
+            parts = [0, *parts]
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+        return math.ceil(60 * (24 * int(found["days"] or 0) + hours) + minutes + seconds / 60)
 
 
 def check_cluster(spec: SlurmSpec) -> None:

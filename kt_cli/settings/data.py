@@ -10,7 +10,7 @@ from typing import Any
 from kt_cli.errors import UsageError
 from kt_cli.settings import shared
 from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, Settings, absolute, check, setting
-from kt_cli.settings.shared import IMAGES, NO_HARM
+from kt_cli.settings.shared import of_harm, of_images
 
 EMBEDDINGS = ("head", "clip", "none")
 HOW_TO_NAME_DATA = (
@@ -23,61 +23,55 @@ HOW_TO_NAME_DATA = (
 class DataSpec:
     """Which images: what `--data` and its companions say."""
 
-    source: str = setting(
+    source: str = of_images(
         help="A folder with train/ and val/, a folder of class folders, hfds/NAME, torch/NAME, or "
-        "digits.", panel=IMAGES, flags=("--data",), metavar="DATA", envvar="KT_DATA",
+        "digits.", flags=("--data",), metavar="DATA", envvar="KT_DATA",
     )  # fmt: skip
-    root: str | None = setting(
+    root: str | None = of_images(
         None, "Where a timm source keeps its files; or the image folder itself.",
-        panel=IMAGES, flags=("--data-dir",), metavar="FOLDER", path=True,
+        flags=("--data-dir",), metavar="FOLDER", path=True,
     )  # fmt: skip
-    train_split: str = setting("train", "Training split of a timm source.", panel=IMAGES)
-    val_split: str = setting("validation", "Evaluation split of a timm source.", panel=IMAGES)
-    fraction: float = setting(
-        1.0, "Share of the training images to use, stratified by class.", panel=IMAGES,
-        within="(0, 1]", column="share of the training images used",
+    train_split: str = of_images("train", "Training split of a timm source.")
+    val_split: str = of_images("validation", "Evaluation split of a timm source.")
+    fraction: float = of_images(
+        1.0, "Share of the training images to use, stratified by class.", within="(0, 1]",
+        column="share of the training images used",
     )  # fmt: skip
-    seed: int = setting(
-        0, "Seed that draws subsets of the images.", panel=IMAGES, flags=("--data-seed",),
-        within=NOT_NEGATIVE,
-    )  # fmt: skip
-    guard: float = setting(
+    seed: int = of_images(
+        0, "Seed that draws subsets of the images.", flags=("--data-seed",), within=NOT_NEGATIVE
+    )
+    guard: float = of_harm(
         0.0, "Share of the training images set aside, on which no model trains.",
-        panel=NO_HARM, flags=("--guard-share",), within="[0, 1)",
-        usual="what the models' own training set aside",
+        flags=("--guard-share",), within="[0, 1)", usual="what the models' own training set aside",
     )  # fmt: skip
-    limit: int | None = setting(
-        None, "Evaluate on at most so many images, stratified by class.", panel=IMAGES,
-        within=POSITIVE,
-    )  # fmt: skip
-    class_map: str | None = setting(
-        None, "Class names (of folders) in label order, one a line.", panel=IMAGES,
-        metavar="FILE", path=True,
-    )  # fmt: skip
-    labels: str | None = setting(
+    limit: int | None = of_images(
+        None, "Evaluate on at most so many images, stratified by class.", within=POSITIVE
+    )
+    class_map: str | None = of_images(
+        None, "Class names (of folders) in label order, one a line.", metavar="FILE", path=True
+    )
+    labels: str | None = of_images(
         None, "Ground truth of evaluation images in a flat folder: file name and class, or one "
-        "class a line in the order of the files.", panel=IMAGES, metavar="FILE", path=True,
+        "class a line in the order of the files.", metavar="FILE", path=True,
     )  # fmt: skip
-    valid_labels: str | None = setting(
+    valid_labels: str | None = of_images(
         None, "Line i: number of class i among the outputs of models whose names do not tell.",
-        panel=IMAGES, metavar="FILE", path=True,
-    )  # fmt: skip
-    by_position: bool = setting(
-        False, "Take outputs in the order of the classes where a model's names of them differ.",
-        panel=IMAGES, flags=("--by-position/--no-by-position",),
-    )  # fmt: skip
-    real_labels: str | None = setting(
-        None, "ReaL labels (JSON), or timm for its copy of ImageNet's.", panel=IMAGES,
         metavar="FILE", path=True,
     )  # fmt: skip
-    unlabelled: str | None = setting(
-        None, "Images without labels to transfer on, in place of train/.", panel=IMAGES,
-        metavar="FOLDER", path=True,
+    by_position: bool = of_images(
+        False, "Take outputs in the order of the classes where a model's names of them differ.",
+        flags=("--by-position/--no-by-position",),
     )  # fmt: skip
-    guard_data: str | None = setting(
-        None, "Class folders for the guard to judge on.", panel=NO_HARM, metavar="FOLDER",
+    real_labels: str | None = of_images(
+        None, "ReaL labels (JSON), or timm for its copy of ImageNet's.", metavar="FILE", path=True
+    )
+    unlabelled: str | None = of_images(
+        None, "Images without labels to transfer on, in place of train/.", metavar="FOLDER",
         path=True,
     )  # fmt: skip
+    guard_data: str | None = of_harm(
+        None, "Class folders for the guard to judge on.", metavar="FOLDER", path=True
+    )
 
     def part(self, fraction: float) -> DataSpec:
         """The same images, with `fraction` of these training images."""

@@ -1,16 +1,13 @@
 """How a setting is declared, once: a dataclass field that carries its help, range and use.
 
-From the declaration come the option of each command that takes the setting, the check of its value
-(from a flag, a file or a notebook alike), its key in sweep files, its column and its line in
-docs/settings.md. Standard library only.
+From it come its option, its check, its key in sweep files, its column and its line in the docs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache
 from os import PathLike
@@ -111,11 +108,18 @@ class Declared:
     def required(self) -> bool:
         return self.field.default is MISSING and self.field.default_factory is MISSING
 
-    def accepts(self, value: Any) -> bool:
-        """Whether a value of a file is of the right type; integers pass as floats."""
+    def read(self, value: Any, called: str) -> Any:
+        """A value of a file or of a call, as the field has it; integers pass as floats.
+
+        Raises:
+            UsageError: it is of another type; `called` is its name there.
+        """
+        parts, kinds = (value, (self.items,)) if self.items else ([value], self.types)
+        if not isinstance(parts, list) or not all(_is(part, kinds) for part in parts):
+            raise UsageError(f"{called} must be {self.kinds}, not {value!r}")
         if self.items:
-            return isinstance(value, list) and all(_is(one, (self.items,)) for one in value)
-        return _is(value, self.types)
+            return tuple(value)
+        return float(value) if float in self.types else value
 
     @property
     def kinds(self) -> str:
@@ -125,13 +129,9 @@ class Declared:
         return " or ".join(kind.__name__ for kind in self.types)
 
 
-def declared(kind: type) -> Mapping[str, Declared]:
-    """The declared fields of a dataclass, by name."""
-    return _declared(kind)
-
-
 @cache
-def _declared(kind: Any) -> Mapping[str, Declared]:
+def declared(kind: Any) -> Mapping[str, Declared]:
+    """The declared fields of a dataclass, by name."""
     hints = get_type_hints(kind)
     return MappingProxyType({
         f.name: Declared(f.name, f.metadata["setting"], *_types(hints[f.name]), f)
@@ -146,24 +146,20 @@ def check(settings: Any) -> None:
     Raises:
         UsageError: names the first of them.
     """
-    for name, known in declared(type(settings)).items():
+    for name, known in declared(settings.__class__).items():
         option = "" if known.keyword == name else f" (--{known.keyword.replace('_', '-')})"
         known.said.check(f"{name}{option}", getattr(settings, name))
 
 
-def build(kind: type, table: Mapping[str, Any], where: str, without: Collection[str] = ()) -> Any:
-    """Settings of `kind` from a table of a sweep file, checked.
-
-    Args:
-        where: the table, for messages. without: fields that it must not have.
+def build(kind: type, table: Mapping[str, Any], where: str) -> Any:
+    """Settings of `kind` from a table of a sweep file, checked; `where` it stands, for messages.
 
     Raises:
         UnknownName, UsageError: a key that does not exist, or a value that cannot be.
     """
     known = declared(kind)
-    names = [name for name in known if name not in without]
-    given = values(kind, table, where, names)
-    missing = [name for name in names if known[name].required and name not in given]
+    given = values(kind, table, where, known)
+    missing = [name for name, one in known.items() if one.required and name not in given]
     if missing:
         raise UsageError(f"{where}: {missing[0]} is missing")
     settings = kind(**given)
@@ -172,24 +168,15 @@ def build(kind: type, table: Mapping[str, Any], where: str, without: Collection[
 
 
 def values(
-    kind: type,
-    table: Mapping[str, Any],
-    where: str,
-    names: Collection[str],
-    also: Collection[str] = (),
-) -> dict[str, Any]:
-    """The values of a table for the fields `names`, of the right types; as for `build`.
-
-    Args:
-        also: keys that are valid there too, for messages.
-    """
-    known = declared(kind)
-    for key, value in table.items():
+    kind: type, table: Mapping[str, Any], where: str, names: Collection[str],
+    also: Iterable[str] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """The values of a table for the fields `names`, as for `build`; `also` are keys for a tip."""
+    for key in table:
         if key not in names:
             raise unknown(f"key of {where}", key, [*names, *also])
-        if not known[key].accepts(value):
-            raise UsageError(f"{where}: {key} must be {known[key].kinds}, not {value!r}")
-    return {key: _as(known[key], value) for key, value in table.items()}
+    known = declared(kind)
+    return {key: known[key].read(value, f"{where}: {key}") for key, value in table.items()}
 
 
 def by_keyword(given: Mapping[str, Any], *kinds: type) -> list[dict[str, Any]]:
@@ -202,34 +189,39 @@ def by_keyword(given: Mapping[str, Any], *kinds: type) -> list[dict[str, Any]]:
         UnknownName, UsageError: a keyword that none of them has, or a value of the wrong type.
     """
     owners: dict[str, tuple[type, Declared]] = {}
-    for kind in kinds:
-        for one in declared(kind).values():
-            owners.setdefault(one.keyword, (kind, one))
+    for kind in reversed(kinds):
+        owners |= {one.keyword: (kind, one) for one in declared(kind).values()}
     found: dict[type, dict[str, Any]] = {kind: {} for kind in kinds}
     for key, value in given.items():
         if key not in owners:
             raise unknown("setting", key, owners)
-        kind, one = owners[key]
-        if isinstance(value, tuple):
-            value = list(value)
-        elif one.said.path and isinstance(value, PathLike):
-            value = str(value)
-        if value is not None and not one.accepts(value):
-            raise UsageError(f"{key} must be {one.kinds}, not {value!r}")
         if value is not None:
-            found[kind][one.name] = _as(one, absolute(value) if one.said.path else value)
+            kind, one = owners[key]
+            read = one.read(plain(value), key)
+            found[kind][one.name] = absolute(read) if one.said.path else read
     return [found[kind] for kind in kinds]
+
+
+def plain(value: Any) -> Any:
+    """A value as a file would have it: not of NumPy, pandas or pathlib, and lists for tuples."""
+    if isinstance(value, PathLike):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: plain(one) for key, one in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def texts(value: Any) -> list[str]:
+    """One name, or several in whatever holds them, as a list; files by their paths."""
+    found = plain(value)
+    return [found] if isinstance(found, str) else [*(found or ())]
 
 
 def absolute(path: str) -> str:
     """A file by its absolute path, since jobs may run elsewhere; "timm" is none."""
     return path if path == "timm" else str(Path(path).expanduser().absolute())
-
-
-def _as(known: Declared, value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(value)
-    return float(value) if float in known.types else value
 
 
 def _types(hint: Any) -> tuple[tuple[type, ...], type | None]:
@@ -248,8 +240,7 @@ def _is(value: Any, types: tuple[type, ...]) -> bool:
 def _inside(value: float, interval: str) -> bool:
     low, high = (float(end) for end in interval[1:-1].split(","))
     above = low <= value if interval[0] == "[" else low < value
-    below = value <= high if interval[-1] == "]" else value < high
-    return above and below and not math.isinf(value)
+    return above and (value <= high if interval[-1] == "]" else value < high)
 
 
 def signature(value: Any) -> Any:

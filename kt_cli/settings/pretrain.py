@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kt_cli.settings import shared
 from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, Settings, setting
-from kt_cli.settings.shared import IMAGES, TRAINING
+from kt_cli.settings.shared import of_images, of_training
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "linear", "step", "constant")
@@ -22,43 +22,39 @@ class PretrainSpec(Settings):
     arch: str = setting(help="timm architecture or model reference it started from.", option=False)
     pretrained: bool = setting(False, "Start from trained weights: fine-tune.")
     epochs: int = shared.epochs(20)
-    lr: float = setting(1e-3, "Peak learning rate.", panel=TRAINING, within=POSITIVE)
+    lr: float = of_training(1e-3, "Peak learning rate.", within=POSITIVE)
     batch_size: int = shared.batch(64)
     micro_batch: int = shared.micro_batch(64)
-    weight_decay: float = setting(
-        0.05, "Weight decay of matrices; biases and normalisation have none.", panel=TRAINING,
-        within=NOT_NEGATIVE,
-    )  # fmt: skip
-    optimizer: str = setting(
+    weight_decay: float = of_training(
+        0.05, "Weight decay of matrices; biases and normalisation have none.", within=NOT_NEGATIVE
+    )
+    optimizer: str = of_training(
         "adamw", "sgd, with momentum 0.9, needs another learning rate and weight decay.",
-        panel=TRAINING, flags=("--optimizer", "--opt"), choices=OPTIMIZERS,
+        flags=("--optimizer", "--opt"), choices=OPTIMIZERS,
     )  # fmt: skip
-    schedule: str = setting(
+    schedule: str = of_training(
         "cosine", "Learning rate after warm-up: cosine or linear to zero, step (a tenth after each "
-        "third), or constant.", panel=TRAINING, flags=("--schedule", "--sched"), choices=SCHEDULES,
+        "third), or constant.", flags=("--schedule", "--sched"), choices=SCHEDULES,
     )  # fmt: skip
-    warmup: float = setting(
-        0.1, "Share of the updates in which the learning rate rises; 0 for none.", panel=TRAINING,
-        within="[0, 1)",
-    )  # fmt: skip
-    freeze_epochs: int = setting(
-        0, "Train the classifier alone in the first N epochs, then everything.", panel=TRAINING,
+    warmup: float = of_training(
+        0.1, "Share of the updates in which the learning rate rises; 0 for none.", within="[0, 1)"
+    )
+    freeze_epochs: int = of_training(
+        0, "Train the classifier alone in the first N epochs, then everything.",
         flags=("--freeze",), metavar="N", within=NOT_NEGATIVE,
     )  # fmt: skip
     label_smoothing: float = shared.smoothing()
     augment: str = shared.augment("none")
-    crop: float = setting(
-        1.0, "Centre crop, share of the shorter side; also the model's crop_pct.", panel=TRAINING,
-        within="(0, 1]",
-    )  # fmt: skip
+    crop: float = of_training(
+        1.0, "Centre crop, share of the shorter side; also the model's crop_pct.", within="(0, 1]"
+    )
     side: int = shared.side(256)
-    img_size: int | None = setting(
-        None, "Input size in pixels.", panel=TRAINING, within=POSITIVE,
-        usual="the architecture's",
-    )  # fmt: skip
-    fraction: float = setting(
-        1.0, "Share of the training images this model sees, stratified by class.", panel=IMAGES,
-        within="(0, 1]", option=False, column=None,
+    img_size: int | None = of_training(
+        None, "Input size in pixels.", within=POSITIVE, usual="the architecture's"
+    )
+    fraction: float = of_images(
+        1.0, "Share of the training images this model sees, stratified by class.", within="(0, 1]",
+        option=False, column=None,
     )  # fmt: skip
     amp: str = shared.amp()
     seed: int = shared.seed("Seed of everything random.")

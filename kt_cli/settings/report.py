@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
-from kt_cli.settings.declared import setting
+from kt_cli.settings.declared import POSITIVE, setting
 
-ROWS, ARRANGEMENT, PLOTTING = "Which rows", "How tables look", "Plots"
+of_rows = partial(setting, panel="Which rows")
+of_arrangement = partial(setting, panel="How tables look")
+of_plots = partial(setting, panel="Plots")
 TABLES = (
     "summary", "students", "matrix", "teams", "complementarity", "influence", "compare", "models",
     "failures",
@@ -22,30 +25,26 @@ PLOTS = (
 class QuerySpec:
     """Which rows a report is about, and how its tables are arranged."""
 
-    where: str = setting(
+    where: str = of_rows(
         "", "Only these rows: \"method == 'kl-dp' and teacher_acc < student_acc\", for one.",
-        panel=ROWS, metavar="CONDITION",
+        metavar="CONDITION",
     )  # fmt: skip
-    by: tuple[str, ...] = setting(
-        (), "Group the summary by columns too: student_family,teacher_type, for one.", panel=ROWS,
+    by: tuple[str, ...] = of_rows(
+        (), "Group the summary by columns too: student_family,teacher_type, for one.",
         metavar="COLUMNS", listed=True,
     )  # fmt: skip
-    sort: tuple[str, ...] = setting(
+    sort: tuple[str, ...] = of_arrangement(
         (), "Sort by columns of the tables (as --format json names them); -delta: high first.",
-        panel=ARRANGEMENT, metavar="KEYS", listed=True,
+        metavar="KEYS", listed=True,
     )  # fmt: skip
-    columns: tuple[str, ...] = setting(
-        (), "Only these columns, in this order.", panel=ARRANGEMENT, metavar="KEYS", listed=True
+    columns: tuple[str, ...] = of_arrangement(
+        (), "Only these columns, in this order.", metavar="KEYS", listed=True
     )
-    top: int | None = setting(
-        None, "Only the first rows of each table.", panel=ARRANGEMENT, within="[1, inf)"
+    top: int | None = of_arrangement(None, "Only the first rows of each table.", within=POSITIVE)
+    seed_average: bool = of_rows(
+        False, "Average the seeds of each pair first; n then counts pairs."
     )
-    seed_average: bool = setting(
-        False, "Average the seeds of each pair first; n then counts pairs.", panel=ROWS
-    )
-    against: str = setting(
-        "", "Published numbers beside these.", panel=ARRANGEMENT, choices=("", "paper")
-    )
+    against: str = of_arrangement("", "Published numbers beside these.", choices=("", "paper"))
 
 
 @dataclass(frozen=True)
@@ -56,20 +55,16 @@ class ReportSpec:
         (), "Only this table; may repeat.", choices=TABLES, usual="those with rows", listed=True
     )
     format: str = setting(
-        "", "How tables are written.", choices=("", *FORMATS),
-        usual="as the suffix of -o says, else table",
+        "", "How tables are written.", choices=("", *FORMATS), usual="as the suffix of -o says, "
+        "else table",
     )  # fmt: skip
     output: str | None = setting(
         None, "Write here instead of to stdout: .md, .tex, .csv, .json, .html or .txt.",
         flags=("-o", "--output"), metavar="FILE",
     )  # fmt: skip
-    plots: str | None = setting(
-        None, "Draw plots as files in this folder.", panel=PLOTTING, metavar="FOLDER"
-    )
-    plot: tuple[str, ...] = setting(
-        (), "Only this plot; may repeat.", panel=PLOTTING, choices=PLOTS, listed=True
-    )
-    plot_format: tuple[str, ...] = setting(
-        (), "Form of the files; may repeat.", panel=PLOTTING, choices=("pdf", "svg", "png"),
-        usual="pdf", listed=True,
+    plots: str | None = of_plots(None, "Draw plots as files in this folder.", metavar="FOLDER")
+    plot: tuple[str, ...] = of_plots((), "Only this plot; may repeat.", choices=PLOTS, listed=True)
+    plot_format: tuple[str, ...] = of_plots(
+        (), "Form of the files; may repeat.", choices=("pdf", "svg", "png"), usual="pdf",
+        listed=True,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, SHARE, setting
 
@@ -14,57 +14,36 @@ EVAL_SIZES = ("test", "train")
 AUGMENTS = ("none", "flip", "affine", "paper")
 
 
-def augment(default: str) -> Any:
-    return setting(default, "Augmentation of the training views.", panel=TRAINING,
-                   choices=AUGMENTS)  # fmt: skip
+of_images, of_method = partial(setting, panel=IMAGES), partial(setting, panel=METHOD)
+of_training, of_harm = partial(setting, panel=TRAINING), partial(setting, panel=NO_HARM)
+of_student, of_models = partial(setting, panel=STUDENT), partial(setting, panel=MODELS)
+of_transfers, of_cluster = partial(setting, panel=TRANSFERS), partial(setting, panel=CLUSTER)
 
-
-def side(default: int) -> Any:
-    return setting(default, "Side in pixels at which the canonical crops of images are kept.",
-                   panel=TRAINING, within=POSITIVE)  # fmt: skip
-
-
-def epochs(default: int) -> Any:
-    return setting(default, "Times that all training images are seen.", panel=TRAINING,
-                   within=POSITIVE)  # fmt: skip
-
-
-def batch(default: int) -> Any:
-    return setting(default, "Samples per update, by accumulation over micro-batches.",
-                   panel=TRAINING, flags=("-b", "--batch-size"), within=POSITIVE)  # fmt: skip
-
-
-def micro_batch(default: int) -> Any:
-    return setting(
-        default, "Samples per forward pass; batch normalisation sees them together.",
-        panel=TRAINING, within=POSITIVE,
-    )  # fmt: skip
-
-
-def seed(help: str) -> Any:
-    return setting(0, help, panel=TRAINING, within=NOT_NEGATIVE)
-
-
-def smoothing() -> Any:
-    return setting(0.0, "Label smoothing of the cross-entropy.", panel=TRAINING, within=SHARE)
-
-
-def amp() -> Any:
-    return setting(
-        "", "Mixed precision of training: float16 or bfloat16; empty for full precision.",
-        panel=TRAINING, choices=AMP,
-    )  # fmt: skip
-
-
-def eval_size(**more: Any) -> Any:
-    return setting(
-        "test", "Input size of evaluation: the test size, as timm's validate.py, or that of "
-        "training.", panel=IMAGES, choices=EVAL_SIZES, **more,
-    )  # fmt: skip
-
-
-def eval_amp(**more: Any) -> Any:
-    return setting(
-        "", "Mixed precision of evaluation: float16 or bfloat16; empty for full precision.",
-        panel=IMAGES, choices=AMP, **more,
-    )  # fmt: skip
+augment = partial(of_training, help="Augmentation of the training views.", choices=AUGMENTS)
+side = partial(
+    of_training, help="Side in pixels at which the canonical crops of images are kept.",
+    within=POSITIVE,
+)  # fmt: skip
+epochs = partial(of_training, help="Times that all training images are seen.", within=POSITIVE)
+batch = partial(
+    of_training, help="Samples per update, by accumulation over micro-batches.",
+    flags=("-b", "--batch-size"), within=POSITIVE,
+)  # fmt: skip
+micro_batch = partial(
+    of_training, help="Samples per forward pass; batch normalisation sees them together.",
+    within=POSITIVE,
+)  # fmt: skip
+seed = partial(of_training, 0, within=NOT_NEGATIVE)
+smoothing = partial(of_training, 0.0, "Label smoothing of the cross-entropy.", within=SHARE)
+amp = partial(
+    of_training, "", "Mixed precision of training: float16 or bfloat16; empty for full precision.",
+    choices=AMP,
+)  # fmt: skip
+eval_size = partial(
+    of_images, "test", "Input size of evaluation: the test size, as timm's validate.py, or that of "
+    "training.", choices=EVAL_SIZES,
+)  # fmt: skip
+eval_amp = partial(
+    of_images, "", "Mixed precision of evaluation: float16 or bfloat16; empty for full precision.",
+    choices=AMP,
+)  # fmt: skip

@@ -12,9 +12,10 @@ from kt_cli.settings.cluster import SlurmSpec
 from kt_cli.settings.data import EMBEDDINGS, DataSpec
 from kt_cli.settings.declared import POSITIVE, setting
 from kt_cli.settings.pretrain import PretrainSpec
-from kt_cli.settings.shared import MODELS, TRANSFERS
+from kt_cli.settings.shared import of_models, of_transfers
 from kt_cli.settings.transfer import TEACHERS, TransferSpec
 
+BASELINES = ("none", "random")
 AUTO_PAIRS = 400  # as many as the paper draws
 
 
@@ -31,51 +32,44 @@ class SweepSpec:
     """
 
     name: str = setting(help="Name of the sweep: its folder of results.")
-    models: tuple[str, ...] = setting(
-        (), "Models or selections: timm-top300, 'vit_*', @list.txt, a,b,c. May repeat.",
-        panel=MODELS,
-    )  # fmt: skip
+    models: tuple[str, ...] = of_models(
+        (), "Models or selections: timm-top300, 'vit_*', @list.txt, a,b,c. May repeat."
+    )
     data: DataSpec | None = None
     zoo: tuple[PretrainSpec, ...] = ()
-    methods: tuple[str, ...] = setting(
+    methods: tuple[str, ...] = of_transfers(
         ("kl-dp",), "Each pair is transferred by each, as of kt transfer; with +guard for the "
-        "guard. Comma list.", panel=TRANSFERS, flags=("-m", "--methods"), listed=True,
+        "guard. Comma list.", flags=("-m", "--methods"), listed=True,
     )  # fmt: skip
-    seeds: tuple[int, ...] = setting(
-        (0,), "Each pair is transferred with each. Comma list.", panel=TRANSFERS, listed=True
+    seeds: tuple[int, ...] = of_transfers(
+        (0,), "Each pair is transferred with each. Comma list.", listed=True
     )
-    pairs: int | str = setting(
-        "auto", "Ordered pairs to transfer: a number or all; auto: all up to 400, else 400.",
-        panel=TRANSFERS,
-    )  # fmt: skip
-    pair_seed: int = setting(0, "Seed that draws the pairs.", panel=TRANSFERS)
-    students: tuple[str, ...] = setting(
-        (), "Models that are taught, by name or glob. Comma list.", panel=TRANSFERS, listed=True,
-        usual="all",
-    )  # fmt: skip
+    pairs: int | str = of_transfers(
+        "auto", "Ordered pairs to transfer: a number or all; auto: all up to 400, else 400."
+    )
+    pair_seed: int = of_transfers(0, "Seed that draws the pairs.")
+    students: tuple[str, ...] = of_transfers(
+        (), "Models that are taught, by name or glob. Comma list.", listed=True, usual="all"
+    )
     transfer: TransferSpec = field(default_factory=TransferSpec)
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    teachers: tuple[str, ...] = setting(
-        (), "Also teams of teachers. Comma list.", panel=TRANSFERS,
-        listed=True, choices=TEACHERS[1:], flags=("--together",),
+    teachers: tuple[str, ...] = of_transfers(
+        (), "Also teams of teachers. Comma list.", listed=True, choices=TEACHERS[1:],
+        flags=("--together",),
     )  # fmt: skip
-    team: int = setting(
+    team: int = of_transfers(
         3, "Teachers in a team; there is one team for each student of the drawn pairs.",
-        panel=TRANSFERS, within="[2, inf)",
+        within="[2, inf)",
     )  # fmt: skip
-    target_budget: float = setting(
-        100.0, "GB of disk for what models say about training views.", panel=TRANSFERS,
-        metavar="GB", within=POSITIVE,
-    )  # fmt: skip
-    save_students: bool = setting(False, "Keep every student after transfer.", panel=TRANSFERS)
-    class_embedding: str = setting(
-        "head", "What classes are compared by.", panel=MODELS, choices=EMBEDDINGS
+    target_budget: float = of_transfers(
+        100.0, "GB of disk for what models say about training views.", metavar="GB", within=POSITIVE
     )
-    flips_by_class: bool = setting(False, "Keep the flips of each class.", panel=MODELS)
-    baseline: str = setting(
-        "none", "random adds randomly initialised teachers.", panel=MODELS,
-        choices=("none", "random"),
-    )  # fmt: skip
+    save_students: bool = of_transfers(False, "Keep every student after transfer.")
+    class_embedding: str = of_models("head", "What classes are compared by.", choices=EMBEDDINGS)
+    flips_by_class: bool = of_models(False, "Keep the flips of each class.")
+    baseline: str = of_models(
+        "none", "random adds randomly initialised teachers.", choices=BASELINES
+    )
     slurm: SlurmSpec = field(default_factory=SlurmSpec)
 
     def transfers(self) -> list[TransferSpec]:

@@ -15,8 +15,8 @@ from kt_cli.settings.declared import (
     digest,
     setting,
     signature,
-)
-from kt_cli.settings.shared import METHOD, NO_HARM, STUDENT, TRAINING
+)  # fmt: skip
+from kt_cli.settings.shared import of_harm, of_method, of_student, of_training
 
 BN = ("train", "eval", "recompute")
 TEACHERS = ("single", "sequential", "parallel", "soup")
@@ -37,70 +37,63 @@ LEFT_TO_THE_METHOD = (*PUBLISHED[""], "mcl_every")
 class TransferSpec(Settings):
     """How one transfer is done. None is the value published for the method; see `settled`."""
 
-    method: str = setting(
+    method: str = of_method(
         "kl-dp", "kl, xekl, kl-mcl, xekl-mcl, kl-dp, kl-dp-u; self, flip-st, flip-t, flip-avg; "
-        "crd, cd. With +guard as with --guard.", panel=METHOD, flags=("-m", "--method"),
-        column="transfer method, with `+guard` where the guard decided",
+        "crd, cd. With +guard as with --guard.", flags=("-m", "--method"), column="transfer "
+        "method, with `+guard` where the guard decided",
     )  # fmt: skip
     seed: int = shared.seed("Seed of the views and of their order.")
     epochs: int = shared.epochs(20)
-    lr: float | None = setting(
-        None, "Learning rate at batch 256; scaled by batch size / 256.", panel=TRAINING,
-        within=POSITIVE, usual="1e-4, of MCL 0.01",
+    lr: float | None = of_training(
+        None, "Learning rate at batch 256; scaled by batch size / 256.", within=POSITIVE,
+        usual="1e-4, of MCL 0.01",
     )  # fmt: skip
     batch_size: int = shared.batch(256)
     micro_batch: int = shared.micro_batch(64)
-    momentum: float = setting(0.9, "Momentum of SGD.", panel=TRAINING, within=NOT_NEGATIVE)
-    weight_decay: float = setting(1e-4, "Weight decay.", panel=TRAINING, within=NOT_NEGATIVE)
-    temperature: float = setting(1.0, "T of distillation.", panel=METHOD, within=POSITIVE)
-    kd_lambda: float | None = setting(
-        None, "λ of xekl: weight of distillation against cross-entropy.", panel=METHOD,
-        within=SHARE, usual="0.5, of MCL 0.68",
+    momentum: float = of_training(0.9, "Momentum of SGD.", within=NOT_NEGATIVE)
+    weight_decay: float = of_training(1e-4, "Weight decay.", within=NOT_NEGATIVE)
+    temperature: float = of_method(1.0, "T of distillation.", within=POSITIVE)
+    kd_lambda: float | None = of_method(
+        None, "λ of xekl: weight of distillation against cross-entropy.", within=SHARE,
+        usual="0.5, of MCL 0.68",
     )  # fmt: skip
-    kd_topk: int | None = setting(
-        None, "Distil the K most probable classes, renormalised; 0 for all.", panel=METHOD,
-        within=NOT_NEGATIVE, metavar="K", usual="0",
+    kd_topk: int | None = of_method(
+        None, "Distil the K most probable classes, renormalised; 0 for all.", within=NOT_NEGATIVE,
+        metavar="K", usual="0",
     )  # fmt: skip
-    distil_on: str | None = setting(
+    distil_on: str | None = of_method(
         None, "kl, xekl: distil on all samples, on positive flips, or on all but negative ones.",
-        panel=METHOD, choices=DISTIL_ON, usual="all, of MCL not-negative",
+        choices=DISTIL_ON, usual="all, of MCL not-negative",
     )  # fmt: skip
     label_smoothing: float = shared.smoothing()
-    mcl_tau: float = setting(0.9999, "τ of MCL's slow weights.", panel=METHOD, within=SHARE)
-    mcl_every: int | None = setting(
-        None, "Updates between two steps of MCL's slow weights.", panel=METHOD, within=POSITIVE,
+    mcl_tau: float = of_method(0.9999, "τ of MCL's slow weights.", within=SHARE)
+    mcl_every: int | None = of_method(
+        None, "Updates between two steps of MCL's slow weights.", within=POSITIVE,
         usual="512 / batch size",
     )  # fmt: skip
-    bn: str = setting(
+    bn: str = of_harm(
         "train", "Running statistics of batch normalisation: update them (as the paper), keep "
-        "them, or estimate them anew at the end.", panel=NO_HARM, choices=BN,
+        "them, or estimate them anew at the end.", choices=BN,
     )  # fmt: skip
-    teachers: str = setting(
-        "single",
-        "How several teachers teach.",
-        panel=METHOD,
-        choices=TEACHERS,
-        flags=("--together",),
+    teachers: str = of_method(
+        "single", "How several teachers teach.", choices=TEACHERS, flags=("--together",)
     )
-    order: str = setting(
-        "asc", "Of sequential teachers, by accuracy; or as given.", panel=METHOD,
-        choices=("asc", "desc", "given"),
-    )  # fmt: skip
+    order: str = of_method(
+        "asc", "Of sequential teachers, by accuracy; or as given.", choices=("asc", "desc", "given")
+    )
     augment: str = shared.augment("paper")
-    crop: float = setting(
-        0.875, "Canonical centre crop of a view, share of the shorter side.", panel=TRAINING,
-        within="(0, 1]",
-    )  # fmt: skip
+    crop: float = of_training(
+        0.875, "Canonical centre crop of a view, share of the shorter side.", within="(0, 1]"
+    )
     side: int = shared.side(256)
     amp: str = shared.amp()
     target_topk: int = setting(
         0, "Targets are kept as their K most probable classes and the mass of the rest; 0 for all.",
         within=NOT_NEGATIVE, option=False,
     )  # fmt: skip
-    reference_compat: bool = setting(
-        False, "As the authors' code where it departs from the paper: see docs/methods.md.",
-        panel=METHOD,
-    )  # fmt: skip
+    reference_compat: bool = of_method(
+        False, "As the authors' code where it departs from the paper: see docs/methods.md."
+    )
     eval_size: str = shared.eval_size()
     eval_amp: str = shared.eval_amp()
     keep_targets: str = setting(
@@ -108,21 +101,19 @@ class TransferSpec(Settings):
         "it pays.", choices=("auto", "memory", "disk", "online"), identity=False, option=False,
         column="where targets were kept: `memory`, `disk` or `online`",
     )  # fmt: skip
-    retry_oom: bool = setting(
+    retry_oom: bool = of_training(
         False, "Halve the micro-batch where memory runs out; the row says what it was.",
-        panel=TRAINING, identity=False, column=None,
+        identity=False, column=None,
     )  # fmt: skip
-    compile: bool = setting(
-        False, "Compile the student with torch.compile.", panel=TRAINING, identity=False,
-        column=None,
-    )  # fmt: skip
-    by_class: bool = setting(
-        False, "Also record gain and loss of each class.", panel=STUDENT, identity=False,
-        column=None,
-    )  # fmt: skip
-    force_guard: bool = setting(
+    compile: bool = of_training(
+        False, "Compile the student with torch.compile.", identity=False, column=None
+    )
+    by_class: bool = of_student(
+        False, "Also record gain and loss of each class.", identity=False, column=None
+    )
+    force_guard: bool = of_harm(
         False, "Let the guard judge on images that the student may have been trained on.",
-        panel=NO_HARM, identity=False, column=None,
+        identity=False, column=None,
     )  # fmt: skip
 
     @property

@@ -41,7 +41,9 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"cannot read the sweep file {path}: {error.strerror}") from error
+        raise DataError(
+            f"cannot read the sweep file {path}: {error.strerror}", "Models are named by --models."
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a TOML file: {error}") from error
 
@@ -145,8 +147,7 @@ def _check(spec: SweepSpec) -> None:
     check(spec)
     names = [entry.name for entry in spec.zoo]
     for name in (spec.name, *names):
-        if not name or "/" in name or name.startswith("."):
-            raise UsageError(f"{name!r} cannot name a folder", "Use letters, digits, - and _.")
+        check_name(name)
     if isinstance(spec.pairs, str) and spec.pairs not in ("all", "auto"):
         raise UsageError(f"pairs must be a number, 'all' or 'auto', not {spec.pairs!r}")
     if isinstance(spec.pairs, int) and spec.pairs < 0:
@@ -163,6 +164,12 @@ def _check(spec: SweepSpec) -> None:
     check_cluster(spec.slurm)
     if spec.data is not None:
         check_images(spec.data)
+
+
+def check_name(name: str) -> None:
+    """Errors for what cannot be the name of a folder."""
+    if not name or "/" in name or name.startswith("."):
+        raise UsageError(f"{name!r} cannot name a folder", "Use letters, digits, - and _.")
 
 
 def to_toml(spec: SweepSpec) -> str:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from kt_cli.api import complementarity
+from kt_cli.cli.commands import app
 
 Kt = Callable[..., tuple[int, str, str]]
 SaveTiny = Callable[..., str]
@@ -64,7 +69,9 @@ MODELS = ("resnet50", "deit_s")
         (("transfer", *MODELS, "--data", "digits", "--lr", "nan"), "lr must be positive", ""),
         (("complementarity", *MODELS, "--data", "torch/cifar10"), "torch/cifar10", "folder"),
         (("sweep",), "needs models", "--models"),
-        (("sweep", "none.toml"), "none.toml", ""),
+        (("sweep", "none.toml"), "none.toml", "--models"),
+        (("sweep", "."), "Is a directory", "--models"),
+        (("sweep", "--executor", "slrm"), "--executor 'slrm'", "slurm"),
         (("sweep", "--models", "resnet50,deit_s", "--pairs", "-3"), "-3", ""),
         (("sweep", "--models", "resnet50,deit_s", "--pairs", "some"), "some", ""),
         (("sweep", "--models", "resnet50,deit_s", "--methods", "kd"), "kd", "kl"),
@@ -72,9 +79,23 @@ MODELS = ("resnet50", "deit_s")
         (("sweep", "--models", "resnet50"), "two models", ""),
         (("sweep", "--models", "resnet50,deit_s"), "no data", "--data"),
         (("report", "/no/such"), "/no/such", ""),
+        (("report", "--top", "0"), "top must be positive", ""),
+        (("status", "x"), "no sweep has results", "-o"),
+        (("cancel", "x"), "no sweep has results", "-o"),
+        (("cache", "ls", "--kind", "prediction"), "--kind 'prediction'", "predictions"),
+        (("doctor", "--partition", "x"), "--partition", "--slurm-test"),
+        (("models", "--sort", "size"), "--sort 'size'", "top1"),
+        (("models", "prefech", "vit_b"), "prefech", "prefetch"),
+        (("models", "/no/such"), "no folder or file /no/such", "hf-hub:"),
+        (("models", "resnet18", "--arch", "resnet18"), "--arch", "checkpoints"),
+        (("complementarity", *MODELS, "--baseline", "rand"), "--baseline 'rand'", "random"),
+        (("complementarity", *MODELS, "--class-embedding", "clipp"), "'clipp'", "clip"),
+        (("complementarity", *MODELS, "--data", "digits", "--real-labels", "/no/such"),
+         "cannot read the labels /no/such: No such file or directory\n", ""),
         (("pretrain", "test_vitt", "--data", "digits"), "test_vitt", "test_vit"),
         (("pretrain", "test_vit", "test_resnet", "--data", "digits", "--name", "x"), "--name", ""),
         (("pretrain", "test_vit", "--data", "digits", "--fraction", "2"), "fraction", ""),
+        (("pretrain", "test_vit", "--data", "digits", "--name", "../x"), "'../x'", "letters"),
     ],
 )  # fmt: skip
 def test_one_message_and_exit_code_2(
@@ -175,9 +196,52 @@ def test_missing_weights_are_named_without_a_network(kt: Kt, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("other", [None, AttributeError])
 def test_an_interrupt_is_no_traceback(
-    kt: Kt, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
-) -> None:
-    monkeypatch.setattr(complementarity, "data_spec", lambda *_, **__: os.kill(os.getpid(), number))
+    kt: Kt, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int,
+    other: type[Exception] | None,
+) -> None:  # fmt: skip
+    """Neither where a library, as NumPy while it is imported, makes another error of it."""
+
+    def interrupted(*_: object) -> None:
+        try:
+            os.kill(os.getpid(), number)
+        except BaseException as stopped:
+            raise other() if other else stopped  # noqa: B904
+
+    monkeypatch.setattr(complementarity, "data_spec", interrupted)
     found, _, err = kt("complementarity", *MODELS)
-    assert found == code and "Interrupted" in err and "Traceback" not in err
+    assert found == code and "Interrupted" in err
+    assert "Traceback" not in err and "Error" not in err
+
+
+@pytest.mark.parametrize("imported", ["typer", "rich.console", "kt_cli.cli.report"])
+def test_an_interrupt_before_the_command_runs_is_none_either(imported: str) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Interrupts:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {imported!r}:\n"
+        "            sys.meta_path.remove(self)\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupts())\n"
+        "sys.argv = ['kt', 'models']\n"
+        "from kt_cli.cli.app import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("command", ["transfer", "sweep", "report", "doctor"])
+def test_a_help_is_broken_by_its_width_and_shows_no_value_for_flags(
+    command: str, width: int
+) -> None:
+    shown = CliRunner().invoke(app, [command, "--help-all"], env={"COLUMNS": str(width)}).output
+    about = [line.strip() for line in shown.split("╭")[0].splitlines() if line.strip()][1:]
+    for line, following in itertools.pairwise(about):
+        if not line.endswith("."):
+            assert len(f"{line} {following.split()[0]}") > width - 2, line
+    assert "[[" not in shown and "]]" not in shown
+    assert all("-h" in line for line in shown.splitlines() if "<bool>" in line)

@@ -1,0 +1,66 @@
+"""A call takes values as notebooks have them: of NumPy, pandas and pathlib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import kt_cli
+from kt_cli.errors import UsageError
+from kt_cli.progress import Listener
+from kt_cli.settings import DataSpec, SweepSpec, TransferSpec
+from kt_cli.settings.declared import by_keyword, texts
+
+
+def test_settings_of_numpy_and_pathlib() -> None:
+    how, images, sweep = by_keyword(
+        {
+            "epochs": np.int64(3), "lr": np.float32(0.5), "compile": np.bool_(True),
+            "data": Path("digits"), "labels": Path("/x/labels.txt"), "limit": pd.Series([5])[0],
+            "seeds": np.arange(2), "students": pd.Series(["a", "b"]), "methods": ("kl",),
+        },
+        TransferSpec, DataSpec, SweepSpec,
+    )  # fmt: skip
+    assert how == {"epochs": 3, "lr": 0.5, "compile": True}
+    assert images == {"source": "digits", "labels": "/x/labels.txt", "limit": 5}
+    assert sweep == {"seeds": (0, 1), "students": ("a", "b"), "methods": ("kl",)}
+    assert [type(value) for value in (how["epochs"], how["lr"], *sweep["seeds"])] == [
+        int, float, int, int,
+    ]  # fmt: skip
+    for wrong in ({"epochs": np.float64(1.5)}, {"epochs": np.bool_(True)}, {"lr": np.str_("1")}):
+        with pytest.raises(UsageError, match="must be"):
+            by_keyword(wrong, TransferSpec)
+
+
+def test_models_in_whatever_holds_them() -> None:
+    assert texts("a") == texts(Path("a")) == texts(np.array(["a"])) == ["a"]
+    assert (
+        texts(pd.Series(["a", "b"])) == texts([Path("a"), "b"]) == texts(iter("ab")) == ["a", "b"]
+    )
+    assert texts(None) == []
+
+
+@pytest.mark.filterwarnings("ignore::kt_cli.errors.KtWarning")
+def test_calls_with_values_of_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (trained,) = kt_cli.pretrain(
+        pd.Series(["test_resnet"]), data=Path("digits"), epochs=np.int64(1),
+        side=np.int32(32), img_size=np.int16(32), output=Path("zoo"),
+    )  # fmt: skip
+    other = kt_cli.pretrain(trained.path, pretrained=True, data="digits", name="other", epochs=1)
+    models = [trained.path, other[0].path]
+    found = kt_cli.complementarity(pd.Series(models), data="digits", limit=np.int64(20))
+    assert found.models["model"].tolist() == ["test_resnet", "other"] and found.limit == 20
+    with pytest.raises(UsageError, match="different models"):
+        kt_cli.transfer(trained.path, trained.path, data="digits")
+    planned: list[SweepSpec] = []
+    tables = {"name": "x", "models": models, "data": {"source": Path("digits")},
+              "transfer": {"lr": np.array([0.1, 0.2]), "seeds": np.arange(2)}}  # fmt: skip
+    tell = Listener(plan=lambda session, _: planned.append(session.spec))
+    kt_cli.sweep(tables, dry_run=True, tell=tell)
+    kt_cli.sweep(models=np.array(models), data="digits", dry_run=True, tell=tell)
+    assert planned[0].grid == {"lr": (0.1, 0.2)} and planned[0].seeds == (0, 1)
+    assert planned[0].models == planned[1].models == tuple(map(str, models))
