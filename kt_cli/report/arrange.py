@@ -8,7 +8,7 @@ from typing import Any
 
 from kt_cli.errors import UnknownName, UsageError, unknown
 from kt_cli.report.query import Query
-from kt_cli.report.table import Cell, Column, Table, number
+from kt_cli.report.table import Table, number
 
 
 def arrange(tables: Sequence[Table], query: Query) -> list[Table]:
@@ -30,7 +30,7 @@ def arrange(tables: Sequence[Table], query: Query) -> list[Table]:
             f"no table has all of the columns {', '.join(query.columns)}",
             "Name columns of one table, and the table with --table.",
         )
-    return [_top(_picked(_sorted(table, query), query), query) for table in tables]
+    return [_arranged(table, query) for table in tables]
 
 
 def _has(table: Table, keys: Sequence[str]) -> bool:
@@ -41,58 +41,29 @@ def _key(sort: str) -> str:
     return sort.removeprefix("-")
 
 
-def _sorted(table: Table, query: Query) -> Table:
-    places = {column.key: place for place, column in enumerate(table.columns)}
+def _arranged(table: Table, query: Query) -> Table:
+    by_key = {column.key: column for column in table.columns}
     order = list(range(len(table.rows)))
-    for named in reversed([name for name in query.sort if _key(name) in places]):
-        order = _ordered(order, table, places[_key(named)], named.startswith("-"))
-    return _taken(table, order)
+    for named in reversed([name for name in query.sort if _key(name) in by_key]):
+        place = table.columns.index(by_key[_key(named)])
+        order = _ordered(order, table, place, named.startswith("-"))
+    if query.top is not None and len(order) > query.top:
+        note = f"The first {query.top:,} of {len(order):,} rows (--top)."
+        table = replace(table, notes=(*table.notes, note))
+    if not query.columns or not _has(table, query.columns):
+        return table.part(order[: query.top])
+    columns = [by_key[key] for key in dict.fromkeys(query.columns)]
+    visible = [replace(c, detail=False, header=c.header or c.key) for c in columns]
+    return replace(table.part(order[: query.top], columns), columns=tuple(visible))
 
 
 def _ordered(order: Sequence[int], table: Table, place: int, down: bool) -> list[int]:
     """Rows by one column; equal ones stay in their order, those without a value come last."""
-    values = [_value(row[place]) for row in table.rows]
-    known = [i for i in order if values[i] is not None]
+    cells = [row[place] for row in table.rows]
+    values = [cell if isinstance(cell, str) else number(cell) for cell in cells]
 
     def rank(i: int) -> tuple[bool, Any]:
         return isinstance(values[i], str), values[i]
 
+    known = [i for i in order if values[i] is not None]
     return sorted(known, key=rank, reverse=down) + [i for i in order if values[i] is None]
-
-
-def _value(cell: Cell) -> str | float | None:
-    """What a cell is sorted by; None, which comes last, where there is nothing."""
-    return cell if isinstance(cell, str) else number(cell)
-
-
-def _taken(table: Table, order: Sequence[int]) -> Table:
-    """Some rows of a table in another order."""
-    new = {old: place for place, old in enumerate(order)}
-    bold = frozenset((new[i], key) for i, key in table.bold if i in new)
-    return replace(table, rows=tuple(table.rows[i] for i in order), bold=bold)
-
-
-def _picked(table: Table, query: Query) -> Table:
-    if not query.columns or not _has(table, query.columns):
-        return table
-    places = {column.key: place for place, column in enumerate(table.columns)}
-    wanted = [places[key] for key in dict.fromkeys(query.columns)]
-    return replace(
-        table,
-        columns=tuple(_visible(table.columns[place]) for place in wanted),
-        rows=tuple(tuple(row[place] for place in wanted) for row in table.rows),
-        bold=frozenset((i, key) for i, key in table.bold if key in query.columns),
-    )
-
-
-def _visible(column: Column) -> Column:
-    return replace(column, detail=False, header=column.header or column.key)
-
-
-def _top(table: Table, query: Query) -> Table:
-    count = len(table.rows)
-    if query.top is None or count <= query.top:
-        return table
-    note = f"The first {query.top:,} of {count:,} rows (--top)."
-    cut = _taken(table, range(query.top))
-    return replace(cut, notes=(*table.notes, note))

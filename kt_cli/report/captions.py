@@ -1,21 +1,29 @@
-"""What stands around a table: which rows it is about, and what they leave out."""
+"""What stands around a table or a plot: which rows it is about, and what these leave out."""
 
 from __future__ import annotations
 
-import pandas as pd
-
 from kt_cli.report.groups import Group
+from kt_cli.report.query import Query
+from kt_cli.report.read import Results
 from kt_cli.report.table import Cell
 
+JOINED = ", "  # between the settings of a table that is about several
+# Rows of each table: what one is called, and a run of it that failed.
+NOUNS = {
+    "transfer": ("transfer", "transfer"),
+    "complementarity": ("ordered pair", "run"),
+    "models": ("model", "model"),
+}
 
-def transfer_caption(group: Group) -> str:
-    images = f"{_number(group.about['images'])} evaluation and {_number(group.first('n_train'))}"
-    images += " transfer images"
-    return _caption(group, f"{images}, settings {group.about['settings']}")
 
-
-def data_caption(group: Group) -> str:
-    return _caption(group, f"{_number(group.about['images'])} evaluation images")
+def caption(group: Group) -> str:
+    about = group.about
+    what = f"{_number(about['images'])} evaluation images"
+    if "settings" in about:
+        what = f"{_number(about['images'])} evaluation and {_number(group.first('n_train'))}"
+        what += f" transfer images, settings {about['settings']}"
+    differs = f"; {group.differs}" if group.differs else ""
+    return f"Sweep {about['sweep']} on {about['data']} ({what}{differs})"
 
 
 def _number(count: Cell) -> str:
@@ -23,29 +31,41 @@ def _number(count: Cell) -> str:
     return f"{int(count):,}" if isinstance(count, (int, float)) else "unknown"
 
 
-def _caption(group: Group, what: str) -> str:
-    differs = f"; {group.differs}" if group.differs else ""
-    return f"Sweep {group.about['sweep']} on {group.about['data']} ({what}{differs})"
-
-
 def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def left_out(failed: pd.DataFrame, group: Group, what: str) -> list[str]:
-    """Says how many runs failed in the group's sweep and, where rows have them, settings."""
-    count = int((failed["sweep"] == group.about["sweep"]).sum())
-    if not count:
-        return []
-    where = "with these settings" if "settings" in group.about else "of this sweep"
-    return [f"Left out: {counted(count, f'failed {what}')} {where}."]
-
-
-def limit_note(group: Group) -> list[str]:
+def general_notes(group: Group, results: Results, query: Query, table: str) -> list[str]:
+    """What the group's rows of `table` leave out: failed runs, by --limit or --where, unread."""
+    notes = _failed_note(group, results, table)
     limit = group.about["limit"]
-    if limit is None:
+    if limit is not None:
+        notes.append(
+            f"Evaluated with --limit {limit}, on {_number(group.about['images'])} images only: "
+            "not comparable with results on all of them."
+        )
+    if query.where and (lacking := query.lacks(table)):
+        lacks = " and no ".join(lacking)
+        notes.append(f"Not chosen by {query.where}: these rows have no {lacks}.")
+    elif query.where:
+        count = counted(results.filtered.get(table, 0), NOUNS[table][0])
+        notes.append(f"Only where {query.where}, which leaves out {count}.")
+    if results.skipped:
+        files = counted(len(results.skipped), "file")
+        notes.append(f"Left out: the rows of {files} that cannot be read.")
+    return notes
+
+
+def _failed_note(group: Group, results: Results, table: str) -> list[str]:
+    """How many runs failed in the group's sweep and, where rows have them, settings and method."""
+    about, failed = group.about, results.failed(table)
+    failed = failed[failed["sweep"] == about["sweep"]]
+    where = "of this sweep"
+    if "settings" in about:
+        failed = failed[failed["settings"].isin(str(about["settings"]).split(JOINED))]
+        where = "with these settings"
+    if "method" in about:
+        failed = failed[failed["method"] == about["method"]]
+    if failed.empty:
         return []
-    return [
-        f"Evaluated with --limit {limit}, on {_number(group.about['images'])} images only: not "
-        "comparable with results on all of them."
-    ]
+    return [f"Left out: {counted(len(failed), f'failed {NOUNS[table][1]}')} {where}."]

@@ -100,17 +100,13 @@ def derived(rows: pd.DataFrame, names: Iterable[str], models: pd.DataFrame) -> p
 def _column(rows: pd.DataFrame, name: str, models: pd.DataFrame) -> pd.Series:
     if name == "stronger":
         difference = rows["acc_diff"].to_numpy(dtype=float)
-        return pd.Series(pd.Categorical.from_codes(_sides(difference), dtype=STRONGER), rows.index)
+        sides = [difference > EQUAL_WITHIN, difference < -EQUAL_WITHIN, ~np.isnan(difference)]
+        codes = np.select(sides, [0, 2, 1], -1).astype(np.int8)
+        return pd.Series(pd.Categorical.from_codes(codes, dtype=STRONGER), rows.index)
     role, _, what = name.partition("_")
     if what == "params_m":
         return _numbers(rows[f"{role}_key"], _parameters(models))
     return _by_value(rows[role], family if what == "family" else architecture_type)
-
-
-def _sides(difference: np.ndarray) -> np.ndarray:
-    """Codes of STRONGER: (n,) int8; −1 where the difference is unknown."""
-    conditions = [difference > EQUAL_WITHIN, difference < -EQUAL_WITHIN, ~np.isnan(difference)]
-    return np.select(conditions, [0, 2, 1], -1).astype(np.int8)
 
 
 def _parameters(models: pd.DataFrame) -> Callable[[str], float]:

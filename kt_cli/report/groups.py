@@ -108,3 +108,21 @@ def _named(column: str, value: Any) -> str:
         # A list of images and their content, of which either may differ.
         return f"{name} {'/'.join(part[-8:] for part in str(value).split('/'))}"
     return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+
+
+def by_one_teacher(group: Group) -> bool:
+    """Whether no transfer of the group has several teachers."""
+    ways = group.rows["teachers"]
+    return bool((ways.isna() | (ways == "single")).all())
+
+
+def trained(pairs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Pairs with a trained teacher, and those with a randomly initialised one."""
+    keys = [key for key in pairs["teacher_key"].unique() if str(key).startswith("random:")]
+    untrained = pairs["teacher_key"].isin(keys)
+    return pairs[~untrained], pairs[untrained]
+
+
+def models_of(pairs: pd.DataFrame) -> int:
+    """How many models there are in either role."""
+    return len({*pairs["teacher"].unique(), *pairs["student"].unique()})

@@ -5,9 +5,6 @@ model is left out with all its pairs, as student and as teacher, and what change
 how far a value depends on which models there are (the jackknife over the nodes of a network;
 Snijders and Borgatti, 1999, Connections 22). docs/methods.md, Section 4, has the formulas, and
 benchmarks/coverage.py shows how often these intervals hold the truth.
-
-`mean_interval(rows, column)` serves any data frame with a row for each run or pair and the names of
-its models in `student` and `teacher`; the seeds of a pair are rows of their own, or their mean.
 """
 
 from __future__ import annotations
@@ -30,16 +27,14 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
 
+def numbers(rows: pd.DataFrame, column: str) -> Floats:
+    """A column as floats (n,), null as NaN."""
+    return rows[column].to_numpy(dtype=np.float64, na_value=np.nan)
+
+
 def mean_interval(rows: pd.DataFrame, column: str, percent: bool = False) -> Interval:
-    """The mean of a column over rows with `student` and `teacher`, and its interval.
-
-    Nulls take no part. NaN ends where models are too few, and where all values, or all models'
-    means, are equal.
-
-    Args:
-        percent: values are shares in percent: the interval stays within 0 and 100.
-    """
-    return Pairs.of(rows).mean(rows[column].to_numpy(np.float64, na_value=np.nan), percent)
+    """As `Pairs.mean`, of a column of rows, each of which names its `student` and `teacher`."""
+    return Pairs.of(rows).mean(numbers(rows, column), percent)
 
 
 @dataclass(frozen=True)
@@ -62,14 +57,15 @@ class Pairs:
     def unordered(self) -> Codes:
         """Codes (n,) of the two models of each row, whichever teaches."""
         both = np.sort([self.students, self.teachers], axis=0)
-        found: Codes = pd.factorize(both[0] * (both.max(initial=0) + 1) + both[1])[0]
-        return found
+        return np.asarray(pd.factorize(both[0] * (both.max(initial=0) + 1) + both[1])[0])
 
     def mean(self, values: Floats, percent: bool = False) -> Interval:
         """The mean of values (n,), of which NaN take no part, and its interval.
 
+        NaN ends where models are too few, and where all values, or all models' means, are equal.
+
         Args:
-            percent: as for `mean_interval`.
+            percent: values are shares in percent: the interval stays within 0 and 100.
         """
         known = ~np.isnan(values)
         if not known.any():
@@ -123,11 +119,11 @@ def mean_changes(differences: Floats, role: Sequence[Codes]) -> Floats:
     known = ~np.isnan(differences)
     sums, counts = (_sums(of, role) for of in (np.where(known, differences, 0.0), known * 1.0))
     left = (counts > 0) & (counts < known.sum())
-    changes: Floats = -sums[left] / (known.sum() - counts[left])
-    return changes
+    return np.asarray(-sums[left] / (known.sum() - counts[left]))
 
 
 def _sums(values: Floats, role: Sequence[Codes]) -> Floats:
+    """Of each model the sum over the rows that it is in, in whichever role."""
     count = 1 + max(int(codes.max(initial=0)) for codes in role)
     sums = np.bincount(role[0], values, count).astype(np.float64)
     for codes in role[1:]:

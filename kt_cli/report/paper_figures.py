@@ -12,9 +12,9 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,15 +22,8 @@ PAPER = "paper"  # the only source there is
 SOURCE = "Roth et al. (ICLR 2024), the authors’ leaderboard"
 
 
-@dataclass(frozen=True)
-class Result:
-    """One student under one method.
-
-    Attributes:
-        student: its name in the authors' timm 0.x. model: today's name of those weights.
-        success: teachers with Δ > 0 in percent. delta: mean Δ in points.
-        common: whether the student is one of those that all methods have.
-    """
+class Result(NamedTuple):
+    """One student (its name in the authors' timm 0.x; today's is `model`) under one method."""
 
     method: str
     student: str
@@ -40,8 +33,7 @@ class Result:
     common: bool
 
 
-@dataclass(frozen=True)
-class Success:
+class Success(NamedTuple):
     """Share of teachers with Δ > 0 in percent, over the students that all methods have."""
 
     median: float
@@ -65,9 +57,9 @@ def results() -> tuple[Result, ...]:
 def success(method: str) -> Success | None:
     """What is published of a method, if anything."""
     shares = [r.success for r in results() if r.method == method and r.common]
-    if not shares:
-        return None
-    return Success(float(np.median(shares)), float(np.mean(shares)), len(shares))
+    return (
+        Success(float(np.median(shares)), float(np.mean(shares)), len(shares)) if shares else None
+    )
 
 
 def deltas(student: str) -> dict[str, float]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from kt_cli.errors import unknown
-from kt_cli.report import derived as columns
-from kt_cli.report.derived import derived
+from kt_cli.report.derived import KINDS as DERIVED
+from kt_cli.report.derived import MODEL_NEEDS, derived
 from kt_cli.report.groups import DATA, PAIR, SAME_TRANSFER, SETTINGS, TRAINING
 from kt_cli.report.model_labels import is_label
 from kt_cli.report.stats import DECIMALS
@@ -39,7 +39,8 @@ class Query(QuerySpec):
         self.conditions()
         for name in self.by:
             if kinds("transfer").get(name, "list") == "list":
-                raise unknown("column", name, _comparable("transfer"))
+                known = [c for c, kind in kinds("transfer").items() if kind != "list"]
+                raise unknown("column", name, known)
 
     def conditions(self) -> list[Condition]:
         """What `where` says, all of which is to hold; a column of any table can be named."""
@@ -66,7 +67,7 @@ class Query(QuerySpec):
         """Stored columns of `table` that grouping and derived columns of the condition need."""
         if table == "models":
             named = [c for pairs in PAIR_TABLES for c in self.derives(pairs)]
-            return {stored for c in named for stored in columns.MODEL_NEEDS.get(c, ())}
+            return {stored for c in named for stored in MODEL_NEEDS.get(c, ())}
         named = [stored for c in self.derives(table) for stored in FOLLOWS_FROM.get(c, (c,))]
         return set(named) & schema.TABLES[table].keys()
 
@@ -84,11 +85,7 @@ def _is_stored(condition: Condition, table: str) -> bool:
 def kinds(table: str) -> Mapping[str, Kind]:
     """The columns of a table, derived ones too, and what they hold."""
     stored = {name: KINDS.get(column.type, "list") for name, column in schema.TABLES[table].items()}
-    return {**stored, **columns.KINDS} if table in PAIR_TABLES else stored
-
-
-def _comparable(table: str) -> list[str]:
-    return [name for name, kind in kinds(table).items() if kind != "list"]
+    return {**stored, **DERIVED} if table in PAIR_TABLES else stored
 
 
 def seed_average(rows: pd.DataFrame) -> pd.DataFrame:

@@ -28,8 +28,7 @@ class Results:
         frames: all rows that were read. Texts that repeat are ordered categories; teachers,
             students and models share theirs.
         skipped: parts that could not be read.
-        filtered: finished rows that the query's condition left out, for each table it was
-            applied to.
+        filtered: finished rows that the condition left out, by table that it was applied to.
         folders: the folder of each sweep, by its label in the column `sweep`.
     """
 
@@ -97,9 +96,15 @@ def read_results(
     reader = _Reader(needs, query, on_skip)
     by_path = {path: find_sweeps(path) for path in dict.fromkeys(paths)}
     for path, folders in by_path.items():
-        reader.require_rows(path, folders)
+        before = len(reader.skipped)
+        tables = [folder / table for folder in folders for table in KEYS]
+        if not any(has_rows(table, reader.skip) for table in tables):
+            raise _nothing_in(path, len(reader.skipped) - before)
     sweeps = _sweeps(folder for folders in by_path.values() for folder in folders)
-    read = [reader.sweep(label, folders) for label, folders in sweeps.items()]
+    read = [
+        labelled({table: reader.rows(table, label, folders) for table in KEYS})
+        for label, folders in sweeps.items()
+    ]
     frames = {table: concat([frames[table] for frames in read]) for table in KEYS}
     frames = {table: reader.followed(frames, table) for table in frames}
     if reader.skipped and not any(map(len, frames.values())) and not any(reader.filtered.values()):
@@ -108,58 +113,48 @@ def read_results(
     return Results(frames, tuple(reader.skipped), reader.filtered, folders_by_label)
 
 
+@dataclass
 class _Reader:
-    """Reads sweep after sweep, and keeps what was skipped and left out."""
+    """Reads table after table, and keeps what was skipped and left out."""
 
-    def __init__(
-        self,
-        needs: Mapping[str, Collection[str]] | None,
-        query: Query,
-        on_skip: store.OnSkip | None,
-    ) -> None:
-        self._needs, self._query, self._on_skip = needs, query, on_skip
-        self.skipped: dict[Path, str] = {}
-        applied = query.conditions()
-        self.filtered = {t: 0 for t in KEYS if applied and self._reads(t) and not query.lacks(t)}
+    needs: Mapping[str, Collection[str]] | None
+    query: Query
+    on_skip: store.OnSkip | None
+    skipped: dict[Path, str] = field(default_factory=dict)
 
-    def _skip(self, part: Path, reason: str) -> None:
-        if part not in self.skipped and self._on_skip is not None:
-            self._on_skip(part, reason)
+    def __post_init__(self) -> None:
+        applied = self.query.conditions()
+        tables = [t for t in KEYS if applied and self._reads(t) and not self.query.lacks(t)]
+        self.filtered = dict.fromkeys(tables, 0)
+
+    def skip(self, part: Path, reason: str) -> None:
+        if part not in self.skipped and self.on_skip is not None:
+            self.on_skip(part, reason)
         self.skipped[part] = reason
 
     def _reads(self, table: str) -> bool:
-        return self._needs is None or table in self._needs or table in NAMED
+        return self.needs is None or table in self.needs or table in NAMED
 
-    def require_rows(self, path: Path, folders: Sequence[Path]) -> None:
-        before = len(self.skipped)
-        tables = [folder / table for folder in folders for table in KEYS]
-        if not any(has_rows(table, self._skip) for table in tables):
-            raise _nothing_in(path, len(self.skipped) - before)
-
-    def sweep(self, label: str, folders: Sequence[Path]) -> Frames:
-        return labelled({table: self._table(table, label, folders) for table in KEYS})
-
-    def _table(self, table: str, label: str, folders: Sequence[Path]) -> pd.DataFrame:
-        folders = folders if self._reads(table) else ()
-        condition = self._query.stored(table) if self._reads(table) else []
-        found = scan(folders, table, self._columns(table), condition, self._skip)
+    def rows(self, table: str, label: str, folders: Sequence[Path]) -> pd.DataFrame:
+        """The rows of one sweep that meet the part of the condition on stored columns."""
+        columns = list(schema.TABLES[table])
+        if self.needs is not None:
+            wanted = {*KEYS[table], *self.needs.get(table, ()), *self.query.needs(table)}
+            columns = [column for column in columns if column in wanted]
+        read = self._reads(table)
+        condition = self.query.stored(table) if read else []
+        found = scan(folders if read else (), table, columns, condition, self.skip)
         if table in self.filtered:
             self.filtered[table] += found.left_out
         sweep = pd.Categorical.from_codes([0] * len(found.rows), dtype=texts_dtype([label]))
         return found.rows.assign(sweep=sweep)
 
-    def _columns(self, table: str) -> list[str]:
-        if self._needs is None:
-            return list(schema.TABLES[table])
-        wanted = {*KEYS[table], *self._needs.get(table, ()), *self._query.needs(table)}
-        return [column for column in schema.TABLES[table] if column in wanted]
-
     def followed(self, frames: Frames, table: str) -> pd.DataFrame:
         """Rows that meet the part of the condition that needs derived columns."""
-        rows, condition = frames[table], self._query.followed(table)
+        rows, condition = frames[table], self.query.followed(table)
         if not condition or not self._reads(table):
             return rows
-        chosen = meets(derived(rows, self._query.derives(table), frames["models"]), condition)
+        chosen = meets(derived(rows, self.query.derives(table), frames["models"]), condition)
         self.filtered[table] += int((~chosen & (rows["status"] == store.OK).to_numpy()).sum())
         return rows[chosen]
 
@@ -219,17 +214,13 @@ def _sweeps(folders: Iterable[Path]) -> dict[str, list[Path]]:
     """The folders of each sweep by its label: its name, or its path where two have one name."""
     same: dict[tuple[str, str], list[Path]] = {}
     for folder in dict.fromkeys(folder.resolve() for folder in folders):
-        same.setdefault((folder.name, _described(folder)), []).append(folder)
+        try:
+            what = (folder / "sweep.toml").read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            what = str(folder)
+        same.setdefault((folder.name, what), []).append(folder)
     names = [name for name, _ in same]
     return {
         name if names.count(name) == 1 else str(members[0]): members
         for (name, _), members in same.items()
     }
-
-
-def _described(folder: Path) -> str:
-    """What the sweep is; its folder where that is not known."""
-    try:
-        return (folder / "sweep.toml").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return str(folder)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from kt_cli.knowledge.significance import SIGNIFICANT
+from kt_cli.report.intervals import Floats
 from kt_cli.report.table import MeanStd
 
-Floats = NDArray[np.float64]
 DECIMALS = 9  # of points: a mean over seeds that is zero, or equal to another, is so exactly
 MOST_EXACT = 50  # non-zero differences up to which Wilcoxon's test is exact
 
@@ -53,10 +53,7 @@ def student_success(rows: pd.DataFrame) -> pd.Series[float]:
     mean over seeds.
     """
     pairs = pair_deltas(rows)
-    found: pd.Series[float] = (
-        100 * (pairs["delta"] > 0).groupby(pairs["student"], observed=True).mean()
-    )
-    return found
+    return 100 * (pairs["delta"] > 0).groupby(pairs["student"], observed=True).mean()
 
 
 def significant_share(rows: pd.DataFrame, sign: int) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from kt_cli.settings.report import TABLES as NAMES
@@ -128,6 +128,15 @@ class Table:
     def __post_init__(self) -> None:
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(f"rows of {self.name} do not have {len(self.columns)} cells")
+
+    def part(self, rows: Sequence[int], columns: Iterable[Column] | None = None) -> Table:
+        """Some of the rows and columns, in another order."""
+        columns = self.columns if columns is None else tuple(columns)
+        places = [self.columns.index(column) for column in columns]
+        cells = tuple(tuple(self.rows[i][place] for place in places) for i in rows)
+        new, keys = {old: i for i, old in enumerate(rows)}, {column.key for column in columns}
+        bold = frozenset((new[i], key) for i, key in self.bold if i in new and key in keys)
+        return replace(self, columns=columns, rows=cells, bold=bold)
 
     @property
     def shown(self) -> list[Column]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kt_cli.report.formats import render_csv, render_json, render_latex, render_markdown
-from kt_cli.report.formats.escape import escape
+from kt_cli.report.formats.latex import escape
 from kt_cli.report.formats.latex_pages import ROWS_PER_FLOAT, pages
 from kt_cli.report.query import Query
 from kt_cli.report.table import NAMES, Cell, Column, Interval, MeanStd, Table

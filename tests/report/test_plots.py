@@ -340,8 +340,9 @@ def test_an_unknown_plot_is_refused_with_the_nearest() -> None:
 def test_methods_look_the_same_in_every_figure() -> None:
     alone, among = style.looks(["kl-dp"]), style.looks([*toys.TWELVE, "kl-dp+guard", "mine"])
     assert alone["kl-dp"] == among["kl-dp"]
-    assert len({(look.colour, look.marker, look.fill) for look in among.values()}) == len(among)
-    assert len({look.marker for method, look in among.items() if "+" not in method}) == 13
+    seen = {(look["color"], look["marker"], look["markerfacecolor"]) for look in among.values()}
+    assert len(seen) == len(among)
+    assert len({look["marker"] for method, look in among.items() if "+" not in method}) == 13
 
 
 def test_short_names_stay_different() -> None:

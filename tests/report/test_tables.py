@@ -14,7 +14,7 @@ from kt_cli.errors import DataError, UsageError
 from kt_cli.report.methods import method_rank
 from kt_cli.report.read import read_results
 from kt_cli.report.table import MeanStd, Table
-from kt_cli.report.tables import sweep_tables
+from kt_cli.report.tables import build, sweep_tables
 from kt_cli.rows import store
 from tests.report.records import records
 
@@ -245,7 +245,8 @@ def test_order_of_parts_does_not_matter(make_sweep: Any, tmp_path: Path) -> None
 def test_unreadable_parts_are_named_and_skipped(filled: Sweep) -> None:
     (filled.folder / "transfer" / "part-broken.parquet").write_bytes(b"not parquet")
     skipped: list[str] = []
-    tables = sweep_tables([filled.folder], on_skip=lambda part, reason: skipped.append(part.name))
+    found = read_results([filled.folder], on_skip=lambda part, _: skipped.append(part.name))
+    tables = build(found)
     assert skipped == ["part-broken.parquet"]
     assert [table.name for table in tables] == ["summary", "students", "complementarity", "models"]
 

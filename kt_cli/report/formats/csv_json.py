@@ -8,10 +8,9 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import groupby
 from typing import Any
 
-from kt_cli.report.table import Cell, Column, Interval, MeanStd, Table
+from kt_cli.report.table import Cell, Interval, MeanStd, Table
 
 
 def render_csv(tables: Sequence[Table]) -> str:
@@ -19,12 +18,12 @@ def render_csv(tables: Sequence[Table]) -> str:
 
     More than one block: each after a comment line `# title`, separated by an empty line.
     """
-    ordered = sorted(tables, key=lambda table: table.name)
-    blocks = {name: list(same) for name, same in groupby(ordered, lambda table: table.name)}
-    names = list(dict.fromkeys(table.name for table in tables))
-    if len(names) == 1:
-        return _csv_block(blocks[names[0]])
-    return "\n".join(f"# {blocks[n][0].title}\n{_csv_block(blocks[n])}" for n in names)
+    blocks: dict[str, list[Table]] = {}
+    for table in tables:
+        blocks.setdefault(table.name, []).append(table)
+    if len(blocks) == 1:
+        return _csv_block(tables)
+    return "\n".join(f"# {same[0].title}\n{_csv_block(same)}" for same in blocks.values())
 
 
 def _csv_block(tables: Sequence[Table]) -> str:
@@ -40,24 +39,22 @@ def _csv_block(tables: Sequence[Table]) -> str:
 
 
 def records(table: Table) -> list[dict[str, Any]]:
-    """The rows of a table, each with what the table's group has in common."""
-    return [{**table.group, **_flat(table.columns, row)} for row in table.rows]
+    """The rows of a table, each with what the table's group has in common.
 
-
-def _flat(columns: Sequence[Column], row: Sequence[Cell]) -> dict[str, Any]:
-    """A row: a mean ± std as KEY, KEY_std and KEY_n, an interval as KEY, KEY_low and KEY_high."""
-    record: dict[str, Any] = {}
-    for column, cell in zip(columns, row, strict=True):
-        record |= {f"{column.key}{end}": _null(value) for end, value in _parts(cell).items()}
-    return record
-
-
-def _parts(cell: Cell) -> dict[str, Any]:
-    if isinstance(cell, MeanStd):
-        return {"": cell.mean, "_std": cell.std, "_n": cell.n}
-    if isinstance(cell, Interval):
-        return {"": cell.value, "_low": cell.low, "_high": cell.high}
-    return {"": cell}
+    A mean ± std is KEY, KEY_std and KEY_n, an interval KEY, KEY_low and KEY_high.
+    """
+    found = []
+    for row in table.rows:
+        record: dict[str, Any] = dict(table.group)
+        for column, cell in zip(table.columns, row, strict=True):
+            value = _plain(cell)
+            if not isinstance(value, dict):
+                record[column.key] = value
+                continue
+            (_, record[column.key]), *more = value.items()
+            record |= {f"{column.key}_{name}": part for name, part in more}
+        found.append(record)
+    return found
 
 
 def render_json(tables: Sequence[Table]) -> str:
@@ -71,19 +68,15 @@ def _json_table(table: Table) -> dict[str, Any]:
         "name": table.name,
         "title": table.title,
         "caption": table.caption,
-        "group": {key: _null(value) for key, value in table.group.items()},
+        "group": {key: _plain(value) for key, value in table.group.items()},
         "columns": keys,
-        "rows": [dict(zip(keys, map(_json_cell, row), strict=True)) for row in table.rows],
+        "rows": [dict(zip(keys, map(_plain, row), strict=True)) for row in table.rows],
         "notes": list(table.notes),
     }
 
 
-def _json_cell(cell: Cell) -> Any:
+def _plain(cell: Cell) -> Any:
+    """The raw value, or the values by name; None for what is no finite number."""
     if isinstance(cell, (MeanStd, Interval)):
-        return {name: _null(value) for name, value in asdict(cell).items()}
-    return _null(cell)
-
-
-def _null(value: Any) -> Any:
-    """`value`, or None where it is no finite number."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return {name: _plain(value) for name, value in asdict(cell).items()}
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell

@@ -5,11 +5,33 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from kt_cli.report.formats.escape import breakable, escape
 from kt_cli.report.formats.latex_pages import Page, blocks, leads, pages
 from kt_cli.report.table import Cell, Column, Table
 
 FLOATS_PER_CLEARPAGE = 12  # LaTeX holds back only so many floats
+ESCAPES = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
+    "_": r"\_", "%": r"\%", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": "$<$", ">": "$>$", "|": "$|$", '"': "''", "`": r"\textasciigrave{}",
+    "ρ⁺": r"$\rho^{+}$", "ρ⁻": r"$\rho^{-}$", "ρ": r"$\rho$", "Δ": r"$\Delta$", "κ": r"$\kappa$",
+    "λ": r"$\lambda$", "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "→": r"$\rightarrow$",
+    "≤": r"$\leq$", "≥": r"$\geq$", "·": r"$\cdot$", "–": "--", "—": "---", "’": "'", "‘": "`",
+    "“": "``", "”": "''", "…": r"\ldots{}", "-": "-{}", "\n": " ", "\t": " ", "\u00a0": "~",
+}  # fmt: skip
+# What OT1 fonts can set besides ASCII.
+LATIN = "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ"
+SPECIAL = "|".join(re.escape(key) for key in ESCAPES if key != "-")
+PATTERN = re.compile(rf"{SPECIAL}|-(?=-)|[^ -~{LATIN}]")
+
+
+def escape(text: str) -> str:
+    """`text` as LaTeX that sets exactly it; a character without a glyph is named by its code."""
+    return PATTERN.sub(lambda m: ESCAPES.get(m[0]) or rf"\texttt{{U+{ord(m[0]):04X}}}", text)
+
+
+def _breakable(text: str) -> str:
+    """Escaped text that may be broken inside paths and long names."""
+    return re.sub(r"(?<=\S)(/|\\_|(?<=[a-z])\.(?=[a-z]))(?=\S)", r"\1\\allowbreak{}", escape(text))
 
 
 def render_latex(tables: Sequence[Table]) -> str:
@@ -30,27 +52,28 @@ def _labels(tables: Sequence[Table]) -> list[str]:
     for table in tables:
         name = re.sub(r"[^A-Za-z0-9]+", "-", f"{table.group.get('sweep', '')}-{table.name}")
         stem = f"tab:{name.strip('-')}"
-        taken = sum(
-            re.fullmatch(re.escape(stem) + r"(-\d+)?", label) is not None for label in labels
-        )
+        same = re.compile(rf"{re.escape(stem)}(-\d+)?")
+        taken = sum(same.fullmatch(label) is not None for label in labels)
         labels.append(f"{stem}-{taken + 1}" if taken else stem)
     return labels
 
 
 def _float(page: Page, caption: str, label: str) -> str:
     size, gap = page.size
+    notes = " ".join(map(_breakable, page.notes))
     lines = [
         r"\begin{table}[t]",
         r"  \centering",
         *([f"  {size}"] if size else []),
         *([rf"  \setlength{{\tabcolsep}}{{{gap}}}"] if gap else []),
         r"  \setlength{\belowcaptionskip}{4pt}",
-        "  " + rf"\caption{{{breakable(page.title)}. {breakable(caption)}.}}",
+        rf"  \caption{{{_breakable(page.title)}. {_breakable(caption)}.}}",
         *([rf"  \label{{{label}}}"] if label else []),
         "\n\n  \\medskip\n".join(_tabular(panel, page) for panel in page.panels),
-        *_notes(page.notes),
+        *([r"  \par\smallskip", rf"  \parbox{{\linewidth}}{{\footnotesize {notes}}}"]
+          if page.notes else []),
         r"\end{table}",
-    ]
+    ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
@@ -78,23 +101,19 @@ def _rows(table: Table, wrapped: frozenset[str], end: str) -> list[str]:
     found = blocks(table)
     about = len(leads(table.columns)) - 1
     lines = []
-    for i, block in enumerate(found):
-        cells = _cells(table, i, wrapped)
+    for i, (row, block) in enumerate(zip(table.rows, found, strict=True)):
+        cells = [
+            _cell(column, value, column.key in wrapped, (i, column.key) in table.bold)
+            for column, value in zip(table.columns, row, strict=True)
+        ]
         if i and block == found[i - 1]:
-            cells = [*[""] * about, *cells[about:]]
+            cells[:about] = [""] * about
         elif i:
             lines.append(r"    \addlinespace")
-        row = " & ".join(cells)
+        text = " & ".join(cells)
         # The end of the row before would take them for its options.
-        lines.append("    " + "{}" * row.startswith(("[", "*")) + row + end)
+        lines.append("    " + "{}" * text.startswith(("[", "*")) + text + end)
     return lines
-
-
-def _notes(notes: Sequence[str]) -> list[str]:
-    if not notes:
-        return []
-    text = " ".join(map(breakable, notes))
-    return [r"  \par\smallskip", rf"  \parbox{{\linewidth}}{{\footnotesize {text}}}"]
 
 
 def _header(column: Column) -> str:
@@ -105,19 +124,12 @@ def _header(column: Column) -> str:
     return rf"\begin{{tabular}}[b]{{@{{}}{column.align[0]}@{{}}}}{stacked}\end{{tabular}}"
 
 
-def _cells(table: Table, index: int, wrapped: frozenset[str]) -> list[str]:
-    cells = []
-    for column, value in zip(table.columns, table.rows[index], strict=True):
-        cell = _cell(column, value, column.key in wrapped)
-        cells.append(rf"\textbf{{{cell}}}" if (index, column.key) in table.bold else cell)
-    return cells
-
-
-def _cell(column: Column, value: Cell, wrapped: bool) -> str:
+def _cell(column: Column, value: Cell, wrapped: bool, bold: bool) -> str:
     text = column.show(value)
     if wrapped:
-        return rf"\raggedright {breakable(text)}"
-    power = re.fullmatch(r"(<?\d)e-(\d+)", text) if column.kind == "p" else None
-    if power:
-        return rf"${power[1]}\times10^{{-{power[2]}}}$"
-    return escape(text).replace(r" $\pm$ ", r"\,$\pm$\,")
+        cell = rf"\raggedright {_breakable(text)}"
+    elif column.kind == "p" and (power := re.fullmatch(r"(<?\d)e-(\d+)", text)):
+        cell = rf"${power[1]}\times10^{{-{power[2]}}}$"
+    else:
+        cell = escape(text).replace(r" $\pm$ ", r"\,$\pm$\,")
+    return rf"\textbf{{{cell}}}" if bold else cell

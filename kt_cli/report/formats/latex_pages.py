@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from kt_cli.report.table import Cell, Column, Table
@@ -46,21 +46,25 @@ class Page:
     @property
     def size(self) -> tuple[str, str]:
         """Font size and space between columns with which all panels fit the text width."""
-        total = max(_set_width(_widths(panel.shown, panel, self.wrapped)) for panel in self.panels)
+        total = max(_set_width(_widths(panel, self.wrapped).values()) for panel in self.panels)
         return next(((size, gap) for most, size, gap in SIZES if total <= most), SMALLEST[1:])
 
 
 def pages(table: Table) -> list[Page]:
     """The table cut into as many as fit a page each, its notes under the last."""
-    table = _with_set_headers(table)
+    widths = {column.key: width for column, width in _text_widths(table).items()}
+    headers = (_in_lines(c.header, widths.get(c.key, 0)) for c in table.columns)
+    set_ = (replace(c, header=h) for c, h in zip(table.columns, headers, strict=True))
+    table = replace(table, columns=tuple(set_))
     wrapped = _wrapped(table)
-    panels = _panels(table, wrapped)
-    most, heights = _lines_per_float(table), _heights(table, wrapped)
+    panels, heights = _panels(_widths(table, wrapped)), _heights(table, wrapped)
+    notes_lines = math.ceil(sum(map(len, table.notes)) / NOTE_CHARACTERS) * NOTE_HEIGHT
+    most = max(FEWEST_ROWS, min(ROWS_PER_FLOAT, int(LINES_PER_PAGE - HEADING - notes_lines)))
     if len(panels) * (sum(heights) + PANEL_HEADING) - PANEL_HEADING <= most:
-        cut = [[_piece(table, columns, range(len(table.rows))) for columns in panels]]
+        cut = [[table.part(range(len(heights)), columns) for columns in panels]]
     else:
         parts = _parts(heights, most)
-        cut = [[_piece(table, columns, rows)] for columns in panels for rows in parts]
+        cut = [[table.part(rows, columns)] for columns in panels for rows in parts]
     titles = [table.title, *[f"{table.title} (continued)"] * (len(cut) - 1)]
     notes: list[tuple[str, ...]] = [*[()] * (len(cut) - 1), table.notes]
     return [Page(*one, wrapped) for one in zip(titles, cut, notes, strict=True)]
@@ -81,13 +85,14 @@ def _heights(table: Table, wrapped: frozenset[str]) -> list[float]:
     """Lines that each row takes."""
     width = FILLED * _wrapped_at(wrapped)[1]
     places = [i for i, column in enumerate(table.shown) if column.key in wrapped]
-    lines = [
+    heights: list[float] = [
         max((math.ceil(len(texts[place]) / width) for place in places), default=1)
         for texts in table.texts()
     ]
     found = blocks(table)
-    starts = [i > 0 and found[i] != found[i - 1] for i in range(len(found))]
-    return [count + BLOCK_SPACE * new for count, new in zip(lines, starts, strict=True)]
+    for i in range(1, len(found)):
+        heights[i] += BLOCK_SPACE * (found[i] != found[i - 1])
+    return heights
 
 
 def _parts(heights: Sequence[float], most: float) -> list[range]:
@@ -101,34 +106,8 @@ def _parts(heights: Sequence[float], most: float) -> list[range]:
     return [range(*ends) for ends in zip(starts, [*starts[1:], len(heights)], strict=True)]
 
 
-def _lines_per_float(table: Table) -> int:
-    notes = math.ceil(sum(map(len, table.notes)) / NOTE_CHARACTERS) * NOTE_HEIGHT
-    return max(FEWEST_ROWS, min(ROWS_PER_FLOAT, int(LINES_PER_PAGE - HEADING - notes)))
-
-
-def _piece(table: Table, columns: Sequence[Column], rows: range) -> Table:
-    places = [table.columns.index(column) for column in columns]
-    return replace(
-        table,
-        columns=tuple(columns),
-        rows=tuple(tuple(table.rows[i][place] for place in places) for i in rows),
-        bold=frozenset((i - rows.start, key) for i, key in table.bold if i in rows),
-    )
-
-
-def _with_set_headers(table: Table) -> Table:
-    """Long names of columns in lines about as wide as what stands below them."""
-    widths = dict(zip((c.key for c in table.shown), _text_widths(table), strict=True))
-    columns = (
-        replace(column, header=_in_lines(column.header, widths[column.key]))
-        if column.key in widths
-        else column
-        for column in table.columns
-    )
-    return replace(table, columns=tuple(columns))
-
-
 def _in_lines(header: str, width: int) -> str:
+    """A long name of a column in lines about as wide as what stands below it."""
     width = max(width, LONGEST_HEADER)
     if "\n" in header or len(header) <= width:
         return header
@@ -142,7 +121,7 @@ def _in_lines(header: str, width: int) -> str:
 
 def _wrapped(table: Table) -> frozenset[str]:
     """Keys of columns whose text is too long for a line."""
-    widths = dict(zip(table.shown, _text_widths(table), strict=True))
+    widths = _text_widths(table)
     first = leads(table.shown)
     crowded = sum(widths[column] for column in first) > LONGEST_LEADS and len(first) > 1
     return frozenset(
@@ -153,13 +132,12 @@ def _wrapped(table: Table) -> frozenset[str]:
     )
 
 
-def _wrapped_at(wrapped: Iterable[str]) -> tuple[float, int]:
-    return WRAPPED[min(2, max(1, len(frozenset(wrapped))))]
+def _wrapped_at(wrapped: Collection[str]) -> tuple[float, int]:
+    return WRAPPED[min(2, max(1, len(wrapped)))]
 
 
-def _panels(table: Table, wrapped: frozenset[str]) -> list[list[Column]]:
+def _panels(widths: dict[Column, int]) -> list[list[Column]]:
     """The columns in as few groups as fit the width, about equally wide; leads are in each."""
-    widths = dict(zip(table.shown, _widths(table.shown, table, wrapped), strict=True))
     most = SMALLEST[0]
     panels = _filled(widths, most)
     narrower = (_filled(widths, limit) for limit in range(min(widths.values()), most))
@@ -171,30 +149,31 @@ def _filled(widths: dict[Column, int], most: int) -> list[list[Column]]:
     first = leads(list(widths))
     panels = [list(first)]
     for column in [column for column in widths if column not in first]:
-        taken = [widths[one] for one in (*panels[-1], column)]
-        if _set_width(taken) > most and len(panels[-1]) > len(first):
+        if len(panels[-1]) > len(first) and (
+            _set_width(widths[one] for one in (*panels[-1], column)) > most
+        ):
             panels.append(list(first))
         panels[-1].append(column)
     return panels
 
 
-def _text_widths(table: Table) -> list[int]:
+def _text_widths(table: Table) -> dict[Column, int]:
     """Characters of the longest text of each shown column."""
     texts = table.texts()
-    return [max((len(row[i]) for row in texts), default=0) for i in range(len(table.shown))]
+    return {c: max((len(row[i]) for row in texts), default=0) for i, c in enumerate(table.shown)}
 
 
-def _widths(columns: Sequence[Column], table: Table, wrapped: frozenset[str]) -> list[int]:
+def _widths(table: Table, wrapped: frozenset[str]) -> dict[Column, int]:
     """Characters that each shown column takes, its header included."""
-    widest = _wrapped_at(wrapped)[1]
-    headers = [max(map(len, column.header.split("\n"))) for column in columns]
-    widths = map(max, headers, _text_widths(table))
-    return [
-        widest if column.key in wrapped else width
-        for column, width in zip(columns, widths, strict=True)
-    ]
+    return {
+        column: _wrapped_at(wrapped)[1]
+        if column.key in wrapped
+        else max(width, *map(len, column.header.split("\n")))
+        for column, width in _text_widths(table).items()
+    }
 
 
-def _set_width(widths: Sequence[int]) -> int:
+def _set_width(widths: Iterable[int]) -> int:
     """Characters that columns of these widths take on the page, with the space between them."""
-    return sum(widths) + GAP * (len(widths) - 1)
+    each = list(widths)
+    return sum(each) + GAP * (len(each) - 1)

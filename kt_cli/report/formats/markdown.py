@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from kt_cli.report.table import Column, Table
+from kt_cli.report.table import Table
 
 
 def render_markdown(tables: Sequence[Table]) -> str:
@@ -14,40 +14,28 @@ def render_markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown(table: Table) -> str:
-    columns = table.shown
-    header = [_escape_markdown(column.header.replace("\n", " ")) for column in columns]
-    body = [
-        [
-            f"**{_escape_markdown(text)}**"
-            if (i, column.key) in table.bold
-            else _escape_markdown(text)
-            for column, text in zip(columns, texts, strict=True)
-        ]
-        for i, texts in enumerate(table.texts())
-    ]
+    header = [_escape(column.header) for column in table.shown]
+    body = []
+    for i, texts in enumerate(table.texts()):
+        best = [(i, column.key) in table.bold for column in table.shown]
+        cells = zip(map(_escape, texts), best, strict=True)
+        body.append([f"**{cell}**" if bold else cell for cell, bold in cells])
     widths = [max(3, *map(len, cells)) for cells in zip(header, *body, strict=True)]
-    rule = [
-        "-" * (width - 1) + ":" if column.align == "right" else "-" * width
-        for column, width in zip(columns, widths, strict=True)
-    ]
-    lines = [
-        "| "
-        + " | ".join(_pad(c, t, w) for c, t, w in zip(columns, row, widths, strict=True))
-        + " |"
-        for row in (header, rule, *body)
-    ]
-    notes = [f"- {_escape_markdown(note)}" for note in table.notes]
-    caption = _escape_markdown(table.caption) + "."
-    return "\n".join(
-        [f"### {_escape_markdown(table.title)}", "", caption, "", *lines, "", *notes, ""]
-    )
+    right = [column.align == "right" for column in table.shown]
+    rule = ["-" * (w - r) + ":" * r for w, r in zip(widths, right, strict=True)]
+    lines = []
+    for row in (header, rule, *body):
+        padded = (
+            text.rjust(width) if r else text.ljust(width)
+            for text, width, r in zip(row, widths, right, strict=True)
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(padded)} |")
+    notes = [f"- {_escape(note)}" for note in table.notes]
+    head = [f"### {_escape(table.title)}", "", _escape(table.caption) + "."]
+    return "\n".join([*head, "", *lines, "", *notes, ""])
 
 
-def _pad(column: Column, text: str, width: int) -> str:
-    return text.rjust(width) if column.align == "right" else text.ljust(width)
-
-
-def _escape_markdown(text: str) -> str:
+def _escape(text: str) -> str:
     """Escape what Markdown would read as markup.
 
     An underscore inside a word is none, nor are brackets that no target follows.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -22,21 +21,6 @@ class Section:
             f'<section id="{self.anchor}" aria-labelledby="{self.anchor}-heading">'
             f'<h2 id="{self.anchor}-heading">{escape(self.title)}</h2>\n{self.html}</section>'
         )
-
-
-def identifiers(names: Sequence[str]) -> list[str]:
-    """An id for each of `names`, which may repeat."""
-    return [f"{name}-{names[:i].count(name) + 1}" for i, name in enumerate(names)]
-
-
-def definitions(facts: Mapping[str, str]) -> str:
-    """A list of terms and what they are; terms without a value are left out."""
-    items = "".join(
-        f"<div><dt>{escape(term)}</dt><dd>{escape(value)}</dd></div>"
-        for term, value in facts.items()
-        if value
-    )
-    return f"<dl>{items}</dl>"
 
 
 def zipped(data: bytes) -> str:

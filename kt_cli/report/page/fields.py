@@ -30,35 +30,33 @@ LAST = (
     "peak_memory_mb", "seconds", "samples_per_s", "waiting_share", "created",
 )  # fmt: skip
 LABELS = {
-    "teacher_acc": "teacher (%)",
-    "student_acc": "student (%)",
-    "after_acc": "after (%)",
-    "acc_diff": "difference (pp)",
-    "delta": "Δ (pp)",
-    "gain": "gain (%)",
-    "loss": "loss (%)",
-    "transfer_rate": "rate (%)",
-    "transfer_p": "p",
-    "share_taught": "taught (%)",
-    "pos_flips": "ρ⁺ (%)",
-    "neg_flips": "ρ⁻ (%)",
-    "agreement": "agreement (%)",
-    "kappa": "κ",
-    "flip_entropy": "entropy (nats)",
-    "top50_classes": "classes of 50%",
-}
+    "teacher_acc": "teacher (%)", "student_acc": "student (%)", "after_acc": "after (%)",
+    "acc_diff": "difference (pp)", "delta": "Δ (pp)", "gain": "gain (%)", "loss": "loss (%)",
+    "transfer_rate": "rate (%)", "transfer_p": "p", "share_taught": "taught (%)",
+    "pos_flips": "ρ⁺ (%)", "neg_flips": "ρ⁻ (%)", "agreement": "agreement (%)", "kappa": "κ",
+    "flip_entropy": "entropy (nats)", "top50_classes": "classes of 50%",
+}  # fmt: skip
 SWEEP = schema.Column(schema.S, "sweep that the row belongs to")
 SIGNED = {"delta", "acc_diff", "delta_statistics", "delta_unguarded"}
-P_VALUES = {"transfer_p", "mcnemar_p"}
-FREE = {"lr", "weight_decay", "momentum", "mcl_tau", "temperature", "kd_lambda", "crop",
-        "label_smoothing", "fraction", "guard_share"}  # fmt: skip
-FINE = {"kappa", "flip_entropy", "gain_entropy", "guard_alpha", "final_loss",
-        *(f"top{p}_similarity" for p in schema.TOP_PERCENTS)}  # fmt: skip
-COARSE = {"seconds", "samples_per_s", "peak_memory_mb"}
-PROVENANCE = tuple(
-    c for c in schema.PROVENANCE
-    if c in ("kt_version", "torch_version", "timm_version", "git_commit", "device", "created")
+FREE = (
+    "lr", "weight_decay", "momentum", "mcl_tau", "temperature", "kd_lambda", "crop",
+    "label_smoothing", "fraction", "guard_share",
 )  # fmt: skip
+FINE = (
+    "kappa", "flip_entropy", "gain_entropy", "guard_alpha", "final_loss",
+    *(f"top{p}_similarity" for p in schema.TOP_PERCENTS),
+)  # fmt: skip
+COARSE = ("seconds", "samples_per_s", "peak_memory_mb")
+# Kind, decimals and digits (see Field) of numbers that are not as most.
+FORMS = {
+    **dict.fromkeys(("transfer_p", "mcnemar_p"), ("p", 5, 2)),
+    **dict.fromkeys(FREE, ("free", 6, 6)),
+    **dict.fromkeys(FINE, ("number", 4, 3)),
+    **dict.fromkeys(COARSE, ("number", 1, 1)),
+    "share_taught": ("number", 2, 1),
+}
+PROVENANCE = ("kt_version", "torch_version", "timm_version", "git_commit", "device", "created")
+MAX_ROWS = 100_000  # of a table that are in the page row by row
 
 
 @dataclass(frozen=True)
@@ -81,11 +79,16 @@ class Field:
     first: bool
 
 
-def needs(counts: Mapping[str, int], most: int) -> dict[str, tuple[str, ...]]:
-    """Columns to read by row table; of a table with more than `most` rows its provenance alone."""
+def needs(counts: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+    """Columns to read by row table, beside those always read.
+
+    Args:
+        counts: rows by table, where known; of a table with more than MAX_ROWS the page has the
+            provenance alone.
+    """
     return {
         table: tuple(_scalars(table))
-        if table in TITLES and counts.get(table, 0) <= most
+        if table in TITLES and counts.get(table, 0) <= MAX_ROWS
         else PROVENANCE
         for table in schema.TABLES
     }
@@ -95,7 +98,11 @@ def fields(table: str, rows: pd.DataFrame) -> list[Field]:
     """The columns of `rows` that say something, those shown at first in front."""
     known = {"sweep": SWEEP, **_scalars(table)}
     there = [c for c in known if c in rows and rows[c].notna().any()]
-    first = [c for c in FIRST[table] if c in there and _tells(rows, c)]
+    first = [
+        c
+        for c in FIRST[table]
+        if c in there and (c not in WHERE_THEY_DIFFER or rows[c].nunique(dropna=False) > 1)
+    ]
     rest = [c for c in there if c not in first]
     return [_field(c, known[c], c in first) for c in (*first, *rest)]
 
@@ -111,24 +118,13 @@ def _scalars(table: str) -> dict[str, schema.Column]:
     return {name: column for name, column in columns.items() if not name.endswith("_by_class")}
 
 
-def _tells(rows: pd.DataFrame, column: str) -> bool:
-    return column not in WHERE_THEY_DIFFER or rows[column].nunique(dropna=False) > 1
-
-
 def _field(key: str, column: schema.Column, first: bool) -> Field:
-    kind = "number" if column.type in (schema.N, schema.F) else "text"
-    decimals, digits = 3, 2
+    kind, decimals, digits = FORMS.get(key, ("number", 3, 2))
     if column.type == schema.N:
         decimals, digits = 0, 0
-    elif key in P_VALUES:
-        kind, decimals, digits = "p", 5, 2
-    elif key in FREE:
-        kind, decimals, digits = "free", 6, 6
-    elif key in FINE:
-        decimals, digits = 4, 3
-    elif key in COARSE:
-        decimals, digits = 1, 1
-    elif key.endswith(("_rate", "_share", "_pct")) or key == "share_taught":
+    elif column.type != schema.F:
+        kind = "text"
+    elif key.endswith(("_rate", "_share", "_pct")):
         decimals, digits = 2, 1
     meaning = column.meaning.replace("`", "")
     return Field(key, LABELS.get(key, key), meaning, kind, decimals, digits, key in SIGNED, first)

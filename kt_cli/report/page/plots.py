@@ -9,8 +9,7 @@ from html import escape
 from kt_cli.report.page.blocks import Section, zipped
 from kt_cli.report.plots import Drawn, svg
 
-# So many bytes of plots are there without the script.
-PLAIN = 1_500_000
+PLAIN = 1_500_000  # bytes of plots that are there without the script
 # Drawn for print: a little larger on a screen, and on a narrow one hardly smaller.
 LARGER, LEAST = 1.15, 0.95
 FRAME = 20  # px that the card of a plot is wider than the plot

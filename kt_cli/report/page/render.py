@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 
-import pandas as pd
-
 from kt_cli.report.page.blocks import Section
 from kt_cli.report.page.fields import TITLES
 from kt_cli.report.page.plots import plots_section
@@ -39,22 +37,19 @@ def render_page(results: Results, tables: Sequence[Table], plots: Sequence[Drawn
         results: their transfers and pairs are in the page row by row where there are at most
             `MAX_ROWS` of them; otherwise it says which are not.
     """
-    frames = {table: _all_rows(results, table) for table in TITLES}
+    # Failed transfers are rows too: pairs with a reason.
+    frames = {table: [results.ok(table)] for table in TITLES}
+    frames["transfer"].append(results.failed("transfer"))
     sections = [tables_section(tables, TABLES), plots_section(plots, PLOTS)]
     about = sweeps_section(results.frames, results.folders)
     used = sum(len(section.markup().encode()) for section in (*sections, about))
     parts = pack(frames, LARGEST - used)
-    sections += [*(rows_section(part, results.filtered) for part in parts), about]
+    sections += [*(_rows_section(part, results.filtered) for part in parts), about]
     filled = [section for section in sections if section.html]
     return _document(filled, _summary(results), parts)
 
 
-def _all_rows(results: Results, table: str) -> list[pd.DataFrame]:
-    """Finished rows, and for transfers those that failed: they are pairs with a reason."""
-    return [results.ok(table), *([results.failed(table)] if table == "transfer" else [])]
-
-
-def rows_section(part: Part, filtered: Mapping[str, int]) -> Section:
+def _rows_section(part: Part, filtered: Mapping[str, int]) -> Section:
     title, notes = TITLES[part.table], []
     count = f"{part.count:,} {title.lower()}"
     if part.refused:
@@ -72,12 +67,9 @@ def rows_section(part: Part, filtered: Mapping[str, int]) -> Section:
 
 
 def _summary(results: Results) -> str:
-    counts = [
-        f"{len(results.ok(table)):,} {noun}"
-        for table, noun in (("models", "models"), ("complementarity", "pairs"),
-                            ("transfer", "transfers"))
-        if len(results.ok(table))
-    ]  # fmt: skip
+    nouns = {"models": "models", "complementarity": "pairs", "transfer": "transfers"}
+    finished = {noun: len(results.ok(table)) for table, noun in nouns.items()}
+    counts = [f"{count:,} {noun}" for noun, count in finished.items() if count]
     failed = sum(len(results.failed(table)) for table in results.frames)
     counts += [f"{failed:,} failed runs"] if failed else []
     counts += [f"{len(results.skipped):,} unreadable files"] if results.skipped else []

@@ -12,9 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from kt_cli.report.page.blocks import zipped
-from kt_cli.report.page.fields import Field, fields, importance
+from kt_cli.report.page.fields import MAX_ROWS, Field, fields, importance
 
-MAX_ROWS = 100_000
 # Numbers with fewer different values than one in so many rows are written once each.
 REPEATED = 8
 TINY = 4096
@@ -83,21 +82,16 @@ def pack(frames: Mapping[str, Sequence[pd.DataFrame]], budget: int) -> list[Part
         elif count:
             rows[table] = pd.concat([piece for piece in pieces if len(piece)], ignore_index=True)
             parts.append(Part(table, count, fields(table, rows[table])))
-    for part in parts:
-        if not part.refused:
-            budget = _pack_first(part, rows[part.table], budget)
+    for part in [part for part in parts if not part.refused]:
+        packed = {f.key: encode(rows[part.table][f.key], f) for f in part.found if f.first}
+        size = sum(column.size for column in packed.values())
+        if size > budget:
+            part.refused = "they are larger than what a page holds"
+            continue
+        part.columns |= packed
+        budget -= size
     _pack_rest([part for part in parts if not part.refused], rows, budget)
     return parts
-
-
-def _pack_first(part: Part, rows: pd.DataFrame, budget: int) -> int:
-    packed = {f.key: encode(rows[f.key], f) for f in part.found if f.first}
-    size = sum(column.size for column in packed.values())
-    if size > budget:
-        part.refused = "they are larger than what a page holds"
-        return budget
-    part.columns |= packed
-    return budget - size
 
 
 def _pack_rest(parts: Sequence[Part], rows: Mapping[str, pd.DataFrame], budget: int) -> None:
@@ -130,7 +124,7 @@ def encode(values: pd.Series[Any], f: Field) -> Packed:
     whole = np.zeros(len(numbers), dtype=np.int64)
     if exact or len(distinct) * REPEATED <= len(numbers) or np.ptp(scaled) >= 2**30:
         whole[known] = places + 1
-        return _packed(whole, list(map(_number, distinct)))
+        return _packed(whole, [int(v) if v.is_integer() else float(v) for v in distinct])
     low = int(scaled.min())
     whole[known] = scaled.astype(np.int64) - low + 1
     return _packed(whole, low=low, scale=10**f.decimals)
@@ -151,7 +145,7 @@ def _text(values: pd.Series[Any]) -> Packed:
     if len(known) and isinstance(known.iloc[0], (list, tuple, np.ndarray)):
         values = values.map(_listed, na_action="ignore")
     codes, distinct = pd.factorize(values)
-    texts = [_said(value) for value in distinct]
+    texts = [str(v).lower() if isinstance(v, (bool, np.bool_)) else str(v) for v in distinct]
     order = sorted(range(len(texts)), key=texts.__getitem__)
     place = np.zeros(len(texts) + 1, dtype=np.int64)
     place[order] = np.arange(len(texts)) + 1
@@ -163,18 +157,9 @@ def _listed(values: Sequence[float | None]) -> str:
     return ", ".join("–" if v is None or v != v else f"{v:.5g}" for v in values)
 
 
-def _said(value: Any) -> str:
-    return str(value).lower() if isinstance(value, (bool, np.bool_)) else str(value)
-
-
 def _significant(numbers: npt.NDArray[np.float64], digits: int) -> npt.NDArray[np.float64]:
-    """Numbers to so many significant digits; 0 stays 0."""
-    size = np.abs(np.where(np.isfinite(numbers) & (numbers != 0), numbers, 1.0))
+    """Finite numbers to so many significant digits; 0 stays 0."""
+    size = np.abs(np.where(numbers != 0, numbers, 1.0))
     # A power of ten below 1e-308 is none that a float holds.
     power = np.clip(digits - 1 - np.floor(np.log10(size)), -300, 300)
-    rounded: npt.NDArray[np.float64] = np.round(numbers * 10.0**power) / 10.0**power
-    return rounded
-
-
-def _number(value: float) -> float | int:
-    return int(value) if value.is_integer() else float(value)
+    return np.asarray(np.round(numbers * 10.0**power) / 10.0**power)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
 import pandas as pd
 
-from kt_cli.report.page.blocks import Section, definitions
-from kt_cli.rows import schema, store
+from kt_cli.report.page.blocks import Section
+from kt_cli.rows import store
 
 # All configurations together: one that names thousands of models is no reading matter.
 LONGEST = 500_000
@@ -28,7 +28,12 @@ def sweeps_section(frames: Mapping[str, pd.DataFrame], folders: Mapping[str, Pat
     longest = LONGEST // max(len(folders), 1)
     for i, (label, folder) in enumerate(folders.items(), 1):
         own = {table: _own(rows, label) for table, rows in frames.items() if len(rows)}
-        about = definitions(provenance(own)) + _configuration(folder, longest)
+        facts = "".join(
+            f"<div><dt>{escape(term)}</dt><dd>{escape(value)}</dd></div>"
+            for term, value in provenance(own).items()
+            if value
+        )
+        about = f"<dl>{facts}</dl>{_configuration(folder, longest)}"
         blocks.append(f'<article id="sweep-{i}"><h3>{escape(label)}</h3>{about}</article>')
     return Section("sweeps", "Sweeps", "\n".join(blocks))
 
@@ -68,10 +73,8 @@ def _dates(frames: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def _distinct(frames: Mapping[str, pd.DataFrame], column: str) -> set[str]:
-    found: Iterable[pd.Series[str]] = (
-        frames[table][column].dropna() for table in schema.TABLES if column in frames.get(table, ())
-    )
-    return {str(value) for values in found for value in values.unique()}
+    found = (rows[column].dropna().unique() for rows in frames.values() if column in rows)
+    return {str(value) for values in found for value in values}
 
 
 def _configuration(folder: Path, longest: int) -> str:

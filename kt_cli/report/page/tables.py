@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from kt_cli.report.page.blocks import Section, identifiers
-from kt_cli.report.table import MISSING, Cell, Column, MeanStd, Row, Table, number
+from kt_cli.report.page.blocks import Section
+from kt_cli.report.table import MISSING, Cell, Column, MeanStd, Table, number
 
 # More rows than this are no table that one reads; `--format csv` has them all.
 MAX_ROWS = 2_000
@@ -15,7 +15,9 @@ MAX_ROWS = 2_000
 def tables_section(tables: Sequence[Table], budget: int) -> Section:
     """The tables in at most about `budget` bytes: where that is little, their first rows."""
     blocks = []
-    for table, anchor in zip(tables, identifiers([t.name for t in tables]), strict=True):
+    names = [table.name for table in tables]
+    for i, table in enumerate(tables):
+        anchor = f"{table.name}-{names[:i].count(table.name) + 1}"
         block = _table(table, anchor, max(budget, 0))
         budget -= len(block.encode())
         blocks.append(block)
@@ -47,7 +49,11 @@ def _table(table: Table, anchor: str, budget: int) -> str:
 def _rows(table: Table, budget: int) -> list[str]:
     rows: list[str] = []
     for i, row in enumerate(table.rows[:MAX_ROWS]):
-        text = _row(table, i, row)
+        cells = (
+            _cell(column, cell, (i, column.key) in table.bold)
+            for column, cell in zip(table.columns, row, strict=True)
+        )
+        text = f"<tr>{''.join(cells)}</tr>\n"
         budget -= len(text.encode())
         if budget < 0:
             break
@@ -60,14 +66,6 @@ def _header(column: Column) -> str:
     hidden = " hidden" if column.detail else ""
     align = ' class="n"' if column.align == "right" else ""
     return f'<th scope="col"{align}{hidden}>{escape(text)}</th>'
-
-
-def _row(table: Table, i: int, row: Row) -> str:
-    cells = [
-        _cell(column, cell, (i, column.key) in table.bold)
-        for column, cell in zip(table.columns, row, strict=True)
-    ]
-    return f"<tr>{''.join(cells)}</tr>\n"
 
 
 def _cell(column: Column, cell: Cell, best: bool) -> str:

@@ -11,67 +11,53 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from kt_cli.report.captions import counted
-from kt_cli.report.groups import SAME_DATA, Group, split
-from kt_cli.report.plots.binning import numbers
-from kt_cli.report.plots.pairs import pairs_note, trained
-from kt_cli.report.plots.plot_result import PlotResult
-from kt_cli.report.plots.style import (
-    BLUE,
-    DOUBLE,
-    GREEN,
-    GREY,
-    INK,
-    PALE,
-    RED,
-    legend_below,
-    new_figure,
-    one_axes,
-    short_names,
-    signed,
-)
+from kt_cli.report.groups import SAME_DATA, Group, split, trained
+from kt_cli.report.intervals import Floats, numbers
+from kt_cli.report.plots import style
+from kt_cli.report.plots.pairs import pairs_note
+from kt_cli.report.plots.style import PlotResult
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results, read_results
 from kt_cli.rows import schema
 
-# Kinds of teacher: the quantile of the accuracy differences, and the look.
-KINDS: dict[str, tuple[float | None, dict[str, Any]]] = {
-    "weak": (0.1, {"color": RED, "marker": "v", "linestyle": ":"}),
-    "equal": (None, {"color": GREEN, "marker": "s", "linestyle": "--"}),
-    "strong": (0.9, {"color": BLUE, "marker": "^", "linestyle": "-"}),
+# Kinds of teacher: the quantile of the accuracy differences and their sign (0: any), and the look.
+KINDS: dict[str, tuple[float | None, int, dict[str, Any]]] = {
+    "weak": (0.1, -1, {"color": style.RED, "marker": "v", "linestyle": ":"}),
+    "equal": (None, 0, {"color": style.GREEN, "marker": "s", "linestyle": "--"}),
+    "strong": (0.9, 1, {"color": style.BLUE, "marker": "^", "linestyle": "-"}),
 }
-SIGNS = {"weak": -1, "equal": 0, "strong": 1}  # of the accuracy difference; 0 for any
 ROLES = ("teacher", "student")
 LINE = 48  # letters of the legend that fit a line
 FEW_CLASSES = 30  # whose points are marked
-BOX: dict[str, Any] = {"boxprops": {"facecolor": PALE, "edgecolor": INK, "linewidth": 0.7},
-       "medianprops": {"color": INK, "linewidth": 1.4},
-       "whiskerprops": {"linewidth": 0.7}, "capprops": {"linewidth": 0.7}}  # fmt: skip
+BOX: dict[str, Any] = {
+    "boxprops": {"facecolor": style.PALE, "edgecolor": style.INK, "linewidth": 0.7},
+    "medianprops": {"color": style.INK, "linewidth": 1.4},
+    "whiskerprops": {"linewidth": 0.7}, "capprops": {"linewidth": 0.7},
+}  # fmt: skip
 
 
 def class_flips(group: Group) -> PlotResult | None:
     """Share of ρ⁺ in each class, from the largest: the rows of `with_examples`."""
-    if group.rows.empty:
+    pairs = group.rows.to_dict("records")
+    if not pairs:
         return None
-    figure, axes = one_axes("class, sorted by its share (rank)", "share of ρ⁺ (%)")
-    names = short_names({str(name) for role in ROLES for name in group.rows[role]})
-    labels, handles = [], []
-    classes = int(group.rows["num_classes"].iloc[0])
-    for pair in group.rows.to_dict("records"):
+    figure, axes = style.one_axes("class, sorted by its share (rank)", "share of ρ⁺ (%)")
+    names = style.short_names({str(pair[role]) for role in ROLES for pair in pairs})
+    marks = {}
+    classes = int(pairs[0]["num_classes"])
+    for pair in pairs:
         flips = np.sort(np.asarray(pair["flips_by_class"], dtype=np.float64))[::-1]
-        look = dict(KINDS[pair["kind"]][1])
-        if classes > FEW_CLASSES:
-            look["marker"] = ""
-        handles += axes.plot(np.arange(1, classes + 1), 100 * flips / flips.sum(), **look)
+        look = {**KINDS[pair["kind"]][2], **({"marker": ""} if classes > FEW_CLASSES else {})}
         teacher, student = (names[str(pair[role])] for role in ROLES)
-        label = f"{pair['kind']} ({signed(pair['acc_diff'])} pp): {teacher} → {student}"
-        labels.append(label if len(label) <= LINE else label.replace("→ ", "→\n"))
-    handles.append(axes.axhline(100 / classes, color=GREY, linewidth=0.8, zorder=1))
-    labels.append("uniform over the classes")
+        label = f"{pair['kind']} ({style.signed(pair['acc_diff'])} pp): {teacher} → {student}"
+        label = label if len(label) <= LINE else label.replace("→ ", "→\n")
+        (marks[label],) = axes.plot(np.arange(1, classes + 1), 100 * flips / flips.sum(), **look)
+    uniform = axes.axhline(100 / classes, color=style.GREY, linewidth=0.8, zorder=1)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=2))
     axes.set_xlim(0.5, classes + 0.5)
     axes.set_ylim(bottom=0)
-    legend_below(figure, handles, labels)
-    return PlotResult(figure, tuple(map(_example_note, group.rows.to_dict("records"))))
+    style.legend_below(figure, {**marks, "uniform over the classes": uniform})
+    return PlotResult(figure, tuple(map(_example_note, pairs)))
 
 
 def with_examples(results: Results) -> pd.DataFrame:
@@ -81,9 +67,12 @@ def with_examples(results: Results) -> pd.DataFrame:
     """
     rows = results.ok("complementarity")
     pairs, _ = trained(rows[rows["by_class"].eq(True) & (rows["pos_flips"] > 0)])
-    found = [_with_flips(examples(group.rows), results) for group in split(pairs, SAME_DATA)]
-    kept = [part[part["flips_by_class"].notna()] for part in found]
-    return pd.concat(kept, ignore_index=True) if kept else pairs.assign(flips_by_class=None)
+    found = [examples(group.rows) for group in split(pairs, SAME_DATA)]
+    chosen = pd.concat(found, ignore_index=True) if found else pairs
+    if "flips_by_class" not in chosen:
+        flips = [_flips(pair, results) for pair in chosen.to_dict("records")]
+        chosen = chosen.assign(flips_by_class=pd.Series(flips, chosen.index, dtype=object))
+    return chosen[chosen["flips_by_class"].notna()]
 
 
 def examples(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -93,31 +82,22 @@ def examples(pairs: pd.DataFrame) -> pd.DataFrame:
     ordered = pairs.sort_values(list(ROLES), ignore_index=True)
     difference = numbers(ordered, "acc_diff")
     found: dict[int, str] = {}
-    for kind, (quantile, _) in KINDS.items():
-        sign = SIGNS[kind]
-        fits = np.flatnonzero(
-            np.isfinite(difference) & ((np.sign(difference) == sign) | (sign == 0))
-        )
+    for kind, (quantile, sign, _) in KINDS.items():
+        right_sign = (np.sign(difference) == sign) | (sign == 0)
+        fits = np.flatnonzero(np.isfinite(difference) & right_sign)
         if len(fits):
             aim = 0.0 if quantile is None else float(np.nanquantile(difference, quantile))
             found.setdefault(int(fits[np.argmin(np.abs(difference[fits] - aim))]), kind)
     return ordered.iloc[list(found)].assign(kind=list(found.values()))
 
 
-def _with_flips(pairs: pd.DataFrame, results: Results) -> pd.DataFrame:
-    if "flips_by_class" in pairs:
-        return pairs
-    flips = [_flips(pair, results) for pair in pairs.to_dict("records")]
-    return pairs.assign(flips_by_class=pd.Series(flips, pairs.index, dtype=object))
-
-
 def _flips(pair: Mapping[Any, Any], results: Results) -> Any:
     """The flips of each class of one pair; None where they are gone."""
     keys = [f"{role}_key" for role in ROLES]
     where = " and ".join(f"{key} == {str(pair[key])!r}" for key in keys)
-    folder = results.folders[pair["sweep"]]
     needs = {"complementarity": ("flips_by_class",)}
-    rows = read_results([folder], needs, Query(where=where)).ok("complementarity")
+    found = read_results([results.folders[pair["sweep"]]], needs, Query(where=where))
+    rows = found.ok("complementarity")
     for column in (*keys, *SAME_DATA[1:]):
         value = pair[column]
         rows = rows[rows[column].isna() if pd.isna(value) else rows[column] == value]
@@ -126,11 +106,9 @@ def _flips(pair: Mapping[Any, Any], results: Results) -> Any:
 
 
 def _example_note(pair: Mapping[Any, Any]) -> str:
-    flips = int(np.sum(pair["flips_by_class"]))
-    return (
-        f"{pair['kind'].capitalize()}: {pair['teacher']} → {pair['student']}, "
-        f"{counted(flips, 'image')} ({pair['pos_flips']:.2f}%)."
-    )
+    images = counted(int(np.sum(pair["flips_by_class"])), "image")
+    names = f"{pair['teacher']} → {pair['student']}"
+    return f"{pair['kind'].capitalize()}: {names}, {images} ({pair['pos_flips']:.2f}%)."
 
 
 def class_similarity(group: Group) -> PlotResult | None:
@@ -141,7 +119,7 @@ def class_similarity(group: Group) -> PlotResult | None:
         return None
     average = numbers(pairs, "class_similarity")
     above = [numbers(pairs, f"top{p}_similarity") - average for p in schema.TOP_PERCENTS]
-    figure = new_figure(DOUBLE, 2.6)
+    figure = style.new_figure(style.DOUBLE, 2.6)
     left, right = figure.subplots(1, 2)
     counts = [int(np.isfinite(values).sum()) for values in percentiles]
     labels = [f"{p}%\nn = {n:,}" for p, n in zip(schema.TOP_PERCENTS, counts, strict=True)]
@@ -158,19 +136,15 @@ def class_similarity(group: Group) -> PlotResult | None:
     ))  # fmt: skip
 
 
-def _boxes(axes: Axes, values: Sequence[Any], labels: Sequence[str], level: float) -> None:
-    stats = []
-    places = []
-    for i, column in enumerate(values):
-        known = column[np.isfinite(column)]
-        if len(known):
-            low, q1, median, q3, high = np.quantile(known, [0.05, 0.25, 0.5, 0.75, 0.95])
-            stats.append({"whislo": low, "q1": q1, "med": median, "q3": q3, "whishi": high})
-            places.append(i + 1)
+def _boxes(axes: Axes, values: Sequence[Floats], labels: Sequence[str], level: float) -> None:
+    known = {i: column[np.isfinite(column)] for i, column in enumerate(values, 1)}
+    places = [i for i, column in known.items() if len(column)]
+    ends = [np.quantile(known[i], [0.05, 0.25, 0.5, 0.75, 0.95]) for i in places]
+    names = ("whislo", "q1", "med", "q3", "whishi")
     axes.bxp(
-        stats, positions=places, widths=0.5, showfliers=False, patch_artist=True,
-        manage_ticks=False, **BOX,
+        [dict(zip(names, end, strict=True)) for end in ends], positions=places, widths=0.5,
+        showfliers=False, patch_artist=True, manage_ticks=False, **BOX,
     )  # fmt: skip
-    axes.axhline(level, color=GREY, linestyle=":", zorder=1)
+    axes.axhline(level, color=style.GREY, linestyle=":", zorder=1)
     axes.set_xticks(range(1, len(labels) + 1), labels)
     axes.set_xlim(0.5, len(labels) + 0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,18 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from kt_cli.report.groups import Group
-from kt_cli.report.plots.binning import Values
-from kt_cli.report.plots.methods import count_note, parts_of
-from kt_cli.report.plots.plot_result import PlotResult
-from kt_cli.report.plots.style import (
-    COLUMN,
-    DOUBLE,
-    Look,
-    legend_below,
-    logarithmic,
-    looks,
-    new_figure,
-)
+from kt_cli.report.intervals import Floats
+from kt_cli.report.plots import style
+from kt_cli.report.plots.binning import count_note, parts_of
+from kt_cli.report.plots.style import PlotResult
 
 PANELS = {
     "curve_loss": "training loss",
@@ -36,29 +29,26 @@ WIDE = 30.0  # ratio of losses from which their axis is logarithmic
 def curves(group: Group) -> PlotResult | None:
     """Mean of each curve over transfers, a line for each method, with a band."""
     parts = parts_of(group.rows, "delta")
-    found = {
-        name: {method: _values(rows, name) for method, rows in parts.items()} for name in PANELS
-    }
+    found = {name: {m: _values(rows, name) for m, rows in parts.items()} for name in PANELS}
     shown = [
         name for name in found if any(one.notna().any(axis=None) for one in found[name].values())
     ]
     if not shown:
         return None
-    figure = new_figure(max(COLUMN, DOUBLE * len(shown) / len(PANELS)), 2.3)
-    styles = looks(list(parts))
+    figure = style.new_figure(max(style.COLUMN, style.DOUBLE * len(shown) / len(PANELS)), 2.3)
+    looks = style.looks(list(parts))
     for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         for method, values in found[name].items():
-            _draw(axes, values, styles[method], len(parts) <= BANDS)
+            _draw(axes, values, looks[method], len(parts) <= BANDS)
         axes.set(xlabel="epoch", ylabel=PANELS[name])
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         _scale(axes, list(found[name].values()), name)
-    handles = [axes.plot([], [], **styles[method].line())[0] for method in parts]
-    legend_below(figure, handles, list(parts))
+    style.method_legend(figure, axes, list(parts))
     band = "; bands: quartiles over transfers" if len(parts) <= BANDS else ""
     return PlotResult(figure, (count_note(parts), f"Lines: means over transfers{band}."))
 
 
-def stacked(curves_: Sequence[Sequence[float] | Values | None]) -> pd.DataFrame:
+def stacked(curves_: Sequence[Sequence[float] | Floats | None]) -> pd.DataFrame:
     """Curves as rows, epochs from 1 as columns; NaN where a curve has ended. Nulls are left out."""
     known = [curve for curve in curves_ if curve is not None and np.ndim(curve) == 1]
     lengths = np.array([len(curve) for curve in known], dtype=np.intp)
@@ -76,19 +66,15 @@ def _values(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     return values
 
 
-def _known(values: pd.DataFrame) -> bool:
-    return bool(values.notna().any(axis=None))
-
-
-def _draw(axes: Axes, values: pd.DataFrame, look: Look, band: bool) -> None:
+def _draw(axes: Axes, values: pd.DataFrame, look: dict[str, Any], band: bool) -> None:
     mean = values.mean().dropna()
     if mean.empty:
         return
     every = 1 if len(mean) <= MARKED else len(mean) // 6
-    axes.plot(mean.index, mean, **look.line(), markevery=every, zorder=3)
+    axes.plot(mean.index, mean, **look, markevery=every, zorder=3)
     if band and len(values) > 1:
         low, high = (values[mean.index].quantile(q) for q in (0.25, 0.75))
-        axes.fill_between(mean.index, low, high, color=look.colour, alpha=0.15, linewidth=0)
+        axes.fill_between(mean.index, low, high, color=look["color"], alpha=0.15, linewidth=0)
 
 
 def _scale(axes: Axes, values: Sequence[pd.DataFrame], name: str) -> None:
@@ -98,6 +84,6 @@ def _scale(axes: Axes, values: Sequence[pd.DataFrame], name: str) -> None:
         if means.min() > 0 and means.max() > WIDE * means.min():
             axes.set_yscale("log")
             axes.set_ylim(means.min() / 3, means.max() * 3)
-            logarithmic(axes.yaxis)
+            style.logarithmic(axes.yaxis)
     elif name == "curve_taught":
         axes.set_ylim(-3, 103)

@@ -9,23 +9,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
 from kt_cli.report.captions import counted
-from kt_cli.report.groups import Group
-from kt_cli.report.plots.binning import Values, numbers
-from kt_cli.report.plots.plot_result import PlotResult
-from kt_cli.report.plots.style import (
-    COLUMN,
-    DOUBLE,
-    INK,
-    PALE,
-    SMALL,
-    new_figure,
-    short_names,
-    signed,
-)
-from kt_cli.report.tables.shared import by_one_teacher
+from kt_cli.report.groups import Group, by_one_teacher
+from kt_cli.report.intervals import Floats, numbers
+from kt_cli.report.plots import style
+from kt_cli.report.plots.style import COLUMN, DOUBLE, INK, SMALL, PlotResult
 
 MOST = 40  # students, teachers that have a row, a column of their own
 BINS = 20  # of models by accuracy, where there are more
@@ -44,7 +33,7 @@ def scale(groups: Sequence[Group]) -> float:
     return float(np.nanquantile(cells, 0.98)) or float(np.nanmax(cells)) or 1.0
 
 
-def matrix(group: Group, top: float | None = None) -> PlotResult | None:
+def matrix(group: Group, top: float) -> PlotResult | None:
     """Δ of each student (row) from each teacher (column), most accurate first, for one method.
 
     Args:
@@ -53,13 +42,12 @@ def matrix(group: Group, top: float | None = None) -> PlotResult | None:
     rows = _rows(group)
     if rows is None:
         return None
-    top = top or scale([group])
     notes = [f"n = {counted(len(rows), 'transfer')} by {group.first('method')}."]
-    if _by_model(rows):
-        figure = _figure(_table(rows), top, "student", "teacher")
-    else:
-        figure = _figure(_table(rows), top, "student accuracy (%)", "teacher accuracy (%)")
+    names = "student", "teacher"
+    if not _by_model(rows):
+        names = "student accuracy (%)", "teacher accuracy (%)"
         notes.append("Means over students and teachers of like accuracy.")
+    figure = _figure(_table(rows), top, *names)
     notes.append("Colours mean the same in all matrices that were drawn together.")
     dashes = ("A dash: Δ < 0.",) if figure.axes[0].collections else ()
     return PlotResult(figure, (*notes, "Hatched: no transfer.", *dashes))
@@ -80,15 +68,15 @@ def _by_model(rows: pd.DataFrame) -> bool:
 
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    return _by_name(rows) if _by_model(rows) else _by_accuracy(rows)
-
-
-def _by_name(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean Δ over seeds by student and teacher, each most accurate first."""
-    cells = rows.groupby(["student", "teacher"], observed=True)["delta"].mean().unstack()
+    """Mean Δ by student and teacher, or by bins of their accuracy, each most accurate first."""
+    roles = ["student", "teacher"]
+    if not _by_model(rows):
+        bins = [_bins(rows, role) for role in roles]
+        return rows.groupby(bins, sort=True)["delta"].mean().unstack().iloc[::-1, ::-1]
+    cells = rows.groupby(roles, observed=True)["delta"].mean().unstack()
     table = cells.loc[_ranked(rows, "student"), _ranked(rows, "teacher")]
-    rows_, columns = (short_names([str(name) for name in axis]) for axis in table.axes)
-    return table.rename(index=rows_, columns=columns)
+    students, teachers = (style.short_names(list(map(str, axis))) for axis in table.axes)
+    return table.rename(index=students, columns=teachers)
 
 
 def _ranked(rows: pd.DataFrame, role: str) -> list[str]:
@@ -96,14 +84,7 @@ def _ranked(rows: pd.DataFrame, role: str) -> list[str]:
     return sorted(accuracy.index, key=lambda name: (-np.nan_to_num(accuracy[name]), name))
 
 
-def _by_accuracy(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean Δ by bins of the student's and the teacher's accuracy, highest first."""
-    bins = [_bins(rows, role) for role in ("student", "teacher")]
-    cells = rows.groupby(bins, sort=True)["delta"].mean().unstack()
-    return cells.iloc[::-1, ::-1]
-
-
-def _bins(rows: pd.DataFrame, role: str) -> Values:
+def _bins(rows: pd.DataFrame, role: str) -> Floats:
     """For each row the mean accuracy of the models in its bin; bins hold as many models each."""
     models = rows.groupby(role, observed=True)[f"{role}_acc"].mean()
     limits = np.unique(np.quantile(models, np.linspace(0, 1, min(BINS, len(models)) + 1)))
@@ -114,17 +95,20 @@ def _bins(rows: pd.DataFrame, role: str) -> Values:
 
 def _figure(table: pd.DataFrame, top: float, row: str, column: str) -> Figure:
     down, across = table.shape
-    names = [[_label(name) for name in axis] for axis in (table.index, table.columns)]
+    names = [[f"{n:.1f}" if isinstance(n, float) else str(n) for n in axis] for axis in table.axes]
     letters = [max(map(len, axis)) * 0.6 * SMALL / POINTS for axis in names]
     room = {width: (width - letters[0] - 0.95) / across for width in (COLUMN, DOUBLE)}
     wide = room[COLUMN] if room[COLUMN] >= ROOMY else room[DOUBLE]
     cell = min(LARGEST, wide, TALLEST / down)
     width = max(COLUMN, letters[0] + 0.95 + cell * across)
     font = float(np.clip(0.9 * cell * POINTS, 4.5, SMALL))
-    figure = new_figure(width, max(SHORTEST, cell * down) + letters[1] + 0.5)
+    figure = style.new_figure(width, max(SHORTEST, cell * down) + letters[1] + 0.5)
     axes = figure.add_subplot()
     values = table.to_numpy(dtype=np.float64)
-    image = _heat(axes, values, top)
+    axes.patch.set(
+        facecolor="white", hatch="//////", edgecolor=style.PALE
+    )  # where nothing is drawn
+    image = axes.imshow(values, cmap=DIVERGING, vmin=-top, vmax=top, aspect="equal")
     axes.set_xticks(range(across), names[1], rotation=90, fontsize=font)
     axes.set_yticks(range(down), names[0], fontsize=font)
     axes.tick_params(length=0)
@@ -137,17 +121,7 @@ def _figure(table: pd.DataFrame, top: float, row: str, column: str) -> Figure:
     return figure
 
 
-def _label(name: object) -> str:
-    return f"{name:.1f}" if isinstance(name, float) else str(name)
-
-
-def _heat(axes: Axes, values: Values, top: float) -> AxesImage:
-    """Cells coloured about 0."""
-    axes.patch.set(facecolor="white", hatch="//////", edgecolor=PALE)  # where nothing is drawn
-    return axes.imshow(values, cmap=DIVERGING, vmin=-top, vmax=top, aspect="equal")
-
-
-def _signs(axes: Axes, values: Values, top: float, font: float, cell: float) -> None:
+def _signs(axes: Axes, values: Floats, top: float, font: float, cell: float) -> None:
     """Say the sign without colour: the number where it fits, else a dash where Δ < 0."""
     if cell < ROOMY:
         rows, columns = np.nonzero(values < 0)
@@ -158,5 +132,6 @@ def _signs(axes: Axes, values: Values, top: float, font: float, cell: float) -> 
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
             colour = "white" if abs(value) > 0.6 * top else INK
-            text = axes.text(j, i, signed(value), ha="center", va="center", color=colour)
+            text = axes.text(j, i, style.signed(float(value)), ha="center", va="center",
+                             color=colour)  # fmt: skip
             text.set(fontsize=size, in_layout=False)  # it is within its cell

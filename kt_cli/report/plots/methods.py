@@ -1,37 +1,31 @@
-"""Plots of what transfer does, by method."""
+"""Plots of what transfer does, by method: how often it helps, by how much, what is learned."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from kt_cli.report.captions import counted
+from kt_cli.report.derived import derived
 from kt_cli.report.groups import Group
-from kt_cli.report.intervals import mean_interval
-from kt_cli.report.methods import method_rank
-from kt_cli.report.plots import binning
-from kt_cli.report.plots.binning import by_method, numbers
+from kt_cli.report.intervals import Floats, mean_interval, numbers
+from kt_cli.report.plots import binning, style
+from kt_cli.report.plots.binning import count_note, parts_of
 from kt_cli.report.plots.lines import Frame, draw_lines
-from kt_cli.report.plots.pairs import DIFFERENCE
-from kt_cli.report.plots.plot_result import PlotResult
-from kt_cli.report.plots.scatter import cloud
-from kt_cli.report.plots.style import (
-    COLUMN,
-    GREY,
-    INK,
-    PALE,
-    legend_below,
-    looks,
-    new_figure,
-    one_axes,
-    short_names,
-)
+from kt_cli.report.plots.pairs import DIFFERENCE, cloud
+from kt_cli.report.plots.style import GREY, INK, PlotResult
+from kt_cli.report.read import Results
+from kt_cli.rows import schema
 
 NAME = 20  # letters of a method
 WITHIN = 0.98  # of the transfers, at least, are within the axes of gain and loss
 BARS = "Bars: 95% intervals, each model left out in turn."
+RATE = "transfer rate (% of ρ⁺)"
+# Columns of the rate, from the fewest classes to all.
+CLASSES = {f"top{p}_rate": f"{p}%" for p in schema.TOP_PERCENTS} | {"transfer_rate": "all"}
+SIZE = "student_params_m"
+SIZES = 6  # groups of students, at most
+LIKE = 1.25  # ratio of sizes up to which students are in one group
 
 
 def success(group: Group) -> PlotResult | None:
@@ -39,21 +33,21 @@ def success(group: Group) -> PlotResult | None:
     parts = parts_of(group.rows, "delta")
     if not parts:
         return None
-    shares = {m: rows.assign(success=100.0 * (rows["delta"] > 0)) for m, rows in parts.items()}
-    found = [mean_interval(rows, "success", percent=True) for rows in shares.values()]
+    wins = [rows.assign(success=100.0 * (rows["delta"] > 0)) for rows in parts.values()]
+    shares = [mean_interval(rows, "success", percent=True) for rows in wins]
     places = np.arange(len(parts))
-    figure = new_figure(COLUMN, 0.75 + 0.2 * len(parts))
+    figure = style.new_figure(style.COLUMN, 0.75 + 0.2 * len(parts))
     axes = figure.add_subplot()
-    values = [one.value for one in found]
-    axes.barh(places, values, 0.62, color=PALE, edgecolor=INK, linewidth=0.6, zorder=2)
-    for place, one, rows in zip(places, found, shares.values(), strict=True):
-        if np.isfinite(one.low):
-            axes.plot([one.low, one.high], [place, place], color=INK, marker="|", zorder=3)
-        text = f"{one.value:.0f}% of {len(rows):,}"
+    values = [share.value for share in shares]
+    axes.barh(places, values, 0.62, color=style.PALE, edgecolor=INK, linewidth=0.6, zorder=2)
+    for place, share, rows in zip(places, shares, wins, strict=True):
+        if np.isfinite(share.low):
+            axes.plot([share.low, share.high], [place, place], color=INK, marker="|", zorder=3)
+        text = f"{share.value:.0f}% of {len(rows):,}"
         axes.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), va="center",
                       fontsize="small", annotation_clip=False)  # fmt: skip
     axes.axvline(50, color=GREY, linestyle=":", zorder=1)
-    names = short_names(list(parts), NAME)
+    names = style.short_names(list(parts), NAME)
     axes.set_yticks(places, [names[method] for method in parts])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
@@ -63,8 +57,7 @@ def success(group: Group) -> PlotResult | None:
 
 def delta(group: Group) -> PlotResult | None:
     """Mean Δ in bins of the difference in accuracy, a line for each method."""
-    rows = group.rows[np.isfinite(numbers(group.rows, "acc_diff"))]
-    parts = parts_of(rows, "delta")
+    parts = parts_of(group.rows[np.isfinite(numbers(group.rows, "acc_diff"))], "delta")
     if not parts:
         return None
     limits = binning.edges(np.concatenate([numbers(part, "acc_diff") for part in parts.values()]))
@@ -72,17 +65,14 @@ def delta(group: Group) -> PlotResult | None:
         binning.binned_means(part, "acc_diff", "delta", limits, method)
         for method, part in parts.items()
     ]
-    frame = Frame(DIFFERENCE, "transfer delta Δ (pp)", zero=0.0)
-    width = f"{limits[1] - limits[0]:g}"
-    return PlotResult(
-        draw_lines(lines, frame), (count_note(parts), f"Means in bins of {width} pp.", BARS)
-    )
+    figure = draw_lines(lines, Frame(DIFFERENCE, "transfer delta Δ (pp)", zero=True))
+    binned = f"Means in bins of {limits[1] - limits[0]:g} pp."
+    return PlotResult(figure, (count_note(parts), binned, BARS))
 
 
 def gain_loss(group: Group) -> PlotResult | None:
     """Gain against loss: each transfer, and the mean of each method."""
-    known = np.isfinite(numbers(group.rows, "gain")) & np.isfinite(numbers(group.rows, "loss"))
-    parts = parts_of(group.rows[known], "gain")
+    parts = parts_of(group.rows[np.isfinite(numbers(group.rows, "loss"))], "gain")
     if not parts:
         return None
     rows = pd.concat(list(parts.values()))
@@ -90,33 +80,72 @@ def gain_loss(group: Group) -> PlotResult | None:
     means = {m: (numbers(r, "loss").mean(), numbers(r, "gain").mean()) for m, r in parts.items()}
     top = 1.05 * max(*np.quantile([x, y], WITHIN, axis=1), *map(max, means.values())) or 1.0
     within = (x <= top) & (y <= top)
-    figure, axes = one_axes(
-        "knowledge loss (% of images)", "knowledge gain (% of images)", height=2.6
-    )
+    labels = "knowledge loss (% of images)", "knowledge gain (% of images)"
+    figure, axes = style.one_axes(*labels, height=2.6)
     cloud(figure, axes, x[within], y[within], "transfers", color=GREY, s=5, alpha=0.4)
     axes.plot([0, top], [0, top], color=INK, linewidth=0.7, linestyle=":", zorder=1)
-    styles = looks(list(parts))
-    marks = {"markersize": 6.5, "markeredgewidth": 0.6, "linestyle": "", "zorder": 4}
-    handles = [axes.plot(*means[m], **{**styles[m].stamp(), **marks})[0] for m in parts]
+    large = {"markersize": 6.5, "markeredgewidth": 0.6, "linestyle": "", "zorder": 4}
+    marks = {}
+    for method, look in style.looks(list(parts)).items():
+        face = look["markerfacecolor"]
+        edge = look["color"] if face == "white" else "white"  # a mark may lie on others
+        (marks[method],) = axes.plot(*means[method], **{**look, "markeredgecolor": edge, **large})
     axes.set(xlim=(0, top), ylim=(0, top))
-    legend_below(figure, handles, list(parts))
+    style.legend_below(figure, marks)
     beyond = int((~within).sum())
     outside = f" {counted(beyond, 'transfer')} beyond the axes." if beyond else ""
     note = f"Large marks: means; small ones: transfers; above the dotted line Δ > 0.{outside}"
     return PlotResult(figure, (count_note(parts), note))
 
 
-def parts_of(rows: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
-    """The rows with a value in `column` of each method that has some, in the paper's order."""
-    parts = by_method(rows[np.isfinite(numbers(rows, column))])
-    return {method: parts[method] for method in sorted(parts, key=method_rank)}
+def rate_classes(group: Group) -> PlotResult | None:
+    """Mean transfer rate within the top-p% classes, a line for each method."""
+    parts = parts_of(group.rows, "transfer_rate")
+    columns = [c for c in CLASSES if c in group.rows and np.isfinite(numbers(group.rows, c)).any()]
+    if not parts or columns == ["transfer_rate"]:
+        return None
+    places = [float(list(CLASSES).index(column)) for column in columns]
+    lines = [
+        binning.series(method, places, [part] * len(columns), columns)
+        for method, part in parts.items()
+    ]
+    ticks = [(place, CLASSES[column]) for place, column in zip(places, columns, strict=True)]
+    figure = draw_lines(lines, Frame("classes that hold a share of ρ⁺", RATE, ticks))
+    note = f"2%: the fewest classes that hold 2% of ρ⁺. {BARS}"
+    return PlotResult(figure, (count_note(parts), note))
 
 
-def count_note(parts: Mapping[str, pd.DataFrame]) -> str:
-    """How many transfers there are by method: one number where all have as many."""
-    counts = [len(rows) for rows in parts.values()]
-    if len(set(counts)) == 1:
-        by = f"by {next(iter(parts))}" if len(counts) == 1 else "of each method"
-        return f"n = {counted(counts[0], 'transfer')} {by}."
-    named = (f"{count:,} by {method}" for method, count in zip(parts, counts, strict=True))
-    return f"n = {', '.join(named)}."
+def rate_size(group: Group) -> PlotResult | None:
+    """Mean transfer rate against the student's parameters, a line for each method."""
+    parts = parts_of(group.rows[numbers(group.rows, SIZE) > 0], "transfer_rate")
+    if not parts:
+        return None
+    sizes = np.unique(np.concatenate([numbers(part, SIZE) for part in parts.values()]))
+    if len(sizes) < 2:
+        return None
+    limits = _size_limits(sizes)
+    lines = []
+    for method, rows in parts.items():
+        place = np.searchsorted(limits, numbers(rows, SIZE), "right") - 1
+        alike = [rows[place == i] for i in np.unique(place)]
+        middle = [float(np.exp(np.log(numbers(part, SIZE)).mean())) for part in alike]
+        lines.append(binning.series(method, middle, alike, ["transfer_rate"] * len(alike)))
+    figure = draw_lines(lines, Frame("parameters of the student (millions)", RATE, log=True))
+    grouped = f"Students of like size together: {len(limits) - 1} groups."
+    return PlotResult(figure, (count_note(parts), grouped, BARS))
+
+
+def with_sizes(results: Results) -> pd.DataFrame:
+    """Transfers, with the millions of parameters of their student where these are known."""
+    return derived(results.ok("transfer"), [SIZE], results.ok("models"))
+
+
+def _size_limits(sizes: Floats) -> Floats:
+    """Limits of groups of sizes (sorted): of like ones, or of as many in each where many differ."""
+    starts = [sizes[0]]
+    for size in sizes:
+        if size > LIKE * starts[-1]:
+            starts.append(size)
+    if len(starts) > SIZES:
+        starts = list(np.unique(np.quantile(sizes, np.arange(SIZES) / SIZES)))
+    return np.array([*starts, np.inf])

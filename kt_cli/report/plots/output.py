@@ -20,7 +20,6 @@ METADATA: dict[str, dict[str, str | None]] = {  # no dates, no versions
     "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
     "png": {"Software": None},
 }
-
 CAPTIONS = {"pdf": "Subject", "png": "Description"}  # fields of the caption
 
 
@@ -63,12 +62,8 @@ def svg(drawn: Drawn) -> str:
     text = re.sub(r"<!DOCTYPE.*?>\s*", "", text, flags=re.DOTALL)
     text = text.replace("<svg ", '<svg stroke-linejoin="round" stroke-linecap="butt" ', 1)
     text = text.replace("<defs", f"<desc>{html.escape(drawn.caption)}</desc>\n <defs", 1)
-    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{_prefix(drawn.file)}", text)
-
-
-def _prefix(name: str) -> str:
-    """What may begin an identifier in XML."""
-    return "p-" + re.sub(r"[^A-Za-z0-9]+", "-", name) + "-"
+    prefix = "p-" + re.sub(r"[^A-Za-z0-9]+", "-", drawn.file) + "-"
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", text)
 
 
 def _bytes(drawn: Drawn, form: str) -> bytes:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import matplotlib
 from matplotlib.artist import Artist
@@ -22,54 +22,47 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from kt_cli.report.methods import METHOD_ORDER, method_rank
+from kt_cli.report.table import Column
 
 COLUMN, DOUBLE = 3.25, 6.75  # widths in inches of a column and of a page with two
 INK, GREY, PALE = "#222222", "#8a8a8a", "#c8c8c8"
-BLUE, ORANGE, GREEN, RED, PINK, SKY, AMBER = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8860B",
+BLUE, ORANGE, GREEN, RED, PINK, SKY = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9",
 )  # fmt: skip
 COLOURS = (RED, ORANGE, PINK, SKY, BLUE, GREEN, "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "*", "8")
 DASHES = ("-", "--", ":")
 FONT, SMALL = 8.0, 7.0
+BELOW: Final = "outside lower center"
 LEGEND_ROW = 0.16  # inches
 TIMM = re.compile(r"[a-z]\w+\.\w+")  # an architecture with a tag
 NAME = 24  # letters of a model's name
 SHORT = 40  # letters of a label that has a line of the legend for itself
+signed = Column("points", kind="signed", digits=1).show
 
 _RC: dict[str, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": FONT,
-    "axes.titlesize": FONT,
-    "axes.labelsize": FONT,
-    "xtick.labelsize": SMALL,
-    "ytick.labelsize": SMALL,
-    "legend.fontsize": SMALL,
-    "legend.frameon": False,
-    "legend.handlelength": 2.2,
-    "legend.columnspacing": 1.2,
-    "figure.dpi": 100,
-    "savefig.dpi": 300,
-    "axes.linewidth": 0.6,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.unicode_minus": True,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.color": INK,
-    "text.parse_math": False,  # names are foreign text
-    "lines.linewidth": 1.1,
-    "lines.markersize": 3.6,
-    "hatch.linewidth": 0.5,
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": FONT,
+    "axes.titlesize": FONT, "axes.labelsize": FONT,
+    "xtick.labelsize": SMALL, "ytick.labelsize": SMALL,
+    "legend.fontsize": SMALL, "legend.frameon": False,
+    "legend.handlelength": 2.2, "legend.columnspacing": 1.2,
+    "figure.dpi": 100, "savefig.dpi": 300,
+    "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.unicode_minus": True,
+    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.color": INK, "ytick.color": INK,
+    "text.color": INK, "text.parse_math": False,  # names are foreign text
+    "lines.linewidth": 1.1, "lines.markersize": 3.6, "hatch.linewidth": 0.5,
     "image.interpolation": "nearest",
     "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
     "svg.fonttype": "path",
-}
+}  # fmt: skip
+
+
+class PlotResult(NamedTuple):
+    """A figure, and the sentences that explain it (n, what marks and bands are)."""
+
+    figure: Figure
+    notes: tuple[str, ...]
 
 
 @contextmanager
@@ -92,77 +85,55 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
 
 
-def one_axes(
-    xlabel: str, ylabel: str, width: float = COLUMN, height: float = 2.3
-) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes, named."""
-    figure = new_figure(width, height)
+def one_axes(xlabel: str, ylabel: str, height: float = 2.3) -> tuple[Figure, Axes]:
+    """A figure of a column's width with one pair of axes, named."""
+    figure = new_figure(COLUMN, height)
     axes = figure.add_subplot()
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     return figure, axes
 
 
-@dataclass(frozen=True)
-class Look:
-    """How one method is drawn. `fill` is the face of its marker."""
-
-    colour: str
-    marker: str
-    dash: str
-    fill: str
-
-    def line(self) -> dict[str, Any]:
-        """Arguments of a line with markers."""
-        return {"color": self.colour, "linestyle": self.dash, **self.point()}
-
-    def point(self) -> dict[str, Any]:
-        """Arguments of a marker alone."""
-        return {
-            "color": self.colour,
-            "marker": self.marker,
-            "markerfacecolor": self.fill,
-            "markeredgecolor": self.colour,
-        }
-
-    def stamp(self) -> dict[str, Any]:
-        """Arguments of a large marker that may lie on others."""
-        edge = self.colour if self.fill == "white" else "white"
-        return {**self.point(), "markeredgecolor": edge}
-
-
-def looks(methods: Collection[str]) -> dict[str, Look]:
-    """The look of each method, in the paper's order: the same method looks the same everywhere."""
+def looks(methods: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Of each method how its line is drawn, in the paper's order: everywhere the same."""
     ordered = sorted(methods, key=method_rank)
-    bases = list(dict.fromkeys(m.partition("+")[0] for m in ordered))
-    unknown = [base for base in bases if base not in METHOD_ORDER]
-    places = {name: i for i, name in enumerate((*METHOD_ORDER, *unknown))}
-    return {method: _look(places[method.partition("+")[0]], "+" in method) for method in ordered}
+    bases = [method.partition("+")[0] for method in ordered]
+    places = {name: i for i, name in enumerate(dict.fromkeys((*METHOD_ORDER, *bases)))}
+    return {m: _look(places[base], m != base) for m, base in zip(ordered, bases, strict=True)}
 
 
-def _look(place: int, guarded: bool) -> Look:
+def _look(place: int, guarded: bool) -> dict[str, Any]:
     colour = COLOURS[place % len(COLOURS)]
-    dash = ":" if guarded else DASHES[place // len(COLOURS) % 2]
-    return Look(colour, MARKERS[place % len(MARKERS)], dash, "white" if guarded else colour)
+    return {
+        "color": colour,
+        "linestyle": ":" if guarded else DASHES[place // len(COLOURS) % 2],
+        "marker": MARKERS[place % len(MARKERS)],
+        "markerfacecolor": "white" if guarded else colour,
+        "markeredgecolor": colour,
+    }
 
 
-def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+def legend_below(figure: Figure, marks: Mapping[str, Artist]) -> None:
     """A legend under the axes, in as many columns as fit; the figure grows by its rows."""
     width, height = figure.get_size_inches()
+    labels, handles = list(marks), list(marks.values())
     for columns in range(min(len(labels), 6), 0, -1):
-        legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns)
-        fits = legend.get_window_extent().width <= figure.bbox.width - 4
-        if columns == 1 and not fits:
-            legend.remove()
-            short = short_names(labels, SHORT)
-            labels = [short[label] for label in labels]
-            legend = figure.legend(handles, labels, loc="outside lower center", ncols=1)
-        if fits or columns == 1:
-            lines = max(label.count("\n") for label in labels) + 1
-            rows = -(-len(labels) // columns) * lines
-            figure.set_size_inches(width, height + LEGEND_ROW * rows)
-            return
+        legend = figure.legend(handles, labels, loc=BELOW, ncols=columns)
+        if legend.get_window_extent().width <= figure.bbox.width - 4:
+            break
         legend.remove()
+    else:
+        short = short_names(labels, SHORT)
+        labels = [short[label] for label in labels]
+        figure.legend(handles, labels, loc=BELOW, ncols=columns)
+    rows = -(-len(labels) // columns) * (max(label.count("\n") for label in labels) + 1)
+    figure.set_size_inches(width, height + LEGEND_ROW * rows)
+
+
+def method_legend(figure: Figure, axes: Axes, methods: Collection[str]) -> None:
+    """A legend below of what the lines of methods look like."""
+    styles = looks(methods)
+    legend_below(figure, {m: axes.plot([], [], **look)[0] for m, look in styles.items()})
 
 
 def short_names(names: Collection[str], most: int = NAME) -> dict[str, str]:
@@ -171,15 +142,12 @@ def short_names(names: Collection[str], most: int = NAME) -> dict[str, str]:
     A timm tag goes first, where no other name has the same architecture; then the middle.
     """
     bare = {n: n.partition(".")[0] if TIMM.fullmatch(n) else n for n in names}
-    counts: dict[str, int] = {}
-    for text in bare.values():
-        counts[text] = counts.get(text, 0) + 1
-    elided = {n: _elide(bare[n] if counts[bare[n]] == 1 else n, most) for n in names}
-    taken: dict[str, int] = {}
+    counts = Counter(bare.values())
+    taken: Counter[str] = Counter()
     result = {}
     for name in sorted(names):
-        text = elided[name]
-        taken[text] = taken.get(text, 0) + 1
+        text = _elide(bare[name] if counts[bare[name]] == 1 else name, most)
+        taken[text] += 1
         number = f"({taken[text]})" if taken[text] > 1 else ""
         result[name] = _elide(text, most - len(number)) + number
     return result
@@ -195,13 +163,6 @@ def _elide(text: str, most: int) -> str:
 def slug(text: str) -> str:
     """Text as part of a file's name."""
     return re.sub(r"[^A-Za-z0-9.+]+", "-", text).strip("-.") or "sweep"
-
-
-def signed(value: float, digits: int = 1) -> str:
-    """A number with its sign and a typographic minus."""
-    if round(value, digits) == 0:
-        return f"{0:.{digits}f}"
-    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def logarithmic(axis: Axis) -> None:

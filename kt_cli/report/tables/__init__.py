@@ -21,7 +21,6 @@ from kt_cli.report.tables import (
     summary,
     teams,
 )
-from kt_cli.rows import store
 from kt_cli.settings.report import TABLES as NAMES
 
 
@@ -30,46 +29,36 @@ class Builder:
     """A kind of table.
 
     Attributes:
-        title: what it shows, for readers.
-        needs: by table of rows the columns that it reads beside those always read.
         build: its tables, one for each group of rows; none where there is nothing to show.
+        needs: by table of rows the columns that it reads beside those always read.
+        tip: what there must be, where there is nothing to show.
     """
 
-    title: str
-    needs: Mapping[str, tuple[str, ...]]
     build: Callable[[Results, Query], list[Table]]
+    needs: Mapping[str, tuple[str, ...]]
+    tip: str
 
 
-TABLES: dict[str, Builder] = {
-    "summary": Builder(summary.TITLE, summary.NEEDS, summary.summary_tables),
-    "students": Builder(students.TITLE, students.NEEDS, students.student_tables),
-    "matrix": Builder(matrix.TITLE, matrix.NEEDS, matrix.matrix_tables),
-    "teams": Builder(teams.TITLE, teams.NEEDS, teams.team_tables),
-    "complementarity": Builder(
-        complementarity.TITLE, complementarity.NEEDS, complementarity.complementarity_tables
-    ),
-    "influence": Builder(influence.TITLE, influence.NEEDS, influence.influence_tables),
-    "compare": Builder(compare.TITLE, compare.NEEDS, compare.compare_tables),
-    "models": Builder(models.TITLE, models.NEEDS, models.model_tables),
-    "failures": Builder(failures.TITLE, failures.NEEDS, failures.failure_tables),
-}
-
-
-FROM_TRANSFERS = "It needs finished transfers: `kt sweep` and `kt transfer` write them."
-NEEDED = {
-    **dict.fromkeys(("summary", "students", "matrix", "influence"), FROM_TRANSFERS),
-    "teams": "It needs transfers from several teachers: `kt transfer --together`, or a sweep’s.",
-    "compare": "It needs finished transfers of two methods for the same pair.",
-    "complementarity": "It needs compared pairs: `kt sweep` writes them.",
-    "models": "It needs evaluated models: `kt sweep` writes them.",
+FINISHED = "It needs finished transfers: `kt sweep` and `kt transfer` write them."
+TEAMS = "It needs transfers from several teachers: `kt transfer --together`, or a sweep’s."
+PAIRS = "It needs compared pairs: `kt sweep` writes them."
+TWO = "It needs finished transfers of two methods for the same pair."
+MODELS = "It needs evaluated models: `kt sweep` writes them."
+TABLES = {
+    "summary": Builder(summary.tables, summary.NEEDS, FINISHED),
+    "students": Builder(students.tables, students.NEEDS, FINISHED),
+    "matrix": Builder(matrix.tables, matrix.NEEDS, FINISHED),
+    "teams": Builder(teams.tables, teams.NEEDS, TEAMS),
+    "complementarity": Builder(complementarity.tables, complementarity.NEEDS, PAIRS),
+    "influence": Builder(influence.tables, influence.NEEDS, FINISHED),
+    "compare": Builder(compare.tables, compare.NEEDS, TWO),
+    "models": Builder(models.tables, models.NEEDS, MODELS),
+    "failures": Builder(failures.tables, failures.NEEDS, ""),
 }
 
 
 def sweep_tables(
-    paths: Iterable[Path],
-    names: Sequence[str] | None = None,
-    query: Query = Query(),
-    on_skip: store.OnSkip | None = None,
+    paths: Iterable[Path], names: Sequence[str] | None = None, query: Query = Query()
 ) -> list[Table]:
     """The tables `names`, or those shown by default, of the sweeps in `paths`.
 
@@ -78,8 +67,7 @@ def sweep_tables(
             no rows (failures may be empty). All default tables are more than one asks for: then
             those without rows are left out.
     """
-    used = needs(names or DEFAULT_NAMES, query)
-    return build(read_results(paths, used, query, on_skip), names, query)
+    return build(read_results(paths, needs(names or DEFAULT_NAMES, query), query), names, query)
 
 
 def needs(names: Iterable[str], query: Query = Query()) -> dict[str, Collection[str]]:
@@ -87,9 +75,7 @@ def needs(names: Iterable[str], query: Query = Query()) -> dict[str, Collection[
     found: dict[str, set[str]] = {}
     for name in names:
         for table, columns in TABLES[name].needs.items():
-            found.setdefault(table, set()).update(columns)
-    for table, used in found.items():
-        used |= query.needs(table)
+            found.setdefault(table, query.needs(table)).update(columns)
     return dict(found)
 
 
@@ -102,7 +88,7 @@ def build(
     if not set(DEFAULT_NAMES) <= set(wanted):
         for name in wanted:
             if not found[name] and name != "failures":
-                raise DataError(f"the results have no table {name!r}", NEEDED[name])
+                raise DataError(f"the results have no table {name!r}", TABLES[name].tip)
         if wanted == ["failures"] and not found["failures"]:
-            return [failures.no_failures()]
+            return [failures.NONE]
     return [table for name in wanted for table in found[name]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kt_cli.knowledge.significance import holm
-from kt_cli.report.captions import transfer_caption
+from kt_cli.report.captions import caption
 from kt_cli.report.groups import Group
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results
@@ -34,13 +34,13 @@ LEGEND = (
 )
 
 
-def compare_tables(results: Results, query: Query) -> list[Table]:
+def tables(results: Results, query: Query) -> list[Table]:
     """A table for each group in which two methods share a pair."""
-    found = [_compare(group, results, query) for group in transfer_groups(results, query)]
+    found = [_table(group, results, query) for group in transfer_groups(results, query)]
     return [table for table in found if table.rows]
 
 
-def _compare(group: Group, results: Results, query: Query) -> Table:
+def _table(group: Group, results: Results, query: Query) -> Table:
     runs = by_run(group.rows)
     methods = [method for method in methods_of(group.rows) if method in runs]
     compared = [
@@ -52,12 +52,10 @@ def _compare(group: Group, results: Results, query: Query) -> Table:
     p_values = holm(np.array([found.p for *_, found in compared]))
     rows = tuple(_row(*one, float(p)) for one, p in zip(compared, p_values, strict=True))
     notes = (LEGEND, INTERVALS, *transfer_notes(group, results, query))
-    return Table("compare", TITLE, COLUMNS, rows, transfer_caption(group), notes, group.about)
+    return Table("compare", TITLE, COLUMNS, rows, caption(group), notes, group.about)
 
 
 def _row(method: str, other: str, found: Versus, corrected: float) -> Row:
     signs = np.sign(found.differences)
-    better, equal, worse = (int((signs == sign).sum()) for sign in (1, 0, -1))
-    return (
-        method, other, len(signs), found.interval, better, equal, worse, found.p, corrected,
-    )  # fmt: skip
+    counts = (int((signs == sign).sum()) for sign in (1, 0, -1))
+    return (method, other, len(signs), found.interval, *counts, found.p, corrected)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
 from kt_cli.knowledge.significance import SIGNIFICANT, holm
 from kt_cli.report import stats
-from kt_cli.report.captions import counted, data_caption, left_out
-from kt_cli.report.groups import SAME_DATA, Group, split
-from kt_cli.report.intervals import Pairs
+from kt_cli.report.captions import caption, counted, general_notes
+from kt_cli.report.groups import SAME_DATA, Group, models_of, split, trained
+from kt_cli.report.intervals import Floats, Pairs, numbers
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results
 from kt_cli.report.table import Column, Row, Table
-from kt_cli.report.tables.shared import INTERVALS, floats, general_notes
+from kt_cli.report.tables.shared import INTERVALS
 from kt_cli.rows import schema
 
 TITLE = "Complementary knowledge"
@@ -58,83 +58,65 @@ COLUMNS = (
 )
 
 
-def complementarity_tables(results: Results, query: Query) -> list[Table]:
+def tables(results: Results, query: Query) -> list[Table]:
     groups = split(results.ok("complementarity"), SAME_DATA)
-    return [_complementarity(group, results, query) for group in groups]
+    return [_table(group, results, query) for group in groups]
 
 
-def _complementarity(group: Group, results: Results, query: Query) -> Table:
+def _table(group: Group, results: Results, query: Query) -> Table:
     every = group.rows.sort_values(["teacher", "student"], ignore_index=True)
-    keys = every["teacher_key"].unique()
-    untrained = every["teacher_key"].isin([k for k in keys if str(k).startswith("random:")])
-    pairs = _with_derived(every[~untrained].reset_index(drop=True))
-    random = every[untrained].reset_index(drop=True)
+    pairs, random = (rows.reset_index(drop=True) for rows in trained(every))
+    excess = {f"top{p}_excess": pairs[f"top{p}_similarity"] - pairs["class_similarity"]
+              for p in TOP}  # fmt: skip
+    weaker = pairs["pos_flips"].where(pairs["acc_diff"] < 0)
+    pairs = pairs.assign(pos_flips_weaker=weaker, **excess)
     random = random.assign(pos_flips_random=random["pos_flips"])
+    once = pairs[~pd.Series(Pairs.of(pairs).unordered).duplicated()]
     notes = (
-        f"n = {counted(len(pairs), 'ordered pair')} of {counted(_models(pairs), 'model')}. "
+        f"n = {counted(len(pairs), 'ordered pair')} of {counted(models_of(pairs), 'model')}. "
         "ρ⁺(teacher → student): images that the teacher has right and the student wrong. "
         "Agreement, κ and oracle are the same in both directions: each two models count once.",
         INTERVALS,
         *_extremes(pairs),
         *_random_note(random),
-        *_different(pairs),
+        *_different(once.dropna(subset=["mcnemar_p"])),
         *_alike(pairs),
         *_uniform(group),
-        *left_out(results.failed("complementarity"), group, "run"),
         *general_notes(group, results, query, "complementarity"),
     )
-    rows = (*_spreads(pairs), *_spreads(random))
+    asked = [c for c in QUANTITIES if c in pairs and (pairs[c].count() or not _optional(c))]
+    symmetric = [column for column in asked if column in SYMMETRIC]
+    rows = [
+        *_rows(pairs, [column for column in asked if column not in SYMMETRIC]),
+        *_rows(once, symmetric),
+        *_rows(random, ["pos_flips_random"] if len(random) else []),
+    ]
     order = list(QUANTITIES)
-    rows = tuple(sorted(rows, key=lambda row: order.index(str(row[0]))))
-    return Table("complementarity", TITLE, COLUMNS, rows, data_caption(group), notes, group.about)
-
-
-def _with_derived(pairs: pd.DataFrame) -> pd.DataFrame:
-    average = pairs["class_similarity"]
-    excess = {f"top{p}_excess": pairs[f"top{p}_similarity"] - average for p in TOP}
-    weaker = pairs["pos_flips"].where(pairs["acc_diff"] < 0)
-    return pairs.assign(pos_flips_weaker=weaker, **excess)
-
-
-def _models(pairs: pd.DataFrame) -> int:
-    return len(set(pairs["teacher"].unique()) | set(pairs["student"].unique()))
-
-
-def _spreads(pairs: pd.DataFrame) -> list[Row]:
-    """A row for each quantity that these pairs are asked for; of similarities if there are any."""
-    if "pos_flips_random" in pairs:
-        columns = ["pos_flips_random"] if len(pairs) else []
-    else:
-        columns = [c for c in QUANTITIES if c in pairs and (pairs[c].count() or not _optional(c))]
-    once = pairs[~_unordered(pairs).duplicated()]
-    every, each = (pairs, Pairs.of(pairs)), (once, Pairs.of(once))
-    return [_spread_row(column, *(each if column in SYMMETRIC else every)) for column in columns]
-
-
-def _unordered(pairs: pd.DataFrame) -> pd.Series[int]:
-    """What is equal for pairs of the same two models."""
-    return pd.Series(Pairs.of(pairs).unordered, pairs.index)
+    rows.sort(key=lambda row: order.index(str(row[0])))
+    return Table("complementarity", TITLE, COLUMNS, tuple(rows), caption(group), notes, group.about)
 
 
 def _optional(column: str) -> bool:
     return "similarity" in column or column.endswith("_excess")
 
 
-def _spread_row(column: str, pairs: pd.DataFrame, places: Pairs) -> Row:
-    mean = places.mean(floats(pairs, column), percent=column in PERCENT)
-    spread = stats.spread(pairs[column])
-    count, low, q05, median, _, q95, high = spread
-    values = [low, q05, median, q95, high]
-    if column.endswith("_classes"):
-        values = [int(v) if v % 1 == 0 else v for v in values]  # counts, unless between two
-    low, q05, median, q95, high = values
-    ends = _extreme_pairs(pairs, floats(pairs, column))
+def _rows(pairs: pd.DataFrame, columns: Iterable[str]) -> list[Row]:
+    places = Pairs.of(pairs)
+    return [_row(column, pairs, places) for column in columns]
+
+
+def _row(column: str, pairs: pd.DataFrame, places: Pairs) -> Row:
+    values = numbers(pairs, column)
+    mean = places.mean(values, percent=column in PERCENT)
+    count, *quantiles = stats.spread(pairs[column])
+    if column.endswith("_classes"):  # counts, unless between two
+        quantiles = [int(v) if v % 1 == 0 else v for v in quantiles]
+    low, q05, median, _, q95, high = quantiles
+    ends = _extreme_pairs(pairs, values)
     return (column, QUANTITIES[column], count, low, q05, median, mean, q95, high, *ends)
 
 
-def _extreme_pairs(
-    pairs: pd.DataFrame, values: stats.Floats
-) -> tuple[str, str] | tuple[None, None]:
+def _extreme_pairs(pairs: pd.DataFrame, values: Floats) -> tuple[str, str] | tuple[None, None]:
     """The pairs with the lowest and the highest value; of equal ones the first by name."""
     if np.isnan(values).all():
         return None, None
@@ -144,7 +126,7 @@ def _extreme_pairs(
 
 def _extremes(pairs: pd.DataFrame) -> list[str]:
     flips = pairs["pos_flips"]
-    low, high = _extreme_pairs(pairs, floats(pairs, "pos_flips"))
+    low, high = _extreme_pairs(pairs, numbers(pairs, "pos_flips"))
     if low is None:
         return []
     return [f"Smallest ρ⁺: {low} ({flips.min():.2f}%); largest: {high} ({flips.max():.2f}%)."]
@@ -160,12 +142,11 @@ def _random_note(random: pd.DataFrame) -> list[str]:
     ]
 
 
-def _different(pairs: pd.DataFrame) -> list[str]:
+def _different(once: pd.DataFrame) -> list[str]:
     """How many accuracies differ, each two models counted once."""
-    once = pairs.loc[~_unordered(pairs).duplicated(), "mcnemar_p"].dropna()
     if once.empty:
         return []
-    surely = int((holm(once.to_numpy()) < SIGNIFICANT).sum())
+    surely = int((holm(numbers(once, "mcnemar_p")) < SIGNIFICANT).sum())
     return [
         f"The accuracies of {surely:,} of {counted(len(once), 'pair')} of models differ "
         "significantly (McNemar’s exact test, p < 0.05 after Holm’s correction)."
@@ -173,14 +154,14 @@ def _different(pairs: pd.DataFrame) -> list[str]:
 
 
 def _alike(pairs: pd.DataFrame) -> list[str]:
-    known: Sequence[str] = pairs["class_embedding"].dropna().astype(str).unique().tolist()
-    sources = sorted(source for source in known if not source.endswith(":"))
+    known = pairs["class_embedding"].dropna().astype(str).unique()
+    sources = ", ".join(sorted(source for source in known if not source.endswith(":")))
     if not sources:
         return []
     return [
         "Similarity: mean cosine of all classes; of the classes that hold p% of ρ⁺, less that of "
         "all, and its percentile among random sets of as many classes; classes "
-        f"compared by {', '.join(sources)}."
+        f"compared by {sources}."
     ]
 
 
@@ -188,8 +169,7 @@ def _uniform(group: Group) -> list[str]:
     classes = group.first("num_classes")
     if not isinstance(classes, (int, float)):
         return []
-    classes = int(classes)
     return [
-        f"Entropy: of the classes of ρ⁺; uniform over the C = {classes:,} classes: "
-        f"ln C = {math.log(classes):.2f} nats."
+        f"Entropy: of the classes of ρ⁺; uniform over the C = {int(classes):,} classes: "
+        f"ln C = {math.log(int(classes)):.2f} nats."
     ]

@@ -10,50 +10,35 @@ from kt_cli.report.query import Query
 from kt_cli.report.read import Results
 from kt_cli.report.table import Column, Table
 
+STAGES = {
+    "pretrain": "pretrain", "models": "predict", "complementarity": "pairs", "transfer": "transfer"
+}  # fmt: skip
+NEEDS: dict[str, tuple[str, ...]] = dict.fromkeys(STAGES, ())
 TITLE = "Failed runs"
-NEEDS: dict[str, tuple[str, ...]] = dict.fromkeys(
-    ("pretrain", "models", "complementarity", "transfer"), ()
-)
 COLUMNS = (
     Column("stage", "stage", "text"),
     Column("runs", "runs", "count"),
     Column("error", "error", "text"),
     Column("example", "for example", "text"),
 )
-STAGES = {
-    "pretrain": "pretrain",
-    "models": "predict",
-    "complementarity": "pairs",
-    "transfer": "transfer",
-}
+NONE = Table("failures", TITLE, COLUMNS, (), notes=("No run failed.",))
 
 
-def failure_tables(results: Results, query: Query) -> list[Table]:
+def tables(results: Results, query: Query) -> list[Table]:
     """One table for each sweep in which runs failed; the query chooses no failures."""
     failed = [_failed_runs(results, table) for table in STAGES]
     runs = pd.concat([frame for frame in failed if len(frame)] or failed[:1])
-    return [_failures(str(name), rows) for name, rows in runs.groupby("sweep", sort=True)]
-
-
-def no_failures() -> Table:
-    return Table("failures", TITLE, COLUMNS, (), notes=("No run failed.",))
+    return [_table(str(name), rows) for name, rows in runs.groupby("sweep", sort=True)]
 
 
 def _failed_runs(results: Results, table: str) -> pd.DataFrame:
-    rows = results.failed(table)
-    names = ["teacher", "student"] if "teacher" in rows else ["model"]
-    one, *other = (rows[name].astype(object) for name in names)
-    example = one + " → " + other[0] if other else one
-    columns = {
-        "sweep": rows["sweep"].astype(object),
-        "stage": STAGES[table],
-        "error": rows["error"].astype(object).fillna("unknown"),
-        "example": example,
-    }
-    return pd.DataFrame(columns)
+    rows = results.failed(table).astype({"sweep": object, "error": object})
+    example = rows["model"] if "model" in rows else rows["teacher"] + " → " + rows["student"]
+    errors = rows["error"].fillna("unknown")
+    return rows[["sweep"]].assign(stage=STAGES[table], error=errors, example=example.astype(object))
 
 
-def _failures(sweep: str, runs: pd.DataFrame) -> Table:
+def _table(sweep: str, runs: pd.DataFrame) -> Table:
     failed = [
         (str(stage), len(same), str(error), native(same["example"].dropna().min()))
         for (stage, error), same in runs.groupby(["stage", "error"])

@@ -6,21 +6,14 @@ import numpy as np
 import pandas as pd
 
 from kt_cli.report import stats
-from kt_cli.report.captions import transfer_caption
-from kt_cli.report.groups import Group
+from kt_cli.report.captions import caption
+from kt_cli.report.groups import Group, by_one_teacher
 from kt_cli.report.influence import spearman
-from kt_cli.report.intervals import Pairs
+from kt_cli.report.intervals import Floats, Pairs, numbers
 from kt_cli.report.query import Query, derived
 from kt_cli.report.read import Results
 from kt_cli.report.table import Column, Row, Table
-from kt_cli.report.tables.shared import (
-    INTERVALS,
-    by_one_teacher,
-    floats,
-    methods_of,
-    transfer_groups,
-    transfer_notes,
-)
+from kt_cli.report.tables.shared import INTERVALS, methods_of, transfer_groups, transfer_notes
 
 TITLE = "What goes with Δ"
 NEEDS = {
@@ -37,10 +30,8 @@ PROPERTIES = {
     "same_family": "same family (1) or not (0)",
     "same_type": "same type (1) or not (0)",
 }
-DERIVED = [
-    "student_params_m", "teacher_params_m", "student_family", "teacher_family", "student_type",
-    "teacher_type",
-]  # fmt: skip
+DERIVED = [f"{role}_{what}" for role in ("student", "teacher")
+           for what in ("params_m", "family", "type")]  # fmt: skip
 LEGEND = (
     "Spearman’s rank correlation of each property with Δ over n pairs (seeds averaged) [95% "
     "interval]; 0: none, ±1: perfectly monotonic. It says "
@@ -48,12 +39,12 @@ LEGEND = (
 )
 
 
-def influence_tables(results: Results, query: Query) -> list[Table]:
+def tables(results: Results, query: Query) -> list[Table]:
     groups = filter(by_one_teacher, transfer_groups(results, query))
-    return [_influence(group, results, query) for group in groups]
+    return [_table(group, results, query) for group in groups]
 
 
-def _influence(group: Group, results: Results, query: Query) -> Table:
+def _table(group: Group, results: Results, query: Query) -> Table:
     methods = methods_of(group.rows)
     pairs = _properties(group.rows, results)
     columns = (
@@ -62,18 +53,14 @@ def _influence(group: Group, results: Results, query: Query) -> Table:
         Column("pairs", "n", "count"),
         *(Column(method, method, "signed") for method in methods),
     )
-    places = Pairs.of(pairs)
-    deltas = _deltas(group.rows, pairs, methods)
-    rows = tuple(
-        _row(key, floats(pairs, key), deltas, places)
-        for key in PROPERTIES
-        if pairs[key].nunique() > 1
-    )
+    places, deltas = Pairs.of(pairs), _deltas(group.rows, pairs, methods)
+    varying = [key for key in PROPERTIES if pairs[key].nunique() > 1]
+    rows = tuple(_row(key, numbers(pairs, key), deltas, places) for key in varying)
     notes = (LEGEND, INTERVALS, *transfer_notes(group, results, query))
-    return Table("influence", TITLE, columns, rows, transfer_caption(group), notes, group.about)
+    return Table("influence", TITLE, columns, rows, caption(group), notes, group.about)
 
 
-def _row(key: str, values: stats.Floats, deltas: list[stats.Floats], places: Pairs) -> Row:
+def _row(key: str, values: Floats, deltas: list[Floats], places: Pairs) -> Row:
     any_delta = ~np.isnan(np.stack(deltas)).all(axis=0)
     known = int((any_delta & ~np.isnan(values)).sum())
     return (key, PROPERTIES[key], known, *(spearman(values, d, places) for d in deltas))
@@ -83,24 +70,16 @@ def _properties(rows: pd.DataFrame, results: Results) -> pd.DataFrame:
     """One row for each pair with its properties."""
     pairs = rows.drop_duplicates(["student", "teacher"]).sort_values(["student", "teacher"])
     pairs = derived(pairs.reset_index(drop=True), DERIVED, results.ok("models"))
-    same = {f"same_{what}": _same(pairs, what) for what in ("family", "type")}
-    return pairs.assign(**same)
+    for what in ("family", "type"):
+        one, other = (pairs[f"{role}_{what}"].astype(object) for role in ("student", "teacher"))
+        pairs[f"same_{what}"] = (one == other).astype(float).where(one.notna() & other.notna())
+    return pairs
 
 
-def _same(pairs: pd.DataFrame, what: str) -> stats.Floats:
-    student, teacher = (pairs[f"{role}_{what}"].astype(object) for role in ("student", "teacher"))
-    unknown = (student.isna() | teacher.isna()).to_numpy()
-    return np.where(unknown, np.nan, (student == teacher).to_numpy(dtype=float))
-
-
-def _deltas(rows: pd.DataFrame, pairs: pd.DataFrame, methods: list[str]) -> list[stats.Floats]:
+def _deltas(rows: pd.DataFrame, pairs: pd.DataFrame, methods: list[str]) -> list[Floats]:
     """Δ of each method in the order of the pairs, NaN where it was not run."""
-    found = stats.pair_deltas(rows).astype({"student": object, "teacher": object})
-    index = pd.MultiIndex.from_frame(pairs[["student", "teacher"]].astype(object))
-    by_method = {str(m): part for m, part in found.groupby("method", observed=True)}
-    return [
-        by_method[m].set_index(["student", "teacher"])["delta"].reindex(index).to_numpy(float)
-        if m in by_method
-        else np.full(len(pairs), np.nan)
-        for m in methods
-    ]
+    roles = ["student", "teacher"]
+    deltas = stats.pair_deltas(rows).astype(dict.fromkeys((*roles, "method"), object))
+    table = deltas.set_index([*roles, "method"])["delta"].unstack("method")
+    index = pd.MultiIndex.from_frame(pairs[roles].astype(object))
+    return list(table.reindex(index=index, columns=methods).to_numpy(float).T)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from kt_cli.report.captions import counted, data_caption, left_out
+from kt_cli.report.captions import caption, counted, general_notes
 from kt_cli.report.groups import SAME_DATA, Group, native, split
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results
 from kt_cli.report.table import Column, Table
-from kt_cli.report.tables.shared import general_notes
 
-TITLE = "Models"
 NEEDS = {
     "models": (
         "accuracy", "accuracy_low", "accuracy_high", "top5", "params_m", "input_size", "warning",
@@ -29,21 +27,20 @@ COLUMNS = (
 )
 
 
-def model_tables(results: Results, query: Query) -> list[Table]:
-    return [_models(group, results, query) for group in split(results.ok("models"), SAME_DATA)]
+def tables(results: Results, query: Query) -> list[Table]:
+    return [_table(group, results, query) for group in split(results.ok("models"), SAME_DATA)]
 
 
-def _models(group: Group, results: Results, query: Query) -> Table:
+def _table(group: Group, results: Results, query: Query) -> Table:
     ranked = group.rows.sort_values(["accuracy", "model"], ascending=[False, True])
     keys = [column.key for column in COLUMNS]
     rows = tuple(tuple(map(native, row)) for row in ranked[keys].itertuples(index=False))
     notes = (
         f"n = {counted(len(rows), 'model')}. From, to: 95% interval of top-1 (Wilson).",
         *_warnings(ranked),
-        *left_out(results.failed("models"), group, "model"),
         *general_notes(group, results, query, "models"),
     )
-    return Table("models", TITLE, COLUMNS, rows, data_caption(group), notes, group.about)
+    return Table("models", "Models", COLUMNS, rows, caption(group), notes, group.about)
 
 
 def _warnings(models: pd.DataFrame) -> list[str]:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
 from kt_cli.report import paper_figures, stats
-from kt_cli.report.captions import transfer_caption
-from kt_cli.report.groups import Group, native
+from kt_cli.report.captions import caption
+from kt_cli.report.groups import Group, by_one_teacher, native
 from kt_cli.report.query import Query, derived
 from kt_cli.report.read import Results
-from kt_cli.report.table import Cell, Column, MeanStd, Table
+from kt_cli.report.table import Cell, Column, Table
 from kt_cli.report.tables.matrix import by_accuracy
-from kt_cli.report.tables.shared import (
-    BEST,
-    by_one_teacher,
-    methods_of,
-    seen_note,
-    transfer_groups,
-    transfer_notes,
-)
+from kt_cli.report.tables.shared import BEST, methods_of, seen_note, transfer_groups, transfer_notes
 from kt_cli.report.versus import borne_out, by_run
 
 TITLE = "Transfer delta by student"
@@ -34,80 +27,59 @@ LEADING = (
 )
 
 
-def student_tables(results: Results, query: Query) -> list[Table]:
-    return [_students(group, results, query) for group in transfer_groups(results, query)]
+def tables(results: Results, query: Query) -> list[Table]:
+    return [_table(group, results, query) for group in transfer_groups(results, query)]
 
 
-def _students(group: Group, results: Results, query: Query) -> Table:
+def _table(group: Group, results: Results, query: Query) -> Table:
     methods = methods_of(group.rows)
     names = by_accuracy(group.rows, "student")
     against = query.against == paper_figures.PAPER and by_one_teacher(group)
-    theirs = {name: paper_figures.deltas(name) for name in names} if against else {}
-    beside = [m for m in methods if any(m in known for known in theirs.values())]
-    columns = (*LEADING, *_method_columns(methods, beside))
+    theirs = {name: paper_figures.deltas(name) if against else {} for name in names}
+    beside = {m for m in methods if any(m in known for known in theirs.values())}
     facts = _facts(group.rows, results)
     deltas = stats.over_teachers(group.rows)
-    rows = tuple(
-        (name, *facts[name], *_cells(name, deltas, methods, theirs.get(name, {}), beside))
-        for name in names
-    )
-    notes = (
-        _legend(group.rows),
-        *([f"{BEST} over the students)."] if len(methods) > 1 else []),
-        *seen_note(group),
-        *_published_note(names, beside),
-        *transfer_notes(group, results, query),
-    )
-    return Table(
-        "students", TITLE, columns, rows, transfer_caption(group), notes, group.about,
-        _best(group.rows, names) if len(methods) > 1 else frozenset(),
-    )  # fmt: skip
-
-
-def _method_columns(methods: list[str], beside: list[str]) -> list[Column]:
-    columns = []
+    # Of each method one's own column and, where there is such, the published one.
+    columns, cells = list(LEADING), [[name, *facts[name]] for name in names]
     for method in methods:
         columns.append(Column(method, method, "signed"))
         if method in beside:
             columns.append(Column(f"{method}_published", f"{method},\npublished", "signed"))
-    return columns
+        for name, row in zip(names, cells, strict=True):
+            row.append(deltas.get((name, method)))
+            if method in beside:
+                row.append(theirs[name].get(method))
+    several = len(methods) > 1
+    notes = (
+        _legend(group.rows),
+        *([f"{BEST} over the students)."] if several else []),
+        *seen_note(group),
+        *(_published_note(names) if beside else []),
+        *transfer_notes(group, results, query),
+    )
+    return Table(
+        "students", TITLE, tuple(columns), tuple(map(tuple, cells)), caption(group), notes,
+        group.about, _best(group.rows, names) if several else frozenset(),
+    )  # fmt: skip
 
 
-def _facts(rows: pd.DataFrame, results: Results) -> dict[str, tuple[Cell, ...]]:
+def _facts(rows: pd.DataFrame, results: Results) -> dict[str, list[Cell]]:
     """Type, accuracy, parameters and number of teachers of each student."""
     keys = ["student_type", "student_acc", "student_params_m"]
     once = derived(rows.drop_duplicates("student"), keys, results.ok("models"))
     known = rows.dropna(subset=["delta"]).groupby("student", observed=True)
     teachers = known["teacher"].nunique()
     return {
-        str(name): (*map(native, values), int(teachers.get(name, 0)))
+        str(name): [*map(native, values), int(teachers.get(name, 0))]
         for name, *values in once[["student", *keys]].itertuples(index=False)
     }
 
 
-def _cells(
-    name: str,
-    deltas: Mapping[tuple[str, str], MeanStd],
-    methods: Sequence[str],
-    theirs: Mapping[str, float],
-    beside: Sequence[str],
-) -> list[Cell]:
-    cells: list[Cell] = []
-    for method in methods:
-        cells.append(deltas.get((name, method)))
-        if method in beside:
-            cells.append(theirs.get(method))
-    return cells
-
-
 def _best(rows: pd.DataFrame, names: Sequence[str]) -> frozenset[tuple[int, str]]:
     """The method that a student's teachers bear out as the best for it."""
-    places = {name: i for i, name in enumerate(names)}
-    contests = {
-        places[str(name)]: runs for name, runs in by_run(rows).groupby("student", observed=True)
-    }
-    best = zip(contests, borne_out(contests.values()), strict=True)
-    return frozenset((i, method) for i, method in best if method)
+    contests = {str(name): runs for name, runs in by_run(rows).groupby("student", observed=True)}
+    best = dict(zip(contests, borne_out(contests.values()), strict=True))
+    return frozenset((i, m) for i, name in enumerate(names) if (m := best.get(name)))
 
 
 def _legend(rows: pd.DataFrame) -> str:
@@ -118,12 +90,10 @@ def _legend(rows: pd.DataFrame) -> str:
     )
 
 
-def _published_note(names: list[str], beside: list[str]) -> list[str]:
-    if not beside:
-        return []
-    others = paper_figures.other_weights(names)
-    note = (
+def _published_note(names: list[str]) -> list[str]:
+    others = ", ".join(paper_figures.other_weights(names))
+    return [
         f"published: {paper_figures.SOURCE}: mean Δ over 20 teachers on ImageNet with 10% of the "
         "training images. Their weights are those of timm 0.x under the same name"
-    )
-    return [f"{note}; other weights here: {', '.join(others)}." if others else f"{note}."]
+        f"{f'; other weights here: {others}' if others else ''}."
+    ]

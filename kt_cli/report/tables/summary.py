@@ -7,23 +7,15 @@ from dataclasses import replace
 import pandas as pd
 
 from kt_cli.report import paper_figures, stats
-from kt_cli.report.captions import transfer_caption
+from kt_cli.report.captions import caption
 from kt_cli.report.derived import EQUAL_WITHIN, STRONGER
-from kt_cli.report.groups import Group, native
-from kt_cli.report.intervals import Pairs
+from kt_cli.report.groups import Group, by_one_teacher, native
+from kt_cli.report.intervals import Pairs, numbers
 from kt_cli.report.methods import method_rank
 from kt_cli.report.query import Query, derived
 from kt_cli.report.read import Results
 from kt_cli.report.table import Cell, Column, Row, Table
-from kt_cli.report.tables.shared import (
-    BEST,
-    INTERVALS,
-    by_one_teacher,
-    floats,
-    seen_note,
-    transfer_groups,
-    transfer_notes,
-)
+from kt_cli.report.tables.shared import BEST, INTERVALS, seen_note, transfer_groups, transfer_notes
 from kt_cli.report.versus import borne_out, by_run
 
 TITLE = "Transfer by method"
@@ -67,17 +59,23 @@ LEGEND = (
     "significant gains, losses (McNemar’s exact test of each transfer, p < 0.05: by chance up to "
     "2.5% of either); taught: training images taught by the teacher."
 )
-Parts = list[tuple[tuple[Cell, ...], pd.DataFrame]]
 ABSTAINED = (
     "abstained: share where the guard left the student as it was, neither success nor failure."
 )
+PUBLISHED = (
+    f"published: {paper_figures.SOURCE}: 20 students, each with 20 teachers, on ImageNet with "
+    "10% of the training images; median (paper’s) and mean over students of the share of "
+    "teachers with Δ > 0. Their xekl and xekl-mcl take a double softmax: compare runs with "
+    "--reference-compat."
+)
+Parts = list[tuple[tuple[Cell, ...], pd.DataFrame]]
 
 
-def summary_tables(results: Results, query: Query) -> list[Table]:
-    return [_summary(group, results, query) for group in transfer_groups(results, query)]
+def tables(results: Results, query: Query) -> list[Table]:
+    return [_table(group, results, query) for group in transfer_groups(results, query)]
 
 
-def _summary(group: Group, results: Results, query: Query) -> Table:
+def _table(group: Group, results: Results, query: Query) -> Table:
     by = list(dict.fromkeys(name for name in query.by if name != "method"))
     used = ["student", "teacher", "method", "seed", *USED]
     rows = derived(group.rows, [*by, "stronger"], results.ok("models"))
@@ -88,7 +86,6 @@ def _summary(group: Group, results: Results, query: Query) -> Table:
     guarded = bool(rows["guard_alpha"].notna().any())
     own = (c if guarded or c.key != "abstained" else replace(c, detail=True) for c in COLUMNS)
     columns = (*(_by_column(name, rows) for name in by), *own, *(AGAINST if against else ()))
-    cells = tuple(_row(key, part, against) for key, part in parts)
     several = len(parts) > 1
     notes = (
         LEGEND,
@@ -96,12 +93,12 @@ def _summary(group: Group, results: Results, query: Query) -> Table:
         INTERVALS,
         *([f"{BEST})."] if several else []),
         *seen_note(group),
-        *_published_notes(against),
+        *([PUBLISHED] if against else []),
         *transfer_notes(group, results, query),
     )
     return Table(
-        "summary", TITLE, columns, cells, transfer_caption(group), notes, group.about,
-        _best(parts) if several else frozenset(),
+        "summary", TITLE, columns, tuple(_row(key, part, against) for key, part in parts),
+        caption(group), notes, group.about, _best(parts) if several else frozenset(),
     )  # fmt: skip
 
 
@@ -130,19 +127,19 @@ def _row(key: tuple[Cell, ...], rows: pd.DataFrame, against: bool) -> Row:
     pairs = Pairs.of(rows)
     by_strength = [rows.loc[rows["stronger"] == strength, "delta"] for strength in STRENGTHS]
     by_student = stats.student_success(rows)
-    *by, method = (str(v) if isinstance(v, bool) else v for v in key)
-    abstained = stats.share(rows["guard_alpha"] == 0) if rows["guard_alpha"].notna().any() else None
+    lead = [str(v) if isinstance(v, bool) else v for v in key]
+    guarded = rows["guard_alpha"].notna().any()
+    published = paper_figures.success(str(lead[-1])) or (None, None)
     return (
-        *by,
-        method,
+        *lead,
         len(rows),
         len(rows.drop_duplicates(["teacher", "student"])),
         int(rows["seed"].nunique()),
-        pairs.mean(floats(rows, "won"), percent=True),
+        pairs.mean(numbers(rows, "won"), percent=True),
         float(by_student.median()),
-        abstained,
+        stats.share(rows["guard_alpha"] == 0) if guarded else None,
         stats.mean_std(rows["delta"]),
-        pairs.mean(floats(rows, "delta")),
+        pairs.mean(numbers(rows, "delta")),
         *map(stats.mean, by_strength),
         *(int(values.count()) for values in by_strength),
         stats.mean(rows["gain"]),
@@ -151,38 +148,19 @@ def _row(key: tuple[Cell, ...], rows: pd.DataFrame, against: bool) -> Row:
         stats.significant_share(rows, 1),
         stats.significant_share(rows, -1),
         stats.mean(rows["share_taught"]),
-        *(_published(str(method), by_student) if against else ()),
+        *((float(by_student.mean()), *published[:2]) if against else ()),
     )
-
-
-def _published(method: str, by_student: pd.Series[float]) -> tuple[Cell, ...]:
-    found = paper_figures.success(method)
-    theirs = (found.median, found.mean) if found else (None, None)
-    return (float(by_student.mean()), *theirs)
-
-
-def _published_notes(against: bool) -> list[str]:
-    if not against:
-        return []
-    return [
-        f"published: {paper_figures.SOURCE}: 20 students, each with 20 teachers, on ImageNet with "
-        "10% of the training images; median (paper’s) and mean over students of the share of "
-        "teachers with Δ > 0. Their xekl and xekl-mcl take a double softmax: compare runs with "
-        "--reference-compat."
-    ]
 
 
 def _best(parts: Parts) -> frozenset[tuple[int, str]]:
     """In each group of `--by` the method that the same pairs bear out as the best, by column."""
+    blocks: dict[tuple[Cell, ...], dict[str, int]] = {}
+    for i, ((*block, method), _) in enumerate(parts):
+        blocks.setdefault(tuple(block), {})[str(method)] = i
+    together = [pd.concat([parts[i][1] for i in block.values()]) for block in blocks.values()]
     found = set()
     for key, column in BEST_OF.items():
-        blocks: dict[tuple[Cell, ...], dict[str, int]] = {}
-        for i, ((*block, method), _) in enumerate(parts):
-            blocks.setdefault(tuple(block), {})[str(method)] = i
-        contests = [
-            by_run(pd.concat([parts[i][1] for i in block.values()]), column)
-            for block in blocks.values()
-        ]
-        won = zip(blocks.values(), borne_out(contests), strict=True)
-        found |= {(block[method], key) for block, method in won if method}
+        won = borne_out(by_run(rows, column) for rows in together)
+        best = zip(blocks.values(), won, strict=True)
+        found |= {(block[method], key) for block, method in best if method}
     return frozenset(found)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from kt_cli.report import stats
-from kt_cli.report.captions import counted, transfer_caption
+from kt_cli.report.captions import JOINED, caption, counted
 from kt_cli.report.groups import SAME_IMAGES, SETTINGS, Group, split
 from kt_cli.report.methods import method_rank
 from kt_cli.report.query import Query, seed_average
 from kt_cli.report.read import Results
 from kt_cli.report.table import Cell, Column, Row, Table
-from kt_cli.report.tables.shared import BEST, JOINED, transfer_notes, with_delta
+from kt_cli.report.tables.shared import BEST, transfer_notes
 from kt_cli.report.versus import borne_out, by_run
 from kt_cli.spec import TOGETHER
 
@@ -53,13 +52,13 @@ LEGEND = (
 )
 
 
-def team_tables(results: Results, query: Query) -> list[Table]:
+def tables(results: Results, query: Query) -> list[Table]:
     """A table for each group with transfers from several teachers."""
     rows = results.ok("transfer")
     if not (rows["teachers"].notna() & (rows["teachers"] != "single")).any():
         return []
     rows = _one_setup(seed_average(rows) if query.seed_average else rows)
-    found = [_teams(g, results, query) for g in split(rows, (*SAME_IMAGES, "setup"))]
+    found = [_table(g, results, query) for g in split(rows, (*SAME_IMAGES, "setup"))]
     return [table for table in found if table.rows]
 
 
@@ -75,33 +74,31 @@ def _one_setup(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(setup=setups.ngroup(), settings=hashes)
 
 
-def _teams(group: Group, results: Results, query: Query) -> Table:
+def _table(group: Group, results: Results, query: Query) -> Table:
     about = {key: value for key, value in group.about.items() if key != "setup"}
     about["settings"] = group.first("settings")
     group = Group(group.rows, about, group.differs)
     blocks = _blocks(group.rows)
     overall = list(_overall(blocks))
     rows = tuple(line.row(block) for block in (*overall, *blocks) for line in block.lines)
-    used = Group(group.rows.loc[sorted({r for b in blocks for r in b.runs})], about, group.differs)
+    runs = sorted({i for block in blocks for line in block.lines for i in line.runs.index})
+    used = Group(group.rows.loc[runs], about, group.differs)
     notes = (
         LEGEND,
         *([f"{BEST}), over all teams."] if overall else []),
-        *transfer_notes(used, results, query, _count(with_delta(used), blocks)),
+        *transfer_notes(used, results, query, _count(used.rows, blocks)),
     )
-    return Table(
-        "teams", TITLE, COLUMNS, rows, transfer_caption(group), notes, about, _best(overall),
-    )  # fmt: skip
+    return Table("teams", TITLE, COLUMNS, rows, caption(group), notes, about, _best(overall))
 
 
 def _count(rows: pd.DataFrame, blocks: Sequence[Block]) -> str:
-    teams = len({(block.student, block.team) for block in blocks})
-    each = (("method", rows["method"]), ("seed", rows["seed"]))
-    parts = [counted(teams, "team"), *(counted(one.nunique(), noun) for noun, one in each)]
-    return f"n = {counted(len(rows), 'transfer')} of {', '.join(parts)}."
+    known = rows.dropna(subset=["delta"])
+    teams = counted(len({(block.student, block.team) for block in blocks}), "team")
+    each = ", ".join(counted(int(known[noun].nunique()), noun) for noun in ("method", "seed"))
+    return f"n = {counted(len(known), 'transfer')} of {teams}, {each}."
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One way of teaching: alone, or together.
 
     Attributes:
@@ -110,40 +107,28 @@ class Line:
 
     teachers: str
     way: str
+    taught_by: str
     runs: pd.DataFrame
-    overall: bool = False
 
     def row(self, block: Block) -> Row:
         delta, *others = (self.runs[column] for column in NUMBERS)
         return (
-            block.student, block.method, block.team, self.teachers, self.way, self._taught_by,
+            block.student, block.method, block.team, self.teachers, self.way, self.taught_by,
             int(delta.count()), stats.mean_std(delta), *map(stats.mean, others),
             *(_each(self.runs, column) for column in LISTS),
         )  # fmt: skip
 
-    @property
-    def _taught_by(self) -> str:
-        if self.way in EACH:
-            return EACH[self.way] if self.overall else self.teachers
-        return f"all, {self.way}"
-
-    @property
-    def delta(self) -> float:
-        return float(self.runs["delta"].mean())
+    def means(self) -> pd.Series[float]:
+        return self.runs[list(NUMBERS)].astype(float).mean()
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """One team of one student under one method, or all teams of a size under one method."""
 
     student: str
     method: str
     team: str
     lines: tuple[Line, ...]
-
-    @property
-    def runs(self) -> list[Any]:
-        return [index for line in self.lines for index in line.runs.index]
 
 
 def _blocks(rows: pd.DataFrame) -> list[Block]:
@@ -159,13 +144,14 @@ def _blocks(rows: pd.DataFrame) -> list[Block]:
     blocks = []
     together = rows[rows["way"] != "single"].groupby(["student", "method", "members"])
     for (student, method, _), part in together:
-        members = [
-            Line(str(found["teacher"].iloc[0]), ALONE, found)
-            for key in str(part["teacher_key"].iloc[0]).split(TOGETHER)
-            if (found := single.get((student, method, key))) is not None
-        ]
-        lines = (*members, *_together(part))
-        blocks.append(Block(str(student), str(method), str(part["team"].iloc[0]), lines))
+        lines = []
+        for key in str(part["teacher_key"].iloc[0]).split(TOGETHER):
+            if (student, method, key) in single:
+                runs = single[student, method, key]
+                name = str(runs["teacher"].iloc[0])
+                lines.append(Line(name, ALONE, name, runs))
+        lines += _together(part)
+        blocks.append(Block(str(student), str(method), str(part["team"].iloc[0]), tuple(lines)))
     return sorted(blocks, key=lambda b: (b.student, b.team, method_rank(b.method)))
 
 
@@ -173,17 +159,15 @@ def _together(rows: pd.DataFrame) -> Iterator[Line]:
     """A line for each way; what is said of each teacher is only averaged in one order of them."""
     for (way, turns, teachers), runs in rows.groupby(["way", "turns", "teacher"]):
         named = f"{way}, {turns}" if way == "sequential" and turns else str(way)
-        yield Line(str(teachers), named, runs)
+        yield Line(str(teachers), named, f"all, {named}", runs)
 
 
 def _overall(blocks: Iterable[Block]) -> Iterator[Block]:
     """Means over the teams of one size under one method, where there are several."""
-    alike: dict[tuple[int, str], list[Block]] = defaultdict(list)
+    alike: dict[tuple[int, tuple[int, str]], list[Block]] = defaultdict(list)
     for block in blocks:
-        alike[block.team.count(TOGETHER) + 1, block.method].append(block)
-    for (size, method), teams in sorted(
-        alike.items(), key=lambda a: (a[0][0], method_rank(a[0][1]))
-    ):
+        alike[block.team.count(TOGETHER) + 1, method_rank(block.method)].append(block)
+    for (size, (_, method)), teams in sorted(alike.items()):
         if len(teams) > 1:
             name = f"all teams of {size}"
             yield Block(name, method, name, tuple(_means(name, teams)))
@@ -195,18 +179,16 @@ def _means(name: str, teams: list[Block]) -> Iterator[Line]:
         who = {"student": block.student, "teacher": block.team, "seed": 0}
         alone = [line for line in block.lines if line.way == ALONE]
         if alone:
-            each = pd.concat([_mean(line) for line in alone], axis=1).mean(axis=1)
+            each = pd.concat([line.means() for line in alone], axis=1).mean(axis=1)
+            best = max(alone, key=lambda line: float(line.runs["delta"].mean()))
             by_way[ALONE].append({**each, **who})
-            by_way[BEST_ALONE].append({**_mean(max(alone, key=lambda line: line.delta)), **who})
+            by_way[BEST_ALONE].append({**best.means(), **who})
         for line in block.lines[len(alone) :]:
-            by_way.setdefault(line.way, []).append({**_mean(line), **who})
+            by_way.setdefault(line.way, []).append({**line.means(), **who})
     for way, means in by_way.items():
         if means:
-            yield Line(name, way, pd.DataFrame(means).assign(**dict.fromkeys(LISTS)), overall=True)
-
-
-def _mean(line: Line) -> pd.Series[float]:
-    return line.runs[list(NUMBERS)].astype(float).mean()
+            runs = pd.DataFrame(means).assign(**dict.fromkeys(LISTS))
+            yield Line(name, way, EACH.get(way, f"all, {way}"), runs)
 
 
 def _each(runs: pd.DataFrame, column: str) -> Cell:
