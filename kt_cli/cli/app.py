@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import warnings
+from threading import Timer
 from types import FrameType
 from typing import Any
 
@@ -25,18 +26,30 @@ def main() -> None:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
         signals.append(signal.SIGHUP)
     stopped: list[int] = []
+    process, usual = os.getpid(), sys.unraisablehook
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a worker that was forked from it
+            sys.exit(128 + number)
         stopped.append(number)
         raise Interrupted
 
+    def ask_again(lost: Any) -> None:
+        """What is raised in a finaliser, as those of loaders of images, is lost."""
+        if lost.exc_type is Interrupted:
+            Timer(0.1, os.kill, (process, stopped[0])).start()
+        else:
+            usual(lost)
+
     before = [signal.signal(number, stop) for number in signals]
+    sys.unraisablehook = ask_again
     try:
         _run()
     except (Interrupted, Exception) as error:
         # A library that was interrupted may have made another error of it.
         sys.exit(_interrupted(stopped[0]) if stopped else _failed(error))
     finally:
+        sys.unraisablehook = usual
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.filesize import decimal
 from rich.table import Table
-from rich.text import Text
 
 from kt_cli.cli import options, screen
 from kt_cli.cli.options import choice, flag, option
@@ -61,7 +60,7 @@ def ls(patterns: Patterns = None, kind: Kind = None, as_json: options.Json = Fal
         screen.out.print_json(data=[_as_json(entry) for entry in found])
     elif found:
         screen.out.print(_table(found))
-        screen.out.print(f"{_count(found)}, {_size(found)}")
+        screen.line(f"{_count(found)}, {_size(found)}")
 
 
 @app.command()
@@ -92,7 +91,7 @@ def rm(
     if going:
         screen.out.print(_table(going))
         freed = decimal(remove(going)) if not dry_run else _size(going)
-        screen.out.print(f"{'Would remove' if dry_run else 'Removed'} {_count(going)}: {freed}")
+        screen.line(f"{'Would remove' if dry_run else 'Removed'} {_count(going)}: {freed}")
     elif found and not chosen:
         screen.note(f"Nothing of it is older than {older_than}.")
     if len(going) < len(chosen):
@@ -119,9 +118,9 @@ def verify(
                 broken.append((entry, reason))
             progress(done, len(found), "verify")
     for entry, reason in broken:
-        screen.out.print(Text(f"{entry.path}: {reason}"), soft_wrap=True)
+        screen.line(f"{entry.path}: {reason}")
     if found and not broken:
-        screen.out.print(f"{_count(found)}, {_size(found)}: nothing is broken")
+        screen.line(f"{_count(found)}, {_size(found)}: nothing is broken")
     elif broken and not remove:
         raise KtError(
             f"broken: {len(broken)} of {_count(found)}",
@@ -129,7 +128,7 @@ def verify(
         )
     elif broken:
         freed = kept.remove(entry for entry, _ in broken)
-        screen.out.print(f"Removed {_count([e for e, _ in broken])}: {decimal(freed)}")
+        screen.line(f"Removed {_count([e for e, _ in broken])}: {decimal(freed)}")
 
 
 def _chosen(

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kt_cli.cli import complementarity_view, options, screen
-from kt_cli.cli.options import choice, flag, option
+from kt_cli.cli.options import flag, option
 from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.errors import UsageError
-from kt_cli.settings import DataSpec, EvalSpec
-from kt_cli.settings.data import EMBEDDINGS
-from kt_cli.settings.sweep import BASELINES
+from kt_cli.settings import DataSpec, EvalSpec, SweepSpec
 
 if TYPE_CHECKING:
     from kt_cli.knowledge.comparison import Comparison
@@ -33,6 +31,7 @@ def complementarity(
     ],
     images: Annotated[Given, Fields(DataSpec, ("source", "limit", "real_labels"), only=IMAGES)],
     how: Annotated[Given, Fields(EvalSpec, without=("amp",))],
+    about: Annotated[Given, Fields(SweepSpec, ("baseline",), only=("class_embedding", "baseline"))],
     arch: Annotated[
         str | None,
         option(help="timm architecture of MODELs that are checkpoint files or folders."),
@@ -49,13 +48,6 @@ def complementarity(
     cached_only: Annotated[
         bool, flag("--cached-only", "Predict nothing: take what the cache has.", hidden=True)
     ] = False,
-    class_embedding: Annotated[
-        str, choice("--class-embedding", EMBEDDINGS, "What classes are compared by.", hidden=True)
-    ] = EMBEDDINGS[0],
-    baseline: Annotated[
-        str,
-        choice("--baseline", BASELINES, "random: randomly initialised teachers beside the models."),
-    ] = BASELINES[0],
     top: Annotated[int, option(min=0, help="How many classes to list.")] = 5,
     samples: Annotated[
         int, option(min=0, help="How many images to list that one has right, one wrong.")
@@ -78,13 +70,12 @@ def complementarity(
     how["eval_amp"] = options.precision(amp, amp_dtype)
     with screen.progress() as progress:
         found = measured(
-            models, arch=arch, baseline=baseline, class_embedding=class_embedding,
-            batch_size=batch_size, workers=workers, logits=logits, refresh=refresh,
-            cached_only=cached_only, progress=progress, **images, **how,
+            models, arch=arch, batch_size=batch_size, workers=workers, logits=logits,
+            refresh=refresh, cached_only=cached_only, progress=progress, **about, **images, **how,
         )  # fmt: skip
     if as_json:
-        about = {"data": found.comparison.images.name, "limit": found.limit}
-        screen.out.print_json(data={**about, **found.to_dict(top)})
+        of = {"data": found.comparison.images.name, "limit": found.limit}
+        screen.out.print_json(data={**of, **found.to_dict(top)})
     else:
         complementarity_view.show(found.comparison, found.limit, top, samples)
     if gallery is not None:

@@ -6,8 +6,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from kt_cli.cli import screen
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ def of_interest(found: Comparison) -> list[tuple[int, int]]:
 
 def show(found: Comparison, limit: int | None, top: int, samples: int) -> None:
     limited = f", limited to {limit:,}" if limit else ""
-    screen.out.print(
+    screen.line(
         f"{Path(found.images.name).name}: {found.n:,} images of {len(found.classes):,} classes"
         f"{limited}\n"
     )
@@ -68,7 +66,7 @@ def _models(found: Comparison) -> None:
 def _agreement(found: Comparison) -> None:
     pairs, kappa = found.pairs, found.pairs["kappa"][0, 1]
     consistency = "" if math.isnan(kappa) else f"error consistency κ {kappa:.3f} · "
-    screen.out.print(
+    screen.line(
         f"\nagree on {pairs['agreement'][0, 1]:.2f}% of the images · {consistency}"
         f"accuracies differ by {abs(pairs['acc_diff'][0, 1]):.2f} points "
         f"(McNemar p = {pairs['mcnemar_p'][0, 1]:.2g})"
@@ -77,9 +75,9 @@ def _agreement(found: Comparison) -> None:
 
 def _matrix(found: Comparison) -> None:
     if found.trained > MATRIX_UP_TO:
-        screen.out.print(f"\n(matrix of {found.trained} models: use --json)")
+        screen.line(f"\n(matrix of {found.trained} models: use --json)")
         return
-    screen.out.print("\n[bold]ρ⁺: what the row knows and the column does not, % of the images[/]")
+    screen.line(("\nρ⁺: what the row knows and the column does not, % of the images", "bold"))
     models = range(found.trained)
     rows = [
         (f"({t + 1}) {found.names[t]}", *("·" if t == s else f"{flips[s]:.2f}" for s in models))
@@ -93,7 +91,7 @@ def _different(found: Comparison) -> None:
 
     pairs = found.trained * (found.trained - 1) // 2
     surely = int((found.holm_p < SIGNIFICANT).sum()) // 2
-    screen.out.print(
+    screen.line(
         f"\nthe accuracies of {surely:,} of {pairs:,} pairs of models differ significantly "
         "(McNemar, p < 0.05 after Holm's correction)"
     )
@@ -104,7 +102,7 @@ def _ceilings(found: Comparison) -> None:
     confident = "unknown" if found.confident is None else f"{found.confident:.2f}%"
     mean = found.mean_probability
     average = "(add --logits)" if mean is None else f"{mean:.2f}%"
-    screen.out.print(
+    screen.line(
         f"{one} right (oracle) {found.oracle:.2f}% · the more confident right {confident} · "
         f"mean of probabilities right {average}"
     )
@@ -113,8 +111,8 @@ def _ceilings(found: Comparison) -> None:
 def _baselines(found: Comparison) -> None:
     for teacher in range(found.trained, len(found.names)):
         flips = found.pairs["pos_flips"][teacher, : found.trained]
-        screen.out.print(
-            f"baseline: {escape(found.names[teacher])} knows "
+        screen.line(
+            f"baseline: {found.names[teacher]} knows "
             f"{flips.min():.2f}–{flips.max():.2f}% that the models do not"
         )
 
@@ -124,11 +122,11 @@ def _knows(found: Comparison, teacher: int, student: int, top: int) -> None:
     from kt_cli.knowledge.explanation import direction, sentence
 
     pair = direction(found, teacher, student)
-    screen.out.print(f"\n[bold]{escape(pair.teacher)} → {escape(pair.student)}[/]")
-    screen.out.print(sentence(pair), soft_wrap=True, markup=False)
+    screen.line((f"\n{pair.teacher} → {pair.student}", "bold"))
+    screen.line(sentence(pair))
     if not pair.flips:
         return
-    screen.out.print(_spread(found, teacher, student))
+    screen.line(_spread(found, teacher, student))
     if top:
         _classes(found, teacher, student, top)
     _areas(found, found.areas(teacher, student))
@@ -167,12 +165,12 @@ def _classes(found: Comparison, teacher: int, student: int, top: int) -> None:
 def _areas(found: Comparison, areas: list[Area]) -> None:
     if not areas:
         return
-    screen.out.print("areas of expertise (similar classes):")
+    screen.line("areas of expertise (similar classes):")
     for area in areas[:AREAS]:
         named = ", ".join(found.classes[c] for c in area.classes[:CLASSES_OF_AREA])
         more = len(area.classes) - CLASSES_OF_AREA
         rest = f" and {more} more" if more > 0 else ""
-        screen.out.print(f"  {area.share:.1f}%: {named}{rest}", soft_wrap=True, markup=False)
+        screen.line(f"  {area.share:.1f}%: {named}{rest}")
 
 
 def _samples(samples: list[Sample]) -> None:

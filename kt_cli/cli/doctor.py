@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
-from rich.text import Text
-
 from kt_cli.cli import options, screen
 from kt_cli.cli.options import flag, option
 from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.errors import KtError, UsageError
-from kt_cli.settings import DataSpec
+from kt_cli.settings import DataSpec, SlurmSpec
 from kt_cli.settings.data import data_spec
 from kt_cli.settings.declared import by_keyword
 
@@ -20,11 +18,13 @@ if TYPE_CHECKING:
     from kt_cli.diagnosis.finding import Finding
 
 IMAGES = ("source", "root", "class_map", "labels")
+JOBS = ("partition", "account", "qos")
 
 
 @with_settings
 def doctor(
     images: Annotated[Given, Fields(DataSpec, IMAGES, only=IMAGES)],
+    jobs: Annotated[Given, Fields(SlurmSpec, JOBS, only=JOBS)],
     limit: Annotated[
         int,
         option(min=1, help="Images on which top-1 is compared with timm's figure, at most."),
@@ -32,9 +32,6 @@ def doctor(
     slurm_test: Annotated[
         bool, flag("--slurm-test", "Submit a job of a minute, and wait for it.")
     ] = False,
-    partition: Annotated[str | None, option(help="Of the test job.")] = None,
-    account: Annotated[str | None, option(help="Of the test job.")] = None,
-    qos: Annotated[str | None, option(help="Of the test job.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Check installation, GPUs, memory, cache, disks, hub, Slurm and data.
@@ -46,14 +43,12 @@ def doctor(
     from kt_cli.diagnosis.checks import CHECKS
     from kt_cli.diagnosis.finding import Asked, diagnose
 
-    wishes = {"partition": partition, "account": account, "qos": qos}
-    sbatch = {name: value for name, value in wishes.items() if value is not None}
-    if sbatch and not slurm_test:
-        raise UsageError(f"--{next(iter(sbatch))} changes nothing without --slurm-test", "Add it.")
+    if jobs and not slurm_test:
+        raise UsageError(f"--{next(iter(jobs))} changes nothing without --slurm-test", "Add it.")
     (given,) = by_keyword(images, DataSpec)
     spec = data_spec(given) if {"source", "root"} & given.keys() else None
     with screen.progress() as progress:
-        findings = list(diagnose(CHECKS, Asked(spec, limit, slurm_test, sbatch, progress)))
+        findings = list(diagnose(CHECKS, Asked(spec, limit, slurm_test, jobs, progress)))
     if as_json:
         screen.out.print_json(data=[asdict(f) | {"level": f.level.value} for f in findings])
     else:
@@ -74,7 +69,6 @@ def _show(findings: Sequence[Finding]) -> None:
         colour = finding.level.value
         name = finding.check if finding.check != before else ""
         before = finding.check
-        line = Text.assemble((f"{colour:<6}", f"bold {colour}"), f"  {name:<{width}}  ")
-        screen.out.print(line + Text(finding.message), soft_wrap=True)
+        screen.line((f"{colour:<6}", f"bold {colour}"), f"  {name:<{width}}  {finding.message}")
         if finding.advice:
-            screen.out.print(Text(f"{'':{width + 10}}→ {finding.advice}"), soft_wrap=True)
+            screen.line(f"{'':{width + 10}}→ {finding.advice}")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
-from rich.text import Text
 from typer.core import TyperGroup
 
 from kt_cli.cli import options, screen
@@ -131,7 +130,7 @@ def prefetch(
     with screen.progress() as progress:
         failures = weights.fetch_planned(planned, jobs, Listener(progress, screen.note))
     for failure in failures:
-        screen.out.print(Text(f"{failure.model.name}: {failure.reason}"), soft_wrap=True)
+        screen.line(f"{failure.model.name}: {failure.reason}")
     if failures:
         raise KtError(
             f"weights of {weights.models_text(len(failures))} could not be had",

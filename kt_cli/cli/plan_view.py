@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -26,28 +27,25 @@ def show(
     points = "".join(f" × {len(v)} {key}" for key, v in spec.grid.items())
     teams = f"; teams of {spec.team}: {', '.join(spec.teachers)}" * bool(spec.teachers)
     where = spec.data.source if spec.data else f"not named yet. {HOW_TO_NAME_DATA}"
-    for line in (
-        f"[bold]{spec.name}[/]: {count:,} models, {count * (count - 1):,} ordered pairs; "
-        f"transfer for {pairs:,} pairs × {', '.join(spec.methods)} × {seeds}"
-        f"{points}{teams}",
-        f"data: {where}{_left_out(session)}",
-        f"results: {session.folder}",
-        f"at once: {_at_once(session, asked_gpus)}",
-    ):
-        console.print(line, soft_wrap=True)
+    say = partial(screen.line, console=console)
+    say(
+        (spec.name, "bold"), f": {count:,} models, {count * (count - 1):,} ordered pairs; transfer "
+        f"for {pairs:,} pairs × {', '.join(spec.methods)} × {seeds}{points}{teams}"
+    )  # fmt: skip
+    say(f"data: {where}{_left_out(session)}")
+    say(f"results: {session.folder}")
+    say(f"at once: {_at_once(session, asked_gpus)}")
     parts = ("jobs", "GPU-hours") if session.place.facts else ("chunks",)
     rows = [_plan_row(session, stage) for stage in stages if stage.total]
     console.print(screen.table(("stage", "runs", "done", "to do", *parts), rows))
     if session.place.facts and spec.data:
-        console.print(_disk(session), soft_wrap=True)
+        say(f"disk, about: {_disk(session)}")
     for stage in stages:
         if stage.note:
-            console.print(f"targets: {stage.note}", soft_wrap=True)
+            say(f"targets: {stage.note}")
         if stage.left_out:
-            console.print(
-                f"left out: {stage.left_out:,} transfers that do not fit into "
-                f"{spec.slurm.max_gpu_hours:g} GPU-hours", soft_wrap=True,
-            )  # fmt: skip
+            hours = f"{spec.slurm.max_gpu_hours:g} GPU-hours"
+            say(f"left out: {stage.left_out:,} transfers that do not fit into {hours}")
 
 
 def _disk(session: Session) -> str:
@@ -59,13 +57,9 @@ def _disk(session: Session) -> str:
         session.spec, session.models, session.training_images, len(session.data.eval)
     )
     parts["weights to fetch"] = plan(session.models, JOBS).bytes
-    said = (f"{what} {max(size / 1e9, 0.01):,.2f} GB" for what, size in parts.items() if size)
-    return f"disk, about: {', '.join(said)}"
-
-
-def _left_out(session: Session) -> str:
-    guard = session.spec.data.guard if session.spec.data else 0
-    return f" ({guard:.0%} of the training images are left out: the guard slice)" * bool(guard)
+    return ", ".join(
+        f"{what} {max(size / 1e9, 0.01):,.2f} GB" for what, size in parts.items() if size
+    )
 
 
 def _at_once(session: Session, asked_gpus: int | None) -> str:

@@ -59,6 +59,5 @@ def _show(row: Mapping[str, Any], target: Path) -> None:
     if row["accuracy"] is not None:
         told += f", top-1 {row['accuracy']:.2f}% on {row['n']:,} evaluation images"
     epochs = f"{row['epochs']} epoch{'s' * (row['epochs'] > 1)}"
-    screen.out.print(
-        f"{row['model']}: {epochs} on {row['n_train']:,} images, {told} → local-dir:{target}"
-    )
+    images = f"{row['n_train']:,} images"
+    screen.line(f"{row['model']}: {epochs} on {images}, {told} → local-dir:{target}")

@@ -35,13 +35,18 @@ if not out.is_terminal:
 
 
 def _say(label: str, style: str, text: str) -> None:
-    err.print(Text.assemble((label, style), text), soft_wrap=True)
+    line((label, style), text, console=err)
 
 
 def show_error(error: KtError) -> None:
     _say("Error: ", "bold red", error.message)
     if error.tip:
         _say("Tip: ", "bold cyan", error.tip)
+
+
+def line(*parts: str | tuple[str, str], console: Console | None = None) -> None:
+    """One line of a result, which only a terminal breaks; a part may be (text, style)."""
+    (console or out).print(Text.assemble(*parts), soft_wrap=True)
 
 
 def note(text: str) -> None:

@@ -52,31 +52,22 @@ def _show(folder: Path) -> None:
     from kt_cli.sweeps.monitor import Watch
 
     view = Watch(folder).look()
-    screen.out.print(f"[bold]{folder.name}[/]: {folder}", soft_wrap=True)
-    if not view.stages:
-        _show_rows(folder)
+    screen.line((folder.name, "bold"), f": {folder}")
+    if not view.stages:  # it was never on a cluster
+        rows = [(name, *count.values()) for name, count in _rows(folder).items()]
+        screen.out.print(screen.table(("table", "done", "failed"), rows))
         return
     screen.out.print(progress_view.render(view), soft_wrap=True)
     if view.active is False:
         again = f"kt sweep {folder / 'sweep.toml'} -o {folder.parent}"
         left = sum(stage.total - stage.done for stage in view.stages)
         why = "were cancelled" if view.cancelled else f"have ended, {left:,} runs are left"
-        screen.out.print(
-            f"the jobs {why}; {again} goes on"
-            if left
-            else f"all is done that was submitted; {again} shows the tables, or goes on",
-            soft_wrap=True,
-        )
+        if left:
+            screen.line(f"the jobs {why}; {again} goes on")
+        else:
+            screen.line(f"all is done that was submitted; {again} shows the tables, or goes on")
     elif view.active and not view.going_on:
-        screen.out.print(
-            "no job will go on when these have ended: run kt sweep again then", soft_wrap=True
-        )
-
-
-def _show_rows(folder: Path) -> None:
-    """A sweep that was never on a cluster: what its rows say."""
-    rows = [(name, *count.values()) for name, count in _rows(folder).items()]
-    screen.out.print(screen.table(("table", "done", "failed"), rows))
+        screen.line("no job will go on when these have ended: run kt sweep again then")
 
 
 def _rows(folder: Path) -> dict[str, dict[str, int]]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.markup import escape
-
 from kt_cli.cli import screen
 from kt_cli.spec import TOGETHER
 
@@ -15,8 +13,8 @@ def show(row: Mapping[str, Any]) -> None:
     """Before and after, and what came of it."""
     single = row["teachers"] == "single"
     together = "" if single else f" ({row['teachers']})"
-    screen.out.print(
-        f"{escape(row['teacher'])} → {escape(row['student'])} by {row['method']}{together}, on "
+    screen.line(
+        f"{row['teacher']} → {row['student']} by {row['method']}{together}, on "
         f"{row['n_train']:,} images; evaluated on {row['n']:,}\n"
     )
     one, all_ = ("teacher", "teacher") if single else ("a teacher", "all teachers")
@@ -30,11 +28,11 @@ def show(row: Mapping[str, Any]) -> None:
     cells = [(name, *("" if v is None else f"{v:.2f}" for v in values)) for name, *values in rows]
     screen.out.print(screen.table(("%", "before", "after"), cells))
     style = "green" if row["delta"] > 0 else "red" if row["delta"] < 0 else "yellow"
-    screen.out.print(
-        f"\ntransfer delta Δ [bold {style}]{_signed(row['delta'])}[/] points = "
-        f"gain {row['gain']:.2f} − loss {row['loss']:.2f} (McNemar p = {row['transfer_p']:.2g})"
-    )
-    screen.out.print("\n".join(_further(row)))
+    screen.line(
+        "\ntransfer delta Δ ", (_signed(row["delta"]), f"bold {style}"), f" points = gain "
+        f"{row['gain']:.2f} − loss {row['loss']:.2f} (McNemar p = {row['transfer_p']:.2g})"
+    )  # fmt: skip
+    screen.line("\n".join(_further(row)))
 
 
 def _further(row: Mapping[str, Any]) -> list[str]:
@@ -45,7 +43,7 @@ def _further(row: Mapping[str, Any]) -> list[str]:
     taught = [f"the teacher taught {row['share_taught']:.1f}%"]
     if row["teachers"] != "single":
         names = zip(row["teacher"].split(TOGETHER), row["teacher_shares"], strict=True)
-        taught = [f"{escape(name)} taught {share:.1f}%" for name, share in names]
+        taught = [f"{name} taught {share:.1f}%" for name, share in names]
     lines = [f"{rate} · {', '.join(taught)} of the samples"]
     if row["step_accs"]:
         steps = ", ".join(f"{accuracy:.2f}" for accuracy in row["step_accs"])

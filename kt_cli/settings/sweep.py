@@ -10,7 +10,7 @@ from typing import Any
 
 from kt_cli.settings.cluster import SlurmSpec
 from kt_cli.settings.data import EMBEDDINGS, DataSpec
-from kt_cli.settings.declared import POSITIVE, setting
+from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, setting
 from kt_cli.settings.pretrain import PretrainSpec
 from kt_cli.settings.shared import of_models, of_transfers
 from kt_cli.settings.transfer import TEACHERS, TransferSpec
@@ -47,7 +47,7 @@ class SweepSpec:
     pairs: int | str = of_transfers(
         "auto", "Ordered pairs to transfer: a number or all; auto: all up to 400, else 400."
     )
-    pair_seed: int = of_transfers(0, "Seed that draws the pairs.")
+    pair_seed: int = of_transfers(0, "Seed that draws the pairs.", within=NOT_NEGATIVE)
     students: tuple[str, ...] = of_transfers(
         (), "Models that are taught, by name or glob. Comma list.", listed=True, usual="all"
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 
 from kt_cli.api import complementarity
 from kt_cli.cli.commands import app
+from kt_cli.errors import KtError
 
 Kt = Callable[..., tuple[int, str, str]]
 SaveTiny = Callable[..., str]
@@ -76,6 +79,7 @@ MODELS = ("resnet50", "deit_s")
         (("sweep", "--models", "resnet50,deit_s", "--pairs", "some"), "some", ""),
         (("sweep", "--models", "resnet50,deit_s", "--methods", "kd"), "kd", "kl"),
         (("sweep", "--models", "resnet50,deit_s", "--seeds", "a"), "--seeds", ""),
+        (("sweep", "--models", "resnet50,deit_s", "--pair-seed", "-1"), "pair_seed", ""),
         (("sweep", "--models", "resnet50"), "two models", ""),
         (("sweep", "--models", "resnet50,deit_s"), "no data", "--data"),
         (("report", "/no/such"), "/no/such", ""),
@@ -88,7 +92,7 @@ MODELS = ("resnet50", "deit_s")
         (("models", "prefech", "vit_b"), "prefech", "prefetch"),
         (("models", "/no/such"), "no folder or file /no/such", "hf-hub:"),
         (("models", "resnet18", "--arch", "resnet18"), "--arch", "checkpoints"),
-        (("complementarity", *MODELS, "--baseline", "rand"), "--baseline 'rand'", "random"),
+        (("complementarity", *MODELS, "--baseline", "rand"), "baseline 'rand'", "random"),
         (("complementarity", *MODELS, "--class-embedding", "clipp"), "'clipp'", "clip"),
         (("complementarity", *MODELS, "--data", "digits", "--real-labels", "/no/such"),
          "cannot read the labels /no/such: No such file or directory\n", ""),
@@ -213,6 +217,41 @@ def test_an_interrupt_is_no_traceback(
     found, _, err = kt("complementarity", *MODELS)
     assert found == code and "Interrupted" in err
     assert "Traceback" not in err and "Error" not in err
+
+
+def test_an_interrupt_in_a_finaliser_is_not_lost(kt: Kt, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Loader:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    def work(*_: object) -> None:
+        Loader()
+        time.sleep(60)
+
+    monkeypatch.setattr(complementarity, "data_spec", work)
+    start = time.monotonic()
+    code, _, err = kt("complementarity", *MODELS)
+    assert (code, err) == (143, "Interrupted.\n") and time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_of_a_command_end_silently(
+    kt: Kt, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """With an exit code of their own: with a traceback it would be 1."""
+
+    def work(*_: object) -> None:
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        worker.start()
+        time.sleep(0.3)
+        os.kill(worker.pid or 0, number)
+        worker.join(30)
+        raise KtError(f"the worker ended with {worker.exitcode}")
+
+    monkeypatch.setattr(complementarity, "data_spec", work)
+    _, _, err = kt("complementarity", *MODELS)
+    assert err == f"Error: the worker ended with {128 + number}\n"
 
 
 @pytest.mark.parametrize("imported", ["typer", "rich.console", "kt_cli.cli.report"])
