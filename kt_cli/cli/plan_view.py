@@ -32,7 +32,9 @@ def show(
         (spec.name, "bold"), f": {count:,} models, {count * (count - 1):,} ordered pairs; transfer "
         f"for {pairs:,} pairs × {', '.join(spec.methods)} × {seeds}{points}{teams}"
     )  # fmt: skip
-    say(f"data: {where}{_left_out(session)}")
+    guard = spec.data.guard if spec.data else 0
+    left_out = f" ({guard:.0%} of the training images are left out: the guard slice)" * bool(guard)
+    say(f"data: {where}{left_out}")
     say(f"results: {session.folder}")
     say(f"at once: {_at_once(session, asked_gpus)}")
     parts = ("jobs", "GPU-hours") if session.place.facts else ("chunks",)
