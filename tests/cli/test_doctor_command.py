@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -102,7 +103,10 @@ def test_a_broken_library_does_not_break_the_doctor() -> None:
         "from kt_cli.cli.app import main\n"
         "main()\n"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    environment = {**os.environ, "PATH": ""}  # neither a driver nor Slurm
+    shown = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
     assert shown.returncode == 1
     found = {(f["check"], f["level"]): f["message"] for f in json.loads(shown.stdout)}
     assert "import torch" in "".join(
