@@ -292,7 +292,7 @@ def test_what_occurs_in_the_columns_of_a_condition(filled: Sweep) -> None:
         ({"where": "delta >"}, UsageError, "not understood"),
         ({"by": ("student_famly",)}, UnknownName, "unknown column 'student_famly'"),
         ({"by": ("curve_loss",)}, UnknownName, "unknown column 'curve_loss'"),
-        ({"top": 0}, UsageError, "top must be in"),
+        ({"top": 0}, UsageError, "top must be positive"),
         ({"against": "papers"}, UnknownName, "'papers'"),
     ],
 )
