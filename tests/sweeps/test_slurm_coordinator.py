@@ -433,7 +433,8 @@ def test_each_stage_is_cut_by_what_the_rows_before_it_say(folder: Path) -> None:
     before = leading.costs(RUNS[:1])
     key = RUNS[0].models[0].key
     store.write(folder, "models", [
-        {"run_id": "r", "model_key": key, "status": store.OK, "samples_per_s": 2.0}
+        {"run_id": "r", "model_key": key, "status": store.OK, "samples_per_s": 2.0,
+         "measured_with": key}
     ])  # fmt: skip
     assert leading.costs(RUNS[:1]) == [5.0] != before
 
