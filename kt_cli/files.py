@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -90,6 +91,11 @@ def _replace_folder(source: Path, target: Path, outgoing: Path) -> None:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
     source.rename(target)
+
+
+def file_name(text: str) -> str:
+    """`text` as the name of a file or folder, with _ for what some file system may refuse."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", text)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kt_cli.errors import UsageError, warn
+from kt_cli.files import file_name
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, PretrainSpec
 from kt_cli.settings.data import data_spec
@@ -52,7 +52,7 @@ def pretrain(
     data = data_spec({"guard": GUARD, **images})
     if "name" in how and len(names) > 1:
         raise UsageError(f"--name names one model, not {len(names)}", "Leave it out.")
-    files = [re.sub(r"[^A-Za-z0-9._+-]", "_", Path(arch).name) for arch in names]
+    files = [file_name(Path(arch).name) for arch in names]
     specs = [PretrainSpec(**{"name": file, **how, "arch": arch})
              for file, arch in zip(files, names, strict=True)]  # fmt: skip
     _require_possible(specs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -137,7 +136,7 @@ def _planned(
     from kt_cli.data.guard_images import require_guard
     from kt_cli.data.sources import open_data
     from kt_cli.distillation import methods
-    from kt_cli.files import require_writable
+    from kt_cli.files import file_name, require_writable
     from kt_cli.zoo import classes, load
 
     opened = open_data(images, training=True)
@@ -152,6 +151,6 @@ def _planned(
     run = Run("transfer", tuple(models), opened.transfer_id(spec.guarded, progress), spec, images)
     *teachers, student = (model.name for model in models)
     name = f"{student}-from-{'-'.join(teachers)[:80]}-{spec.method}-{run.id[:8]}"
-    saved = target or Path("students") / re.sub(r"[^A-Za-z0-9._+-]", "_", name)
+    saved = target or Path("students") / file_name(name)
     require_writable(saved.absolute())
     return replace(run, out=saved.absolute().name), saved

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kt_cli.cli import screen
+from kt_cli.errors import some_of
 
 if TYPE_CHECKING:
     from kt_cli.knowledge.areas import Area
@@ -167,10 +168,8 @@ def _areas(found: Comparison, areas: list[Area]) -> None:
         return
     screen.line("areas of expertise (similar classes):")
     for area in areas[:AREAS]:
-        named = ", ".join(found.classes[c] for c in area.classes[:CLASSES_OF_AREA])
-        more = len(area.classes) - CLASSES_OF_AREA
-        rest = f" and {more} more" if more > 0 else ""
-        screen.line(f"  {area.share:.1f}%: {named}{rest}")
+        named = some_of([found.classes[c] for c in area.classes], CLASSES_OF_AREA)
+        screen.line(f"  {area.share:.1f}%: {named}")
 
 
 def _samples(samples: list[Sample]) -> None:

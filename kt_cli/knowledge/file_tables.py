@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kt_cli.errors import DataError, first_line
+from kt_cli.errors import DataError, first_line, some_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,9 +40,7 @@ class Table:
     @property
     def summary(self) -> str:
         """Names of the columns, for messages."""
-        names = list(self.columns)
-        more = len(names) - NAMED_IN_MESSAGE
-        return ", ".join(names[:NAMED_IN_MESSAGE]) + (f" and {more} more" if more > 0 else "")
+        return some_of([*self.columns], NAMED_IN_MESSAGE)
 
     def first(self, names: Sequence[str]) -> str | None:
         """The first of these columns that there is."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kt_cli.errors import some_of
 from kt_cli.knowledge.predictions import Predictions
 from kt_cli.knowledge.significance import mcnemar, wilson
 from kt_cli.zoo.classes import BY_POSITION
@@ -67,10 +68,9 @@ def _in_circles(predictions: Predictions, classes: int) -> str | None:
     gained, lost = int((renamed & ~said).sum()), int((said & ~renamed).sum())
     if gained <= lost or float(mcnemar(np.array(gained), np.array(lost))) > SURE:
         return None
-    names = [predictions.images.classes[c] for c in moved[:NAMED]]
-    more = f" and {len(moved) - NAMED} more" if len(moved) > NAMED else ""
+    names = [predictions.images.classes[c] for c in moved]
     return (
-        f"{len(moved)} of its classes look to be in another order ({', '.join(names)}{more}): each "
+        f"{len(moved)} of its classes look to be in another order ({some_of(names, NAMED)}): each "
         f"is mostly said of images of the next. {HOW_TO_ORDER}"
     )
 

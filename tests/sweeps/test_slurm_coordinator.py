@@ -320,7 +320,7 @@ def test_a_submission_that_is_cut_off_leaves_no_job(
         assert mine
 
 
-def test_a_follower_that_was_cancelled_submits_nothing(
+def test_a_continuation_that_was_cancelled_submits_nothing(
     fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coordinating(folder).advance(False)
