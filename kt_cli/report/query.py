@@ -13,17 +13,9 @@ from kt_cli.report.derived import MODEL_NEEDS, derived
 from kt_cli.report.groups import DATA, PAIR, SAME_TRANSFER, SETTINGS, TRAINING
 from kt_cli.report.model_labels import is_label
 from kt_cli.report.stats import DECIMALS
+from kt_cli.rows import condition as conditions
 from kt_cli.rows import schema
-from kt_cli.rows.condition import (
-    KINDS,
-    Kind,
-    Node,
-    columns_of,
-    conjuncts,
-    parse,
-    texts_of,
-    together,
-)
+from kt_cli.rows.condition import Kind, Node, columns_of
 from kt_cli.settings.declared import check
 from kt_cli.settings.report import QuerySpec
 
@@ -39,8 +31,7 @@ class Query(QuerySpec):
     """What is asked of a report's rows and tables.
 
     Raises:
-        UsageError: the condition is not understood, a column does not exist, or a value is none
-            that can be.
+        UsageError: the condition is not understood, or a column or value is none that can be.
     """
 
     def __post_init__(self) -> None:
@@ -54,7 +45,7 @@ class Query(QuerySpec):
     def condition(self) -> Node | None:
         """What `where` says; a column of any table can be named."""
         every = {name: kind for table in schema.TABLES for name, kind in kinds(table).items()}
-        return parse(self.where, every) if self.where.strip() else None
+        return conditions.parse(self.where, every) if self.where.strip() else None
 
     def lacks(self, table: str) -> list[str]:
         """The columns of the condition that rows of `table` do not have: it is not applied."""
@@ -73,9 +64,8 @@ class Query(QuerySpec):
         condition = self.condition()
         if condition is None or self.lacks(table):
             return None
-        return together(
-            [part for part in conjuncts(condition) if stored == _is_stored(part, table)]
-        )
+        parts = conditions.conjuncts(condition)
+        return conditions.together([part for part in parts if stored == _is_stored(part, table)])
 
     def needs(self, table: str) -> set[str]:
         """Stored columns of `table` that grouping and derived columns of the condition need."""
@@ -94,12 +84,13 @@ class Query(QuerySpec):
 
 def _is_stored(condition: Node, table: str) -> bool:
     derives = set(columns_of(condition)) - schema.TABLES[table].keys()
-    return not derives and not any(map(is_label, texts_of(condition)))
+    return not derives and not any(map(is_label, conditions.texts_of(condition)))
 
 
 def kinds(table: str) -> Mapping[str, Kind]:
     """The columns of a table, derived ones too, and what they hold."""
-    stored = {name: KINDS.get(column.type, "list") for name, column in schema.TABLES[table].items()}
+    columns, known = schema.TABLES[table], conditions.KINDS
+    stored = {name: known.get(column.type, "list") for name, column in columns.items()}
     return {**stored, **DERIVED} if table in PAIR_TABLES else stored
 
 

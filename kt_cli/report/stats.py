@@ -76,11 +76,8 @@ def pair_deltas(rows: pd.DataFrame) -> pd.DataFrame:
 def over_teachers(rows: pd.DataFrame) -> dict[tuple[str, str], MeanStd]:
     """Of each (student, method) the Δ over its teachers, of which seeds are averaged first."""
     groups = pair_deltas(rows).groupby(["student", "method"], observed=True)["delta"]
-    found = groups.agg(["mean", "std", "count"])
-    return {
-        (str(student), str(method)): MeanStd(float(mean), float(std), int(count))
-        for (student, method), mean, std, count in found.itertuples()
-    }
+    found = groups.agg(["mean", "std", "count"]).itertuples()
+    return {(str(s), str(m)): MeanStd(mean, std, int(count)) for (s, m), mean, std, count in found}
 
 
 def spread(values: pd.Series[float]) -> Spread:

@@ -82,9 +82,7 @@ class Field:
 def needs(counts: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
     """Columns to read by row table, beside those always read.
 
-    Args:
-        counts: rows by table, where known; of a table with more than MAX_ROWS the page has the
-            provenance alone.
+    Of a table with more than MAX_ROWS rows, by `counts`, the page has the provenance alone.
     """
     return {
         table: tuple(_scalars(table))
@@ -124,7 +122,7 @@ def _field(key: str, column: schema.Column, first: bool) -> Field:
         decimals, digits = 0, 0
     elif column.type != schema.F:
         kind = "text"
-    elif key.endswith(("_rate", "_share", "_pct")):
+    elif key not in FORMS and key.endswith(("_rate", "_share", "_pct")):
         decimals, digits = 2, 1
     meaning = column.meaning.replace("`", "")
     return Field(key, LABELS.get(key, key), meaning, kind, decimals, digits, key in SIGNED, first)

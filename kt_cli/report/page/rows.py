@@ -26,9 +26,7 @@ class Packed:
 
     With `values` (base64 of gzip of JSON) they are 1 + the place of the row's value among these;
     without, the row's value is (`low` + number − 1) / `scale`. 0 is missing in both.
-
-    Attributes:
-        width: bytes of a number.
+    `width` are the bytes of a number.
     """
 
     numbers: str
