@@ -105,11 +105,6 @@ def fields(table: str, rows: pd.DataFrame) -> list[Field]:
     return [_field(c, known[c], c in first) for c in (*first, *rest)]
 
 
-def importance(f: Field) -> int:
-    """The lower, the more a column is worth its space."""
-    return LAST.index(f.key) + 1 if f.key in LAST else 0
-
-
 def _scalars(table: str) -> dict[str, schema.Column]:
     """All but counts of each class, which are as many numbers as there are classes."""
     columns = schema.TABLES[table]

@@ -107,7 +107,7 @@ def _row(column: str, pairs: pd.DataFrame, places: Pairs) -> Row:
     count, *quantiles = stats.spread(pairs[column])
     if column.endswith("_classes"):  # counts, unless between two
         quantiles = [int(v) if v % 1 == 0 else v for v in quantiles]
-    low, q05, median, _, q95, high = quantiles
+    low, q05, median, q95, high = quantiles
     ends = _extreme_pairs(pairs, values)
     return (column, QUANTITIES[column], count, low, q05, median, mean, q95, high, *ends)
 
