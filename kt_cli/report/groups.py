@@ -91,13 +91,9 @@ def _with_guard(rows: pd.DataFrame, same: list[str]) -> pd.DataFrame:
 
 
 def _images(rows: pd.DataFrame) -> dict[str, Cell]:
-    first = {name: native(rows[name].iloc[0]) for name in ("data", "n", "limit")}
-    limit = first["limit"]
-    return {
-        "data": first["data"],
-        "images": first["n"],
-        "limit": int(limit) if isinstance(limit, float) else limit,
-    }
+    data, count, limit = (native(rows[name].iloc[0]) for name in ("data", "n", "limit"))
+    limit = int(limit) if isinstance(limit, float) else limit
+    return {"data": data, "images": count, "limit": limit}
 
 
 def _named(column: str, value: Any) -> str:

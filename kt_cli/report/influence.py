@@ -64,11 +64,7 @@ def _linear(x: Floats, y: Floats) -> tuple[float, Floats]:
 
 
 class _Ranks:
-    """The mid-ranks of values (n,) that are not all equal.
-
-    Attributes:
-        standard: they, with mean 0 and variance 1 (n,).
-    """
+    """The mid-ranks of values (n,) that are not all equal; `standard` with mean 0, variance 1."""
 
     def __init__(self, values: Floats) -> None:
         _, self._tie, ties = np.unique(values, return_inverse=True, return_counts=True)

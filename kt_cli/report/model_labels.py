@@ -52,12 +52,9 @@ def _labels(frames: dict[str, pd.DataFrame]) -> dict[str, str]:
         for identity, name in zip(identities, called, strict=True):
             names[identity] = min(name, names.get(identity, name))
     shared = pd.Series(names, dtype=object).duplicated(keep=False)
-    return {key: f"{name} ({_end(key)})" if shared[key] else name for key, name in names.items()}
-
-
-def _end(identity: str) -> str:
-    """What tells it from others; of several teachers all count, not the last one alone."""
-    return digest(identity)[:8] if TOGETHER in identity else identity[-8:]
+    # Of several teachers all count, not the last one alone.
+    ends = {key: digest(key)[:8] if TOGETHER in key else key[-8:] for key in names}
+    return {key: f"{name} ({ends[key]})" if shared[key] else name for key, name in names.items()}
 
 
 def _named(

@@ -29,8 +29,7 @@ GAP = 2
 class Page:
     """What stands in one float: panels with other columns of the same rows below each other.
 
-    Attributes:
-        wrapped: keys of columns whose text is wrapped.
+    `wrapped` are the keys of columns whose text is wrapped.
     """
 
     title: str

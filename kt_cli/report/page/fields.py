@@ -82,9 +82,7 @@ class Field:
 def needs(counts: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
     """Columns to read by row table, beside those always read.
 
-    Args:
-        counts: rows by table, where known; of a table with more than MAX_ROWS the page has the
-            provenance alone.
+    Of a table with more than MAX_ROWS rows, by `counts`, the page has the provenance alone.
     """
     return {
         table: tuple(_scalars(table))
@@ -107,11 +105,6 @@ def fields(table: str, rows: pd.DataFrame) -> list[Field]:
     return [_field(c, known[c], c in first) for c in (*first, *rest)]
 
 
-def importance(f: Field) -> int:
-    """The lower, the more a column is worth its space."""
-    return LAST.index(f.key) + 1 if f.key in LAST else 0
-
-
 def _scalars(table: str) -> dict[str, schema.Column]:
     """All but counts of each class, which are as many numbers as there are classes."""
     columns = schema.TABLES[table]
@@ -124,7 +117,7 @@ def _field(key: str, column: schema.Column, first: bool) -> Field:
         decimals, digits = 0, 0
     elif column.type != schema.F:
         kind = "text"
-    elif key.endswith(("_rate", "_share", "_pct")):
+    elif key not in FORMS and key.endswith(("_rate", "_share", "_pct")):
         decimals, digits = 2, 1
     meaning = column.meaning.replace("`", "")
     return Field(key, LABELS.get(key, key), meaning, kind, decimals, digits, key in SIGNED, first)

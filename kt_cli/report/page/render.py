@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from string import Template
 
 from kt_cli.report.page.blocks import Section
 from kt_cli.report.page.fields import TITLES
@@ -21,11 +22,6 @@ from kt_cli.report.table import Table
 
 # The page stays below 10 MB, whatever the results are.
 LARGEST, TABLES, PLOTS = 9_500_000, 2_500_000, 3_000_000
-SCRIPTS = ("page.js", "columns.js", "rows.js")
-WITHOUT_SCRIPT = (
-    "Without JavaScript, tables and plots are as they are; sorting, filters, details, all rows and "
-    "what is too large otherwise need it."
-)
 SOME = {"transfer": "method == 'kl-dp'", "complementarity": "acc_diff < 0"}
 FEW = 4  # sweeps whose names stand at the top
 
@@ -33,9 +29,7 @@ FEW = 4  # sweeps whose names stand at the top
 def render_page(results: Results, tables: Sequence[Table], plots: Sequence[Drawn]) -> str:
     """The page as text: at most 10 MB of UTF-8, the same for the same results.
 
-    Args:
-        results: their transfers and pairs are in the page row by row where there are at most
-            `MAX_ROWS` of them; otherwise it says which are not.
+    Transfers and pairs are in it row by row where there are at most MAX_ROWS of them.
     """
     # Failed transfers are rows too: pairs with a reason.
     frames = {table: [results.ok(table)] for table in TITLES}
@@ -80,46 +74,30 @@ def _summary(results: Results) -> str:
 
 def _document(sections: Sequence[Section], summary: str, parts: Sequence[Part]) -> str:
     package = files(__package__)
-    style = package.joinpath("page.css").read_text(encoding="utf-8")
-    script = "\n".join(package.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS)
-    data = in_script([part.as_json() for part in parts if not part.refused])
+    template, style, *scripts = (
+        package.joinpath(name).read_text(encoding="utf-8")
+        for name in ("page.html", "page.css", "page.js", "columns.js", "rows.js")
+    )
+    script = "\n".join(scripts)
     links = "".join(f'<li><a href="#{s.anchor}">{escape(s.title)}</a></li>' for s in sections)
-    body = "\n".join(section.markup() for section in sections)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_policy(script)}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(summary)}</title>
-<link rel="icon" href="data:,">
-<style>
-{style}</style>
-</head>
-<body>
-<a class="skip" href="#content">Skip to the content</a>
-<header><h1>Knowledge transfer</h1><p>{escape(summary)}</p>
-<nav aria-label="Contents"><ul>{links}</ul></nav>
-<noscript><p class="caption">{WITHOUT_SCRIPT}</p></noscript></header>
-<main id="content" tabindex="-1">
-{body}
-</main>
-<script type="application/json" id="data">{data}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
+    return Template(template).substitute(
+        policy=_policy(script),
+        summary=escape(summary),
+        style=style,
+        links=links,
+        body="\n".join(section.markup() for section in sections),
+        data=in_script([part.as_json() for part in parts if not part.refused]),
+        script=script,
+    )
 
 
 def _policy(script: str) -> str:
     """Nothing is loaded; of scripts only the page's own runs."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    rules = (
-        "default-src 'none'", f"script-src 'sha256-{digest}'", "style-src 'unsafe-inline'",
-        "img-src data:", "base-uri 'none'", "form-action 'none'",
-    )  # fmt: skip
-    return "; ".join(rules)
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
 
 
 def in_script(value: object) -> str:

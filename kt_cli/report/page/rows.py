@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from kt_cli.report.page.blocks import zipped
-from kt_cli.report.page.fields import MAX_ROWS, Field, fields, importance
+from kt_cli.report.page.fields import LAST, MAX_ROWS, Field, fields
 
 # Numbers with fewer different values than one in so many rows are written once each.
 REPEATED = 8
@@ -26,9 +26,7 @@ class Packed:
 
     With `values` (base64 of gzip of JSON) they are 1 + the place of the row's value among these;
     without, the row's value is (`low` + number − 1) / `scale`. 0 is missing in both.
-
-    Attributes:
-        width: bytes of a number.
+    `width` are the bytes of a number.
     """
 
     numbers: str
@@ -96,18 +94,20 @@ def pack(frames: Mapping[str, Sequence[pd.DataFrame]], budget: int) -> list[Part
 
 def _pack_rest(parts: Sequence[Part], rows: Mapping[str, pd.DataFrame], budget: int) -> None:
     """Of all tables: first what takes next to nothing, then by importance, in turn."""
-    waiting = [
-        (importance(f), place, part, f.key, encode(rows[part.table][f.key], f))
-        for part in parts
-        for place, f in enumerate(part.found)
-        if not f.first
-    ]
-    for *_, part, key, column in sorted(waiting, key=lambda w: (w[4].size > TINY, w[0], w[1])):
+
+    def rank(one: tuple[Part, Field, Packed]) -> tuple[bool, int, int]:
+        part, f, column = one
+        last = LAST.index(f.key) + 1 if f.key in LAST else 0
+        return column.size > TINY, last, part.found.index(f)
+
+    waiting = [(part, f) for part in parts for f in part.found if not f.first]
+    packed = [(part, f, encode(rows[part.table][f.key], f)) for part, f in waiting]
+    for part, f, column in sorted(packed, key=rank):
         if column.size > budget:
-            part.dropped.append(key)
-            continue
-        part.columns[key] = column
-        budget -= column.size
+            part.dropped.append(f.key)
+        else:
+            part.columns[f.key] = column
+            budget -= column.size
 
 
 def encode(values: pd.Series[Any], f: Field) -> Packed:

@@ -13,12 +13,8 @@ from kt_cli.rows import store
 
 # All configurations together: one that names thousands of models is no reading matter.
 LONGEST = 500_000
-RUNS = {
-    "pretrain": "models trained",
-    "models": "models evaluated",
-    "complementarity": "pairs",
-    "transfer": "transfers",
-}
+RUNS = {"pretrain": "models trained", "models": "models evaluated", "complementarity": "pairs",
+        "transfer": "transfers"}  # fmt: skip
 SOFTWARE = {"kt_version": "kt", "torch_version": "torch", "timm_version": "timm",
             "git_commit": "commit"}  # fmt: skip
 

@@ -1,7 +1,6 @@
 """Plots of a sweep, each for one group of comparable rows; nothing is averaged across.
 
-`PLOTS` says which there are, `draw_all` draws them, `save` and `svg` give them away. Figures are
-made without pyplot, sized for a column or a page, and the same for the same rows.
+Figures are made without pyplot, sized for a column or a page, and the same for the same rows.
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ class Plot:
     """One kind of plot.
 
     Attributes:
-        title: what it shows, in one sentence.
         table: whose rows it shows.
         draw: the figure of a group; None where there is nothing to draw.
         columns: of these rows, beside those that are always read.
@@ -120,11 +118,7 @@ PLOTS: dict[str, Plot] = {
 def draw_all(
     results: Results, names: Sequence[str] | None = None, query: Query = Query()
 ) -> Iterator[Drawn]:
-    """Each plot of each group that has something to draw.
-
-    Args:
-        names: which plots; None for all.
-        query: what the results were chosen by; whether seeds are averaged first.
+    """Each plot, or each of `names`, of each group that has something to draw.
 
     Raises:
         UnknownName: a name is none of PLOTS.

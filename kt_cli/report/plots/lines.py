@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
 
 from kt_cli.report.intervals import Floats
 from kt_cli.report.plots import style
@@ -20,48 +18,25 @@ ACROSS = 4  # pairs of axes beside each other
 DODGE = 0.008  # of the width, between the intervals of two methods
 
 
-@dataclass(frozen=True)
-class Frame:
-    """The axes of a plot: names with units, and what they show besides the lines.
-
-    Attributes:
-        ticks: place and text of each tick of x; empty for numbers.
-        zero: whether a horizontal line says "no change".
-        log: whether x is logarithmic.
-    """
-
-    xlabel: str
-    ylabel: str
-    ticks: Sequence[tuple[float, str]] = ()
-    zero: bool = False
-    log: bool = False
-
-    def dress(self, axes: Axes) -> None:
-        if self.log:
-            axes.set_xscale("log")
-            style.logarithmic(axes.xaxis)
-        if self.zero:
-            axes.axhline(0.0, color=style.GREY, linewidth=0.7, zorder=1)
-        if self.ticks:
-            axes.xaxis.set_major_locator(FixedLocator([place for place, _ in self.ticks]))
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.set_xticklabels([text for _, text in self.ticks])
+Dress = Callable[[Axes], object]  # what axes show besides the lines
 
 
-def draw_lines(lines: Sequence[Series], frame: Frame) -> Figure:
+def draw_lines(lines: Sequence[Series], xlabel: str, ylabel: str, dress: Dress) -> Figure:
     """A line for each method, in the order given; the legend is outside."""
-    return _together(lines, frame) if len(lines) <= TOGETHER else _apart(lines, frame)
+    draw = _together if len(lines) <= TOGETHER else _apart
+    return draw(lines, xlabel, ylabel, dress)
 
 
-def _together(lines: Sequence[Series], frame: Frame) -> Figure:
-    figure, axes = style.one_axes(frame.xlabel, frame.ylabel)
-    frame.dress(axes)
+def _together(lines: Sequence[Series], xlabel: str, ylabel: str, dress: Dress) -> Figure:
+    figure, axes = style.one_axes(xlabel, ylabel)
+    dress(axes)
+    log = axes.get_xscale() == "log"
     looks = style.looks([line.name for line in lines])
     every = np.concatenate([line.x for line in lines])
-    span = np.ptp(np.log(every) if frame.log else every)
+    span = np.ptp(np.log(every) if log else every)
     for i, line in enumerate(lines):
         by = (i - (len(lines) - 1) / 2) * DODGE * span
-        _line(axes, line, line.x * np.exp(by) if frame.log else line.x + by, looks[line.name])
+        _line(axes, line, line.x * np.exp(by) if log else line.x + by, looks[line.name])
     if len(lines) > 1:
         style.method_legend(figure, axes, list(looks))
     else:
@@ -69,7 +44,7 @@ def _together(lines: Sequence[Series], frame: Frame) -> Figure:
     return figure
 
 
-def _apart(lines: Sequence[Series], frame: Frame) -> Figure:
+def _apart(lines: Sequence[Series], xlabel: str, ylabel: str, dress: Dress) -> Figure:
     """One pair of axes for each method; the others stand behind it in grey."""
     across = min(ACROSS, -(-len(lines) // 2))
     down = -(-len(lines) // across)
@@ -77,7 +52,7 @@ def _apart(lines: Sequence[Series], frame: Frame) -> Figure:
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
     looks = style.looks([line.name for line in lines])
     for axes, line in zip(grid, lines, strict=False):
-        frame.dress(axes)
+        dress(axes)
         for other in lines:
             if other is not line:
                 axes.plot(other.x, other.y, color=style.PALE, linewidth=0.6, zorder=1)
@@ -87,8 +62,8 @@ def _apart(lines: Sequence[Series], frame: Frame) -> Figure:
         axes.remove()
     for axes in grid[max(0, len(lines) - across) : len(lines)]:
         axes.tick_params(labelbottom=True)
-    figure.supxlabel(frame.xlabel, fontsize=style.FONT)
-    figure.supylabel(frame.ylabel, fontsize=style.FONT)
+    figure.supxlabel(xlabel, fontsize=style.FONT)
+    figure.supylabel(ylabel, fontsize=style.FONT)
     return figure
 
 

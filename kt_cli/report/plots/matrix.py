@@ -15,6 +15,7 @@ from kt_cli.report.groups import Group, by_one_teacher
 from kt_cli.report.intervals import Floats, numbers
 from kt_cli.report.plots import style
 from kt_cli.report.plots.style import COLUMN, DOUBLE, INK, SMALL, PlotResult
+from kt_cli.report.tables.matrix import by_accuracy
 
 MOST = 40  # students, teachers that have a row, a column of their own
 BINS = 20  # of models by accuracy, where there are more
@@ -34,11 +35,7 @@ def scale(groups: Sequence[Group]) -> float:
 
 
 def matrix(group: Group, top: float) -> PlotResult | None:
-    """Δ of each student (row) from each teacher (column), most accurate first, for one method.
-
-    Args:
-        top: |Δ| where the colours end; of matrices beside each other the same.
-    """
+    """Δ of each student (row) from each teacher (column), for one method; `top`: see `scale`."""
     rows = _rows(group)
     if rows is None:
         return None
@@ -74,14 +71,9 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
         bins = [_bins(rows, role) for role in roles]
         return rows.groupby(bins, sort=True)["delta"].mean().unstack().iloc[::-1, ::-1]
     cells = rows.groupby(roles, observed=True)["delta"].mean().unstack()
-    table = cells.loc[_ranked(rows, "student"), _ranked(rows, "teacher")]
+    table = cells.loc[by_accuracy(rows, "student"), by_accuracy(rows, "teacher")]
     students, teachers = (style.short_names(list(map(str, axis))) for axis in table.axes)
     return table.rename(index=students, columns=teachers)
-
-
-def _ranked(rows: pd.DataFrame, role: str) -> list[str]:
-    accuracy = rows.groupby(role, observed=True)[f"{role}_acc"].mean()
-    return sorted(accuracy.index, key=lambda name: (-np.nan_to_num(accuracy[name]), name))
 
 
 def _bins(rows: pd.DataFrame, role: str) -> Floats:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from kt_cli.report.captions import counted
 from kt_cli.report.derived import derived
@@ -11,7 +13,7 @@ from kt_cli.report.groups import Group
 from kt_cli.report.intervals import Floats, mean_interval, numbers
 from kt_cli.report.plots import binning, style
 from kt_cli.report.plots.binning import count_note, parts_of
-from kt_cli.report.plots.lines import Frame, draw_lines
+from kt_cli.report.plots.lines import draw_lines
 from kt_cli.report.plots.pairs import DIFFERENCE, cloud
 from kt_cli.report.plots.style import GREY, INK, PlotResult
 from kt_cli.report.read import Results
@@ -65,7 +67,10 @@ def delta(group: Group) -> PlotResult | None:
         binning.binned_means(part, "acc_diff", "delta", limits, method)
         for method, part in parts.items()
     ]
-    figure = draw_lines(lines, Frame(DIFFERENCE, "transfer delta Δ (pp)", zero=True))
+    figure = draw_lines(
+        lines, DIFFERENCE, "transfer delta Δ (pp)",
+        lambda axes: axes.axhline(0.0, color=GREY, linewidth=0.7, zorder=1),
+    )  # fmt: skip
     binned = f"Means in bins of {limits[1] - limits[0]:g} pp."
     return PlotResult(figure, (count_note(parts), binned, BARS))
 
@@ -109,8 +114,13 @@ def rate_classes(group: Group) -> PlotResult | None:
         binning.series(method, places, [part] * len(columns), columns)
         for method, part in parts.items()
     ]
-    ticks = [(place, CLASSES[column]) for place, column in zip(places, columns, strict=True)]
-    figure = draw_lines(lines, Frame("classes that hold a share of ρ⁺", RATE, ticks))
+
+    def dress(axes: Axes) -> None:
+        axes.xaxis.set_major_locator(FixedLocator(places))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticklabels([CLASSES[column] for column in columns])
+
+    figure = draw_lines(lines, "classes that hold a share of ρ⁺", RATE, dress)
     note = f"2%: the fewest classes that hold 2% of ρ⁺. {BARS}"
     return PlotResult(figure, (count_note(parts), note))
 
@@ -130,7 +140,12 @@ def rate_size(group: Group) -> PlotResult | None:
         alike = [rows[place == i] for i in np.unique(place)]
         middle = [float(np.exp(np.log(numbers(part, SIZE)).mean())) for part in alike]
         lines.append(binning.series(method, middle, alike, ["transfer_rate"] * len(alike)))
-    figure = draw_lines(lines, Frame("parameters of the student (millions)", RATE, log=True))
+
+    def dress(axes: Axes) -> None:
+        axes.set_xscale("log")
+        style.logarithmic(axes.xaxis)
+
+    figure = draw_lines(lines, "parameters of the student (millions)", RATE, dress)
     grouped = f"Students of like size together: {len(limits) - 1} groups."
     return PlotResult(figure, (count_note(parts), grouped, BARS))
 

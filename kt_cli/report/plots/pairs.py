@@ -84,11 +84,7 @@ def _cloud_and_median(figure: Figure, axes: Axes, x: Floats, y: Floats) -> dict[
 
 
 def cloud(figure: Figure, axes: Axes, x: Floats, y: Floats, what: str, **look: Any) -> bool:
-    """Draw observations (n,) against each other; those with a NaN are left out.
-
-    Args:
-        what: what one observation is, in the plural.
-        look: how points are drawn.
+    """Draw observations (n,), called `what`, against each other; those with a NaN are left out.
 
     Returns:
         Whether they are drawn as points; else, as these would hide each other, the shade of a

@@ -41,6 +41,7 @@ QUANTITIES: dict[str, str] = {
     **{f"top{p}_excess": f"similarity, top {p}% − all" for p in TOP},
     **{f"top{p}_similarity_pct": f"its percentile, top {p}%" for p in TOP},
 }
+OPTIONAL = [c for c in QUANTITIES if c.endswith(("similarity", "_excess", "_pct"))]
 SYMMETRIC = ("agreement", "kappa", "oracle_acc")
 PERCENT = ("pos_flips", "pos_flips_weaker", "pos_flips_random", "agreement", "oracle_acc")
 COLUMNS = (
@@ -71,7 +72,8 @@ def _table(group: Group, results: Results, query: Query) -> Table:
     weaker = pairs["pos_flips"].where(pairs["acc_diff"] < 0)
     pairs = pairs.assign(pos_flips_weaker=weaker, **excess)
     random = random.assign(pos_flips_random=random["pos_flips"])
-    once = pairs[~pd.Series(Pairs.of(pairs).unordered).duplicated()]
+    first = ~pd.Series(Pairs.of(pairs).unordered).duplicated()
+    once = pairs.loc[first, ["teacher", "student", "mcnemar_p", *SYMMETRIC]]
     notes = (
         f"n = {counted(len(pairs), 'ordered pair')} of {counted(models_of(pairs), 'model')}. "
         "ρ⁺(teacher → student): images that the teacher has right and the student wrong. "
@@ -79,25 +81,19 @@ def _table(group: Group, results: Results, query: Query) -> Table:
         INTERVALS,
         *_extremes(pairs),
         *_random_note(random),
-        *_different(once.dropna(subset=["mcnemar_p"])),
+        *_different(numbers(once, "mcnemar_p")),
         *_alike(pairs),
         *_uniform(group),
         *general_notes(group, results, query, "complementarity"),
     )
-    asked = [c for c in QUANTITIES if c in pairs and (pairs[c].count() or not _optional(c))]
-    symmetric = [column for column in asked if column in SYMMETRIC]
+    asked = [c for c in QUANTITIES if c in pairs and (c not in OPTIONAL or pairs[c].count())]
     rows = [
         *_rows(pairs, [column for column in asked if column not in SYMMETRIC]),
-        *_rows(once, symmetric),
+        *_rows(once, [column for column in asked if column in SYMMETRIC]),
         *_rows(random, ["pos_flips_random"] if len(random) else []),
     ]
-    order = list(QUANTITIES)
-    rows.sort(key=lambda row: order.index(str(row[0])))
+    rows.sort(key=lambda row: list(QUANTITIES).index(str(row[0])))
     return Table("complementarity", TITLE, COLUMNS, tuple(rows), caption(group), notes, group.about)
-
-
-def _optional(column: str) -> bool:
-    return "similarity" in column or column.endswith("_excess")
 
 
 def _rows(pairs: pd.DataFrame, columns: Iterable[str]) -> list[Row]:
@@ -111,7 +107,7 @@ def _row(column: str, pairs: pd.DataFrame, places: Pairs) -> Row:
     count, *quantiles = stats.spread(pairs[column])
     if column.endswith("_classes"):  # counts, unless between two
         quantiles = [int(v) if v % 1 == 0 else v for v in quantiles]
-    low, q05, median, _, q95, high = quantiles
+    low, q05, median, q95, high = quantiles
     ends = _extreme_pairs(pairs, values)
     return (column, QUANTITIES[column], count, low, q05, median, mean, q95, high, *ends)
 
@@ -142,13 +138,14 @@ def _random_note(random: pd.DataFrame) -> list[str]:
     ]
 
 
-def _different(once: pd.DataFrame) -> list[str]:
+def _different(p_values: Floats) -> list[str]:
     """How many accuracies differ, each two models counted once."""
-    if once.empty:
+    known = p_values[~np.isnan(p_values)]
+    if not len(known):
         return []
-    surely = int((holm(numbers(once, "mcnemar_p")) < SIGNIFICANT).sum())
+    surely = int((holm(known) < SIGNIFICANT).sum())
     return [
-        f"The accuracies of {surely:,} of {counted(len(once), 'pair')} of models differ "
+        f"The accuracies of {surely:,} of {counted(len(known), 'pair')} of models differ "
         "significantly (McNemar’s exact test, p < 0.05 after Holm’s correction)."
     ]
 

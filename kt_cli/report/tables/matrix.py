@@ -39,8 +39,9 @@ def _table(group: Group, method: str, results: Results, query: Query) -> Table:
     mine = replace(group, rows=group.rows[group.rows["method"] == method], about=about)
     students = by_accuracy(mine.rows, "student")
     teachers = by_accuracy(mine.rows, "teacher")
-    cells = _cells(stats.pair_deltas(mine.rows), "delta", students, teachers)
-    p_values = holm(_cells(_gain_p(mine.rows), "p", students, teachers))
+    deltas = stats.pair_deltas(mine.rows).set_index(["student", "teacher"])["delta"]
+    cells = _cells(deltas, students, teachers)
+    p_values = holm(_cells(_gain_p(mine.rows), students, teachers))
     # A teacher's column bears its name, unless that is another column's.
     keys = [f"teacher {name}" if name in ("student", "mean") else name for name in teachers]
     columns = (
@@ -71,19 +72,13 @@ def by_accuracy(rows: pd.DataFrame, role: str) -> list[str]:
     return sorted(map(str, known.index), key=lambda name: (-known[name], name))
 
 
-def _cells(pairs: pd.DataFrame, column: str, students: list[str], teachers: list[str]) -> Floats:
-    """A column of the pairs as (students, teachers), NaN where a pair was not run."""
-    places = [
-        pd.Index(names).get_indexer(pd.Index(pairs[role].astype(object)))
-        for role, names in (("student", students), ("teacher", teachers))
-    ]
-    cells = np.full((len(students), len(teachers)), np.nan)
-    cells[places[0], places[1]] = pairs[column]
-    return cells
+def _cells(by_pair: pd.Series[float], students: list[str], teachers: list[str]) -> Floats:
+    """Values by student and teacher as (students, teachers), NaN where a pair was not run."""
+    return by_pair.unstack("teacher").reindex(index=students, columns=teachers).to_numpy(float)
 
 
-def _gain_p(rows: pd.DataFrame) -> pd.DataFrame:
+def _gain_p(rows: pd.DataFrame) -> pd.Series[float]:
     """Of each pair the largest p of a gain over its seeds: 1 where a seed has none."""
     known = rows.dropna(subset=["delta", "transfer_p"])
-    gains = known.assign(p=known["transfer_p"].where(known["delta"] > 0, 1.0))
-    return gains.groupby(["student", "teacher"], observed=True)["p"].max().reset_index()
+    p_values = known["transfer_p"].where(known["delta"] > 0, 1.0)
+    return p_values.groupby([known["student"], known["teacher"]], observed=True).max()

@@ -25,6 +25,10 @@ LEADING = (
     Column("student_params_m", "params\n(M)", digits=1),
     Column("teachers", "n", "count"),
 )
+LEGEND = (
+    "before: top-1 before transfer; Δ in percentage points, mean ± standard deviation over n "
+    "teachers{seeds}."
+)
 
 
 def tables(results: Results, query: Query) -> list[Table]:
@@ -50,8 +54,9 @@ def _table(group: Group, results: Results, query: Query) -> Table:
             if method in beside:
                 row.append(theirs[name].get(method))
     several = len(methods) > 1
+    seeds = " (each teacher’s seeds averaged first)" if group.rows["seed"].nunique() > 1 else ""
     notes = (
-        _legend(group.rows),
+        LEGEND.format(seeds=seeds),
         *([f"{BEST} over the students)."] if several else []),
         *seen_note(group),
         *(_published_note(names) if beside else []),
@@ -80,14 +85,6 @@ def _best(rows: pd.DataFrame, names: Sequence[str]) -> frozenset[tuple[int, str]
     contests = {str(name): runs for name, runs in by_run(rows).groupby("student", observed=True)}
     best = dict(zip(contests, borne_out(contests.values()), strict=True))
     return frozenset((i, m) for i, name in enumerate(names) if (m := best.get(name)))
-
-
-def _legend(rows: pd.DataFrame) -> str:
-    seeds = " (each teacher’s seeds averaged first)" if rows["seed"].nunique() > 1 else ""
-    return (
-        "before: top-1 before transfer; Δ in percentage points, mean ± standard deviation over n "
-        f"teachers{seeds}."
-    )
 
 
 def _published_note(names: list[str]) -> list[str]:

@@ -99,11 +99,7 @@ def _count(rows: pd.DataFrame, blocks: Sequence[Block]) -> str:
 
 
 class Line(NamedTuple):
-    """One way of teaching: alone, or together.
-
-    Attributes:
-        runs: a row for each run, or for each team where the line is about all teams.
-    """
+    """One way of teaching, alone or together: a row for each run, or for each of all teams."""
 
     teachers: str
     way: str
