@@ -84,7 +84,7 @@ def first_line(error: BaseException) -> str:
 def some_of(names: Sequence[str], most: int) -> str:
     """The first `most` names, and how many more there are."""
     more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 class KtWarning(UserWarning):

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from kt_cli.cli import screen
-from kt_cli.spec import TOGETHER
 
 
 def show(row: Mapping[str, Any]) -> None:
@@ -18,7 +17,7 @@ def show(row: Mapping[str, Any]) -> None:
         f"{row['n_train']:,} images; evaluated on {row['n']:,}\n"
     )
     one, all_ = ("teacher", "teacher") if single else ("a teacher", "all teachers")
-    names = zip(row["teacher"].split(TOGETHER), row["teacher_accs"], strict=True)
+    names = zip(row["teacher_names"] or [row["teacher"]], row["teacher_accs"], strict=True)
     rows = [
         ("student's top-1", row["student_acc"], row["after_acc"]),
         *((f"{name}'s top-1", accuracy, None) for name, accuracy in names),
@@ -42,7 +41,7 @@ def _further(row: Mapping[str, Any]) -> list[str]:
         rate = f"transfer rate {row['transfer_rate']:.1f}% of ρ⁺"
     taught = [f"the teacher taught {row['share_taught']:.1f}%"]
     if row["teachers"] != "single":
-        names = zip(row["teacher"].split(TOGETHER), row["teacher_shares"], strict=True)
+        names = zip(row["teacher_names"], row["teacher_shares"], strict=True)
         taught = [f"{name} taught {share:.1f}%" for name, share in names]
     lines = [f"{rate} · {', '.join(taught)} of the samples"]
     if row["step_accs"]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from kt_cli.data.class_names import SYNSET, imagenet_synsets
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
 from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
-from kt_cli.errors import DataError, UsageError
+from kt_cli.errors import DataError, UsageError, some_of
 from kt_cli.settings import DataSpec
 from kt_cli.zoo.imagenet_facts import NUM_CLASSES
 
@@ -45,14 +45,14 @@ def _split(role: str, found: ImageSet) -> Iterator[Finding]:
     if unreadable:
         count = f"{len(unreadable)} of {len(tried)} tried do not decode"
         yield red(
-            f"{said}: {count}: {_some(unreadable)}",
+            f"{said}: {count}: {some_of(unreadable, NAMED)}",
             "Repair or remove them; a comparison stops at the first.",
         )
     else:
         yield green(f"{said}; {len(tried)} decoded, {speed:,.0f} a second in one process")
     if found.labelled and found.empty_classes:
         yield yellow(
-            f"no {role} images of {_some(found.empty_classes)}",
+            f"no {role} images of {some_of(found.empty_classes, NAMED)}",
             "These classes keep their labels; a copy may be incomplete.",
         )
 
@@ -63,11 +63,6 @@ def _fault(found: ImageSet, i: int) -> str:
     except DataError as error:
         return error.message
     return ""
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def imagenet(asked: Asked) -> Iterator[Finding]:
@@ -95,7 +90,7 @@ def imagenet(asked: Asked) -> Iterator[Finding]:
             yield green(f"not ImageNet: {len(classes)} classes of their own")
     elif outside:
         yield yellow(
-            f"{len(outside)} classes are none of ImageNet-1k, such as {_some(outside)}",
+            f"{len(outside)} classes are none of ImageNet-1k, such as {some_of(outside, NAMED)}",
             "Use models that were trained on them, or fine-tune: kt pretrain --pretrained.",
         )
     else:

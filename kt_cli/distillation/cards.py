@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kt_cli.spec import TOGETHER
 from kt_cli.version import __version__
 
 HOW_TO_LOAD = """
@@ -75,8 +74,7 @@ def transfer_card(row: Mapping[str, Any]) -> str:
 
 def _teachers(row: Mapping[str, Any]) -> str:
     """What each of several teachers contributed."""
-    names = row["teacher"].split(TOGETHER)
-    columns = names, row["teacher_accs"], row["teacher_shares"], row["teacher_rates"]
+    columns = row["teacher_names"], row["teacher_accs"], row["teacher_shares"], row["teacher_rates"]
     lines = [
         f"| {name} | {accuracy:.2f} | {taught:.1f} | {'–' if rate is None else f'{rate:.1f}'} |\n"
         for name, accuracy, taught, rate in zip(*columns, strict=True)

@@ -6,7 +6,7 @@ kt report accepts them wherever it takes a column.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -14,7 +14,6 @@ import pandas as pd
 
 from kt_cli.rows.condition import Kind
 from kt_cli.rows.scan import texts_dtype
-from kt_cli.spec import TOGETHER
 from kt_cli.zoo.imagenet_facts import fact, facts
 
 EQUAL_WITHIN = 0.5  # percentage points
@@ -48,24 +47,7 @@ HYBRIDS = frozenset((
 
 
 def family(name: str) -> str:
-    """The architecture's family: `resnet` of wide_resnet50_2, `vit` of vit_base_patch16_224.
-
-    Of several teachers theirs, or `mixed`.
-    """
-    found = {_family(part) for part in name.split(TOGETHER)}
-    return found.pop() if len(found) == 1 else "mixed"
-
-
-def architecture_type(name: str) -> str | None:
-    """`cnn`, `transformer`, `mlp` or `hybrid` (convolution and attention); None if unknown.
-
-    Of several teachers theirs, or `mixed`.
-    """
-    found = {_type(_family(part)) for part in name.split(TOGETHER)}
-    return found.pop() if len(found) == 1 else "mixed"
-
-
-def _family(name: str) -> str:
+    """The architecture's family: `resnet` of wide_resnet50_2, `vit` of vit_base_patch16_224."""
     reference = name.lower().partition("@")[0].rpartition(":")[2].rpartition("/")[2]
     name = re.split(r"[#. ]", reference)[0]
     rest = re.sub(rf"^(?:{'|'.join(MAKERS)})_", "", name)
@@ -76,20 +58,24 @@ def _family(name: str) -> str:
     return stem.group(1) if stem else rest
 
 
-def _type(family: str) -> str | None:
-    for names, type_ in ((TRANSFORMERS, "transformer"), (MLPS, "mlp"), (HYBRIDS, "hybrid")):
-        if family in names:
+def architecture_type(name: str) -> str | None:
+    """`cnn`, `transformer`, `mlp` or `hybrid` (convolution and attention); None if unknown."""
+    of = family(name)
+    for families, type_ in ((TRANSFORMERS, "transformer"), (MLPS, "mlp"), (HYBRIDS, "hybrid")):
+        if of in families:
             return type_
-    return "cnn" if family in _published_families() else None
+    return "cnn" if of in _published_families() else None
 
 
 @lru_cache(maxsize=1)
 def _published_families() -> frozenset[str]:
-    return frozenset(_family(published.model) for published in facts())
+    return frozenset(family(published.model) for published in facts())
 
 
 def derived(rows: pd.DataFrame, names: Iterable[str], models: pd.DataFrame) -> pd.DataFrame:
     """Rows of pairs or transfers with those of `names` added that are derived columns.
+
+    Several teachers have their common family and type, or `mixed`; their parameters are summed.
 
     Args:
         models: rows of models, for parameters; those of timm's models are known without.
@@ -105,12 +91,28 @@ def _column(rows: pd.DataFrame, name: str, models: pd.DataFrame) -> pd.Series:
         return pd.Series(pd.Categorical.from_codes(codes, dtype=STRONGER), rows.index)
     role, _, what = name.partition("_")
     if what == "params_m":
-        return _numbers(rows[f"{role}_key"], _parameters(models))
-    return _by_value(rows[role], family if what == "family" else architecture_type)
+        of, text = _parameters(models), f"{role}_key"
+        return _numbers(rows[text], lambda keys: sum(map(of, keys)), _members(rows, text))
+    of_name = family if what == "family" else architecture_type
+    return _by_value(rows[role], lambda names: _common(map(of_name, names)), _members(rows, role))
+
+
+def _members(rows: pd.DataFrame, text: str) -> Mapping[str, Sequence[str]]:
+    """The teachers behind each text of a column that stands for several of them."""
+    listed = {"teacher": "teacher_names", "teacher_key": "teacher_keys"}.get(text)
+    if listed is None or listed not in rows:
+        return {}
+    several = rows[[text, listed]].dropna().drop_duplicates(text)
+    return dict(zip(several[text].astype(str), several[listed], strict=True))
+
+
+def _common(values: Iterable[str | None]) -> str | None:
+    found = set(values)
+    return found.pop() if len(found) == 1 else "mixed"
 
 
 def _parameters(models: pd.DataFrame) -> Callable[[str], float]:
-    """Millions of parameters of the model with this identity; of several teachers their sum."""
+    """Millions of parameters of the model with this identity."""
     known: dict[str, float] = {}
     if "params_m" in models:
         once = models.dropna(subset=["params_m"]).drop_duplicates("model_key")
@@ -122,20 +124,28 @@ def _parameters(models: pd.DataFrame) -> Callable[[str], float]:
         published = fact(key)
         return published.params_m if published else float("nan")
 
-    return lambda key: sum(map(one, key.split(TOGETHER)))
+    return one
 
 
-def _by_value(values: pd.Series, of: Callable[[str], str | None]) -> pd.Series:
-    """`of` each value, asked once for each that occurs; null of null."""
+def _by_value(
+    values: pd.Series,
+    of: Callable[[Sequence[str]], str | None],
+    members: Mapping[str, Sequence[str]],
+) -> pd.Series:
+    """`of` the members of each value, itself where it has none; asked once for each that occurs."""
     codes, occurring = pd.factorize(values)
-    found = [of(str(value)) for value in occurring]
+    found = [of(members.get(value, [value])) for value in map(str, occurring)]
     dtype = texts_dtype(value for value in found if value is not None)
     places = np.append(dtype.categories.get_indexer(pd.Index(found, dtype=object)), -1)
     return pd.Series(pd.Categorical.from_codes(places[codes], dtype=dtype), values.index)
 
 
-def _numbers(values: pd.Series, of: Callable[[str], float]) -> pd.Series:
+def _numbers(
+    values: pd.Series,
+    of: Callable[[Sequence[str]], float],
+    members: Mapping[str, Sequence[str]],
+) -> pd.Series:
     """As `_by_value`, of numbers."""
     codes, occurring = pd.factorize(values)
-    found = np.array([*(of(str(value)) for value in occurring), np.nan])
+    found = np.array([*(of(members.get(v, [v])) for v in map(str, occurring)), np.nan])
     return pd.Series(found[codes], values.index)

@@ -13,6 +13,7 @@ from kt_cli.report.table import Cell
 OUTCOME = ["status", "error", "created"]
 DATA = ["data", "eval_data", "eval_size", "eval_amp", "limit", "n", "num_classes"]
 PAIR = ["teacher", "student", "teacher_key", "student_key"]
+SEVERAL = ["teacher_names", "teacher_keys"]
 TRAINING = ["n_train", "train_data", "fraction", "subset_seed", "guard_share", "guard_data"]
 SETTINGS = [
     "teachers", "order", "epochs", "lr", "batch_size", "micro_batch", "momentum", "weight_decay",
@@ -25,7 +26,7 @@ KEYS = {
     "models": ["model", "model_key", *DATA, *OUTCOME],
     "complementarity": [*PAIR, *DATA, *OUTCOME],
     "transfer": [
-        *PAIR, "method", "seed", *DATA, *TRAINING, "settings", *SETTINGS, *OUTCOME,
+        *PAIR, *SEVERAL, "method", "seed", *DATA, *TRAINING, "settings", *SETTINGS, *OUTCOME,
     ],
 }  # fmt: skip
 SAME_DATA = ("sweep", "eval_data", "eval_size", "eval_amp")

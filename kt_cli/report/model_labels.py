@@ -11,7 +11,6 @@ import pandas as pd
 
 from kt_cli.rows.scan import is_texts, texts_dtype
 from kt_cli.settings.declared import digest
-from kt_cli.spec import TOGETHER
 
 ROLES = (
     ("models", "model"),
@@ -44,6 +43,8 @@ def labelled(frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 def _labels(frames: dict[str, pd.DataFrame]) -> dict[str, str]:
     """The label of each identity: its name, with the end of the identity where two share it."""
     names: dict[str, str] = {}
+    transfers = frames["transfer"]
+    several = set(transfers["teacher_key"][transfers["teacher_keys"].notna()])
     for table, role in ROLES:
         rows = frames[table][[role, f"{role}_key"]].dropna()
         first = rows[role].cat.codes.groupby(rows[f"{role}_key"].cat.codes).min()
@@ -53,7 +54,7 @@ def _labels(frames: dict[str, pd.DataFrame]) -> dict[str, str]:
             names[identity] = min(name, names.get(identity, name))
     shared = pd.Series(names, dtype=object).duplicated(keep=False)
     # Of several teachers all count, not the last one alone.
-    ends = {key: digest(key)[:8] if TOGETHER in key else key[-8:] for key in names}
+    ends = {key: digest(key)[:8] if key in several else key[-8:] for key in names}
     return {key: f"{name} ({ends[key]})" if shared[key] else name for key, name in names.items()}
 
 

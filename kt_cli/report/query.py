@@ -10,7 +10,7 @@ import pandas as pd
 from kt_cli.errors import unknown
 from kt_cli.report.derived import KINDS as DERIVED
 from kt_cli.report.derived import MODEL_NEEDS, derived
-from kt_cli.report.groups import DATA, PAIR, SAME_TRANSFER, SETTINGS, TRAINING
+from kt_cli.report.groups import DATA, PAIR, SAME_TRANSFER, SETTINGS, SEVERAL, TRAINING
 from kt_cli.report.model_labels import is_label
 from kt_cli.report.stats import DECIMALS
 from kt_cli.rows import schema
@@ -91,11 +91,15 @@ def kinds(table: str) -> Mapping[str, Kind]:
 def seed_average(rows: pd.DataFrame) -> pd.DataFrame:
     """One row for each pair, method, settings and data: numbers are means over the seeds.
 
-    The transfer_p of several becomes null, since a mean of p-values is none; so do all lists.
+    The transfer_p of several becomes null, since a mean of p-values is none; so do other lists.
     `seed` becomes 0.
     """
     same = [c for c in (*SAME_TRANSFER, *PAIR, "method") if c in rows]
-    lists = [c for c, kind in kinds("transfer").items() if kind == "list" and c in rows]
+    lists = [
+        c
+        for c, kind in kinds("transfer").items()
+        if kind == "list" and c in rows and c not in SEVERAL
+    ]
     grouped = rows.drop(columns=lists).groupby(same, observed=True, dropna=False, sort=False)
     given = {*same, *DATA, *TRAINING, *SETTINGS}
     results = [str(c) for c in rows if rows[c].dtype == float and c not in given]

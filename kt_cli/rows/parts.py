@@ -23,6 +23,7 @@ TYPES = {
     "bool": pa.bool_(),
     "list<int32>": pa.list_(pa.int32()),
     "list<double>": pa.list_(pa.float64()),
+    "list<string>": pa.list_(pa.string()),
 }
 
 OnSkip = Callable[[Path, str], None]

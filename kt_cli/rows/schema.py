@@ -157,9 +157,9 @@ TABLES: dict[str, dict[str, Column]] = {
     },
     "transfer": {
         "run_id": Column(S, "identity of the run"),
-        "teacher": Column(S, "teacher's name; of several, joined by ` + `"),
+        "teacher": Column(S, "teacher's name; of several all, to be read: see teacher_names"),
         "student": Column(S, "student's name"),
-        "teacher_key": Column(S, "identity of the teacher, or of several"),
+        "teacher_key": Column(S, "identity of the teacher, or of several together"),
         "student_key": Column(S, "identity of the student"),
         "teacher_matching": Column(S, "how the teacher's outputs were matched to the classes, as "
             "`class_matching`"),
@@ -201,6 +201,8 @@ TABLES: dict[str, dict[str, Column]] = {
         "gain_by_class": Column("list<int32>", "images gained of each class, in label order; null "
             "unless asked for"),
         "loss_by_class": Column("list<int32>", "images lost of each class, likewise"),
+        "teacher_names": Column("list<string>", "several teachers as named; null of a single one"),
+        "teacher_keys": Column("list<string>", "their identities, in the same order"),
         "teacher_accs": Column("list<double>", "top-1 of each teacher as named, percent"),
         "teacher_rates": Column("list<double>", "transfer rate of each teacher, percent"),
         "teacher_shares": Column("list<double>", "samples that each teacher taught, percent"),

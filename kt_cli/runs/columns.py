@@ -38,11 +38,14 @@ def data_columns(data: DataSpec, how: EvalSpec) -> Row:
 def pair_columns(models: Sequence[Model]) -> Row:
     """Names and identities of the teachers and, last, the student."""
     *taught_by, student = models
+    names, keys = [model.name for model in taught_by], [model.key for model in taught_by]
     return {
-        "teacher": TOGETHER.join(model.name for model in taught_by),
+        "teacher": TOGETHER.join(names),
         "student": student.name,
-        "teacher_key": TOGETHER.join(model.key for model in taught_by),
+        "teacher_key": TOGETHER.join(keys),
         "student_key": student.key,
+        "teacher_names": names if len(names) > 1 else None,
+        "teacher_keys": keys if len(keys) > 1 else None,
     }
 
 

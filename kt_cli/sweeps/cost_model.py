@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kt_cli.rows import store
 from kt_cli.runs.kinds import kind_of
 from kt_cli.settings import SweepSpec
-from kt_cli.spec import TOGETHER, Model, Run
+from kt_cli.spec import Model, Run
 from kt_cli.sweeps.config import model_names, transfer_count
 from kt_cli.zoo import imagenet_facts
 
@@ -75,12 +75,13 @@ class Costs:
 
     def _corrections(self, folder: Path) -> dict[str, float]:
         """Seconds taken against those estimated, by the student's key; "" for all together."""
-        columns = ["teacher_key", "student_key", "epochs", "seconds", "status"]
+        columns = ["teacher_key", "teacher_keys", "student_key", "epochs", "seconds", "status"]
         rows = store.read([folder], "transfer", columns)
         rows = rows[(rows["status"] == store.OK) & (rows["seconds"] > 0)]
         if rows.empty:
             return {}
-        teachers = rows["teacher_key"].str.split(TOGETHER, regex=False)
+        alone = rows["teacher_keys"].isna()
+        teachers = rows["teacher_keys"].where(~alone, [[key] for key in rows["teacher_key"]])
         transfers = zip(teachers, rows["student_key"], rows["epochs"], strict=True)
         ratios = rows["seconds"] / [
             self._uncorrected([self.per_image(Model(key)) for key in (*taught_by, student)], epochs)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from kt_cli.device import pick_device
+from kt_cli.device import context_lost, pick_device
 
 EVENTS = os.environ.get("KT_GPU_EVENTS", "")
 SECONDS = float(os.environ.get("KT_GPU_TEST_SECONDS", "0"))
@@ -33,7 +33,7 @@ def device() -> torch.device:
 def _whole_memory() -> Iterator[None]:
     """What a test allowed itself of the device's memory ends with it."""
     yield
-    if torch.cuda.is_available() and not _lost():
+    if torch.cuda.is_available() and not context_lost():
         torch.cuda.set_per_process_memory_fraction(1.0)
         torch.cuda.empty_cache()
 
@@ -63,20 +63,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_runtest_logfinish() -> None:
     faulthandler.cancel_dump_traceback_later()
-    if EVENTS and _lost():
+    if EVENTS and context_lost():
         os._exit(LOST)
 
 
 def pytest_sessionfinish() -> None:
     _tell(outcome="ended")
-
-
-def _lost() -> bool:
-    """Whether the context was lost, to a device-side assert or an illegal access."""
-    if not torch.cuda.is_initialized():
-        return False
-    try:
-        torch.cuda.synchronize()
-    except RuntimeError:
-        return True
-    return False

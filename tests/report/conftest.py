@@ -77,6 +77,7 @@ class Sweep:
         accuracies = [100 * self.accuracy(name) for name in names]
         return {
             **row, "teacher_key": " + ".join(f"key:{name}" for name in names),
+            "teacher_names": list(names), "teacher_keys": [f"key:{name}" for name in names],
             "teacher_rates": rates, "teacher_shares": rates, "teacher_acc": best,
             "teacher_accs": accuracies, **changes,
         }  # fmt: skip

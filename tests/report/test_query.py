@@ -102,8 +102,6 @@ def test_tables_without_the_column_stay_and_unknown_ones_are_refused() -> None:
         ("vit2", "vit", "transformer"),
         ("maxvit_tiny", "maxvit", "hybrid"),
         ("resnet50 (1a2b3c4d)", "resnet", "cnn"),
-        ("resnet50 + vit_small", "mixed", "mixed"),
-        ("resnet50 + resnet18", "resnet", "cnn"),
         ("mine", "mine", None),
     ],
 )
@@ -132,8 +130,28 @@ def test_derived_columns_against_loops() -> None:
     assert derived(rows[:0], names, models)["stronger"].empty
 
 
+def test_of_several_teachers_what_they_share() -> None:
+    names = [None, ["resnet50", "resnet18"], ["resnet50", "vit_small"]]
+    keys = [None, ["r", "r18"], ["r", "v"]]
+    rows = pd.DataFrame({
+        "teacher": ["a + b", "resnet50 + resnet18", "resnet50 + vit_small"],
+        "teacher_key": ["a + b", "r + r18", "r + v"],
+        "teacher_names": names, "teacher_keys": keys,
+    })  # fmt: skip
+    models = pd.DataFrame({"model_key": ["a + b", "r", "v"], "params_m": [1.0, 25.6, 22.0]})
+    found = derived(rows, ["teacher_family", "teacher_type", "teacher_params_m"], models)
+    assert found["teacher_family"].tolist() == ["a", "resnet", "mixed"]
+    assert found["teacher_type"].astype(object).tolist()[1:] == ["cnn", "mixed"]
+    np.testing.assert_allclose(found["teacher_params_m"], [1.0, np.nan, 47.6])
+
+
 def test_sizes_of_timm_models_are_known_without_rows() -> None:
-    rows = pd.DataFrame({"teacher_key": ["resnet50.a1_in1k", "resnet50.a1_in1k + nobody"]})
+    rows = pd.DataFrame(
+        {
+            "teacher_key": ["resnet50.a1_in1k", "resnet50.a1_in1k + nobody"],
+            "teacher_keys": [None, ["resnet50.a1_in1k", "nobody"]],
+        }
+    )
     found = derived(rows, ["teacher_params_m"], pd.DataFrame())
     assert found["teacher_params_m"].tolist()[0] == pytest.approx(25.56)
     assert math.isnan(found["teacher_params_m"].tolist()[1])

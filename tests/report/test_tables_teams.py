@@ -88,7 +88,8 @@ def test_teachers_that_were_trained_again_are_told_apart(sweep: Sweep) -> None:
     rows = [sweep.transfer(VIT, MIXER, teacher_key=key, delta=d, seed=0)
             for key, d in zip(keys.values(), (1.0, 2.0), strict=True)]  # fmt: skip
     rows.append(sweep.transfer(RESNET, MIXER, delta=0.5))
-    rows += [sweep.team([VIT, RESNET], MIXER, delta=d, teacher_key=f"{key} + key:{RESNET}")
+    rows += [sweep.team([VIT, RESNET], MIXER, delta=d, teacher_key=f"{key} + key:{RESNET}",
+                        teacher_keys=[key, f"key:{RESNET}"])
              for key, d in zip(keys.values(), (5.0, -3.0), strict=True)]  # fmt: skip
     sweep.write("transfer", rows)
     by_team: dict[str, list[tuple[str, int, float]]] = {}

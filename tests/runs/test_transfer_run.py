@@ -217,6 +217,10 @@ def test_the_row_fits_the_table_and_its_curves_are_whole(
         assert len(row[name]) == turns * epochs, name
     assert row["final_loss"] == row["curve_loss"][-1]
     assert len(row["teacher_shares"]) == len(names) - 1
+    # Values: nobody takes the names apart again, which may hold any sign themselves.
+    assert row["teacher_names"] == (list(names[:-1]) if len(names) > 2 else None)
+    assert row["teacher"] == " + ".join(names[:-1])
+    assert len(row["teacher_keys"] or [row["teacher_key"]]) == len(names) - 1
     assert row["share_taught"] == pytest.approx(sum(row["teacher_shares"]) / turns)
     assert row["share_taught"] == pytest.approx(np.mean(row["curve_taught"]))
     assert (row["step_accs"] is None) == (turns == 1)

@@ -109,7 +109,8 @@ class Line(NamedTuple):
     def row(self, block: Block) -> Row:
         delta, *others = (self.runs[column] for column in NUMBERS)
         return (
-            block.student, block.method, block.team, self.teachers, self.way, self.taught_by,
+            block.student, block.method, TOGETHER.join(block.team),
+            self.teachers, self.way, self.taught_by,
             int(delta.count()), stats.mean_std(delta), *map(stats.mean, others),
             *(_each(self.runs, column) for column in LISTS),
         )  # fmt: skip
@@ -123,31 +124,31 @@ class Block(NamedTuple):
 
     student: str
     method: str
-    team: str
+    team: tuple[str, ...]
     lines: tuple[Line, ...]
 
 
 def _blocks(rows: pd.DataFrame) -> list[Block]:
-    names = rows["teacher"].astype(object)
-    keys = rows["teacher_key"].astype(object)
-    rows = rows.assign(
-        team=[TOGETHER.join(sorted(n.split(TOGETHER))) for n in names],
-        members=[TOGETHER.join(sorted(k.split(TOGETHER))) for k in keys],
-    )
     rows = rows.astype(dict.fromkeys(("student", "method", "teacher", "teacher_key"), object))
     # By identity: a teacher that was trained again bears another label alone than in a team.
-    single = dict(iter(rows[rows["way"] == "single"].groupby(["student", "method", "teacher_key"])))
+    alone = rows[rows["way"] == "single"]
+    single = dict(iter(alone.groupby(["student", "method", "teacher_key"])))
+    labels = dict(zip(alone["teacher_key"], alone["teacher"], strict=True))
     blocks = []
-    together = rows[rows["way"] != "single"].groupby(["student", "method", "members"])
-    for (student, method, _), part in together:
+    several = rows[rows["way"] != "single"]
+    # A team is the same in any order of its teachers.
+    members = several["teacher_keys"].map(lambda keys: tuple(sorted(keys)))
+    for (student, method, _), part in several.groupby(["student", "method", members]):
         lines = []
-        for key in str(part["teacher_key"].iloc[0]).split(TOGETHER):
+        keys, names = part["teacher_keys"].iloc[0], part["teacher_names"].iloc[0]
+        for key in keys:
             if (student, method, key) in single:
                 runs = single[student, method, key]
                 name = str(runs["teacher"].iloc[0])
                 lines.append(Line(name, ALONE, name, runs))
         lines += _together(part)
-        blocks.append(Block(str(student), str(method), str(part["team"].iloc[0]), tuple(lines)))
+        team = tuple(sorted(labels.get(key, name) for key, name in zip(keys, names, strict=True)))
+        blocks.append(Block(str(student), str(method), team, tuple(lines)))
     return sorted(blocks, key=lambda b: (b.student, b.team, method_rank(b.method)))
 
 
@@ -162,11 +163,11 @@ def _overall(blocks: Iterable[Block]) -> Iterator[Block]:
     """Means over the teams of one size under one method, where there are several."""
     alike: dict[tuple[int, tuple[int, str]], list[Block]] = defaultdict(list)
     for block in blocks:
-        alike[block.team.count(TOGETHER) + 1, method_rank(block.method)].append(block)
+        alike[len(block.team), method_rank(block.method)].append(block)
     for (size, (_, method)), teams in sorted(alike.items()):
         if len(teams) > 1:
             name = f"all teams of {size}"
-            yield Block(name, method, name, tuple(_means(name, teams)))
+            yield Block(name, method, (name,), tuple(_means(name, teams)))
 
 
 def _means(name: str, teams: list[Block]) -> Iterator[Line]:
