@@ -29,7 +29,7 @@ CHECKS: dict[str, Check] = {
     "hub": partial(_run, "hub", "reachable"),
     "token": partial(_run, "hub", "token"),
     "weights": partial(_run, "hub", "weights"),
-    "slurm": partial(_run, "slurm", "cluster"),
+    "slurm": partial(_run, "slurm", "controller"),
     "test job": partial(_run, "slurm_job", "test_job"),
     "data": partial(_run, "data", "images"),
     "imagenet": partial(_run, "data", "imagenet"),

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
-from kt_cli.sweeps.cluster import ask
+from kt_cli.sweeps import cluster
 
 COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
-# States of nodes that take jobs, now or when others have ended; a sign may follow.
-USABLE = re.compile(r"(idle|mix|mixed|alloc|allocated|comp|completing|plnd|planned)[*~#%$@+^!-]?")
 LOCAL = "Without Slurm kt sweep uses the GPUs of this machine; on a cluster run kt on a login node."
 
 
-def cluster(asked: Asked) -> Iterator[Finding]:
+def controller(asked: Asked) -> Iterator[Finding]:
     """Commands, partitions, GPUs, limits and accounting."""
     missing = [name for name in COMMANDS if shutil.which(name) is None]
     if "sbatch" in missing:
@@ -27,7 +24,7 @@ def cluster(asked: Asked) -> Iterator[Finding]:
     if missing:
         yield red(f"sbatch is here, but not {', '.join(missing)}", "Install Slurm's client tools.")
         return
-    config, error = ask("scontrol", "show", "config")
+    config, error = cluster.configuration()
     if error:
         yield red(
             f"Slurm's controller does not answer: {error}",
@@ -36,42 +33,35 @@ def cluster(asked: Asked) -> Iterator[Finding]:
         return
     yield _partitions()
     yield _limits(config)
-    if shutil.which("sacct") is None or ask("sacct", "-n", "-X")[1]:
-        yield green("no accounting: states of jobs come from squeue alone, which is enough")
+    if cluster.accounts():
+        yield green(f"sacct answers ({config.get('AccountingStorageType') or 'accounting'})")
     else:
-        kind = _value(config, "AccountingStorageType") or "accounting"
-        yield green(f"sacct answers ({kind})")
+        yield green("no accounting: states of jobs come from squeue alone, which is enough")
 
 
 def _partitions() -> Finding:
-    listed, error = ask("sinfo", "-h", "-o", "%R|%a|%D|%t|%G")
+    found, error = cluster.partitions()
     if error:
         return yellow(f"sinfo fails: {error}", "kt asks it for GPUs and CPUs of nodes.")
-    rows = [line.split("|") for line in listed.splitlines() if line.count("|") == 4]
-    usable = [row for row in rows if row[1] == "up" and USABLE.fullmatch(row[3])]
-    shown = "; ".join(f"{name}: {n} {state}, {gres}" for name, _, n, state, gres in rows)
+    usable = [one for one in found if one.usable]
+    shown = "; ".join(f"{one.name}: {one.nodes} {one.state}, {one.gres}" for one in found)
     if not usable:
         return red(f"no node takes jobs ({shown})", "Ask the administrators; jobs would only wait.")
-    if not any("gpu" in row[4] for row in usable):
+    if not any("gpu" in one.gres for one in usable):
         said = f"no GPUs among the nodes ({shown})"
         return yellow(said, "Jobs run on CPUs, unless GPUs go by other names.")
     return green(shown)
 
 
-def _limits(config: str) -> Finding:
-    size = _value(config, "MaxArraySize")
+def _limits(config: Mapping[str, str]) -> Finding:
+    size = config.get("MaxArraySize", "")
     if not size.isdigit() or int(size) < 2:
         said = f"MaxArraySize is {size or 'not told'}: no job arrays"
         return red(said, "kt sweep submits job arrays.")
-    said = f"Slurm {_value(config, 'SLURM_VERSION')}, arrays of up to {int(size) - 1:,} jobs"
-    if _value(config, "JobRequeue") == "0":
+    said = f"Slurm {config.get('SLURM_VERSION', '')}, arrays of up to {int(size) - 1:,} jobs"
+    if config.get("JobRequeue") == "0":
         return yellow(
             f"{said}; jobs are not requeued (JobRequeue=0)",
             "After a preemption the same kt sweep goes on where it stopped.",
         )
     return green(said)
-
-
-def _value(config: str, key: str) -> str:
-    found = re.search(rf"^{key}\s*=\s*(\S*)", config, re.MULTILINE)
-    return found[1] if found else ""

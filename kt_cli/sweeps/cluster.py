@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kt_cli.errors import KtError, first_line
 
@@ -28,6 +29,8 @@ FOR_A_WHILE = re.compile(
 TOO_MANY = re.compile(r"(Max|Grp)Submit|invalid job array|too many", re.I)
 # Slurm ends other refusals with the same words, but names their limit before.
 PERHAPS_TOO_MANY = re.compile(r"\A(?!.*\b(QOS|Assoc)[A-Z]).*job submit limit", re.DOTALL)
+# States of nodes that take jobs, now or when others have ended; a sign may follow.
+USABLE = re.compile(r"(idle|mix|mixed|alloc|allocated|comp|completing|plnd|planned)[*~#%$@+^!-]?")
 CUT_OFF = re.compile(r"DUE TO (PREEMPTION|NODE FAILURE)")
 # Tasks of the jobs that are queued or running: job -> task -> state; task 0 of what is no array.
 States = dict[str, dict[int, str]]
@@ -54,6 +57,16 @@ class Facts:
     cpus_per_gpu: int = 1
 
 
+class Partition(NamedTuple):
+    """Nodes of a partition that are in one state, and whether they take jobs now or later."""
+
+    name: str
+    nodes: str
+    state: str
+    gres: str
+    usable: bool
+
+
 def is_there() -> bool:
     """Whether jobs can be submitted here."""
     return shutil.which("sbatch") is not None and shutil.which("srun") is not None
@@ -61,14 +74,34 @@ def is_there() -> bool:
 
 def look_at(partition: str = "") -> Facts | None:
     """What the cluster allows; None where its controller does not answer."""
-    config, error = ask("scontrol", "show", "config")
+    config, error = configuration()
     if error:
         return None
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
-    size = int(found[1]) if found else MAX_ARRAY_SIZE
+    size = config.get("MaxArraySize", "")
     where = ("-p", partition) if partition else ()
     gpus, cpus = _shares(ask("sinfo", "-h", "-e", "-o", "%c|%G", *where)[0].splitlines())
-    return Facts(max(1, size - 1), gpus, cpus)
+    return Facts(max(1, (int(size) if size.isdigit() else MAX_ARRAY_SIZE) - 1), gpus, cpus)
+
+
+def configuration() -> tuple[dict[str, str], str]:
+    """What the controller is set to, or why it does not say."""
+    shown, error = ask("scontrol", "show", "config")
+    return dict(re.findall(r"^(\w+)[ \t]*=[ \t]*(\S*)", shown, re.MULTILINE)), error
+
+
+def partitions() -> tuple[list[Partition], str]:
+    """All partitions, one entry for nodes in one state, or why nobody says."""
+    listed, error = ask("sinfo", "-h", "-o", "%R|%a|%D|%t|%G")
+    lines = [line.split("|") for line in listed.splitlines() if line.count("|") == 4]
+    return [
+        Partition(name, nodes, state, gres, up == "up" and USABLE.fullmatch(state) is not None)
+        for name, up, nodes, state, gres in lines
+    ], error
+
+
+def accounts() -> bool:
+    """Whether accounting answers."""
+    return shutil.which("sacct") is not None and not ask("sacct", "-n", "-X")[1]
 
 
 def _shares(nodes: Sequence[str]) -> tuple[bool, int]:

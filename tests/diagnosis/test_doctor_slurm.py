@@ -31,14 +31,14 @@ SYSTEM = ("/bin", "/usr/bin")
 
 def test_no_slurm_is_no_fault_unless_it_is_to_be_tested(look: Look, commands: Commands) -> None:
     commands({})
-    assert look(slurm.cluster)[0][0] == "green"
-    assert look(slurm.cluster, Asked(slurm_test=True))[0][0] == "red"
+    assert look(slurm.controller)[0][0] == "green"
+    assert look(slurm.controller, Asked(slurm_test=True))[0][0] == "red"
     assert look(slurm_job.test_job, Asked(slurm_test=True)) == []
 
 
 def test_a_cluster_that_works(look: Look, commands: Commands) -> None:
     commands(WORKING, SYSTEM)
-    said = look(slurm.cluster)
+    said = look(slurm.controller)
     assert said == [
         ("green", "gpu: 4 mix, gpu:a100:8(S:0-1); gpu: 1 down*, gpu:a100:8 → "),
         ("green", "Slurm 23.02.7, arrays of up to 1,000 jobs → "),
@@ -65,13 +65,13 @@ def test_what_a_cluster_lacks(
     look: Look, commands: Commands, changed: dict[str, str], place: int, level: str, said: str
 ) -> None:
     commands({**WORKING, **changed}, SYSTEM)
-    found, message = look(slurm.cluster)[place]
+    found, message = look(slurm.controller)[place]
     assert found == level and said in message
 
 
 def test_missing_commands_are_named(look: Look, commands: Commands) -> None:
     commands({"sbatch": "", "srun": "", "squeue": ""})
-    ((level, message),) = look(slurm.cluster)
+    ((level, message),) = look(slurm.controller)
     assert level == "red" and "but not scancel, scontrol" in message
 
 
@@ -80,7 +80,7 @@ def test_a_command_that_does_not_answer(
 ) -> None:
     commands({**WORKING, "scontrol": "exec sleep 5"}, SYSTEM)
     monkeypatch.setattr(cluster_module, "SECONDS", 0.1)
-    ((level, message),) = look(slurm.cluster)
+    ((level, message),) = look(slurm.controller)
     assert level == "red" and "did not answer" in message
 
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slurm
 
 def test_a_job_tells_what_its_node_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert all(finding.level is Level.green for finding in slurm.cluster(Asked()))
+    assert all(finding.level is Level.green for finding in slurm.controller(Asked()))
     ran, *rest = slurm_job.test_job(Asked(slurm_test=True))
     assert ran.level is Level.green and " ran on " in ran.message
     # The node's GPUs are pretended: where there are no real ones, torch sees none, and it says so.
