@@ -4,8 +4,9 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 OUT ?= results/gpu
 MINUTES ?= 8
+SOAK_MINUTES ?= 20
 
-.PHONY: docs setup demo test test-slurm gpu bench bench-all lint format clean
+.PHONY: docs setup demo test test-slurm soak gpu bench bench-all lint format clean
 
 setup:  ## make .venv and install kt with what its tests need; nothing where BIN names another Python
 ifneq ($(origin BIN),command line)
@@ -28,6 +29,9 @@ test-slurm: setup  ## sweeps on a real Slurm of one node, which it starts and st
 	tests/slurm/start.sh
 	KT_REQUIRE_SLURM=1 $(BIN)/python -m pytest -m slurm tests/slurm; \
 	    code=$$?; tests/slurm/stop.sh; exit $$code
+
+soak: setup  ## disturb sweeps at random for twenty minutes; their rows must be the undisturbed ones
+	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES)
 
 gpu: setup  ## what a GPU shows: tests, then benchmarks, in eight minutes; without one at toy size
 	$(BIN)/python -m benchmarks.gpu --out $(OUT) --minutes $(MINUTES)
