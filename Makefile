@@ -37,7 +37,7 @@ gpu: setup  ## what a GPU shows: tests, then benchmarks, in eight minutes; witho
 	$(BIN)/python -m benchmarks.gpu --out $(OUT) --minutes $(MINUTES)
 
 bench: setup  ## time and memory of pairs, predictions, images' identity, transfers and reports, with their ratios
-	$(BIN)/python -m benchmarks.pairs
+	$(BIN)/python -m benchmarks.pairs $(PAIRS)
 	$(BIN)/python -m benchmarks.predict
 	$(BIN)/python -m benchmarks.identity
 	$(BIN)/python -m benchmarks.train
@@ -45,14 +45,8 @@ bench: setup  ## time and memory of pairs, predictions, images' identity, transf
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.report
 
-bench-all: setup  ## the same, and all pairs of 1,556 models
-	$(BIN)/python -m benchmarks.pairs --all
-	$(BIN)/python -m benchmarks.predict
-	$(BIN)/python -m benchmarks.identity
-	$(BIN)/python -m benchmarks.train
-	$(BIN)/python -m benchmarks.reuse
-	$(BIN)/python -m benchmarks.overhead
-	$(BIN)/python -m benchmarks.report
+bench-all: PAIRS = --all
+bench-all: bench  ## the same, and all pairs of 1,556 models
 
 docs: setup  ## write docs/settings.md and the columns of results/README.md from the code
 	$(BIN)/python docs/generate.py
