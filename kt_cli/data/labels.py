@@ -25,12 +25,19 @@ from kt_cli.zoo.local_models import natural
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 )
+ENDINGS = tuple(EXTENSIONS)
 IMAGENET_FILE = re.compile(r"ILSVRC2012_val_\d{8}")
 HEADERS = ("filename", "file_name", "file", "image", "imageid", "image_id", "id", "name", "path")
 FORM = "One label a line, in the order of the file names; or two columns, name and label."
 MOST_CLASSES = 1_000_000
 OF_TIMM = "timm"
 T = TypeVar("T")
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image, by its ending; hidden ones are what systems keep of others."""
+    name = name.rpartition("/")[2]
+    return not name.startswith(".") and name.lower().endswith(ENDINGS)
 
 
 def class_map(path: Path) -> tuple[str, ...]:
