@@ -75,7 +75,7 @@ def complementarity(
         )  # fmt: skip
     if as_json:
         of = {"data": found.comparison.images.name, "limit": found.limit}
-        screen.out.print_json(data={**of, **found.to_dict(top)})
+        screen.show_json({**of, **found.to_dict(top)})
     else:
         complementarity_view.show(found.comparison, found.limit, top, samples)
     if gallery is not None:

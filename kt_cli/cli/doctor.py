@@ -50,7 +50,7 @@ def doctor(
     with screen.progress() as progress:
         findings = list(diagnose(CHECKS, Asked(spec, limit, slurm_test, jobs, progress)))
     if as_json:
-        screen.out.print_json(data=[asdict(f) | {"level": f.level.value} for f in findings])
+        screen.show_json([asdict(f) | {"level": f.level.value} for f in findings])
     else:
         _show(findings)
     red = sum(finding.level.value == "red" for finding in findings)

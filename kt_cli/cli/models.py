@@ -94,7 +94,7 @@ def listed(
     published = sorted(_matching(words), key=SORT_KEYS[sort]) if words or not references else []
     shown = published[: top or (None if as_json else SHOWN)]
     if as_json:
-        screen.out.print_json(data=[*(own._asdict() for own in mine), *map(asdict, shown)])
+        screen.show_json([*(own._asdict() for own in mine), *map(asdict, shown)])
         return
     if mine:
         headers = ("model", "architecture", "classes", "size")

@@ -22,7 +22,7 @@ def status(
     """Show how far sweeps are: rows on disk, and the jobs of a cluster."""
     folders = [find(name, output)] if name else _sweeps(output)
     if as_json:
-        screen.out.print_json(data=[_described(folder) for folder in folders])
+        screen.show_json([_described(folder) for folder in folders])
         return
     for folder in folders:
         _show(folder)

@@ -115,13 +115,13 @@ def _images(
     names, written = Names.of(ids), Names.of(map(escaped, ids))
     origin = listing("folder", classes, written, labels)
     read, contents = partial(_read_file, root, names), partial(_contents, root, names)
-    return ImageSet(name, classes, written, labels, read, origin, contents=contents)
+    return ImageSet(escaped(name), classes, written, labels, read, origin, contents=contents)
 
 
 def _image_files(folder: Path) -> list[str]:
     """Paths of images anywhere below `folder`, relative to it, with forward slashes.
 
-    Nothing hidden; links are followed as timm does, but no folder is entered twice, nor those above.
+    Nothing hidden. Links are followed as timm does; no folder is entered twice, none from below.
     """
     found: list[str] = []
     entered = set(map(str, Path(os.path.realpath(folder)).parents))

@@ -31,6 +31,9 @@ NAMED_IN_MESSAGE = 12
 # A quoted word of a printed list, as Python and NumPy write it, or a bare one.
 WORD = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,]+")
 
+# A byte of a name that is not UTF-8, as Python's JSON has it; not the half of another sign.
+RAW = re.compile(r"(?<!\\ud[89ab][0-9a-f]{2})\\udc([89a-f][0-9a-f])", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -123,7 +126,7 @@ def _json(path: Path) -> Columns:
     import pandas as pd
 
     with _opened(path) as lines:
-        text = lines.read()
+        text = RAW.sub(r"\\\\x\1", lines.read())
     if text.lstrip()[:1] not in ("{", "["):
         return _separated(StringIO(text))  # what timm 1.0 makes of "json-record"
     try:
