@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GALLERY_SAMPLES = 12
 IMAGES = (
     "source", "root", "val_split", "limit", "class_map", "labels", "valid_labels", "by_position",
-    "real_labels",
+    "real_labels", "skip_broken",
 )  # fmt: skip
 
 

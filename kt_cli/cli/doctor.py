@@ -17,7 +17,7 @@ from kt_cli.settings.declared import by_keyword
 if TYPE_CHECKING:
     from kt_cli.diagnosis.finding import Finding
 
-IMAGES = ("source", "root", "class_map", "labels")
+IMAGES = ("source", "root", "class_map", "labels", "skip_broken")
 JOBS = ("partition", "account", "qos")
 
 

@@ -21,6 +21,7 @@ from kt_cli.progress import Progress, silent
 from kt_cli.settings import HOW_TO_NAME_DATA, DataSpec
 
 STREAMS = ("wds/", "tfds/")
+FOLDERS_ONLY = "--skip-broken is for folders."
 GUARD_SEED = 231_017_653
 Source = Callable[[DataSpec, Split], ImageSet | None]
 
@@ -59,10 +60,13 @@ class Data:
 def open_data(spec: DataSpec, training: bool = False) -> Data:
     """The evaluation images, with `training` also those of training and the guard; or DataError."""
     source = _source(spec)
-    if source is not SOURCES["folder"] and (spec.class_map or spec.labels):
-        raise DataError(
-            f"{spec.source} has labels of its own", "--class-map and --labels are for folders."
-        )
+    if source is not SOURCES["folder"]:
+        if spec.class_map or spec.labels:
+            raise DataError(
+                f"{spec.source} has labels of its own", "--class-map and --labels are for folders."
+            )
+        if spec.skip_broken:
+            raise DataError(f"no file of {spec.source} can be left out", FOLDERS_ONLY)
     images = source(spec, "val")
     if images is None:
         raise DataError(f"{spec.source} has no evaluation images", HOW_TO_NAME_DATA)
@@ -96,7 +100,7 @@ def training_id(spec: DataSpec, progress: Progress = silent) -> str:
 
 def _training_images(spec: DataSpec, source: Source, images: ImageSet) -> ImageSet | None:
     if spec.unlabelled:
-        return unlabelled(Path(spec.unlabelled), images.classes)
+        return unlabelled(Path(spec.unlabelled), images.classes, spec.skip_broken)
     found = source(spec, "train")
     if found is not None:
         _same_classes(found, images)
