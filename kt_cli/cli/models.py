@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from kt_cli.cli import options, screen
 from kt_cli.cli.options import choice, flag, option
-from kt_cli.errors import DataError, KtError, UsageError, unknown
+from kt_cli.errors import DataError, KtError, UsageError, near, unknown
 from kt_cli.progress import Listener
 from kt_cli.spec import Model
 from kt_cli.zoo import SCHEMES, local_models, scheme, target
@@ -152,7 +152,8 @@ def _matching(words: Sequence[str]) -> list[Fact]:
     for word in words:
         matches = [fact for fact in facts() if _matches(fact.model, word)]
         if not matches and "/" in word:
-            raise DataError(f"no folder or file {word}", "Models of the hub are hf-hub:ORG/NAME.")
+            tip = near(Path(word), "Models of the hub are hf-hub:ORG/NAME.")
+            raise DataError(f"no folder or file {word}", tip)
         if not matches:
             arch_names = {fact.model.partition(".")[0] for fact in facts()}
             raise unknown("model", word, [FETCHING, *ALIASES, *sorted(arch_names)])

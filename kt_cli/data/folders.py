@@ -17,7 +17,7 @@ from kt_cli.data.contents import Digests, of_files
 from kt_cli.data.images import NO_LABEL, ImageSet, Names, Split, as_rgb, listing
 from kt_cli.data.labels import EXTENSIONS, class_map, ground_truth, is_image
 from kt_cli.data.subsets import Indices
-from kt_cli.errors import DataError, some_of, warn
+from kt_cli.errors import DataError, near, some_of, warn
 from kt_cli.files import escaped
 from kt_cli.progress import Progress
 from kt_cli.settings import HOW_TO_NAME_DATA, DataSpec
@@ -33,7 +33,7 @@ def folder(spec: DataSpec, split: Split) -> ImageSet | None:
     """The split of a root with train/ and val/, or a folder of class folders to evaluate on."""
     root = Path(spec.source).expanduser()
     if not root.is_dir():
-        raise DataError(f"no folder {root}", HOW_TO_NAME_DATA)
+        raise DataError(f"no folder {root}", near(root, HOW_TO_NAME_DATA))
     train, val = _split_folder(root, "train"), _split_folder(root, "val")
     if train is None and val is None:
         val = root  # class folders without splits: images to evaluate on
@@ -107,7 +107,8 @@ def unlabelled(root: Path, classes: tuple[str, ...], skip: bool = False) -> Imag
     """All images below a folder, without labels, for data of these classes."""
     root = root.expanduser()
     if not root.is_dir():
-        raise DataError(f"no folder {root}", "--unlabelled takes a folder of images.")
+        tip = near(root, "--unlabelled takes a folder of images.")
+        raise DataError(f"no folder {root}", tip)
     ids = sorted(_image_files(root), key=natural)
     return _images(root, str(root), classes, ids, np.full(len(ids), NO_LABEL), skip)
 

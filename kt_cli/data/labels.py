@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kt_cli.data.class_names import imagenet_synsets
 from kt_cli.data.images import ImageSet
-from kt_cli.errors import DataError, first_line
+from kt_cli.errors import DataError, first_line, near
 from kt_cli.settings import DataSpec
 from kt_cli.zoo.classes import BY_POSITION
 from kt_cli.zoo.local_models import natural
@@ -64,7 +64,7 @@ def _lines(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read {path}: {reason}") from error
+        raise DataError(f"cannot read {path}: {reason}", near(path)) from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

@@ -16,7 +16,7 @@ from kt_cli.data.images import NAMED, ImageSet, Split
 from kt_cli.data.labels import relabelled, selecting
 from kt_cli.data.subsets import stratified
 from kt_cli.data.timm_sets import timm_set
-from kt_cli.errors import DataError, UnknownName, some_of, unknown, warn
+from kt_cli.errors import DataError, UnknownName, near, some_of, unknown, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import HOW_TO_NAME_DATA, DataSpec
 
@@ -109,8 +109,9 @@ def _training_images(spec: DataSpec, source: Source, images: ImageSet) -> ImageS
 
 def _guard_images(spec: DataSpec, images: ImageSet) -> ImageSet:
     assert spec.guard_data is not None
-    if not Path(spec.guard_data).expanduser().is_dir():
-        raise DataError(f"no folder {spec.guard_data}", "--guard-data takes class folders.")
+    if not (place := Path(spec.guard_data).expanduser()).is_dir():
+        tip = near(place, "--guard-data takes class folders.")
+        raise DataError(f"no folder {spec.guard_data}", tip)
     found = folder(replace(spec, source=spec.guard_data, root=None, labels=None), "val")
     assert found is not None
     _same_classes(found, images)
@@ -152,8 +153,9 @@ def _source(spec: DataSpec) -> Source:
         if prefix.endswith("/") and spec.source.startswith(prefix):
             return source
     if os.sep not in spec.source and not Path(spec.source).exists():
-        near = unknown("data source", spec.source, ["digits"], HOW_TO_NAME_DATA)
-        raise UnknownName(f"no folder {spec.source} here, and no data of that name", near.tip)
+        called = unknown("data source", spec.source, ["digits"], HOW_TO_NAME_DATA)
+        tip = near(Path(spec.source), called.tip)
+        raise UnknownName(f"no folder {spec.source} here, and no data of that name", tip)
     return SOURCES["folder"]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import tomli_w
 
-from kt_cli.errors import DataError, UsageError, unknown
+from kt_cli.errors import DataError, UsageError, near, unknown
 from kt_cli.settings import DataSpec, PretrainSpec, SlurmSpec, SweepSpec, TransferSpec
 from kt_cli.settings.cluster import check_cluster
 from kt_cli.settings.data import check_images, whole_source
@@ -42,7 +42,8 @@ def read_file(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
-            f"cannot read the sweep file {path}: {error.strerror}", "Models are named by --models."
+            f"cannot read the sweep file {path}: {error.strerror}",
+            near(path, "Models are named by --models."),
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a TOML file: {error}") from error

@@ -31,7 +31,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import translate
 from pathlib import Path
 
-from kt_cli.errors import DataError, UsageError
+from kt_cli.errors import DataError, UsageError, near
 from kt_cli.spec import Model
 from kt_cli.zoo import imagenet_facts, local_models, scheme, target, timm_registry
 from kt_cli.zoo.references import PREFIXES, Candidate, at_path, checkpoints
@@ -129,7 +129,7 @@ def _listed(path: Path, arch: str | None) -> Iterator[Candidate]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"cannot read the list of models {path}: {getattr(error, 'strerror', None) or error}",
-            "@FILE names a text file with one reference a line.",
+            near(path, "@FILE names a text file with one reference a line."),
         ) from error
     for line in lines:
         yield from _expand(re.sub(r"(^|\s)#.*", "", line), arch, nested=True)
