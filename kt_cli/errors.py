@@ -6,9 +6,12 @@ Only `kt_cli.cli` catches them; the library never prints and never exits.
 from __future__ import annotations
 
 import difflib
+import shlex
 import traceback
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 
 class KtError(Exception):
@@ -63,6 +66,24 @@ def unknown(what: str, name: str, valid: Iterable[str], tip: str = "") -> Unknow
     elif 0 < len(valid) <= 20:
         hint = f"Valid: {', '.join(sorted(valid))}."
     return UnknownName(f"unknown {what} {name!r}", f"{hint} {tip}".strip())
+
+
+def near(path: Path, tip: str = "") -> str:
+    """The tip for a path that is not there, after what has nearly its name."""
+    while not path.parent.exists():
+        path = path.parent
+    names: list[str] = []
+    with suppress(OSError):
+        names = [entry.name for entry in path.parent.iterdir()]
+    close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
+    found = ", ".join(shlex.quote(str(path.parent / name)) for name in close)
+    return f"Did you mean {found}? {tip}".strip() if close else tip
+
+
+def command(*words: str | Path) -> str:
+    """A command of kt to type: words quoted for the shell, and no path taken for an option."""
+    safe = (f"./{w}" if isinstance(w, Path) and str(w).startswith("-") else str(w) for w in words)
+    return shlex.join(("kt", *safe))
 
 
 class Frames(Exception):

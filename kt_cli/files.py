@@ -98,10 +98,15 @@ def file_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]", "_", text)
 
 
+def escaped(name: str) -> str:
+    r"""The name of a file as text that can be written: bytes that are not UTF-8 as \xe9."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def write_text(target: Path, text: str) -> None:
     """Write `text` to `target` atomically (UTF-8)."""
     with atomic_file(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, "utf-8", "backslashreplace")
 
 
 def save_tensors(

@@ -207,6 +207,7 @@ def _of_arrays(
     said = {}
     for name, values in models.items():
         columns = {"label": np.asarray(labels), **_outputs(name, np.asarray(values))}
+        columns["id"] = np.arange(len(columns["label"]))  # rows are samples in one order
         said[name] = external_of(Table(Path(name), columns))
     images = external.images_of(list(said.values()))
     if classes is not None:

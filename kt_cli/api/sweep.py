@@ -77,6 +77,7 @@ def sweep(
     forget()
     place = choose(executor, spec.slurm.partition, processes, detach, follow)
     folder = Path(output) / spec.name
+    place.require_logs(folder)
     session = Session(
         spec, folder.absolute() if place.facts else folder, models, place,
         slots(settings.get("gpus"), processes, cuda_devices()), retry_failed, tell,

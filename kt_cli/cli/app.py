@@ -10,6 +10,7 @@ from threading import Timer
 from types import FrameType
 from typing import Any
 
+from kt_cli.cli.streams import tolerate
 from kt_cli.errors import KtError, KtWarning, first_line
 
 DEBUG = "KT_DEBUG"
@@ -22,6 +23,7 @@ class Interrupted(BaseException):
 
 def main() -> None:
     """Run the command of `sys.argv`, and exit."""
+    tolerate()
     signals = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
         signals.append(signal.SIGHUP)

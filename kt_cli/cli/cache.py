@@ -57,7 +57,7 @@ def ls(patterns: Patterns = None, kind: Kind = None, as_json: options.Json = Fal
     """List what is kept."""
     found = _chosen(patterns, kind)
     if as_json:
-        screen.out.print_json(data=[_as_json(entry) for entry in found])
+        screen.show_json([_as_json(entry) for entry in found])
     elif found:
         screen.out.print(_table(found))
         screen.line(f"{_count(found)}, {_size(found)}")

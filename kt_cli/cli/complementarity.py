@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GALLERY_SAMPLES = 12
 IMAGES = (
     "source", "root", "val_split", "limit", "class_map", "labels", "valid_labels", "by_position",
-    "real_labels",
+    "real_labels", "skip_broken",
 )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def complementarity(
         )  # fmt: skip
     if as_json:
         of = {"data": found.comparison.images.name, "limit": found.limit}
-        screen.out.print_json(data={**of, **found.to_dict(top)})
+        screen.show_json({**of, **found.to_dict(top)})
     else:
         complementarity_view.show(found.comparison, found.limit, top, samples)
     if gallery is not None:

@@ -17,7 +17,7 @@ from kt_cli.settings.declared import by_keyword
 if TYPE_CHECKING:
     from kt_cli.diagnosis.finding import Finding
 
-IMAGES = ("source", "root", "class_map", "labels")
+IMAGES = ("source", "root", "class_map", "labels", "skip_broken")
 JOBS = ("partition", "account", "qos")
 
 
@@ -50,7 +50,7 @@ def doctor(
     with screen.progress() as progress:
         findings = list(diagnose(CHECKS, Asked(spec, limit, slurm_test, jobs, progress)))
     if as_json:
-        screen.out.print_json(data=[asdict(f) | {"level": f.level.value} for f in findings])
+        screen.show_json([asdict(f) | {"level": f.level.value} for f in findings])
     else:
         _show(findings)
     red = sum(finding.level.value == "red" for finding in findings)

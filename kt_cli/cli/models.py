@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from kt_cli.cli import options, screen
 from kt_cli.cli.options import choice, flag, option
-from kt_cli.errors import DataError, KtError, UsageError, unknown
+from kt_cli.errors import DataError, KtError, UsageError, near, unknown
 from kt_cli.progress import Listener
 from kt_cli.spec import Model
 from kt_cli.zoo import SCHEMES, local_models, scheme, target
@@ -94,7 +94,7 @@ def listed(
     published = sorted(_matching(words), key=SORT_KEYS[sort]) if words or not references else []
     shown = published[: top or (None if as_json else SHOWN)]
     if as_json:
-        screen.out.print_json(data=[*(own._asdict() for own in mine), *map(asdict, shown)])
+        screen.show_json([*(own._asdict() for own in mine), *map(asdict, shown)])
         return
     if mine:
         headers = ("model", "architecture", "classes", "size")
@@ -152,7 +152,8 @@ def _matching(words: Sequence[str]) -> list[Fact]:
     for word in words:
         matches = [fact for fact in facts() if _matches(fact.model, word)]
         if not matches and "/" in word:
-            raise DataError(f"no folder or file {word}", "Models of the hub are hf-hub:ORG/NAME.")
+            tip = near(Path(word), "Models of the hub are hf-hub:ORG/NAME.")
+            raise DataError(f"no folder or file {word}", tip)
         if not matches:
             arch_names = {fact.model.partition(".")[0] for fact in facts()}
             raise unknown("model", word, [FETCHING, *ALIASES, *sorted(arch_names)])

@@ -13,7 +13,10 @@ from kt_cli.cli.options import option
 from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.settings import DataSpec, PretrainSpec
 
-IMAGES = ("source", "root", "train_split", "val_split", "class_map", "labels", "fraction", "guard")
+IMAGES = (
+    "source", "root", "train_split", "val_split", "class_map", "labels", "fraction", "guard",
+    "skip_broken",
+)  # fmt: skip
 FIRST = ("pretrained", "epochs", "freeze_epochs", "lr", "batch_size", "augment", "img_size")
 
 

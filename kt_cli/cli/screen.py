@@ -27,11 +27,16 @@ from kt_cli.progress import Progress
 QUIET_SECONDS = 10.0
 WIDE = 200
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+def console(**more: Any) -> Console:
+    """A console that shows text as it is: names of classes and files are no markup."""
+    return Console(highlight=False, markup=False, emoji=False, **more)
+
+
+err, out = console(stderr=True), console()
 if not out.is_terminal:
     # Nobody looks at a terminal's width: cut nothing off what goes to a file or a pipe.
-    out = Console(highlight=False, width=WIDE)
+    out = console(width=WIDE)
 
 
 def _say(label: str, style: str, text: str) -> None:
@@ -66,6 +71,11 @@ def skipped_part(path: Path, reason: str) -> None:
     if path not in _skipped:
         _skipped.add(path)
         _say("Skipped ", "yellow", f"{path}: {reason}")
+
+
+def show_json(data: Any) -> None:
+    """A result as JSON, in ASCII where the stream lacks signs."""
+    out.print_json(data=data, ensure_ascii=not out.encoding.startswith("utf"))
 
 
 def table(
@@ -111,7 +121,7 @@ class _Bars:
     def __call__(self, done: int, total: int, what: str) -> None:
         if self._bar is None:
             self._bar = Bar(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
                 TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
                 console=err, transient=True,
             )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kt_cli.cli import options, progress_view, screen
-from kt_cli.errors import UsageError, unknown
+from kt_cli.errors import UsageError, command, near, unknown
 
 
 def status(
@@ -22,7 +22,7 @@ def status(
     """Show how far sweeps are: rows on disk, and the jobs of a cluster."""
     folders = [find(name, output)] if name else _sweeps(output)
     if as_json:
-        screen.out.print_json(data=[_described(folder) for folder in folders])
+        screen.show_json([_described(folder) for folder in folders])
         return
     for folder in folders:
         _show(folder)
@@ -44,7 +44,8 @@ def find(name: str, output: Path) -> Path:
 def _sweeps(output: Path) -> list[Path]:
     found = sorted(file.parent.absolute() for file in output.glob("*/sweep.toml"))
     if not found:
-        raise UsageError(f"no sweep has results in {output}", "-o names another folder.")
+        tip = "-o names another folder."
+        raise UsageError(f"no sweep has results in {output}", near(output, tip))
     return found
 
 
@@ -59,7 +60,7 @@ def _show(folder: Path) -> None:
         return
     screen.out.print(progress_view.render(view), soft_wrap=True)
     if view.active is False:
-        again = f"kt sweep {folder / 'sweep.toml'} -o {folder.parent}"
+        again = command("sweep", folder / "sweep.toml", "-o", folder.parent)
         left = sum(stage.total - stage.done for stage in view.stages)
         why = "were cancelled" if view.cancelled else f"have ended, {left:,} runs are left"
         if left:

@@ -10,6 +10,7 @@ import typer
 from kt_cli.cli import options, plan_view, progress_view, screen, table_view
 from kt_cli.cli.options import choice, flag, option
 from kt_cli.cli.setting_options import Fields, Given, with_settings
+from kt_cli.errors import command
 from kt_cli.settings import DataSpec, SlurmSpec, SweepSpec, TransferSpec
 from kt_cli.settings.shared import CLUSTER
 
@@ -76,7 +77,8 @@ def sweep(
 
 def _show_results(found: Swept) -> None:
     table_view.draw(found.results.tables())
-    screen.note(f"Results: {found.folder}   (kt report {found.folder} --format latex, for one)")
+    again = command("report", found.folder, "--format", "latex")
+    screen.note(f"Results: {found.folder}   ({again}, for one)")
     if found.failures:
         runs = f"{found.failures} run{'s' * (found.failures > 1)}"
         screen.warn(

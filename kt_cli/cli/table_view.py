@@ -48,5 +48,5 @@ def _drawing(table: Table) -> Drawing:
 def as_text(tables: Sequence[Table]) -> str:
     """As on a wide screen, for a file."""
     text = io.StringIO()
-    draw(tables, Console(file=text, width=WIDE, highlight=False, color_system=None))
+    draw(tables, screen.console(file=text, width=WIDE, color_system=None))
     return text.getvalue()

@@ -71,7 +71,7 @@ def transfer(
             progress=progress, **images, **how,
         )  # fmt: skip
     if as_json:
-        screen.out.print_json(data=dict(found.row))
+        screen.show_json(dict(found.row))
     else:
         transfer_view.show(found.row)
     screen.note(f"Saved the student to {found.path}")

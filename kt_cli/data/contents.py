@@ -41,7 +41,7 @@ def of_files(root: Path, names: Sequence[str], progress: Progress = silent) -> D
     def path(i: int) -> str:
         return f"{root}/{names[i]}"
 
-    with closing(_in_threads(lambda i: _status(path(i)), range(len(names)))) as found:
+    with closing(in_threads(lambda i: _status(path(i)), range(len(names)))) as found:
         statuses = np.array(list(found), np.int64).reshape(-1, 4)
     return remembered(os.path.realpath(root), names, statuses, lambda i: _read(path(i)), progress)
 
@@ -68,7 +68,7 @@ def remembered(
     for part in np.split(unknown, range(KEPT_TOGETHER, len(unknown), KEPT_TOGETHER)):
         new: list[tuple[np.uint64, Status, Digests]] = []
         try:
-            with closing(_in_threads(lambda i: (i, *read(i)), part.tolist())) as found:
+            with closing(in_threads(lambda i: (i, *read(i)), part.tolist())) as found:
                 for i, value, status in found:
                     digests[i] = np.frombuffer(value, np.uint8)
                     if status is not None:
@@ -170,10 +170,13 @@ def _read(path: str) -> tuple[bytes, Status | None]:
 
 
 def _unreadable(path: str, error: OSError) -> DataError:
-    return DataError(f"cannot read {path}: {error.strerror or error}", "Repair or remove the file.")
+    return DataError(
+        f"cannot read {path}: {error.strerror or error}",
+        "Repair or remove it, or leave such images out: --skip-broken.",
+    )
 
 
-def _in_threads(work: Callable[[int], T], items: Sequence[int]) -> Generator[T]:
+def in_threads(work: Callable[[int], T], items: Sequence[int]) -> Generator[T]:
     """`work` of each item, in order."""
     pool = ThreadPoolExecutor(READERS)
     blocks = [items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE)]

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from kt_cli.data.broken import NAMED as FEW
+from kt_cli.data.broken import TIP, decodable
 from kt_cli.data.contents import Digests, of_files
 from kt_cli.data.images import NO_LABEL, ImageSet, Names, Split, as_rgb, listing
-from kt_cli.data.labels import EXTENSIONS, class_map, ground_truth
+from kt_cli.data.labels import EXTENSIONS, class_map, ground_truth, is_image
 from kt_cli.data.subsets import Indices
-from kt_cli.errors import DataError
+from kt_cli.errors import DataError, near, some_of, warn
+from kt_cli.files import escaped
 from kt_cli.progress import Progress
 from kt_cli.settings import HOW_TO_NAME_DATA, DataSpec
 from kt_cli.zoo.local_models import natural
@@ -23,14 +27,13 @@ SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "validation", "valid", "test"),
 }
-ENDINGS = tuple(EXTENSIONS)
 
 
 def folder(spec: DataSpec, split: Split) -> ImageSet | None:
     """The split of a root with train/ and val/, or a folder of class folders to evaluate on."""
     root = Path(spec.source).expanduser()
     if not root.is_dir():
-        raise DataError(f"no folder {root}", HOW_TO_NAME_DATA)
+        raise DataError(f"no folder {root}", near(root, HOW_TO_NAME_DATA))
     train, val = _split_folder(root, "train"), _split_folder(root, "val")
     if train is None and val is None:
         val = root  # class folders without splits: images to evaluate on
@@ -39,9 +42,15 @@ def folder(spec: DataSpec, split: Split) -> ImageSet | None:
         return None
     classes = class_map(Path(spec.class_map)) if spec.class_map else None
     if split == "val" and spec.labels:
-        classes = classes or tuple(_class_names(train)) or None
-        return flat_folder(here, spec.source, Path(spec.labels), classes)
-    return class_folders(here, spec.source, classes)
+        classes = classes or tuple(map(escaped, _class_names(train))) or None
+        return flat_folder(here, spec.source, Path(spec.labels), classes, spec.skip_broken)
+    return class_folders(here, spec.source, classes, spec.skip_broken)
+
+
+def training_classes(spec: DataSpec) -> tuple[str, ...]:
+    """Names of the class folders in train/; () where there is none."""
+    train = _split_folder(Path(spec.source).expanduser(), "train")
+    return tuple(map(escaped, _class_names(train)))
 
 
 def _split_folder(root: Path, split: Split) -> Path | None:
@@ -57,16 +66,18 @@ def _class_names(root: Path | None) -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def class_folders(root: Path, name: str, classes: tuple[str, ...] | None = None) -> ImageSet:
+def class_folders(
+    root: Path, name: str, classes: tuple[str, ...] | None = None, skip: bool = False
+) -> ImageSet:
     """Images in one folder per class; `classes` in label order, None for timm's order of them."""
-    folders = _class_names(root)
+    folders = {escaped(name): name for name in _class_names(root)}
     if not folders:
         raise DataError(
             f"no class folders in {root}",
             "Expected one folder per class, with images; or a flat folder with --labels FILE.",
         )
     classes = tuple(folders) if classes is None else classes
-    outside = sorted(set(folders) - set(classes))
+    outside = sorted(folders.keys() - set(classes))
     if outside:
         raise DataError(
             f"the class map does not name {len(outside)} folders of {root}, such as {outside[0]}",
@@ -74,50 +85,71 @@ def class_folders(root: Path, name: str, classes: tuple[str, ...] | None = None)
         )
     ids, labels = [], []
     for label, class_name in enumerate(classes):
-        files = sorted(_image_files(root / class_name), key=natural)
-        ids += [f"{class_name}/{file}" for file in files]
+        here = folders.get(class_name, class_name)
+        files = sorted(_image_files(root / here), key=natural)
+        ids += [f"{here}/{file}" for file in files]
         labels += [label] * len(files)
-    return _images(root, name, classes, ids, np.asarray(labels, np.int64))
+    return _images(root, name, classes, ids, np.asarray(labels, np.int64), skip)
 
 
 @lru_cache(maxsize=8)
 def flat_folder(
-    root: Path, name: str, truth: Path, classes: tuple[str, ...] | None = None
+    root: Path, name: str, truth: Path, classes: tuple[str, ...] | None = None, skip: bool = False
 ) -> ImageSet:
     """Images in one folder, with their labels in a file."""
     ids = sorted(_image_files(root), key=natural)
-    classes, labels = ground_truth(truth, ids, classes)
-    return _images(root, name, classes, ids, labels)
+    classes, labels = ground_truth(truth, list(map(escaped, ids)), classes)
+    return _images(root, name, classes, ids, labels, skip)
 
 
 @lru_cache(maxsize=8)
-def unlabelled(root: Path, classes: tuple[str, ...]) -> ImageSet:
+def unlabelled(root: Path, classes: tuple[str, ...], skip: bool = False) -> ImageSet:
     """All images below a folder, without labels, for data of these classes."""
     root = root.expanduser()
     if not root.is_dir():
-        raise DataError(f"no folder {root}", "--unlabelled takes a folder of images.")
+        tip = near(root, "--unlabelled takes a folder of images.")
+        raise DataError(f"no folder {root}", tip)
     ids = sorted(_image_files(root), key=natural)
-    return _images(root, str(root), classes, ids, np.full(len(ids), NO_LABEL))
+    return _images(root, str(root), classes, ids, np.full(len(ids), NO_LABEL), skip)
 
 
 def _images(
-    root: Path, name: str, classes: tuple[str, ...], ids: list[str], labels: Indices
+    root: Path, name: str, classes: tuple[str, ...], ids: list[str], labels: Indices, skip: bool
 ) -> ImageSet:
+    skipped = None
+    if skip:
+        whole = decodable(root, ids, partial(_read_file, root, ids))
+        left_out = [escaped(ids[i]) for i in np.flatnonzero(~whole)]
+        ids, labels = [ids[i] for i in np.flatnonzero(whole)], labels[whole]
+        skipped = len(left_out)
+        if left_out:
+            text = f"{skipped:,} of {len(whole):,} images of {escaped(str(root))} cannot be decoded"
+            warn(f"{text} and are left out: {some_of(left_out, FEW)}")
     if not ids:
         raise DataError(f"no images below {root}", f"Known: {', '.join(sorted(EXTENSIONS))}.")
-    names = Names.of(ids)
-    origin = listing("folder", classes, names, labels)
+    names, written = Names.of(ids), Names.of(map(escaped, ids))
+    origin = listing("folder", classes, written, labels)
     read, contents = partial(_read_file, root, names), partial(_contents, root, names)
-    return ImageSet(name, classes, names, labels, read, origin, contents=contents)
+    found = ImageSet(escaped(name), classes, written, labels, read, origin, contents=contents)
+    return replace(found, skipped=skipped)
 
 
 def _image_files(folder: Path) -> list[str]:
-    """Paths of images anywhere below `folder`, relative to it, with forward slashes."""
-    found = []
-    for parent, _, files in os.walk(folder):
+    """Paths of images anywhere below `folder`, relative to it, with forward slashes.
+
+    Nothing hidden. Links are followed as timm does; no folder is entered twice, none from below.
+    """
+    found: list[str] = []
+    entered = set(map(str, Path(os.path.realpath(folder)).parents))
+    for parent, below, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        below[:] = sorted(n for n in below if not n.startswith(".") and real not in entered)
+        if real in entered:
+            continue
+        entered.add(real)
         inside = Path(parent).relative_to(folder).as_posix()
         prefix = "" if inside == "." else f"{inside}/"
-        found += [prefix + f for f in files if f.lower().endswith(ENDINGS)]
+        found += [prefix + f for f in files if is_image(f)]
     return found
 
 
@@ -131,4 +163,4 @@ def _read_file(root: Path, ids: Sequence[str], i: int) -> Image.Image:
         with Image.open(path) as image:
             return as_rgb(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot decode {path}: {error}", "Repair or remove the file.") from error
+        raise DataError(f"cannot decode {path}: {error}", TIP) from error

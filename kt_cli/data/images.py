@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from kt_cli.data.broken import broken_error
 from kt_cli.data.contents import Digests, keep_set, kept_set
 from kt_cli.data.subsets import Indices
 from kt_cli.errors import DataError, some_of, warn
@@ -89,6 +90,7 @@ class ImageSet:
     valid: NDArray[np.int32] | None = None
     select: Select = None  # what the user says about models' outputs
     contents: Contents = no_contents  # digests of the images at some indices, (m, 16)
+    skipped: int | None = None  # that cannot be decoded and were left out, where that was asked
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -105,12 +107,22 @@ class ImageSet:
 
     @cached_property
     def _digests(self) -> Digests:
-        return self.contents(np.arange(len(self)), silent)
+        return self._read_contents(silent)
+
+    def _read_contents(self, progress: Progress) -> Digests:
+        try:
+            return self.contents(np.arange(len(self)), progress)
+        except DataError as error:
+            raise self.broken(error) from error
+
+    def broken(self, met: DataError) -> DataError:
+        """The error for all images that cannot be decoded, where one was `met`."""
+        return broken_error(self.name, self.ids, self.read, met)
 
     def identify(self, progress: Progress) -> str:
         """The fingerprint; tells how far it is with reading images that are not remembered."""
         if "_digests" not in self.__dict__:
-            self.__dict__["_digests"] = self.contents(np.arange(len(self)), progress)
+            self.__dict__["_digests"] = self._read_contents(progress)
         return self.fingerprint
 
     def require_unchanged(self) -> None:

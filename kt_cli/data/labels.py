@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kt_cli.data.class_names import imagenet_synsets
 from kt_cli.data.images import ImageSet
-from kt_cli.errors import DataError, first_line
+from kt_cli.errors import DataError, first_line, near
 from kt_cli.settings import DataSpec
 from kt_cli.zoo.classes import BY_POSITION
 from kt_cli.zoo.local_models import natural
@@ -25,12 +25,19 @@ from kt_cli.zoo.local_models import natural
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 )
+ENDINGS = tuple(EXTENSIONS)
 IMAGENET_FILE = re.compile(r"ILSVRC2012_val_\d{8}")
 HEADERS = ("filename", "file_name", "file", "image", "imageid", "image_id", "id", "name", "path")
 FORM = "One label a line, in the order of the file names; or two columns, name and label."
 MOST_CLASSES = 1_000_000
 OF_TIMM = "timm"
 T = TypeVar("T")
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image, by its ending; hidden ones are what systems keep of others."""
+    name = name.rpartition("/")[2]
+    return not name.startswith(".") and name.lower().endswith(ENDINGS)
 
 
 def class_map(path: Path) -> tuple[str, ...]:
@@ -57,7 +64,7 @@ def _lines(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read {path}: {reason}") from error
+        raise DataError(f"cannot read {path}: {reason}", near(path)) from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

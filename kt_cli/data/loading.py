@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kt_cli.data.images import ImageSet
-from kt_cli.errors import KtError
+from kt_cli.errors import DataError
 
 Transform = Callable[[Image], Tensor]
 WORTH_SECONDS = 1.0
@@ -47,8 +47,8 @@ def batches(
         pin_memory=device.type == "cuda",
     )
     for batch in loader:
-        if isinstance(batch, KtError):
-            raise batch
+        if isinstance(batch, DataError):
+            raise images.broken(batch) from batch
         yield batch
     images.require_unchanged()
 
@@ -72,16 +72,16 @@ class _Transformed(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, i: int) -> list[Tensor] | KtError:
+    def __getitem__(self, i: int) -> list[Tensor] | DataError:
         try:
             image = self.images.read(i)
             return [transform(image) for transform in self.transforms]
-        except KtError as error:
+        except DataError as error:
             return error
 
 
-def _stack(items: list[list[Tensor] | KtError]) -> list[Tensor] | KtError:
-    error = next((item for item in items if isinstance(item, KtError)), None)
+def _stack(items: list[list[Tensor] | DataError]) -> list[Tensor] | DataError:
+    error = next((item for item in items if isinstance(item, DataError)), None)
     if error is not None:
         return error
     return [torch.stack(same) for same in zip(*items, strict=True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,16 +11,17 @@ from pathlib import Path
 import numpy as np
 
 from kt_cli.data.digits import digits
-from kt_cli.data.folders import folder, unlabelled
-from kt_cli.data.images import ImageSet, Split
+from kt_cli.data.folders import folder, training_classes, unlabelled
+from kt_cli.data.images import NAMED, ImageSet, Split
 from kt_cli.data.labels import relabelled, selecting
 from kt_cli.data.subsets import stratified
 from kt_cli.data.timm_sets import timm_set
-from kt_cli.errors import DataError, UnknownName, unknown
+from kt_cli.errors import DataError, UnknownName, near, some_of, unknown, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import HOW_TO_NAME_DATA, DataSpec
 
 STREAMS = ("wds/", "tfds/")
+FOLDERS_ONLY = "--skip-broken is for folders."
 GUARD_SEED = 231_017_653
 Source = Callable[[DataSpec, Split], ImageSet | None]
 
@@ -59,10 +60,13 @@ class Data:
 def open_data(spec: DataSpec, training: bool = False) -> Data:
     """The evaluation images, with `training` also those of training and the guard; or DataError."""
     source = _source(spec)
-    if source is not SOURCES["folder"] and (spec.class_map or spec.labels):
-        raise DataError(
-            f"{spec.source} has labels of its own", "--class-map and --labels are for folders."
-        )
+    if source is not SOURCES["folder"]:
+        if spec.class_map or spec.labels:
+            raise DataError(
+                f"{spec.source} has labels of its own", "--class-map and --labels are for folders."
+            )
+        if spec.skip_broken:
+            raise DataError(f"no file of {spec.source} can be left out", FOLDERS_ONLY)
     images = source(spec, "val")
     if images is None:
         raise DataError(f"{spec.source} has no evaluation images", HOW_TO_NAME_DATA)
@@ -71,6 +75,10 @@ def open_data(spec: DataSpec, training: bool = False) -> Data:
         images = images.subset(stratified(images.labels, spec.limit, spec.seed))
     guard = selecting(_guard_images(spec, images), spec) if training and spec.guard_data else None
     everything = _training_images(spec, source, images) if training else None
+    if not training and source is folder and not spec.class_map:
+        other = training_classes(spec)
+        if other and (different := _differing(other, images.classes)):
+            warn(f"{images.name}: {different}. They can be measured, not trained on.")
     if everything is None:
         return Data(images, guard=guard)
     train, left_out = _without_guard(everything, spec.guard)
@@ -92,7 +100,7 @@ def training_id(spec: DataSpec, progress: Progress = silent) -> str:
 
 def _training_images(spec: DataSpec, source: Source, images: ImageSet) -> ImageSet | None:
     if spec.unlabelled:
-        return unlabelled(Path(spec.unlabelled), images.classes)
+        return unlabelled(Path(spec.unlabelled), images.classes, spec.skip_broken)
     found = source(spec, "train")
     if found is not None:
         _same_classes(found, images)
@@ -101,8 +109,9 @@ def _training_images(spec: DataSpec, source: Source, images: ImageSet) -> ImageS
 
 def _guard_images(spec: DataSpec, images: ImageSet) -> ImageSet:
     assert spec.guard_data is not None
-    if not Path(spec.guard_data).expanduser().is_dir():
-        raise DataError(f"no folder {spec.guard_data}", "--guard-data takes class folders.")
+    if not (place := Path(spec.guard_data).expanduser()).is_dir():
+        tip = near(place, "--guard-data takes class folders.")
+        raise DataError(f"no folder {spec.guard_data}", tip)
     found = folder(replace(spec, source=spec.guard_data, root=None, labels=None), "val")
     assert found is not None
     _same_classes(found, images)
@@ -118,14 +127,18 @@ def _without_guard(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet |
 
 
 def _same_classes(train: ImageSet, images: ImageSet) -> None:
-    if train.classes == images.classes:
-        return
-    differing = sorted(set(train.classes) ^ set(images.classes)) or ["their order"]
-    raise DataError(
-        f"{images.name}: training and evaluation images disagree in their classes: "
-        f"{len(train.classes)} against {len(images.classes)}; {', '.join(differing[:5])}",
-        "Both splits need the same class folders.",
-    )
+    if train.classes != images.classes:
+        different = _differing(train.classes, images.classes) or "they differ in their order"
+        raise DataError(f"{images.name}: {different}", "Both splits need the same class folders.")
+
+
+def _differing(train: Sequence[str], images: Sequence[str]) -> str:
+    """What parts the classes of training images from those of evaluation; "" for their order."""
+    alone = [[n for n in a if n not in set(b)] for a, b in ((train, images), (images, train))]
+    said = [some_of(names, NAMED) or "none" for names in alone]
+    text = "training and evaluation images disagree in their classes"
+    counts = f"{len(train)} against {len(images)}; only training: {said[0]}; only evaluation"
+    return f"{text}: {counts}: {said[1]}" if any(alone) else ""
 
 
 def _source(spec: DataSpec) -> Source:
@@ -140,8 +153,9 @@ def _source(spec: DataSpec) -> Source:
         if prefix.endswith("/") and spec.source.startswith(prefix):
             return source
     if os.sep not in spec.source and not Path(spec.source).exists():
-        near = unknown("data source", spec.source, ["digits"], HOW_TO_NAME_DATA)
-        raise UnknownName(f"no folder {spec.source} here, and no data of that name", near.tip)
+        called = unknown("data source", spec.source, ["digits"], HOW_TO_NAME_DATA)
+        tip = near(Path(spec.source), called.tip)
+        raise UnknownName(f"no folder {spec.source} here, and no data of that name", tip)
     return SOURCES["folder"]
 
 

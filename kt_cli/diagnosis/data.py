@@ -46,7 +46,7 @@ def _split(role: str, found: ImageSet) -> Iterator[Finding]:
         count = f"{len(unreadable)} of {len(tried)} tried do not decode"
         yield red(
             f"{said}: {count}: {some_of(unreadable, NAMED)}",
-            "Repair or remove them; a comparison stops at the first.",
+            "Repair or remove them, or leave such images out: --skip-broken.",
         )
     else:
         yield green(f"{said}; {len(tried)} decoded, {speed:,.0f} a second in one process")

@@ -6,6 +6,7 @@ docs/predictions.md says which formats and columns there are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 
 from kt_cli.data.class_names import AMBIGUOUS, described
 from kt_cli.data.images import ImageSet, listing
-from kt_cli.errors import DataError
+from kt_cli.errors import DataError, warn
 from kt_cli.knowledge.file_columns import External, read_external
 from kt_cli.knowledge.matching import (
     class_indices,
@@ -31,6 +32,7 @@ from kt_cli.zoo.local_models import natural
 __all__ = ["External", "aligned", "images_of", "predictions", "read_external"]
 
 TOP = 5
+ENOUGH = 10  # images that tell how many digits there are
 LOGIT_TOLERANCE = 0.02  # of the largest: more than half precision or four digits lose
 
 Classes = NDArray[np.int64]
@@ -72,7 +74,7 @@ def aligned(
         DataError: other images, other labels or other classes than the data's.
     """
     path = external.path
-    external = external.take(row_order(path, external.ids, len(external), ids))
+    external = external.take(_row_order(external, ids))
     by_name = _numbers_are_names(external, labels, classes)
     if external.label is not None:
         found = class_indices(path, external.label, classes, by_name)
@@ -102,7 +104,38 @@ def aligned(
     if external.logits is not None:
         _require_agreement(external, pred, ids, classes)
         columns["logits"] = external.logits
+    if _coarse(external):
+        warn(
+            f"{path} has probabilities of two digits: many are equal, and whatever goes by "
+            "confidence is coarse. Write more digits."
+        )
     return columns
+
+
+def _coarse(external: External) -> bool:
+    """Whether probabilities were rounded to two digits, where there are enough to tell."""
+    given = external.confidence
+    if given is None or np.isnan(given).all():
+        if external.logits is None or external.logits.max() > 0:
+            return False
+        given = np.exp(external.logits)  # logarithms of probabilities
+    hundredths = 100 * given[~np.isnan(given)]
+    return len(given) >= ENOUGH and bool((np.abs(hundredths - hundredths.round()) < 1e-3).all())
+
+
+def _row_order(external: External, ids: Sequence[str]) -> Classes:
+    """(n,) row of each image, by whichever column has the images' names."""
+    path, named = external.path, [] if external.ids is None else [external.ids]
+    for names in (*named, *external.texts):
+        with suppress(DataError):
+            return row_order(path, names, len(external), ids)
+    rows = row_order(path, external.ids, len(external), ids)  # says what parts them
+    if external.label is None:  # which would not be the data's in another order
+        warn(
+            f"no column of {path} has the images' names: its rows were taken in the data's order. "
+            "If they are in another, all that is said of it is wrong: add a column id."
+        )
+    return rows
 
 
 def _numbers_are_names(external: External, labels: Classes, classes: Sequence[str]) -> bool:
@@ -145,7 +178,10 @@ def _agree(words: NDArray[Any], index: Classes, classes: Sequence[str]) -> bool:
 def _require_agreement(
     external: External, pred: Classes, ids: Sequence[str], classes: Sequence[str]
 ) -> None:
-    """Refuse outputs that are not largest where the answer is: they are of another order."""
+    """Refuse outputs that are not largest where the answer is: they are of another order.
+
+    Where they are but for rounding, a note says how many answers differ.
+    """
     logits = external.logits
     assert logits is not None
     largest = logits.max(axis=1)
@@ -159,6 +195,9 @@ def _require_agreement(
             f"{classes[logits[i].argmax()]} by the outputs",
             "Are its outputs in another order than the data's classes?",
         )
+    if others := int(np.count_nonzero(behind)):
+        text = f"for {others:,} of {len(pred):,} images its answer is not its largest output"
+        warn(f"{external.path}: {text}, if nearly; the answers count.")
 
 
 def _top(logits: Values) -> Classes:

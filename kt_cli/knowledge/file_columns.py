@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kt_cli.data.labels import is_image
 from kt_cli.errors import DataError
+from kt_cli.files import escaped
 from kt_cli.knowledge.file_tables import IDS, Table, read_table
 
 TRUTHS: tuple[str, ...] = ("label", "target", "y", "truth", "ground_truth")
@@ -30,7 +32,8 @@ ARRAYS = ("label", "answers", "words", "confidence", "label_prob", "logits")  # 
 class External:
     """What a file says about n images; classes are int64, or names as objects; else it is None.
 
-    ids: of the images. label: (n,), the truth. answers: (n, k) classes, most probable first.
+    ids: of the images. texts: other columns that may name them.
+    label: (n,), the truth. answers: (n, k) classes, most probable first.
     words: (n, k), timm's names of answers that are integers.
     confidence: (n, k) probability of each answer, NaN where unknown. label_prob: (n,) of the truth.
     logits: (n, C); logarithms where the file has probabilities.
@@ -38,6 +41,7 @@ class External:
 
     path: Path
     ids: list[str] | None = None
+    texts: tuple[list[str], ...] = ()
     label: NDArray[Any] | None = None
     answers: NDArray[Any] | None = None
     words: NDArray[Any] | None = None
@@ -50,7 +54,7 @@ class External:
 
     def take(self, rows: NDArray[np.int64]) -> External:
         """These rows, without names."""
-        return replace(self, ids=None, **{
+        return replace(self, ids=None, texts=(), **{
             name: values[rows] for name in ARRAYS if (values := getattr(self, name)) is not None
         })  # fmt: skip
 
@@ -74,10 +78,9 @@ def external_of(table: Table) -> External:
     answers, truths = _answers(table), TRUTHS
     if answers is None and outputs is None:
         answers, words, truths = _of_timm(table)
-    ids, truth = table.first(IDS), table.first(truths)
+    truth = table.first(truths)
     found = External(
         path=table.path,
-        ids=None if ids is None else [str(name) for name in table.columns[ids].tolist()],
         label=None if truth is None else _classes(table, truth),
         answers=answers,
         words=words,
@@ -85,6 +88,8 @@ def external_of(table: Table) -> External:
         label_prob=_probabilities(table, "label_prob") if table.first(("label_prob",)) else None,
         logits=_logits(table, outputs) if outputs else None,
     )
+    ids, texts = _names(table, len(found))
+    found = replace(found, ids=ids, texts=texts)
     arrays = (getattr(found, name) for name in ("ids", *ARRAYS))
     lengths = {len(values) for values in arrays if values is not None}
     if len(lengths) > 1:
@@ -93,6 +98,28 @@ def external_of(table: Table) -> External:
     if found.label is not None and found.label.ndim > 1:
         raise DataError(f"{found.path} has several labels an image, not one")
     return found
+
+
+def _names(table: Table, rows: int) -> tuple[list[str] | None, tuple[list[str], ...]]:
+    """Names of the images by what they are called or look like, and what else may name them.
+
+    Files of images go before what is called a name, and that before text that no two rows share.
+    """
+    texts = {
+        name: [escaped(str(value)) for value in values.tolist()]
+        for name, values in table.columns.items()
+        if values.ndim == 1 and (name in IDS or values.dtype == object)
+    }
+    texts = {name: t for name, t in texts.items() if name in IDS or len(set(t)) == len(t) == rows}
+    files = {name for name, t in texts.items() if sum(map(is_image, t)) > len(t) / 2}
+
+    def rank(name: str) -> tuple[bool, int]:
+        return name not in files, IDS.index(name) if name in IDS else len(IDS)
+
+    ranked = sorted(texts, key=rank)
+    named = ranked[:1] if files or set(IDS) & texts.keys() else []
+    others = tuple(texts[name] for name in ranked[len(named) :])
+    return (texts[named[0]] if named else None), others
 
 
 # --- answers ------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import csv
+import gzip
 import json
 import re
 import warnings
@@ -21,10 +23,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Columns = dict[str, NDArray[Any]]
-IDS = ("id", "filename", "file", "image", "path")
+IDS = (
+    "id", "filename", "file", "image", "path", "img", "image_path", "img_path", "filepath",
+    "file_path", "file_name", "image_name", "image_id",
+)  # fmt: skip
 NAMED_IN_MESSAGE = 12
 # A quoted word of a printed list, as Python and NumPy write it, or a bare one.
 WORD = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,]+")
+
+# A byte of a name that is not UTF-8, as Python's JSON has it; not the half of another sign.
+RAW = re.compile(r"(?<!\\ud[89ab][0-9a-f]{2})\\udc([89a-f][0-9a-f])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -86,12 +94,28 @@ def _parquet(path: Path) -> Columns:
     return _frame(pd.read_parquet(path))
 
 
-def _csv(source: Path | IO[str]) -> Columns:
+def _opened(path: Path) -> IO[str]:
+    """As text, unpacked; bytes that are not UTF-8 as `escaped` has them."""
+    unpack = gzip.open if path.suffix.lower() == ".gz" else open
+    return unpack(path, "rt", encoding="utf-8-sig", errors="backslashreplace")
+
+
+def _csv(path: Path) -> Columns:
+    with _opened(path) as lines:
+        return _separated(lines)
+
+
+def _separated(lines: IO[str]) -> Columns:
+    """By what there is most of in the first line: commas, semicolons or tabs."""
     import pandas as pd
 
-    texts = {name: str for i in IDS for name in {i, i.upper(), i.title()}}  # 0012.png
+    header = lines.readline().rstrip("\r\n")
+    lines.seek(0)
+    by = max(",;\t", key=header.count)
+    names = next(csv.reader([header], delimiter=by), [])
     return _frame(pd.read_csv(
-        source, converters=texts,
+        lines, sep=by,
+        converters={name: str for name in names if name.lower() in IDS},  # 0012.png
         keep_default_na=False, na_values=["", "nan", "NaN"],  # a class may be called NA or None
         low_memory=False,  # guesses the type from all rows
     ))  # fmt: skip
@@ -101,9 +125,10 @@ def _json(path: Path) -> Columns:
     """By file name, as records, split, or one record a line: what pandas and timm write."""
     import pandas as pd
 
-    text = path.read_text(encoding="utf-8")
+    with _opened(path) as lines:
+        text = RAW.sub(r"\\\\x\1", lines.read())
     if text.lstrip()[:1] not in ("{", "["):
-        return _csv(StringIO(text))  # what timm 1.0 makes of "json-record"
+        return _separated(StringIO(text))  # what timm 1.0 makes of "json-record"
     try:
         content = json.loads(text)
     except ValueError:
@@ -166,5 +191,7 @@ def _printed(inner: Sequence[str]) -> NDArray[Any]:
 
 
 READERS: dict[str, Callable[[Path], Columns]] = {
-    ".parquet": _parquet, ".csv": _csv, ".csv.gz": _csv, ".json": _json, ".npz": _npz,
+    ".parquet": _parquet, ".npz": _npz,
+    **{e + gz: _csv for e in (".csv", ".tsv") for gz in ("", ".gz")},
+    **{e + gz: _json for e in (".json", ".jsonl") for gz in ("", ".gz")},
 }  # fmt: skip

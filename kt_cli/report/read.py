@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kt_cli.errors import DataError
+from kt_cli.errors import DataError, near
 from kt_cli.report.groups import KEYS
 from kt_cli.report.model_labels import concat, labelled
 from kt_cli.report.query import Query, derived, kinds
@@ -188,7 +188,7 @@ def find_sweeps(path: Path) -> list[Path]:
     if not path.is_dir():
         what = "is not a folder" if path.exists() else "does not exist"
         tip = "Name a sweep's folder (results/NAME), or one that holds such folders."
-        raise DataError(f"{path} {what}", tip)
+        raise DataError(f"{path} {what}", near(path, tip))
     if _is_sweep(path):
         return [path]
     try:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kt_cli.errors import DataError, first_line
-from kt_cli.files import atomic_file, write_error
+from kt_cli.files import atomic_file, escaped, write_error
 
 Array = Any  # of NumPy, or a list of strings
 Arrays = dict[str, Array]
@@ -54,7 +54,7 @@ def writer(path: Path, about: Mapping[str, str]) -> Iterator[Callable[[Mapping[s
 
         try:
             yield append
-            opened[0].add_key_value_metadata(dict(about))
+            opened[0].add_key_value_metadata({key: escaped(text) for key, text in about.items()})
         finally:
             for file in opened:
                 file.close()

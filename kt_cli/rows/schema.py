@@ -40,6 +40,7 @@ DATA: dict[str, Column] = {
         "full precision"),
     "limit": Column(N, "`--limit` on the evaluation images; null for all"),
     "n": Column(N, "evaluation images"),
+    "skipped": Column(N, "evaluation images that `--skip-broken` left out; null without it"),
     "num_classes": Column(N, "classes C"),
 }  # fmt: skip
 PROVENANCE: dict[str, Column] = {
@@ -71,6 +72,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "data": Column(S, "data source as named by the user"),
         "train_data": Column(S, "fingerprint of the training images"),
         "n_train": Column(N, "training images"),
+        "skipped_train": Column(N, "such images that `--skip-broken` left out"),
         "fraction": Column(F, "share of the training images used"),
         "guard_share": Column(F, "share of the training images set aside"),
         "num_classes": Column(N, "classes C"),
@@ -170,6 +172,7 @@ TABLES: dict[str, dict[str, Column]] = {
         **DATA,
         "train_data": Column(S, "fingerprint of the transfer images"),
         "n_train": Column(N, "transfer images"),
+        "skipped_train": Column(N, "such images that `--skip-broken` left out"),
         "fraction": Column(F, "share of the training images used"),
         "subset_seed": Column(N, "seed that drew them"),
         "guard_share": Column(F, "share of the training images set aside"),

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kt_cli.files import atomic_file
+from kt_cli.files import atomic_file, escaped
 from kt_cli.rows.parts import OK, RUN, OnSkip, Parts, list_parts, newest_ok, schema
 from kt_cli.rows.schema import TABLES
 
@@ -55,7 +55,8 @@ def write(folder: Path, table: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     unknown_keys = {key for row in rows for key in row} - TABLES[table].keys()
     if unknown_keys:
         raise KeyError(f"not columns of {table}: {sorted(unknown_keys)}")
-    return _write_part(folder / table, pa.Table.from_pylist(list(rows), schema=schema(table)))
+    texts = [{k: escaped(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
+    return _write_part(folder / table, pa.Table.from_pylist(texts, schema=schema(table)))
 
 
 def write_columns(folder: Path, table: str, columns: Mapping[str, Any]) -> Path:
@@ -64,6 +65,7 @@ def write_columns(folder: Path, table: str, columns: Mapping[str, Any]) -> Path:
     arrays = []
     for field in schema(table):
         value = columns.get(field.name)
+        value = escaped(value) if isinstance(value, str) else value
         if value is None or isinstance(value, (str, int, float, bool)):
             arrays.append(pa.repeat(pa.scalar(value, field.type), rows))
         elif getattr(value, "ndim", 1) == 2:

@@ -31,6 +31,7 @@ def data_columns(data: DataSpec, how: EvalSpec) -> Row:
         "eval_amp": how.amp,
         "limit": data.limit,
         "n": len(images),
+        "skipped": images.skipped,
         "num_classes": len(images.classes),
     }
 

@@ -88,6 +88,7 @@ def _pretrain_columns(run: RunOf[PretrainSpec], data: Data, curve: Curve) -> Row
         "data": run.data.source,
         "train_data": images.fingerprint,
         "n_train": len(images),
+        "skipped_train": images.skipped,
         "fraction": run.data.part(run.settings.fraction).fraction,
         "guard_share": run.data.guard,
         "num_classes": len(data.classes),

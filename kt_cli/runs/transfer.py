@@ -168,6 +168,7 @@ class _Transfer:
             "settings": spec.settings,
             "train_data": self.images.fingerprint,
             "n_train": len(self.images),
+            "skipped_train": self.images.skipped,
             "fraction": run.data.fraction,
             "subset_seed": run.data.seed,
             "guard_share": run.data.guard,

@@ -73,6 +73,11 @@ class DataSpec:
         None, "Class folders for the guard to judge on.", metavar="FOLDER", path=True
     )
 
+    skip_broken: bool = of_images(
+        False, "Leave out images that cannot be decoded; rows say how many.",
+        flags=("--skip-broken/--no-skip-broken",),
+    )  # fmt: skip
+
     def part(self, fraction: float) -> DataSpec:
         """The same images, with `fraction` of these training images."""
         return replace(self, fraction=self.fraction * fraction)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from kt_cli.errors import KtError, warn
+from kt_cli.errors import KtError, command, warn
 from kt_cli.runs.kinds import are_decoded, decode_training_images
 from kt_cli.spec import Run
 from kt_cli.sweeps import jobs
@@ -99,9 +99,9 @@ def _wait(session: Session, watch: Watch) -> bool:
 
 
 def _how_to_come_back(folder: Path) -> str:
-    where = "" if folder.parent == Path.cwd() / "results" else f" -o {folder.parent}"
-    sweep = f"{folder.name}{where}"
-    return f"kt status {sweep} shows them, kt cancel {sweep} ends them."
+    where = () if folder.parent == Path.cwd() / "results" else ("-o", folder.parent)
+    show, end = (command(word, Path(folder.name), *where) for word in ("status", "cancel"))
+    return f"{show} shows them, {end} ends them."
 
 
 def _is_leading(folder: Path) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from kt_cli.errors import KtError, UsageError, unknown
 from kt_cli.sweeps import cluster
@@ -26,6 +28,22 @@ class Place:
     facts: cluster.Facts | None = None
     detach: bool = False
     following: bool = False
+
+    def require_logs(self, folder: Path) -> None:
+        """Refuse a folder of results whose path is a pattern to submitit, or to Slurm.
+
+        Raises:
+            UsageError: its logs would lie elsewhere.
+        """
+        path = str(folder.absolute())
+        patterns = {LOCAL: re.search("%[jtAa]", path), SLURM: re.search(r"[%\\]", path)}
+        found = patterns.get(self.executor)
+        if found or (self.executor == SLURM and not path.isprintable()):
+            what = f"{found[0]} in it stands for numbers of jobs" if found else "it is not text"
+            raise UsageError(
+                f"the logs of jobs cannot be in {folder}: {what}",
+                "Choose another folder (-o) or --name: of letters, digits, - and _.",
+            )
 
 
 def choose(

@@ -20,7 +20,7 @@ from typing import Any
 import submitit
 from submitit.core.utils import CommandFunction, FailedJobError, FailedSubmissionError
 
-from kt_cli.errors import KtError, UsageError
+from kt_cli.errors import KtError
 from kt_cli.runs.kinds import kind_of
 from kt_cli.settings import SlurmSpec
 from kt_cli.spec import Run
@@ -124,12 +124,10 @@ class Submitter:
         return _submit(lambda: executor.map_array(chunk(), *columns), executor)
 
     def _executor(self, what: str, **more: Any) -> Any:
-        folder, resources = self.folder, self.resources
-        if not str(folder).isprintable() or "%" in str(folder):
-            raise UsageError(f"Slurm cannot write logs to {folder}", "Choose a path without %.")
-        executor = submitit.SlurmExecutor(folder / "logs", max_num_timeout=MAX_TIMEOUTS)
+        resources = self.resources
+        executor = submitit.SlurmExecutor(self.folder / "logs", max_num_timeout=MAX_TIMEOUTS)
         # The name is unique, so that what was taken by a cluster that did not answer can be found.
-        sweep = re.sub(r"[^A-Za-z0-9_.-]", "-", folder.name)
+        sweep = re.sub(r"[^A-Za-z0-9_.-]", "-", self.folder.name)
         name = f"kt-{sweep}-{what}-{uuid.uuid4().hex[:6]}"
         given = {k: getattr(resources, k) for k in ("partition", "account", "qos", "constraint")}
         memory = {"mem": resources.mem} if resources.mem else {}

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from kt_cli.errors import ClassMismatch, UsageError, some_of, warn
+from kt_cli.errors import ClassMismatch, UsageError, command, some_of, warn
 from kt_cli.spec import Model
 from kt_cli.zoo import local_models, scheme, target, timm_registry
 from kt_cli.zoo.imagenet_facts import NUM_CLASSES, fact
@@ -248,7 +248,7 @@ def _mismatch(model: Model, outputs: Outputs, classes: Sequence[str], data: str)
     return ClassMismatch(
         message,
         f"{perhaps}--valid-labels FILE says which of its outputs are these classes{in_order}; or "
-        f"fine-tune it on these images: kt pretrain --pretrained {model.ref}.",
+        f"fine-tune it on these images: {command('pretrain', '--pretrained', model.ref)}.",
     )
 
 

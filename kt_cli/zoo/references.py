@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from kt_cli.errors import DataError, UsageError
+from kt_cli.errors import DataError, UsageError, near
 from kt_cli.zoo import local_models, timm_registry
 from kt_cli.zoo.timm_registry import architecture
 
@@ -56,7 +57,7 @@ def _predictions(path: str) -> Iterator[Candidate]:
     file = _absolute(path)
     if not file.is_file():
         tip = "predictions:FILE names a Parquet, CSV, JSON or NPZ file."
-        raise DataError(f"no file {file}", tip)
+        raise DataError(f"no file {file}", near(file, tip))
     ref = f"predictions:{file}"
     names = (*_tails(file, Path(file.name.removesuffix(".gz")).stem), file.name, ref)
     yield Candidate(f"predictions:{local_models.content(file).hex()[:16]}", ref, names)
@@ -86,7 +87,8 @@ def at_path(path: str) -> Iterator[Candidate]:
     if not folders:
         tip = f"A model is a folder with {local_models.CONFIG} and weights."
         if local_models.checkpoints_in(root):
-            tip = f"For its checkpoints name their architecture: ARCH@{path}, or --arch ARCH."
+            named = shlex.quote(f"ARCH@{path}")
+            tip = f"For its checkpoints name their architecture: {named}, or --arch ARCH."
         raise DataError(f"no models in {root}", tip)
     yield from map(_folder, folders)
 
@@ -97,7 +99,7 @@ def _folder(folder: Path, written: str = "") -> Candidate:
     if not folder.is_dir():
         of_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", written)
         tip = f"A model of the hub is written hf-hub:{written}." if of_hub else ""
-        raise DataError(f"no folder {folder}", tip)
+        raise DataError(f"no folder {folder}", near(folder, tip))
     if not local_models.is_model(folder):
         tip = "A model folder is what kt and timm's save_for_hf write."
         raise DataError(f"{folder} holds no {local_models.CONFIG}", tip)
@@ -125,7 +127,8 @@ def _checkpoint(arch: str, file: Path) -> Candidate:
     if ending is None:
         raise DataError(f"{file.name} is no checkpoint", KNOWN_CHECKPOINTS)
     if not file.is_file():
-        raise DataError(f"no file {file}", "A checkpoint of your own is written ARCH@FILE.")
+        tip = near(file, "A checkpoint of your own is written ARCH@FILE.")
+        raise DataError(f"no file {file}", tip)
     ref = f"{arch}@{file}"
     names = _tails(file, file.name.removesuffix(ending))
     return Candidate(local_models.checkpoint_key(arch, file), ref, (*names, ref))

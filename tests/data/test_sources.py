@@ -19,7 +19,7 @@ from kt_cli.data.guard_images import leave_out_guards
 from kt_cli.data.loading import batches
 from kt_cli.data.sources import open_data
 from kt_cli.data.views import centre_square
-from kt_cli.errors import DataError, UnknownName
+from kt_cli.errors import DataError, KtWarning, UnknownName
 from kt_cli.settings import DataSpec
 from kt_cli.spec import Model
 
@@ -88,6 +88,37 @@ def test_a_folder_of_classes_is_for_evaluation(tmp_path: Path) -> None:
     assert len(data.eval) == 4
     with pytest.raises(DataError, match="no training images"):
         data.training()
+
+
+def test_hidden_files_and_folders_are_no_images(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a": 2, "b": 2, "a/.ipynb_checkpoints": 1, ".Trash": 1})
+    (tmp_path / "b" / "._img0.png").write_bytes(b"Mac OS X")
+    data = open_data(DataSpec(str(tmp_path)))
+    assert data.classes == ("a", "b") and len(data.eval) == 4
+    unlabelled = DataSpec(str(tmp_path), unlabelled=str(tmp_path))
+    assert len(open_data(unlabelled, training=True).training()) == 4
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    make_folder(tmp_path / "data", {"a": 2, "b": 2})
+    make_folder(tmp_path, {"elsewhere": 3})
+    for name in ("more", "twice"):
+        (tmp_path / "data/a" / name).symlink_to("../../elsewhere", target_is_directory=True)
+    (tmp_path / "data/b/loop").symlink_to("..", target_is_directory=True)
+    (tmp_path / "elsewhere/self").symlink_to(".", target_is_directory=True)
+    (tmp_path / "data/c").symlink_to("../elsewhere", target_is_directory=True)
+    data = open_data(DataSpec(str(tmp_path / "data")))
+    inside = [name for name in data.eval.ids if name.startswith("a/")]
+    assert inside == ["a/img0.png", "a/img1.png", *(f"a/more/img{i}.png" for i in range(3))]
+    assert data.eval.class_sizes.tolist() == [5, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["val", "validation", "valid", "test"])
+def test_splits_by_other_names(tmp_path: Path, name: str) -> None:
+    make_folder(tmp_path / "train", {"a": 3, "b": 3})
+    make_folder(tmp_path / name, {"a": 1, "b": 1})
+    data = open_data(DataSpec(str(tmp_path)), training=True)
+    assert (len(data.training()), len(data.eval)) == (6, 2)
 
 
 def test_an_empty_class_keeps_its_label(tmp_path: Path) -> None:
@@ -217,7 +248,10 @@ def test_folders_without_images(tmp_path: Path) -> None:
 def test_splits_that_disagree(tmp_path: Path) -> None:
     make_folder(tmp_path / "train", {"a": 1, "b": 1})
     make_folder(tmp_path / "val", {"a": 1, "c": 1})
-    with pytest.raises(DataError, match="b, c"):
+    both = "only training: b; only evaluation: c"
+    with pytest.warns(KtWarning, match=both):
+        assert open_data(DataSpec(str(tmp_path))).classes == ("a", "c")
+    with pytest.raises(DataError, match=both):
         open_data(DataSpec(str(tmp_path)), training=True)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
 from kt_cli.data.sources import open_data
-from kt_cli.errors import DataError
+from kt_cli.errors import DataError, KtWarning
 from kt_cli.knowledge.external import External, aligned, images_of, read_external
 from kt_cli.knowledge.predict import How, predict
 from kt_cli.settings import DataSpec, EvalSpec
@@ -52,15 +52,19 @@ def write(path: Path, columns: Columns) -> Path:
     )
     if path.suffix == ".parquet":
         frame.to_parquet(path)
-    elif path.suffix == ".json":
-        frame.to_json(path, orient="records", double_precision=15)
+    elif ".json" in path.name:
+        lines = ".jsonl" in path.name
+        frame.to_json(path, orient="records", double_precision=15, lines=lines)
     else:
         with np.printoptions(threshold=10**6):
-            frame.to_csv(path, index=False)
+            frame.to_csv(path, index=False, sep="\t" if ".tsv" in path.name else ",")
     return path
 
 
-FORMATS = ["a.parquet", "a.csv", "a.csv.gz", "a.json", "a.npz"]
+FORMATS = [
+    "a.parquet", "a.csv", "a.csv.gz", "a.tsv", "a.tsv.gz", "a.json", "a.json.gz", "a.jsonl",
+    "a.jsonl.gz", "a.npz",
+]  # fmt: skip
 
 
 # --- formats ------------------------------------------------------------------------------------
@@ -432,7 +436,7 @@ def test_other_labels_are_counted(tmp_path: Path) -> None:
 def test_unreadable_files(tmp_path: Path, name: str) -> None:
     if name != "missing.csv":
         (tmp_path / name).write_bytes(b"\x00\xff{not a table" if name != "a.csv" else b"")
-    refused(tmp_path / name, "known format" if name == "a.txt" else "cannot read")
+    refused(tmp_path / name, "known format" if name == "a.txt" else "cannot read|no rows")
 
 
 def test_objects_are_not_unpickled(tmp_path: Path) -> None:
@@ -445,6 +449,70 @@ def test_different_lengths_and_no_rows(tmp_path: Path) -> None:
     refused(tmp_path / "a.npz", "different lengths")
     (tmp_path / "a.csv").write_text("id,pred\n")
     refused(tmp_path / "a.csv", "no rows")
+
+
+# --- where the images' names are -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.parquet"])
+@pytest.mark.parametrize("column", ["image_path", "IMG", "notes"])
+def test_names_are_found_in_whatever_column(tmp_path: Path, name: str, column: str) -> None:
+    counted = {"n": np.arange(N), "id": np.arange(N) % 9, "index of it": [str(i) for i in range(N)]}
+    found = align(write(tmp_path / name, {**counted, column: IDS, "pred": PRED}))
+    assert (found["pred"] == PRED).all()
+    found = align(write(tmp_path / name, {**counted, column: [f"/x/{i}" for i in IDS], "y": LABELS,
+                                          "pred": PRED}))  # fmt: skip
+    assert (found["pred"] == PRED).all()
+
+
+def test_files_of_images_that_are_others_are_no_rows_in_order(tmp_path: Path) -> None:
+    others = [f"other/{i}.jpg" for i in range(N)]
+    refused(write(tmp_path / "a.csv", {"shown": others, "pred": PRED}), "0 of the data's 60 images")
+
+
+def test_rows_without_names_are_said_to_be_in_order_but_where_labels_show_it(
+    tmp_path: Path,
+) -> None:
+    columns = {"said of it": [f"note {i}" for i in range(N)], "pred": PRED[SHUFFLED]}
+    path = _csv(tmp_path / "a.csv", columns)
+    with pytest.warns(KtWarning, match="no column of .* has the images' names"):
+        align(path)
+    align(_csv(tmp_path / "b.csv", {**columns, "label": LABELS}))
+
+
+def test_separators_and_marks_of_spreadsheets(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"id": ["a; b.png", "c,d.png"], "pred": [1, 0]})
+    frame.to_csv(tmp_path / "a.csv", sep=";", index=False, encoding="utf-8-sig")
+    found = aligned(
+        read_external(tmp_path / "a.csv"), ["c,d", "a; b"], np.array([0, 1]), ["x", "y"]
+    )
+    assert found["pred"].tolist() == [0, 1]
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"id,pred\nx/caf\xe9.png,1\nx/b.png,0\n")
+    ids = [r"x/b.png", r"x/caf\xe9.png"]
+    found = aligned(read_external(tmp_path / "a.csv"), ids, np.array([0, 1]), ["x", "y"])
+    assert found["pred"].tolist() == [0, 1]
+
+
+# --- what is not said as it should be -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", ["confidence", "probabilities"])
+def test_probabilities_of_two_digits_are_noted(tmp_path: Path, column: str) -> None:
+    values = SAID if column == "confidence" else np.eye(C)[PRED] * 0.93 + 0.01
+    path = write(tmp_path / "a.csv", {"id": IDS, "pred": PRED, column: values.round(2)})
+    with pytest.warns(KtWarning, match=r"a\.csv has probabilities of two digits"):
+        align(path)
+
+
+def test_outputs_that_are_nearly_largest_for_the_answer_are_noted(tmp_path: Path) -> None:
+    logits = LOGITS.copy()
+    logits[[3, 5], RANKED[[3, 5], 1]] = logits[[3, 5], PRED[[3, 5]]] + 0.01
+    path = write(tmp_path / "a.npz", {"id": IDS, "pred": PRED, "logits": logits})
+    with pytest.warns(KtWarning, match="for 2 of 60 images its answer is not its largest output"):
+        assert (align(path)["pred"] == PRED).all()
 
 
 # --- classes called by numbers --------------------------------------------------------------------
@@ -531,7 +599,8 @@ def test_files_without_names_are_in_one_order(tmp_path: Path) -> None:
     a = read_external(_csv(tmp_path / "a.csv", {"label": LABELS, "pred": PRED}))
     b = read_external(_csv(tmp_path / "b.csv", {"pred": LABELS}))
     ids, labels, classes = common([a, b])
-    assert (aligned(b, ids, labels, classes)["pred"] == LABELS).all()
+    with pytest.warns(KtWarning, match=r"b\.csv has the images' names: .* the data's order"):
+        assert (aligned(b, ids, labels, classes)["pred"] == LABELS).all()
     short = read_external(_csv(tmp_path / "c.csv", {"pred": LABELS[1:]}))
     with pytest.raises(DataError, match="59 rows without names"):
         aligned(short, ids, labels, classes)
