@@ -5,8 +5,6 @@ Only `kt_cli.cli` catches them; the library never prints and never exits.
 
 from __future__ import annotations
 
-import difflib
-import traceback
 import warnings
 from collections.abc import Iterable, Sequence
 
@@ -57,10 +55,13 @@ class WriteError(KtError):
 
 def unknown(what: str, name: str, valid: Iterable[str], tip: str = "") -> UnknownName:
     """The error for a name that is not in `valid`, with the nearest valid names as its tip."""
+    import difflib
+
     valid, hint = list(valid), ""
-    if close := difflib.get_close_matches(name, valid, n=5, cutoff=0.5):
+    few = 0 < len(valid) <= 20
+    if close := difflib.get_close_matches(name, valid, n=5, cutoff=0.65 if few else 0.5):
         hint = f"Did you mean {', '.join(close)}?"
-    elif 0 < len(valid) <= 20:
+    elif few:
         hint = f"Valid: {', '.join(sorted(valid))}."
     return UnknownName(f"unknown {what} {name!r}", f"{hint} {tip}".strip())
 
@@ -71,6 +72,8 @@ class Frames(Exception):
 
 def without_frames(error: Exception) -> Exception:
     """The same error, to be kept: its frames would keep all that they, and their callers, hold."""
+    import traceback
+
     error.__cause__ = Frames("".join(traceback.format_exception(error)))
     error.__context__ = None
     return error.with_traceback(None)
@@ -85,6 +88,20 @@ def some_of(names: Sequence[str], most: int) -> str:
     """The first `most` names, and how many more there are."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number and its noun."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def size_text(size: float) -> str:
+    """Bytes in the largest unit that they fill."""
+    units = iter(("bytes", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while size >= 1000 and unit != "TB":
+        size, unit = size / 1000, next(units)
+    return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
 
 
 class KtWarning(UserWarning):

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kt_cli.errors import UsageError, unknown
-from kt_cli.settings.shared import AMP, TRAINING
+from kt_cli.settings.shared import AMP, COMPUTATION, OUTPUT
 
 
 def option(*flags: str, help: str, panel: str | None = None, **more: Any) -> Any:
@@ -17,8 +17,8 @@ def option(*flags: str, help: str, panel: str | None = None, **more: Any) -> Any
 
 
 def flag(name: str, help: str, panel: str | None = None, hidden: bool = False) -> Any:
-    """An option without a value, so that a help shows none."""
-    return option(name, help=help, panel=panel, hidden=hidden, metavar="")
+    """An option without a value."""
+    return option(name, help=help, panel=panel, hidden=hidden)
 
 
 def choice(name: str, choices: Sequence[str], help: str, **more: Any) -> Any:
@@ -40,22 +40,35 @@ def one_of(choices: Sequence[str]) -> dict[str, Any]:
 Workers = Annotated[
     int | None,
     option(
-        "-j", "--workers", min=0, hidden=True, help="Decoding processes; by default as they pay."
+        "-j",
+        "--workers",
+        min=0,
+        metavar="N",
+        hidden=True,
+        panel=COMPUTATION,
+        help="Decoding processes; by default as they pay.",
     ),
 ]
 EvalBatch = Annotated[
     int | None,
-    option("-b", "--batch-size", min=1, help="Images per forward pass; by default 128."),
-]
-Json = Annotated[bool, flag("--json", "Print JSON on stdout.")]
-Amp = Annotated[bool, flag("--amp", "Mixed precision.", TRAINING)]
+    option("-b", "--batch-size", min=1, metavar="N", panel=COMPUTATION,
+           help="Images per forward pass; by default 128."),
+]  # fmt: skip
+Json = Annotated[bool, flag("--json", "Print JSON on stdout.", OUTPUT)]
+Amp = Annotated[bool, flag("--amp", "Mixed precision.", COMPUTATION)]
 AmpType = Annotated[
     str | None,
-    option("--amp-dtype", panel=TRAINING, hidden=True,
+    option("--amp-dtype", panel=COMPUTATION, hidden=True, **one_of(AMP[1:]),
            help="float16 (default on a GPU) or bfloat16 (default on the CPU)."),
 ]  # fmt: skip
-Overwrite = Annotated[bool, flag("--overwrite", "Replace a model that kt saved there before.")]
-Results = Annotated[Path, option("-o", "--output", help="Where sweeps keep their results.")]
+Overwrite = Annotated[
+    bool, flag("--overwrite", "Replace a model that kt saved there before.", OUTPUT)
+]
+Results = Annotated[
+    Path,
+    option("-o", "--output", metavar="FOLDER", panel=OUTPUT,
+           help="Where sweeps keep their results."),
+]  # fmt: skip
 
 
 def precision(amp: bool, dtype: str | None) -> str | None:

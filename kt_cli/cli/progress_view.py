@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group
-from rich.live import Live
 from rich.text import Text
 
 from kt_cli.cli import screen
@@ -16,6 +14,7 @@ from kt_cli.progress import Listener
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.live import Live
 
     from kt_cli.sweeps.monitor import View
 
@@ -29,6 +28,8 @@ def label(stage: str) -> str:
 
 def render(view: View) -> RenderableType:
     """Stages as a table, and what else there is to say."""
+    from rich.console import Group
+
     headers = ("stage", "runs", "done", "failed", "jobs queued", "running")
     rows = [
         (label(stage.name), stage.total, stage.done, stage.failed, stage.queued, stage.running)
@@ -82,6 +83,8 @@ class _Jobs:
             self._live = None
             return
         if self._live is None:
+            from rich.live import Live
+
             live = Live(console=screen.err, transient=True, auto_refresh=False)
             self._live = self._shown.enter_context(live)
         self._live.update(render(view), refresh=True)

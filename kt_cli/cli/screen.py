@@ -6,23 +6,18 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bar
-from rich.table import Table
 from rich.text import Text
 
 from kt_cli.errors import KtError
 from kt_cli.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+    from rich.table import Table
 
 QUIET_SECONDS = 10.0
 WIDE = 200
@@ -73,6 +68,8 @@ def table(
     title: str | None = None,
 ) -> Table:  # fmt: skip
     """The look of all tables: the first column and those of `words` left, numbers right."""
+    from rich.table import Table
+
     drawn = Table(
         title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
     )
@@ -110,11 +107,7 @@ class _Bars:
 
     def __call__(self, done: int, total: int, what: str) -> None:
         if self._bar is None:
-            self._bar = Bar(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-                console=err, transient=True,
-            )  # fmt: skip
+            self._bar = _bar()
             self._bar.start()
         if what not in self._tasks:
             self._tasks[what] = self._bar.add_task(what, total=total)
@@ -126,6 +119,16 @@ class _Bars:
         if self._bar is not None:
             self._bar.stop()
         self._bar, self._tasks = None, {}
+
+
+def _bar() -> Bar:
+    from rich import progress
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"), progress.BarColumn(),
+        progress.MofNCompleteColumn(), progress.TimeElapsedColumn(), progress.TextColumn("left"),
+        progress.TimeRemainingColumn(), console=err, transient=True,
+    )  # fmt: skip
 
 
 class _Lines:

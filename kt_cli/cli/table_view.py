@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table as Drawing
 from rich.text import Text
 
 from kt_cli.cli import screen
 
 if TYPE_CHECKING:
+    from rich.table import Table as Drawing
+
     from kt_cli.report.table import Table
 
 WIDE = 160
@@ -34,6 +35,8 @@ def draw(tables: Sequence[Table], console: Console | None = None) -> None:
 
 
 def _drawing(table: Table) -> Drawing:
+    from rich.table import Table as Drawing
+
     drawing = Drawing(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for i, column in enumerate(table.shown):
         header = Text(column.header)

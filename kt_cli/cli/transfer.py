@@ -35,7 +35,7 @@ def transfer(
     amp_dtype: options.AmpType = None,
     output: Annotated[
         Path | None,
-        option("-o", "--output", panel=STUDENT, help="Folder for the student after transfer."),
+        option("-o", "--output", panel=STUDENT, metavar="FOLDER", help="Where the student goes."),
     ] = None,
     overwrite: options.Overwrite = False,
     push_to_hub: Annotated[
@@ -52,6 +52,12 @@ def transfer(
 
     The student after transfer is saved as a model that timm loads. A killed transfer goes on
     where it stopped when the same command runs again.
+
+    Examples:
+      kt transfer deit_s resnet50 --data /data/imagenet -o students/resnet50
+      kt transfer convnext_tiny mixer_b16_224 resnet50 --together parallel
+
+    Docs: docs/guide.md#transfer-methods
     """
     if len(models) < 2:
         raise UsageError("kt transfer needs a teacher and a student, not one model alone")

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kt_cli.errors import KtError, WeightsUnavailable, WriteError, first_line
+from kt_cli.errors import KtError, WeightsUnavailable, WriteError, counted, first_line
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import Model
 from kt_cli.zoo import published, scheme, target, timm_registry
@@ -128,7 +128,7 @@ def free_space(folder: Path) -> int:
 def _unreachable(count: int) -> WeightsUnavailable:
     from huggingface_hub import constants
 
-    number = f"{count} model{'s' * (count != 1)}"
+    number = counted(count, "model")
     if constants.HF_HUB_OFFLINE:
         return WeightsUnavailable(
             f"the hub is switched off (HF_HUB_OFFLINE), and weights of {number} are missing",

@@ -59,7 +59,7 @@ def test_the_plan_says_jobs_and_hours_and_submits_nothing(fake: FakeSlurm, kt: K
 
 def test_the_plan_counts_pairs_of_the_students_only(fake: FakeSlurm, kt: Kt) -> None:
     _, out, _ = kt("sweep", "x.toml", "--students", "o*", "--seeds", "0,1", "--dry-run")
-    assert "2 ordered pairs; transfer for 1 pairs" in out
+    assert "2 ordered pairs; transfer for 1 pair " in out
     assert re.search(r"transfer +2 +0 +2 ", out)
 
 
