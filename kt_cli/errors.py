@@ -5,8 +5,21 @@ Only `kt_cli.cli` catches them; the library never prints and never exits.
 
 from __future__ import annotations
 
+import errno
+import os
 import warnings
 from collections.abc import Iterable, Sequence
+
+NO_SPACE = "Free some space or choose another folder; then run again."
+FORBIDDEN = "Its permissions or the file system forbid it: choose a folder of your own."
+NO_FOLDER = "A file stands where a folder should: choose another folder."
+GONE = "It, or a folder above it, is missing or was removed meanwhile."
+WAYS_OUT = {
+    errno.ENOSPC: NO_SPACE, errno.EDQUOT: NO_SPACE,
+    errno.EACCES: FORBIDDEN, errno.EPERM: FORBIDDEN, errno.EROFS: FORBIDDEN,
+    errno.ENOENT: GONE, errno.ENOTDIR: NO_FOLDER, errno.EEXIST: NO_FOLDER,
+    errno.EMFILE: "Allow more open files: ulimit -n.",
+}  # fmt: skip
 
 
 class KtError(Exception):
@@ -77,6 +90,12 @@ def without_frames(error: Exception) -> Exception:
     error.__cause__ = Frames("".join(traceback.format_exception(error)))
     error.__context__ = None
     return error.with_traceback(None)
+
+
+def way_out(said: str) -> str:
+    """The tip for what the system says, in its words wherever these come from."""
+    found = (tip for number, tip in WAYS_OUT.items() if os.strerror(number) in said)
+    return next(found, "See to its disk, or choose another folder; then run again.")
 
 
 def first_line(error: BaseException) -> str:

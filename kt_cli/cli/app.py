@@ -10,7 +10,7 @@ from threading import Timer
 from types import FrameType
 from typing import Any
 
-from kt_cli.errors import KtError, KtWarning, UsageError, first_line, unknown
+from kt_cli.errors import KtError, KtWarning, UsageError, first_line, unknown, way_out
 
 DEBUG = "KT_DEBUG"
 RESUMING = ("sweep", "pretrain", "transfer", "models prefetch")
@@ -97,8 +97,8 @@ def _failed(error: BaseException) -> int:
     from kt_cli.cli import screen
 
     if isinstance(error, OSError):
-        where = f" {error.filename}" if error.filename else ""
-        error = KtError(f"{error.strerror or error}{where}")
+        where, said = f"{error.filename}: " if error.filename else "", str(error.strerror or error)
+        error = KtError(f"{where}{said}", way_out(said))
     elif hasattr(error, "format_message"):
         error = _mistyped(error)
     elif not isinstance(error, KtError):
