@@ -177,7 +177,7 @@ def _chosen(
 def _table(found: Sequence[Entry]) -> Table:
     from kt_cli.cache import root
 
-    headers = ("kind", "model", "data", "images", "size", "age", "logits")
+    headers = ("kind", "model", "size", "age", "images", "logits", "data")  # as they are needed
     rows = map(_cells, _grouped(found))
     return screen.table(headers, rows, ("model", "data", "logits"), f"{root()} (KT_CACHE)")
 
@@ -208,7 +208,7 @@ def _cells(alike: Sequence[Entry]) -> tuple[str, ...]:
     elif entry.kind == "targets":
         model = _targets(alike)
     age = _age(time.time() - max(entry.modified for entry in alike))
-    return entry.kind, model, said.get("data", ""), images, _size(alike), age, logits
+    return entry.kind, model, _size(alike), age, images, logits, said.get("data", "")
 
 
 def _targets(alike: Sequence[Entry]) -> str:

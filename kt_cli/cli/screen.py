@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 QUIET_SECONDS = 10.0
-WIDE = 200
+WIDE, PROSE = 1000, 50
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -40,8 +41,13 @@ def show_error(error: KtError) -> None:
 
 
 def line(*parts: str | tuple[str, str], console: Console | None = None) -> None:
-    """One line of a result, which only a terminal breaks; a part may be (text, style)."""
-    (console or out).print(Text.assemble(*parts), soft_wrap=True)
+    """One line of a result, which only a terminal breaks, between words where these fit.
+
+    A part may be (text, style). Notes and errors, with commands to copy, are never broken.
+    """
+    console, text = console or out, Text.assemble(*parts)
+    fit = all(cell_len(word) <= console.width for word in text.plain.split())
+    console.print(text, soft_wrap=console is err or not (console.is_terminal and fit))
 
 
 def note(text: str) -> None:
@@ -65,24 +71,62 @@ def skipped_part(path: Path, reason: str) -> None:
 
 def table(
     headers: Sequence[str], rows: Iterable[Sequence[Any]], words: Collection[str] = (),
-    title: str | None = None,
+    title: str | None = None, console: Console | None = None, gap: int = 2,
 ) -> Table:  # fmt: skip
-    """The look of all tables: the first column and those of `words` left, numbers right."""
+    """The look of all tables: the first column and those of `words` left, numbers right.
+
+    On a terminal it has the columns that fit, from the left, and names the others below.
+    """
     from rich.table import Table
 
+    console = console or out
+    cells = [[_cell(value) for value in row] for row in rows]
+    room = console.width if console.is_terminal else 10**6
+    widths = _widths(headers, cells, room, gap)
     drawn = Table(
-        title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
-    )
-    for header in headers:
+        title=title, title_justify="left", title_style="bold", box=None, padding=(0, gap, 0, 0),
+        pad_edge=False, width=sum(widths) + gap * (len(widths) - 1), header_style="bold",
+        caption_justify="left", caption_style="dim",
+    )  # fmt: skip
+    for header, width in zip(headers, widths, strict=False):
         left = header == headers[0] or header in words
-        drawn.add_column(header, justify="left" if left else "right", overflow="fold")
-    for row in rows:
-        drawn.add_row(*map(_cell, row))
+        drawn.add_column(
+            Text(header), justify="left" if left else "right", width=width, overflow="fold"
+        )
+    for row in cells:
+        drawn.add_row(*row[: len(widths)])
+    if more := [" ".join(header.split()) for header in headers[len(widths) :]]:
+        drawn.caption = Text(f"In a wider terminal, or piped: {', '.join(more)}")
     return drawn
 
 
 def _cell(value: Any) -> Text:
+    if isinstance(value, Text):
+        return value
     return Text("" if value is None else f"{value:,}" if isinstance(value, int) else str(value))
+
+
+def _widths(
+    headers: Sequence[str], rows: Sequence[Sequence[Text]], room: int, gap: int
+) -> list[int]:
+    """Of the columns that fit; only headers and prose are broken, between words."""
+    longest = [max((row[i].cell_len for row in rows), default=0) for i in range(len(headers))]
+    for breaks in ("\n", None):  # as they are, or at each space
+        widths = [
+            max(long, *(cell_len(part) for part in header.split(breaks) or [""]))
+            for header, long in zip(headers, longest, strict=True)
+        ]
+        if sum(widths) + gap * (len(widths) - 1) <= room:
+            return widths
+    prose = [long > PROSE and any(" " in row[i].plain for row in rows)
+             for i, long in enumerate(longest)]  # fmt: skip
+    while (excess := sum(widths) + gap * (len(widths) - 1) - room) > 0 and len(widths) > 1:
+        i = max(range(1, len(widths)), key=lambda i: prose[i] * widths[i])
+        if prose[i] and widths[i] - excess >= PROSE // 2:
+            widths[i] -= excess
+        else:
+            widths.pop()
+    return [min(widths[0], room), *widths[1:]]
 
 
 @contextmanager
