@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from kt_cli.cli import screen
-from kt_cli.cli.progress_view import label
 from kt_cli.errors import counted, size_text
+from kt_cli.progress import label
 from kt_cli.settings import HOW_TO_NAME_DATA
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from kt_cli.cli import screen
-from kt_cli.progress import Listener
+from kt_cli.progress import Listener, label
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from kt_cli.sweeps.monitor import View
 
 QUIET_SECONDS = 30.0
-
-
-def label(stage: str) -> str:
-    """What a stage is called for people."""
-    return "train the zoo" if stage == "pretrain" else stage
 
 
 def render(view: View) -> RenderableType:
@@ -63,7 +58,12 @@ def listener(plan: Callable[[Any, Any], None]) -> Iterator[Listener]:
     """Shows all that a sweep tells; `plan` shows its plan."""
     with ExitStack() as shown, screen.progress() as progress:
         jobs = _Jobs(shown)
-        yield Listener(progress, screen.note, plan, jobs, screen.skipped_part)
+
+        def show_plan(session: Any, stages: Any) -> None:
+            progress.stop()  # it may be on stdout, which the bars do not know of
+            plan(session, stages)
+
+        yield Listener(progress, screen.note, show_plan, jobs, screen.skipped_part)
 
 
 class _Jobs:

@@ -44,9 +44,10 @@ def report(
     from kt_cli.api.report import report as reported
 
     try:
-        found = reported(
-            *(results or ()), tell=Listener(skipped=screen.skipped_part), **what, **which
-        )
+        with screen.progress():
+            found = reported(
+                *(results or ()), tell=Listener(skipped=screen.skipped_part), **what, **which
+            )
     except OnlyFailures as failed:
         _emit(failed.report)
         raise

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.text import Text
 
 from kt_cli.errors import KtError
-from kt_cli.progress import Progress
 
 if TYPE_CHECKING:
+    from rich.live import Live
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
     from rich.table import Table
@@ -130,46 +130,55 @@ def _widths(
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """A progress bar with an estimate on a terminal; elsewhere a plain line now and then."""
-    if not err.is_terminal:
-        yield _Lines()
-        return
-    bars = _Bars()
+def progress() -> Iterator[_Bars | _Lines]:
+    """Progress bars with estimates on a terminal; elsewhere a plain line now and then."""
+    shown = _Bars() if err.is_terminal else _Lines()
     try:
-        yield bars
+        yield shown
     finally:
-        bars.stop()
+        shown.stop()
 
 
 class _Bars:
-    """Bars on a terminal while something is unfinished: what else is live may have it then."""
+    """Bars on a terminal while something is unfinished: what else is live may have it then.
+
+    Before the first there is a sign of life, since libraries take seconds to load.
+    """
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
         self._tasks: dict[str, TaskID] = {}
+        from rich.live import Live
+        from rich.spinner import Spinner
+
+        self._begin: Live | None = Live(Spinner("dots", "Starting"), console=err, transient=True)
+        self._begin.start(refresh=True)
 
     def __call__(self, done: int, total: int, what: str) -> None:
         if self._bar is None:
+            self.stop()
             self._bar = _bar()
             self._bar.start()
-        if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what, total=total)
-        self._bar.update(self._tasks[what], completed=done, total=total)
+        subject = what.partition(":")[0]
+        if subject not in self._tasks:
+            self._tasks[subject] = self._bar.add_task(what, total=total)
+        task = self._tasks[subject]
+        self._bar.update(task, completed=done, total=total, description=what)
         if self._bar.finished:
             self.stop()
 
     def stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        self._bar, self._tasks = None, {}
+        for shown in (self._begin, self._bar):
+            if shown is not None:
+                shown.stop()
+        self._begin, self._bar, self._tasks = None, None, {}
 
 
 def _bar() -> Bar:
     from rich import progress
 
     return progress.Progress(
-        progress.TextColumn("{task.description}"), progress.BarColumn(),
+        progress.TextColumn("{task.description}"), progress.BarColumn(20),
         progress.MofNCompleteColumn(), progress.TimeElapsedColumn(), progress.TextColumn("left"),
         progress.TimeRemainingColumn(), console=err, transient=True,
     )  # fmt: skip
@@ -182,11 +191,14 @@ class _Lines:
         self._last = time.monotonic()
         self._finished: set[str] = set()
 
+    def stop(self) -> None:
+        """Lines that were said stay."""
+
     def __call__(self, done: int, total: int, what: str) -> None:
-        now = time.monotonic()
-        complete = done >= total and what not in self._finished
+        now, (subject, _, detail) = time.monotonic(), what.partition(":")
+        complete = done >= total and subject not in self._finished
         if complete:
-            self._finished.add(what)
+            self._finished.add(subject)
         if complete or (done < total and now - self._last >= QUIET_SECONDS):
             self._last = now
-            note(f"{what}: {done}/{total}")
+            note(f"{subject}: {done}/{total}" + f" ({detail.strip()})" * bool(detail))

@@ -28,6 +28,8 @@ def status(
     Docs: docs/guide.md#on-a-cluster
     """
     folders = [find(name, output)] if name else _sweeps(output)
+    with screen.progress():
+        import kt_cli.sweeps.monitor  # noqa: F401
     if as_json:
         screen.out.print_json(data=[_described(folder) for folder in folders])
         return

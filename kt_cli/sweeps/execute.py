@@ -97,7 +97,9 @@ class LocalStage:
                     self._start(self._free.pop(0), self._waiting.pop(0))
                 time.sleep(POLL_SECONDS)
                 self._outcomes.refresh()
-                progress(len(expected & self._outcomes.by_id.keys()), len(expected), what)
+                doing = [told(w.job.paths.stdout).doing for w in self._working]
+                detail = f": {'; '.join(filter(None, doing))}" if any(doing) else ""
+                progress(len(expected & self._outcomes.by_id.keys()), len(expected), what + detail)
                 for working in [w for w in self._working if w.job.done()]:
                     self._ended(working)
             for place in self._free:
