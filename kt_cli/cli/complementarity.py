@@ -38,8 +38,9 @@ def complementarity(
         option(panel=MODELS,
                help="timm architecture of MODELs that are checkpoint files or folders."),
     ] = None,
-    amp: options.Amp = False,
+    amp: options.Amp = None,
     amp_dtype: options.AmpType = None,
+    device: options.Device = None,
     batch_size: options.EvalBatch = None,
     logits: Annotated[
         bool, flag("--logits", "Keep logits too: gives the mean of probabilities.", COMPUTATION)

@@ -36,6 +36,7 @@ def doctor(
     slurm_test: Annotated[
         bool, flag("--slurm-test", "Submit a job of a minute, and wait for it.")
     ] = False,
+    device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
     """Check installation, GPUs, memory, cache, disks, hub, Slurm and data.

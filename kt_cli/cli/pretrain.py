@@ -28,9 +28,10 @@ def pretrain(
     images: Annotated[
         Given, Fields(DataSpec, ("source", "guard"), only=IMAGES, usual={"guard": "0.1"})
     ],
-    how: Annotated[Given, Fields(PretrainSpec, FIRST, without=("amp",))],
-    amp: options.Amp = False,
+    how: Annotated[Given, Fields(PretrainSpec, FIRST)],
+    amp: options.Amp = None,
     amp_dtype: options.AmpType = None,
+    device: options.Device = None,
     output: Annotated[
         Path, option("-o", "--output", metavar="FOLDER", panel=OUTPUT,
                      help="Folder that receives one folder per model.")

@@ -33,6 +33,9 @@ def sweep(
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="A sweep file (TOML); flags win over it.")
     ] = None,
+    amp: options.Amp = None,
+    amp_dtype: options.AmpType = None,
+    device: options.Device = None,
     processes: Annotated[
         int | None,
         option(min=1, metavar="N", hidden=True, panel=COMPUTATION,
@@ -65,6 +68,10 @@ def sweep(
     Docs: docs/guide.md#sweeps
     """
     from kt_cli.api.sweep import sweep as swept
+    from kt_cli.sweeps.cluster import is_there
+
+    on_gpus = executor == "slurm" or (executor == "auto" and is_there())
+    how["amp"] = options.precision(amp, amp_dtype, on_gpus)
 
     def show_plan(session: Any, stages: Any) -> None:
         plan_view.show(session, stages, screen.out if dry_run else screen.err, slurm.get("gpus"))

@@ -25,14 +25,15 @@ def transfer(
         typer.Argument(metavar="MODEL", help="One teacher or several; the last is the student."),
     ],
     images: Annotated[Given, Fields(DataSpec, FIRST_OF_IMAGES)],
-    how: Annotated[Given, Fields(TransferSpec, FIRST, without=("amp", "eval_amp"))],
+    how: Annotated[Given, Fields(TransferSpec, FIRST, without=("eval_amp",))],
     guard: Annotated[
         bool,
         flag("--guard", "Go only as far as images that the student never trained on bear out.",
              NO_HARM),
     ] = False,
-    amp: options.Amp = False,
+    amp: options.Amp = None,
     amp_dtype: options.AmpType = None,
+    device: options.Device = None,
     output: Annotated[
         Path | None,
         option("-o", "--output", panel=STUDENT, metavar="FOLDER", help="Where the student goes."),

@@ -42,7 +42,7 @@ seed = partial(of_training, 0, within=NOT_NEGATIVE)
 smoothing = partial(of_training, 0.0, "Label smoothing of the cross-entropy.", within=SHARE)
 amp = partial(
     of_training, "", "Mixed precision of training: float16 or bfloat16; empty for full precision.",
-    choices=AMP,
+    choices=AMP, flags=("--amp", "--amp-dtype"), option=False,
 )  # fmt: skip
 eval_size = partial(
     of_images, "test", "Input size of evaluation: the test size, as timm's validate.py, or that of "
