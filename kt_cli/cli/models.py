@@ -260,4 +260,4 @@ def _show_published(shown: Sequence[Fact], matched: int) -> None:
     if len(shown) < matched:
         screen.note(f"{len(shown)} of {matched:,} models; --top {matched} shows all.")
     else:
-        screen.note(f"{matched:,} models.")
+        screen.note(f"{counted(matched, 'model')}.")

@@ -69,7 +69,8 @@ def _at_once(session: Session, asked_gpus: int | None) -> str:
         slurm = session.spec.slurm
         cpus = slurm.cpus_per_gpu or session.place.facts.cpus_per_gpu
         gpu = "one GPU and " if session.place.facts.gpus else ""
-        return f"{slurm.gpus} jobs of {slurm.minutes} min, {gpu}{cpus} CPUs each"
+        each = f"{gpu}{counted(cpus, 'CPU')}"
+        return f"{counted(slurm.gpus, 'job')} of {slurm.minutes} min, {each} each"
     if session.place.executor == "inline":
         return "one run, in this process"
     count, first = len(session.slots), session.slots[0]

@@ -48,7 +48,7 @@ def gpus(asked: Asked) -> Iterator[Finding]:
             visible = repr(os.environ.get("CUDA_VISIBLE_DEVICES", "not set"))
             built = torch.version.cuda is not None
             yield red(
-                f"the driver has {len(driver)} GPUs ({driver[0]}), but torch sees none",
+                f"the driver has {counted(len(driver), 'GPU')} ({driver[0]}), but torch sees none",
                 NO_DEVICE.format(visible=visible) if built else NO_CUDA_BUILD,
             )
         elif not complaint:
