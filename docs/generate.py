@@ -52,7 +52,7 @@ def settings() -> str:
 def _row(one: Declared) -> str:
     said = one.said
     flags = said.flags or (f"--{one.name.replace('_', '-')}",)
-    option = ", ".join(f"`{flag}`" for flag in flags) if said.option else ""
+    option = ", ".join(f"`{flag}`" for flag in flags) if said.option or said.flags else ""
     choices = ", ".join(f"`{choice}`" for choice in said.choices if choice)
     values = choices or f"{one.kinds}{f' in {said.within}' if said.within else ''}"
     default = one.field.default

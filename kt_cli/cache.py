@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from kt_cli.errors import DataError, WriteError, first_line
+from kt_cli.errors import DataError, WriteError, first_line, way_out
 from kt_cli.files import cache_folder
 from kt_cli.rows import arrays
 
@@ -130,10 +130,8 @@ def remove(found: Iterable[Entry]) -> int:
         except FileNotFoundError:  # somebody else was faster
             continue
         except OSError as error:
-            raise WriteError(
-                f"cannot remove {entry.path}: {first_line(error)}",
-                "Its folder must be yours to write to.",
-            ) from error
+            said = first_line(error)
+            raise WriteError(f"cannot remove {entry.path}: {said}", way_out(said)) from error
         freed += entry.bytes
     return freed
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kt_cli.errors import DeviceLost, KtError, first_line
+from kt_cli.errors import DeviceLost, KtError, UsageError, first_line
 from kt_cli.version import __version__
 
 # Only torch's own allocator has a type for it. cuBLAS and cuDNN say so by their status, and cuDNN's
@@ -35,9 +35,20 @@ JOB_VARIABLES = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
 
 
 def pick_device() -> torch.device:
-    """CUDA where there is one, else the CPU; with algorithms that give the same numbers again."""
+    """What KT_DEVICE (--device) names, else CUDA where there is one, else the CPU.
+
+    With algorithms that give the same numbers again.
+
+    Raises:
+        UsageError: a GPU is asked for, and there is none.
+    """
     torch.backends.cudnn.deterministic = True
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    asked = os.environ.get("KT_DEVICE", "")
+    if asked != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda")
+    if asked.startswith("cuda"):
+        raise UsageError(f"--device {asked}: torch sees no such GPU", "kt doctor looks at them.")
+    return torch.device("cpu")
 
 
 def place(module: nn.Module, device: torch.device, amp: str = "") -> nn.Module:

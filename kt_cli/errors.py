@@ -5,13 +5,24 @@ Only `kt_cli.cli` catches them; the library never prints and never exits.
 
 from __future__ import annotations
 
-import difflib
+import errno
+import os
 import shlex
-import traceback
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+NO_SPACE = "Free some space or choose another folder; then run again."
+FORBIDDEN = "Its permissions or the file system forbid it: choose a folder of your own."
+NO_FOLDER = "A file stands where a folder should: choose another folder."
+GONE = "It, or a folder above it, is missing or was removed meanwhile."
+WAYS_OUT = {
+    errno.ENOSPC: NO_SPACE, errno.EDQUOT: NO_SPACE,
+    errno.EACCES: FORBIDDEN, errno.EPERM: FORBIDDEN, errno.EROFS: FORBIDDEN,
+    errno.ENOENT: GONE, errno.ENOTDIR: NO_FOLDER, errno.EEXIST: NO_FOLDER,
+    errno.EMFILE: "Allow more open files: ulimit -n.",
+}  # fmt: skip
 
 
 class KtError(Exception):
@@ -61,9 +72,10 @@ class WriteError(KtError):
 def unknown(what: str, name: str, valid: Iterable[str], tip: str = "") -> UnknownName:
     """The error for a name that is not in `valid`, with the nearest valid names as its tip."""
     valid, hint = list(valid), ""
-    if close := difflib.get_close_matches(name, valid, n=5, cutoff=0.5):
+    few = 0 < len(valid) <= 20
+    if close := _close(name, valid, 5, 0.65 if few else 0.5):
         hint = f"Did you mean {', '.join(close)}?"
-    elif 0 < len(valid) <= 20:
+    elif few:
         hint = f"Valid: {', '.join(sorted(valid))}."
     return UnknownName(f"unknown {what} {name!r}", f"{hint} {tip}".strip())
 
@@ -75,9 +87,15 @@ def near(path: Path, tip: str = "") -> str:
     names: list[str] = []
     with suppress(OSError):
         names = [entry.name for entry in path.parent.iterdir()]
-    close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
+    close = _close(path.name, names, 3, 0.6)
     found = ", ".join(shlex.quote(str(path.parent / name)) for name in close)
     return f"Did you mean {found}? {tip}".strip() if close else tip
+
+
+def _close(name: str, valid: list[str], most: int, cutoff: float) -> list[str]:
+    import difflib  # slow to import, and rarely needed
+
+    return difflib.get_close_matches(name, valid, most, cutoff)
 
 
 def command(*words: str | Path) -> str:
@@ -92,9 +110,17 @@ class Frames(Exception):
 
 def without_frames(error: Exception) -> Exception:
     """The same error, to be kept: its frames would keep all that they, and their callers, hold."""
+    import traceback
+
     error.__cause__ = Frames("".join(traceback.format_exception(error)))
     error.__context__ = None
     return error.with_traceback(None)
+
+
+def way_out(said: str) -> str:
+    """The tip for what the system says, in its words wherever these come from."""
+    found = (tip for number, tip in WAYS_OUT.items() if os.strerror(number) in said)
+    return next(found, "See to its disk, or choose another folder; then run again.")
 
 
 def first_line(error: BaseException) -> str:
@@ -106,6 +132,20 @@ def some_of(names: Sequence[str], most: int) -> str:
     """The first `most` names, and how many more there are."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number and its noun."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def size_text(size: float) -> str:
+    """Bytes in the largest unit that they fill."""
+    units = iter(("bytes", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while size >= 1000 and unit != "TB":
+        size, unit = size / 1000, next(units)
+    return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
 
 
 class KtWarning(UserWarning):

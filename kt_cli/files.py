@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
-from kt_cli.errors import WriteError
+from kt_cli.errors import WriteError, way_out
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,10 +147,8 @@ def _fsync(path: Path) -> None:
 
 def write_error(target: Path, error: OSError) -> WriteError:
     """The error for what could not be written to `target`."""
-    return WriteError(
-        f"cannot write {target}: {error.strerror or error}",
-        "Free some space or choose another folder; then run again.",
-    )
+    said = str(error.strerror or error)
+    return WriteError(f"cannot write {target}: {said}", way_out(said))
 
 
 def cache_folder(kind: str) -> Path:

@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# (done, total, what): so many units of `what` are finished. Cheap: it may be called often.
+# (done, total, what): so many units of `what` are finished. Cheap: it may be called often. What
+# follows a colon may change from one call to the next.
 Progress = Callable[[int, int, str], None]
+
+
+def label(stage: str) -> str:
+    """What a stage is called for people."""
+    return "train the zoo" if stage == "pretrain" else stage
 
 
 def silent(*told: Any) -> None:

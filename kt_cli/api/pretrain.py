@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from kt_cli.errors import UsageError, warn
+from kt_cli.errors import UsageError, counted, warn
 from kt_cli.files import file_name
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, PretrainSpec
@@ -58,7 +58,7 @@ def pretrain(
     _require_possible(specs)
     first = specs[0]
     if first.freeze_epochs >= first.epochs:
-        epochs = f"{first.epochs} epoch{'s' * (first.epochs > 1)}"
+        epochs = counted(first.epochs, "epoch")
         warn(f"--freeze {first.freeze_epochs} of {epochs}: only the classifier is trained.")
     from kt_cli.data.sources import training_id
     from kt_cli.data.training import forget

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kt_cli.api.results import RESULTS
-from kt_cli.errors import KtError, UsageError
+from kt_cli.errors import KtError, UsageError, counted
 from kt_cli.progress import Listener
 from kt_cli.settings.declared import by_keyword, check
 from kt_cli.settings.report import QuerySpec, ReportSpec
@@ -207,7 +207,7 @@ def _refuse_failures(request: Request, tell: Listener) -> None:
     said = "; ".join(dict.fromkeys(str(row[2]) for table in built for row in table.rows))
     count = sum(len(results.failed(table)) for table in results.frames)
     failed = OnlyFailures(
-        f"no results: {count} run{'s' * (count > 1)} failed and none succeeded: {said}",
+        f"no results: {counted(count, 'run')} failed and none succeeded: {said}",
         "Remove the cause and run `kt sweep` again: it repeats what failed.",
     )
     failed.report = Report(request, results, built)

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from kt_cli.cli.streams import tolerate
-from kt_cli.errors import KtError, KtWarning, first_line
+from kt_cli.errors import KtError, KtWarning, UsageError, first_line, unknown, way_out
 
 DEBUG = "KT_DEBUG"
 RESUMING = ("sweep", "pretrain", "transfer", "models prefetch")
@@ -46,7 +46,7 @@ def main() -> None:
     before = [signal.signal(number, stop) for number in signals]
     sys.unraisablehook = ask_again
     try:
-        _run()
+        sys.exit(_run())
     except (Interrupted, Exception) as error:
         # A library that was interrupted may have made another error of it.
         sys.exit(_interrupted(stopped[0]) if stopped else _failed(error))
@@ -56,8 +56,8 @@ def main() -> None:
             signal.signal(number, handler)
 
 
-def _run() -> None:
-    """Run the command, and show what the library warns of as notes."""
+def _run() -> int | None:
+    """Run the command, and show what the library warns of as notes; its exit code."""
     from kt_cli.cli import screen
     from kt_cli.cli.commands import app
 
@@ -72,7 +72,7 @@ def _run() -> None:
 
         warnings.simplefilter("always", KtWarning)
         warnings.showwarning = show
-        app()
+        return app(prog_name="kt", standalone_mode=False)  # type: ignore[no-any-return]
 
 
 def _interrupted(number: int) -> int:
@@ -84,13 +84,25 @@ def _interrupted(number: int) -> int:
     return 128 + number
 
 
+def _mistyped(error: Any) -> KtError:
+    """What typer says of the words of a command, as all errors here look."""
+    said, command = error.format_message(), error.ctx.command_path if error.ctx else "kt"
+    tip = f"{command} --help shows what there is."
+    if hasattr(error, "possibilities"):  # there is no such option
+        known = [flag for p in error.ctx.command.params for flag in (*p.opts, *p.secondary_opts)]
+        return unknown("option", error.option_name, [f for f in known if f[0] == "-"], tip)
+    return UsageError(f"{said[:1].lower()}{said[1:].rstrip('.')}", tip)
+
+
 def _failed(error: BaseException) -> int:
     """Say what went wrong; its exit code."""
     from kt_cli.cli import screen
 
     if isinstance(error, OSError):
-        where = f" {error.filename}" if error.filename else ""
-        error = KtError(f"{error.strerror or error}{where}")
+        where, said = f"{error.filename}: " if error.filename else "", str(error.strerror or error)
+        error = KtError(f"{where}{said}", way_out(said))
+    elif hasattr(error, "format_message"):
+        error = _mistyped(error)
     elif not isinstance(error, KtError):
         if os.environ.get(DEBUG):
             raise error

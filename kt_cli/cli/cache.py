@@ -10,20 +10,21 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.filesize import decimal
-from rich.table import Table
 
 from kt_cli.cli import options, screen
+from kt_cli.cli.help_view import Command, Group
 from kt_cli.cli.options import choice, flag, option
-from kt_cli.errors import KtError, UsageError
+from kt_cli.errors import KtError, UsageError, counted, size_text
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from kt_cli.cache import Entry
 
 SECONDS = {"d": 86400, "h": 3600, "min": 60}
 KINDS = ("predictions", "classes", "canonical", "targets", "contents", "unfinished")
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(cls=Group)
 
 Patterns = Annotated[
     list[str] | None,
@@ -40,21 +41,34 @@ Kind = Annotated[str | None, choice("--kind", KINDS, "Only this kind.")]
 def cache() -> None:
     """Look at, remove or check what is kept below KT_CACHE (default ~/.cache/kt).
 
-    All of it can be removed: what is needed is computed again. Its kinds:
+    All of it can be removed: what is needed is computed again.
 
-    predictions: what models say about images; classes: class embeddings;
+    Its kinds:
+      predictions  what models say about images
+      classes      class embeddings
+      canonical    decoded training images
+      targets      what models say about views of these
+      contents     digests of images, so that only what changed is read again
+      unfinished   being written, or left by a killed process
 
-    canonical: decoded training images; targets: what models say about their views;
+    Examples:
+      kt cache ls 'vit_*'
+      kt cache rm --kind targets --older-than 30d
 
-    contents: digests of images, so that only what changed is read again;
-
-    unfinished: being written, or left by a killed process.
+    Docs: docs/guide.md#the-cache
     """
 
 
-@app.command()
+@app.command(cls=Command)
 def ls(patterns: Patterns = None, kind: Kind = None, as_json: options.Json = False) -> None:
-    """List what is kept."""
+    """List what is kept.
+
+    Examples:
+      kt cache ls
+      kt cache ls 'vit_*' --kind predictions
+
+    Docs: docs/guide.md#the-cache
+    """
     found = _chosen(patterns, kind)
     if as_json:
         screen.show_json([_as_json(entry) for entry in found])
@@ -63,7 +77,7 @@ def ls(patterns: Patterns = None, kind: Kind = None, as_json: options.Json = Fal
         screen.line(f"{_count(found)}, {_size(found)}")
 
 
-@app.command()
+@app.command(cls=Command)
 def rm(
     patterns: Patterns = None,
     kind: Kind = None,
@@ -76,6 +90,12 @@ def rm(
     """Remove what is chosen, without asking.
 
     Unfinished files of the last hour stay, since a process may be writing them.
+
+    Examples:
+      kt cache rm 'vit_*' --dry-run
+      kt cache rm --kind targets --older-than 30d
+
+    Docs: docs/guide.md#the-cache
     """
     if not (patterns or kind or older_than or everything):
         raise UsageError(
@@ -90,7 +110,7 @@ def rm(
     going = [entry for entry in chosen if not entry.in_use]
     if going:
         screen.out.print(_table(going))
-        freed = decimal(remove(going)) if not dry_run else _size(going)
+        freed = size_text(remove(going)) if not dry_run else _size(going)
         screen.line(f"{'Would remove' if dry_run else 'Removed'} {_count(going)}: {freed}")
     elif found and not chosen:
         screen.note(f"Nothing of it is older than {older_than}.")
@@ -98,7 +118,7 @@ def rm(
         screen.note(f"Kept {len(chosen) - len(going)} unfinished of the last hour.")
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(
     patterns: Patterns = None,
     kind: Kind = None,
@@ -107,6 +127,12 @@ def verify(
     """Read everything again: checksums, sizes, columns.
 
     Exit code 1 if something is broken and not removed. Unfinished files promise nothing.
+
+    Examples:
+      kt cache verify
+      kt cache verify --kind predictions --remove
+
+    Docs: docs/guide.md#the-cache
     """
     from kt_cli import cache as kept
 
@@ -128,7 +154,7 @@ def verify(
         )
     elif broken:
         freed = kept.remove(entry for entry, _ in broken)
-        screen.line(f"Removed {_count([e for e, _ in broken])}: {decimal(freed)}")
+        screen.line(f"Removed {_count([e for e, _ in broken])}: {size_text(freed)}")
 
 
 def _chosen(
@@ -151,7 +177,7 @@ def _chosen(
 def _table(found: Sequence[Entry]) -> Table:
     from kt_cli.cache import root
 
-    headers = ("kind", "model", "data", "images", "size", "age", "logits")
+    headers = ("kind", "model", "size", "age", "images", "logits", "data")  # as they are needed
     rows = map(_cells, _grouped(found))
     return screen.table(headers, rows, ("model", "data", "logits"), f"{root()} (KT_CACHE)")
 
@@ -182,7 +208,7 @@ def _cells(alike: Sequence[Entry]) -> tuple[str, ...]:
     elif entry.kind == "targets":
         model = _targets(alike)
     age = _age(time.time() - max(entry.modified for entry in alike))
-    return entry.kind, model, said.get("data", ""), images, _size(alike), age, logits
+    return entry.kind, model, _size(alike), age, images, logits, said.get("data", "")
 
 
 def _targets(alike: Sequence[Entry]) -> str:
@@ -199,11 +225,11 @@ def _as_json(entry: Entry) -> dict[str, Any]:
 
 
 def _count(found: Sequence[Entry]) -> str:
-    return f"{len(found):,} {'entry' if len(found) == 1 else 'entries'}"
+    return counted(len(found), "entry", "entries")
 
 
 def _size(found: Sequence[Entry]) -> str:
-    return decimal(sum(entry.bytes for entry in found))
+    return size_text(sum(entry.bytes for entry in found))
 
 
 def _age(seconds: float) -> str:

@@ -18,25 +18,25 @@ from kt_cli.cli import (
     sweep,
     transfer,
 )  # fmt: skip
+from kt_cli.cli.help_view import Command, Group
 from kt_cli.version import __version__
 
 app = typer.Typer(
     name="kt",
-    help="Find the knowledge that pretrained models do not share, and move it.",
-    no_args_is_help=True,
+    cls=Group,
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(complementarity.complementarity)
-app.command()(transfer.transfer)
-app.command()(sweep.sweep)
-app.command()(status.status)
-app.command()(cancel.cancel)
-app.command()(report.report)
+app.command(cls=Command)(complementarity.complementarity)
+app.command(cls=Command)(transfer.transfer)
+app.command(cls=Command)(sweep.sweep)
+app.command(cls=Command)(status.status)
+app.command(cls=Command)(cancel.cancel)
+app.command(cls=Command)(report.report)
 app.add_typer(models.app, name="models")
-app.command()(pretrain.pretrain)
+app.command(cls=Command)(pretrain.pretrain)
 app.add_typer(cache.app, name="cache")
-app.command()(doctor.doctor)
+app.command(cls=Command)(doctor.doctor)
 
 
 def _version(wanted: bool) -> None:
@@ -51,4 +51,11 @@ def _kt(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    """Find the knowledge that pretrained models do not share, and move it.
+
+    Examples:
+      kt complementarity resnet50 deit_s --data /data/imagenet
+      kt sweep --models timm-top300 --data /data/imagenet --dry-run
+
+    Docs: docs/guide.md. kt COMMAND --help shows what most people need, --help-all everything.
+    """

@@ -12,6 +12,7 @@ from kt_cli.cli.options import flag, option
 from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.errors import UsageError
 from kt_cli.settings import DataSpec, EvalSpec, SweepSpec
+from kt_cli.settings.shared import COMPUTATION, MODELS, OUTPUT
 
 if TYPE_CHECKING:
     from kt_cli.knowledge.comparison import Comparison
@@ -34,34 +35,47 @@ def complementarity(
     about: Annotated[Given, Fields(SweepSpec, ("baseline",), only=("class_embedding", "baseline"))],
     arch: Annotated[
         str | None,
-        option(help="timm architecture of MODELs that are checkpoint files or folders."),
+        option(panel=MODELS,
+               help="timm architecture of MODELs that are checkpoint files or folders."),
     ] = None,
-    amp: options.Amp = False,
+    amp: options.Amp = None,
     amp_dtype: options.AmpType = None,
+    device: options.Device = None,
     batch_size: options.EvalBatch = None,
     logits: Annotated[
-        bool, flag("--logits", "Keep logits too: gives the mean of probabilities.")
+        bool, flag("--logits", "Keep logits too: gives the mean of probabilities.", COMPUTATION)
     ] = False,
     refresh: Annotated[
-        bool, flag("--refresh", "Predict again what the cache has.", hidden=True)
+        bool, flag("--refresh", "Predict again what the cache has.", COMPUTATION, hidden=True)
     ] = False,
     cached_only: Annotated[
-        bool, flag("--cached-only", "Predict nothing: take what the cache has.", hidden=True)
+        bool,
+        flag("--cached-only", "Predict nothing: take what the cache has.", COMPUTATION, True),
     ] = False,
-    top: Annotated[int, option(min=0, help="How many classes to list.")] = 5,
+    top: Annotated[
+        int, option(min=0, panel=OUTPUT, metavar="N", help="How many classes to list.")
+    ] = 5,
     samples: Annotated[
-        int, option(min=0, help="How many images to list that one has right, one wrong.")
+        int,
+        option(min=0, panel=OUTPUT, metavar="N",
+               help="How many images to list that one has right, one wrong."),
     ] = 0,
     gallery: Annotated[
         Path | None,
-        option(metavar="FILE", help="Draw such images into a PNG, PDF, SVG or HTML file."),
+        option(panel=OUTPUT, metavar="FILE", help="Draw such images: PNG, PDF, SVG or HTML."),
     ] = None,
     workers: options.Workers = None,
     as_json: options.Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Measure what each of two or more models knows that the others do not.
 
     Each model predicts the evaluation images once; the predictions are kept and reused.
+
+    Examples:
+      kt complementarity resnet50 deit_s --data /data/imagenet
+      kt complementarity zoo/* --data digits --gallery images.html
+
+    Docs: docs/guide.md#reading-a-comparison
     """
     from kt_cli.api.complementarity import complementarity as measured
 

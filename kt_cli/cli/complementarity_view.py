@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kt_cli.cli import screen
-from kt_cli.errors import some_of
+from kt_cli.errors import counted, some_of
 
 if TYPE_CHECKING:
     from kt_cli.knowledge.areas import Area
@@ -135,8 +135,6 @@ def _knows(found: Comparison, teacher: int, student: int, top: int) -> None:
 
 def _spread(found: Comparison, teacher: int, student: int) -> str:
     """In how many classes the flips lie, and how alike these are."""
-    from kt_cli.knowledge.explanation import counted
-
     half, entropy, percentile = (
         found.pairs[name][teacher, student]
         for name in ("top50_classes", "flip_entropy", "top50_similarity_pct")

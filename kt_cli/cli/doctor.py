@@ -27,11 +27,16 @@ def doctor(
     jobs: Annotated[Given, Fields(SlurmSpec, JOBS, only=JOBS)],
     limit: Annotated[
         int,
-        option(min=1, help="Images on which top-1 is compared with timm's figure, at most."),
+        option(
+            min=1,
+            metavar="N",
+            help="Images on which top-1 is compared with timm's figure, at most.",
+        ),
     ] = 1000,
     slurm_test: Annotated[
         bool, flag("--slurm-test", "Submit a job of a minute, and wait for it.")
     ] = False,
+    device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
     """Check installation, GPUs, memory, cache, disks, hub, Slurm and data.
@@ -39,6 +44,12 @@ def doctor(
     Each finding is green (as it should be), yellow (works, with less) or red (will fail), with
     what to do about it. Exit code 1 if one is red. With ImageNet's validation images and a
     pretrained model in the cache, its top-1 is compared with timm's published figure.
+
+    Examples:
+      kt doctor --data /data/imagenet
+      kt doctor --slurm-test --partition gpu
+
+    Docs: docs/guide.md#is-everything-right-here
     """
     from kt_cli.diagnosis.checks import CHECKS
     from kt_cli.diagnosis.finding import Asked, diagnose

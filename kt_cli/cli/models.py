@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
-from typer.core import TyperGroup
 
 from kt_cli.cli import options, screen
+from kt_cli.cli.help_view import Command, Group
 from kt_cli.cli.options import choice, flag, option
-from kt_cli.errors import DataError, KtError, UsageError, near, unknown
+from kt_cli.errors import DataError, KtError, UsageError, counted, near, size_text, unknown
 from kt_cli.progress import Listener
 from kt_cli.spec import Model
-from kt_cli.zoo import SCHEMES, local_models, scheme, target
-from kt_cli.zoo.imagenet_facts import Fact, facts
-from kt_cli.zoo.timm_registry import ALIASES
+from kt_cli.zoo import SCHEMES, scheme, target
 
 if TYPE_CHECKING:
+    from kt_cli.zoo.imagenet_facts import Fact
     from kt_cli.zoo.prefetch import Wanted
 
 SHOWN, JOBS = 20, 8
@@ -33,7 +32,7 @@ SORT_KEYS: dict[str, Callable[[Fact], Any]] = {
 }
 
 
-class _Listing(TyperGroup):
+class _Listing(Group):
     """`kt models vit_*` is short for `kt models list vit_*`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -60,10 +59,17 @@ class Own(NamedTuple):
 
 @app.callback()
 def models() -> None:
-    """List models, or fetch their weights. `kt models` alone lists the best."""
+    """List models, or fetch their weights. `kt models` alone lists the best.
+
+    Examples:
+      kt models 'vit_*' --top 10
+      kt models prefetch timm-top300 --dry-run
+
+    Docs: docs/guide.md#models
+    """
 
 
-@app.command(LISTING)
+@app.command(LISTING, cls=Command)
 def listed(
     patterns: Annotated[
         list[str] | None,
@@ -78,14 +84,22 @@ def listed(
         option(help="timm architecture of PATTERNs that are checkpoint files or folders."),
     ] = None,
     top: Annotated[
-        int | None, option(min=1, help=f"How many to show. [default: {SHOWN}; --json: all]")
+        int | None,
+        option(min=1, metavar="N", show_default=f"{SHOWN}; --json: all", help="How many to show."),
     ] = None,
     sort: Annotated[
         str, choice("--sort", [*SORT_KEYS], "Best first by top1, or smallest first, or by name.")
     ] = "top1",
     as_json: options.Json = False,
 ) -> None:
-    """List timm's pretrained models with ImageNet results, or models of your own."""
+    """List timm's pretrained models with ImageNet results, or models of your own.
+
+    Examples:
+      kt models list 'vit_*' --sort params
+      kt models list runs/ --arch resnet50
+
+    Docs: docs/guide.md#models
+    """
     references = [pattern for pattern in patterns or () if _is_own(pattern)]
     words = [pattern for pattern in patterns or () if pattern not in references]
     if arch is not None and not references:
@@ -99,23 +113,31 @@ def listed(
     if mine:
         headers = ("model", "architecture", "classes", "size")
         screen.out.print(screen.table(headers, [own[:4] for own in mine], ["architecture"]))
-        screen.note(f"{len(mine):,} model{'s' * (len(mine) != 1)}.")
+        screen.note(f"{counted(len(mine), 'model')}.")
     if published:
         _show_published(shown, len(published))
 
 
-@app.command(FETCHING)
+@app.command(FETCHING, cls=Command)
 def prefetch(
     selection: Annotated[
         list[str],
         typer.Argument(metavar="MODEL", help="Models as everywhere: names, timm-top300, 'vit_*'."),
     ],
-    jobs: Annotated[int, option("-j", "--jobs", min=1, help="Models at a time.")] = JOBS,
+    jobs: Annotated[
+        int, option("-j", "--jobs", min=1, metavar="N", help="Models at a time.")
+    ] = JOBS,
     dry_run: Annotated[bool, flag("--dry-run", "Only say what is missing.")] = False,
 ) -> None:
     """Fetch weights of published models into the hub's cache, so that jobs need no network.
 
     What is there is not fetched again; the same command goes on where it stopped.
+
+    Examples:
+      kt models prefetch timm-top300 --dry-run
+      kt models prefetch resnet50 'vit_small_*' --jobs 4
+
+    Docs: docs/guide.md#models
     """
     from kt_cli.zoo import names, weights
     from kt_cli.zoo import prefetch as fetching
@@ -133,19 +155,20 @@ def prefetch(
         screen.line(f"{failure.model.name}: {failure.reason}")
     if failures:
         raise KtError(
-            f"weights of {weights.models_text(len(failures))} could not be had",
+            f"weights of {counted(len(failures), 'model')} could not be had",
             "The others are kept; the same command tries these again.",
         )
 
 
 def _size(wanted: Wanted) -> str:
-    from kt_cli.zoo.weights import size_text
-
     return "unknown" if wanted.bytes is None else size_text(wanted.bytes)
 
 
 def _matching(words: Sequence[str]) -> list[Fact]:
     """The published models that match any of `words`; all where there are none."""
+    from kt_cli.zoo.imagenet_facts import facts
+    from kt_cli.zoo.timm_registry import ALIASES
+
     if not words:
         return list(facts())
     found: dict[str, Fact] = {}
@@ -162,6 +185,8 @@ def _matching(words: Sequence[str]) -> list[Fact]:
 
 
 def _matches(name: str, word: str) -> bool:
+    from kt_cli.zoo.timm_registry import ALIASES
+
     arch = name.partition(".")[0]
     if word in ALIASES:
         return arch == ALIASES[word]
@@ -171,11 +196,13 @@ def _matches(name: str, word: str) -> bool:
 
 
 def _is_own(pattern: str) -> bool:
+    from kt_cli.zoo import local_models
+
     return local_models.exists(pattern) or "@" in pattern or scheme(pattern) in SCHEMES
 
 
 def _own_models(reference: str, arch: str | None) -> list[Own]:
-    from kt_cli.zoo import names
+    from kt_cli.zoo import local_models, names
 
     folder = Path(reference).expanduser()
     if not local_models.exists(reference) or folder.is_file():
@@ -207,6 +234,8 @@ def _described(model: Model) -> Own:
 
 
 def _of_folder(path: str) -> Own:
+    from kt_cli.zoo import local_models
+
     folder = Path(path)
     config = local_models.read_config(folder)
     size = config.get("pretrained_cfg", config).get("input_size")
@@ -232,4 +261,4 @@ def _show_published(shown: Sequence[Fact], matched: int) -> None:
     if len(shown) < matched:
         screen.note(f"{len(shown)} of {matched:,} models; --top {matched} shows all.")
     else:
-        screen.note(f"{matched:,} models.")
+        screen.note(f"{counted(matched, 'model')}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from kt_cli.errors import UsageError, unknown
-from kt_cli.settings.shared import AMP, TRAINING
+from kt_cli.settings.shared import AMP, COMPUTATION, OUTPUT
+
+DEVICES = ("cpu", "cuda")
 
 
 def option(*flags: str, help: str, panel: str | None = None, **more: Any) -> Any:
@@ -17,8 +20,8 @@ def option(*flags: str, help: str, panel: str | None = None, **more: Any) -> Any
 
 
 def flag(name: str, help: str, panel: str | None = None, hidden: bool = False) -> Any:
-    """An option without a value, so that a help shows none."""
-    return option(name, help=help, panel=panel, hidden=hidden, metavar="")
+    """An option without a value."""
+    return option(name, help=help, panel=panel, hidden=hidden)
 
 
 def choice(name: str, choices: Sequence[str], help: str, **more: Any) -> Any:
@@ -40,26 +43,66 @@ def one_of(choices: Sequence[str]) -> dict[str, Any]:
 Workers = Annotated[
     int | None,
     option(
-        "-j", "--workers", min=0, hidden=True, help="Decoding processes; by default as they pay."
+        "-j",
+        "--workers",
+        min=0,
+        metavar="N",
+        hidden=True,
+        panel=COMPUTATION,
+        help="Decoding processes; by default as they pay.",
     ),
 ]
 EvalBatch = Annotated[
     int | None,
-    option("-b", "--batch-size", min=1, help="Images per forward pass; by default 128."),
-]
-Json = Annotated[bool, flag("--json", "Print JSON on stdout.")]
-Amp = Annotated[bool, flag("--amp", "Mixed precision.", TRAINING)]
+    option("-b", "--batch-size", min=1, metavar="N", panel=COMPUTATION,
+           help="Images per forward pass; by default 128."),
+]  # fmt: skip
+Json = Annotated[bool, flag("--json", "Print JSON on stdout.", OUTPUT)]
+Amp = Annotated[bool | None, option("--amp/--no-amp", panel=COMPUTATION, help="Mixed precision.")]
 AmpType = Annotated[
     str | None,
-    option("--amp-dtype", panel=TRAINING, hidden=True,
+    option("--amp-dtype", panel=COMPUTATION, hidden=True, **one_of(AMP[1:]),
            help="float16 (default on a GPU) or bfloat16 (default on the CPU)."),
 ]  # fmt: skip
-Overwrite = Annotated[bool, flag("--overwrite", "Replace a model that kt saved there before.")]
-Results = Annotated[Path, option("-o", "--output", help="Where sweeps keep their results.")]
+Overwrite = Annotated[
+    bool, flag("--overwrite", "Replace a model that kt saved there before.", OUTPUT)
+]
+Results = Annotated[
+    Path,
+    option("-o", "--output", metavar="FOLDER", panel=OUTPUT,
+           help="Where sweeps keep their results."),
+]  # fmt: skip
 
 
-def precision(amp: bool, dtype: str | None) -> str | None:
-    """The type of mixed precision that --amp and --amp-dtype say; None for none.
+def _use(device: str | None) -> str | None:
+    """By what every process from here on sees of the GPUs, before torch looks for them."""
+    if device is None:
+        return None
+    kind, colon, index = device.partition(":")
+    if kind not in DEVICES or bool(colon) != index.isdigit() or (kind == "cpu" and colon):
+        raise unknown("device", device, [*DEVICES, "cuda:0"])
+    os.environ["KT_DEVICE"] = device
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if kind == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif index:
+        named = seen.split(",") if seen else [index] * (int(index) + 1)
+        os.environ["CUDA_VISIBLE_DEVICES"] = "".join(named[int(index) : int(index) + 1])
+    return device
+
+
+Device = Annotated[
+    str | None,
+    option("--device", envvar="KT_DEVICE", metavar="<cpu|cuda|cuda:N>", panel=COMPUTATION,
+           callback=_use, expose_value=False, show_default="a GPU where there is one",
+           help="Where to compute: on the CPU, on GPUs, or on the GPU of a number."),
+]  # fmt: skip
+
+
+def precision(amp: bool | None, dtype: str | None, on_gpus: bool = False) -> str | None:
+    """The type of mixed precision that --amp and --amp-dtype say: "" for none, None if unsaid.
+
+    on_gpus: it is for GPUs that need not be here.
 
     Raises:
         UsageError: --amp-dtype alone; UnknownName: no such type.
@@ -67,10 +110,11 @@ def precision(amp: bool, dtype: str | None) -> str | None:
     if not amp and dtype is not None:
         raise UsageError("--amp-dtype changes nothing without --amp", "Add --amp.")
     if not amp:
-        return None
+        return None if amp is None else ""
     from kt_cli.device import pick_device
 
-    chosen = dtype or ("float16" if pick_device().type == "cuda" else "bfloat16")
+    half = "float16" if on_gpus or pick_device().type == "cuda" else "bfloat16"
+    chosen = dtype or half
     if chosen not in AMP[1:]:
         raise unknown("type of mixed precision", chosen, AMP[1:])
     return chosen

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from kt_cli.cli import screen
-from kt_cli.cli.progress_view import label
+from kt_cli.errors import counted, size_text
+from kt_cli.progress import label
 from kt_cli.settings import HOW_TO_NAME_DATA
 
 if TYPE_CHECKING:
@@ -23,14 +24,15 @@ def show(
     """Print what there is to do, where and at what price."""
     spec, count = session.spec, len(session.names)
     pairs = spec.pair_count(session.names)
-    seeds = f"{len(spec.seeds)} seed{'s' * (len(spec.seeds) > 1)}"
+    seeds = counted(len(spec.seeds), "seed")
     points = "".join(f" × {len(v)} {key}" for key, v in spec.grid.items())
     teams = f"; teams of {spec.team}: {', '.join(spec.teachers)}" * bool(spec.teachers)
     where = spec.data.source if spec.data else f"not named yet. {HOW_TO_NAME_DATA}"
     say = partial(screen.line, console=console)
     say(
-        (spec.name, "bold"), f": {count:,} models, {count * (count - 1):,} ordered pairs; transfer "
-        f"for {pairs:,} pairs × {', '.join(spec.methods)} × {seeds}{points}{teams}"
+        (spec.name, "bold"), f": {counted(count, 'model')}, "
+        f"{counted(count * (count - 1), 'ordered pair')}; transfer for {counted(pairs, 'pair')} × "
+        f"{', '.join(spec.methods)} × {seeds}{points}{teams}"
     )  # fmt: skip
     guard = spec.data.guard if spec.data else 0
     left_out = f" ({guard:.0%} of the training images are left out: the guard slice)" * bool(guard)
@@ -47,7 +49,7 @@ def show(
             say(f"targets: {stage.note}")
         if stage.left_out:
             hours = f"{spec.slurm.max_gpu_hours:g} GPU-hours"
-            say(f"left out: {stage.left_out:,} transfers that do not fit into {hours}")
+            say(f"left out: {counted(stage.left_out, 'transfer')} beyond what fits into {hours}")
 
 
 def _disk(session: Session) -> str:
@@ -59,9 +61,7 @@ def _disk(session: Session) -> str:
         session.spec, session.models, session.training_images, len(session.data.eval)
     )
     parts["weights to fetch"] = plan(session.models, JOBS).bytes
-    return ", ".join(
-        f"{what} {max(size / 1e9, 0.01):,.2f} GB" for what, size in parts.items() if size
-    )
+    return ", ".join(f"{what} {size_text(size)}" for what, size in parts.items() if size)
 
 
 def _at_once(session: Session, asked_gpus: int | None) -> str:
@@ -69,15 +69,16 @@ def _at_once(session: Session, asked_gpus: int | None) -> str:
         slurm = session.spec.slurm
         cpus = slurm.cpus_per_gpu or session.place.facts.cpus_per_gpu
         gpu = "one GPU and " if session.place.facts.gpus else ""
-        return f"{slurm.gpus} jobs of {slurm.minutes} min, {gpu}{cpus} CPUs each"
+        each = f"{gpu}{counted(cpus, 'CPU')}"
+        return f"{counted(slurm.gpus, 'job')} of {slurm.minutes} min, {each} each"
     if session.place.executor == "inline":
         return "one run, in this process"
     count, first = len(session.slots), session.slots[0]
     if first.gpu is not None:
-        return f"{count} GPU{'s' * (count > 1)}"
+        return counted(count, "GPU")
     asked = f" (--gpus {asked_gpus}: there is no GPU here)" if asked_gpus else ""
-    threads = f"{first.threads} thread{'s' * (first.threads > 1)}"
-    return f"{count} process{'es' * (count > 1)} on the CPU, {threads} each{asked}"
+    processes, threads = counted(count, "process", "processes"), counted(first.threads, "thread")
+    return f"{processes} on the CPU, {threads} each{asked}"
 
 
 def _plan_row(session: Session, stage: Stage) -> list[Any]:

@@ -11,7 +11,9 @@ import typer
 from kt_cli.cli import options, screen
 from kt_cli.cli.options import option
 from kt_cli.cli.setting_options import Fields, Given, with_settings
+from kt_cli.errors import counted
 from kt_cli.settings import DataSpec, PretrainSpec
+from kt_cli.settings.shared import OUTPUT
 
 IMAGES = (
     "source", "root", "train_split", "val_split", "class_map", "labels", "fraction", "guard",
@@ -29,19 +31,27 @@ def pretrain(
     images: Annotated[
         Given, Fields(DataSpec, ("source", "guard"), only=IMAGES, usual={"guard": "0.1"})
     ],
-    how: Annotated[Given, Fields(PretrainSpec, FIRST, without=("amp",))],
-    amp: options.Amp = False,
+    how: Annotated[Given, Fields(PretrainSpec, FIRST)],
+    amp: options.Amp = None,
     amp_dtype: options.AmpType = None,
+    device: options.Device = None,
     output: Annotated[
-        Path, option("-o", "--output", help="Folder that receives one folder per model.")
+        Path, option("-o", "--output", metavar="FOLDER", panel=OUTPUT,
+                     help="Folder that receives one folder per model.")
     ] = Path("zoo"),
     overwrite: options.Overwrite = False,
-) -> None:
+) -> None:  # fmt: skip
     """Train or fine-tune timm models on your images; each becomes a model that timm loads.
 
     A slice of the training images (--guard-share) is set aside and recorded with the model.
 
     What was interrupted goes on with the same command; models that it finished stay.
+
+    Examples:
+      kt pretrain resnet50 vit_b --pretrained --data /data/birds -o zoo --freeze 2
+      kt pretrain test_vit test_resnet --data digits --img-size 32 --epochs 5
+
+    Docs: docs/guide.md#images
     """
     from kt_cli.api.pretrain import pretrain as trained
 
@@ -61,6 +71,6 @@ def _show(row: Mapping[str, Any], target: Path) -> None:
     told = f"last training loss {row['final_loss']:.4f}"
     if row["accuracy"] is not None:
         told += f", top-1 {row['accuracy']:.2f}% on {row['n']:,} evaluation images"
-    epochs = f"{row['epochs']} epoch{'s' * (row['epochs'] > 1)}"
+    epochs = counted(row["epochs"], "epoch")
     images = f"{row['n_train']:,} images"
     screen.line(f"{row['model']}: {epochs} on {images}, {told} → local-dir:{target}")

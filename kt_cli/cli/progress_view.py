@@ -7,28 +7,24 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group
-from rich.live import Live
 from rich.text import Text
 
 from kt_cli.cli import screen
-from kt_cli.progress import Listener
+from kt_cli.progress import Listener, label
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.live import Live
 
     from kt_cli.sweeps.monitor import View
 
 QUIET_SECONDS = 30.0
 
 
-def label(stage: str) -> str:
-    """What a stage is called for people."""
-    return "train the zoo" if stage == "pretrain" else stage
-
-
 def render(view: View) -> RenderableType:
     """Stages as a table, and what else there is to say."""
+    from rich.console import Group
+
     headers = ("stage", "runs", "done", "failed", "jobs queued", "running")
     rows = [
         (label(stage.name), stage.total, stage.done, stage.failed, stage.queued, stage.running)
@@ -62,7 +58,12 @@ def listener(plan: Callable[[Any, Any], None]) -> Iterator[Listener]:
     """Shows all that a sweep tells; `plan` shows its plan."""
     with ExitStack() as shown, screen.progress() as progress:
         jobs = _Jobs(shown)
-        yield Listener(progress, screen.note, plan, jobs, screen.skipped_part)
+
+        def show_plan(session: Any, stages: Any) -> None:
+            progress.stop()  # it may be on stdout, which the bars do not know of
+            plan(session, stages)
+
+        yield Listener(progress, screen.note, show_plan, jobs, screen.skipped_part)
 
 
 class _Jobs:
@@ -82,6 +83,8 @@ class _Jobs:
             self._live = None
             return
         if self._live is None:
+            from rich.live import Live
+
             live = Live(console=screen.err, transient=True, auto_refresh=False)
             self._live = self._shown.enter_context(live)
         self._live.update(render(view), refresh=True)

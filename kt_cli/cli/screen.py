@@ -6,26 +6,22 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bar
-from rich.table import Table
 from rich.text import Text
 
 from kt_cli.errors import KtError
-from kt_cli.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+    from rich.table import Table
 
 QUIET_SECONDS = 10.0
-WIDE = 200
+WIDE, PROSE = 1000, 50
 
 
 def console(**more: Any) -> Console:
@@ -50,8 +46,13 @@ def show_error(error: KtError) -> None:
 
 
 def line(*parts: str | tuple[str, str], console: Console | None = None) -> None:
-    """One line of a result, which only a terminal breaks; a part may be (text, style)."""
-    (console or out).print(Text.assemble(*parts), soft_wrap=True)
+    """One line of a result, which only a terminal breaks, between words where these fit.
+
+    A part may be (text, style). Notes and errors, with commands to copy, are never broken.
+    """
+    console, text = console or out, Text.assemble(*parts)
+    fit = all(cell_len(word) <= console.width for word in text.plain.split())
+    console.print(text, soft_wrap=console is err or not (console.is_terminal and fit))
 
 
 def note(text: str) -> None:
@@ -80,62 +81,117 @@ def show_json(data: Any) -> None:
 
 def table(
     headers: Sequence[str], rows: Iterable[Sequence[Any]], words: Collection[str] = (),
-    title: str | None = None,
+    title: str | None = None, console: Console | None = None, gap: int = 2,
 ) -> Table:  # fmt: skip
-    """The look of all tables: the first column and those of `words` left, numbers right."""
+    """The look of all tables: the first column and those of `words` left, numbers right.
+
+    On a terminal it has the columns that fit, from the left, and names the others below.
+    """
+    from rich.table import Table
+
+    console = console or out
+    cells = [[_cell(value) for value in row] for row in rows]
+    room = console.width if console.is_terminal else 10**6
+    widths = _widths(headers, cells, room, gap)
     drawn = Table(
-        title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
-    )
-    for header in headers:
+        title=title, title_justify="left", title_style="bold", box=None, padding=(0, gap, 0, 0),
+        pad_edge=False, width=sum(widths) + gap * (len(widths) - 1), header_style="bold",
+        caption_justify="left", caption_style="dim",
+    )  # fmt: skip
+    for header, width in zip(headers, widths, strict=False):
         left = header == headers[0] or header in words
-        drawn.add_column(header, justify="left" if left else "right", overflow="fold")
-    for row in rows:
-        drawn.add_row(*map(_cell, row))
+        drawn.add_column(
+            Text(header), justify="left" if left else "right", width=width, overflow="fold"
+        )
+    for row in cells:
+        drawn.add_row(*row[: len(widths)])
+    if more := [" ".join(header.split()) for header in headers[len(widths) :]]:
+        drawn.caption = Text(f"In a wider terminal, or piped: {', '.join(more)}")
     return drawn
 
 
 def _cell(value: Any) -> Text:
+    if isinstance(value, Text):
+        return value
     return Text("" if value is None else f"{value:,}" if isinstance(value, int) else str(value))
 
 
+def _widths(
+    headers: Sequence[str], rows: Sequence[Sequence[Text]], room: int, gap: int
+) -> list[int]:
+    """Of the columns that fit; only headers and prose are broken, between words."""
+    longest = [max((row[i].cell_len for row in rows), default=0) for i in range(len(headers))]
+    for breaks in ("\n", None):  # as they are, or at each space
+        widths = [
+            max(long, *(cell_len(part) for part in header.split(breaks) or [""]))
+            for header, long in zip(headers, longest, strict=True)
+        ]
+        if sum(widths) + gap * (len(widths) - 1) <= room:
+            return widths
+    prose = [long > PROSE and any(" " in row[i].plain for row in rows)
+             for i, long in enumerate(longest)]  # fmt: skip
+    while (excess := sum(widths) + gap * (len(widths) - 1) - room) > 0 and len(widths) > 1:
+        i = max(range(1, len(widths)), key=lambda i: prose[i] * widths[i])
+        if prose[i] and widths[i] - excess >= PROSE // 2:
+            widths[i] -= excess
+        else:
+            widths.pop()
+    return [min(widths[0], room), *widths[1:]]
+
+
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """A progress bar with an estimate on a terminal; elsewhere a plain line now and then."""
-    if not err.is_terminal:
-        yield _Lines()
-        return
-    bars = _Bars()
+def progress() -> Iterator[_Bars | _Lines]:
+    """Progress bars with estimates on a terminal; elsewhere a plain line now and then."""
+    shown = _Bars() if err.is_terminal else _Lines()
     try:
-        yield bars
+        yield shown
     finally:
-        bars.stop()
+        shown.stop()
 
 
 class _Bars:
-    """Bars on a terminal while something is unfinished: what else is live may have it then."""
+    """Bars on a terminal while something is unfinished: what else is live may have it then.
+
+    Before the first there is a sign of life, since libraries take seconds to load.
+    """
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
         self._tasks: dict[str, TaskID] = {}
+        from rich.live import Live
+        from rich.spinner import Spinner
+
+        self._begin: Live | None = Live(Spinner("dots", "Starting"), console=err, transient=True)
+        self._begin.start(refresh=True)
 
     def __call__(self, done: int, total: int, what: str) -> None:
         if self._bar is None:
-            self._bar = Bar(
-                TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-                console=err, transient=True,
-            )  # fmt: skip
+            self.stop()
+            self._bar = _bar()
             self._bar.start()
-        if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what, total=total)
-        self._bar.update(self._tasks[what], completed=done, total=total)
+        subject = what.partition(":")[0]
+        if subject not in self._tasks:
+            self._tasks[subject] = self._bar.add_task(what, total=total)
+        task = self._tasks[subject]
+        self._bar.update(task, completed=done, total=total, description=what)
         if self._bar.finished:
             self.stop()
 
     def stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        self._bar, self._tasks = None, {}
+        for shown in (self._begin, self._bar):
+            if shown is not None:
+                shown.stop()
+        self._begin, self._bar, self._tasks = None, None, {}
+
+
+def _bar() -> Bar:
+    from rich import progress
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}", markup=False), progress.BarColumn(20),
+        progress.MofNCompleteColumn(), progress.TimeElapsedColumn(), progress.TextColumn("left"),
+        progress.TimeRemainingColumn(), console=err, transient=True,
+    )  # fmt: skip
 
 
 class _Lines:
@@ -145,11 +201,14 @@ class _Lines:
         self._last = time.monotonic()
         self._finished: set[str] = set()
 
+    def stop(self) -> None:
+        """Lines that were said stay."""
+
     def __call__(self, done: int, total: int, what: str) -> None:
-        now = time.monotonic()
-        complete = done >= total and what not in self._finished
+        now, (subject, _, detail) = time.monotonic(), what.partition(":")
+        complete = done >= total and subject not in self._finished
         if complete:
-            self._finished.add(what)
+            self._finished.add(subject)
         if complete or (done < total and now - self._last >= QUIET_SECONDS):
             self._last = now
-            note(f"{what}: {done}/{total}")
+            note(f"{subject}: {done}/{total}" + f" ({detail.strip()})" * bool(detail))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import Parameter
@@ -49,7 +48,9 @@ class Fields:
         return {known[n].keyword: known[n] for n in names if known[n].said.option}
 
     def parameters(self) -> list[Parameter]:
-        return [_parameter(k, self._annotation(one), None) for k, one in self.declared().items()]
+        found = [(key, one, one.name in self.first) for key, one in self.declared().items()]
+        found.sort(key=lambda one: not one[2])  # what is needed most
+        return [_parameter(key, self._annotation(one), None) for key, one, _ in found]
 
     def given(self, values: Given) -> Given:
         """Takes this class's values out of all; those that were given, by keyword."""
@@ -60,18 +61,18 @@ class Fields:
 
     def _annotation(self, one: Declared) -> Any:
         said, choices = one.said, [choice for choice in one.said.choices if choice]
-        help, shown = said.help, {"metavar": "" if bool in one.types else said.metavar}
+        help, shown = said.help, {"metavar": said.metavar or _metavar(one)}
         if one.items and choices:
             help, shown = f"{help} Of {', '.join(choices)}.", {**one_of(choices), "metavar": "NAME"}
         elif choices:
             shown = one_of(choices)
         return Annotated[_type(one), option(
             *self._flags(one),
-            help=help + _default(self.usual.get(one.name, said.usual), one.field.default),
+            help=help,
             panel=said.panel or None,
             hidden=one.name not in self.first,
             envvar=said.envvar,
-            show_default=False,
+            show_default=_default(self.usual.get(one.name, said.usual), one.field.default),
             **shown,
         )]  # fmt: skip
 
@@ -106,8 +107,6 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
-    # A help breaks lines by its own width.
-    run.__doc__ = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command) or "")
     return run
 
 
@@ -129,6 +128,12 @@ HelpAll = Annotated[
     bool,
     option("--help-all", is_eager=True, callback=_show_all, help="Show all options.", metavar=""),
 ]
+
+
+def _metavar(one: Declared) -> str:
+    if one.said.listed:
+        return "LIST"
+    return {int: "N", float: "X"}.get(one.types[0], "NAME")
 
 
 def _type(one: Declared) -> Any:
@@ -157,10 +162,10 @@ def _number(text: str, one: Declared) -> int:
         raise UsageError(f"{option} takes numbers separated by commas, not {text!r}") from None
 
 
-def _default(usual: str | None, default: Any) -> str:
-    """How a help says the default; empty where there is none to say."""
+def _default(usual: str | None, default: Any) -> str | bool:
+    """How a help says the default; False where there is none to say."""
     if usual is None and isinstance(default, tuple):
         usual = ", ".join(map(str, default))
     elif usual is None and isinstance(default, (str, int, float)) and not isinstance(default, bool):
         usual = f"{default:g}" if isinstance(default, float) else str(default)
-    return rf" \[default: {usual}]" if usual else ""
+    return usual or False

@@ -10,9 +10,9 @@ import typer
 from kt_cli.cli import options, plan_view, progress_view, screen, table_view
 from kt_cli.cli.options import choice, flag, option
 from kt_cli.cli.setting_options import Fields, Given, with_settings
-from kt_cli.errors import command
+from kt_cli.errors import command, counted
 from kt_cli.settings import DataSpec, SlurmSpec, SweepSpec, TransferSpec
-from kt_cli.settings.shared import CLUSTER
+from kt_cli.settings.shared import CLUSTER, COMPUTATION, OUTPUT
 
 if TYPE_CHECKING:
     from kt_cli.api.sweep import Swept
@@ -33,16 +33,19 @@ def sweep(
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="A sweep file (TOML); flags win over it.")
     ] = None,
+    amp: options.Amp = None,
+    amp_dtype: options.AmpType = None,
+    device: options.Device = None,
     processes: Annotated[
         int | None,
-        option(min=1, hidden=True,
+        option(min=1, metavar="N", hidden=True, panel=COMPUTATION,
                help="Processes at once where there is no GPU; by default one per core."),
     ] = None,
     output: options.Results = Path("results"),
     retry_failed: Annotated[
-        bool, flag("--retry-failed", "Also try again what failed three times.")
+        bool, flag("--retry-failed", "Also try again what failed three times.", OUTPUT)
     ] = False,
-    dry_run: Annotated[bool, flag("--dry-run", "Print the plan and stop.")] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "Print the plan and stop.", OUTPUT)] = False,
     executor: Annotated[
         str,
         choice("--executor", EXECUTORS, panel=CLUSTER, envvar="KT_EXECUTOR",
@@ -57,8 +60,18 @@ def sweep(
     """Measure all ordered pairs of many models, and transfer between some of them.
 
     Every result is a row in Parquet files; running the same sweep again goes on where it stopped.
+
+    Examples:
+      kt sweep --models timm-top300 --data /data/imagenet --fraction 0.1 --dry-run
+      kt sweep sweeps/demo.toml
+
+    Docs: docs/guide.md#sweeps
     """
     from kt_cli.api.sweep import sweep as swept
+    from kt_cli.sweeps.cluster import is_there
+
+    on_gpus = executor == "slurm" or (executor == "auto" and is_there())
+    how["amp"] = options.precision(amp, amp_dtype, on_gpus)
 
     def show_plan(session: Any, stages: Any) -> None:
         plan_view.show(session, stages, screen.out if dry_run else screen.err, slurm.get("gpus"))
@@ -80,7 +93,7 @@ def _show_results(found: Swept) -> None:
     again = command("report", found.folder, "--format", "latex")
     screen.note(f"Results: {found.folder}   ({again}, for one)")
     if found.failures:
-        runs = f"{found.failures} run{'s' * (found.failures > 1)}"
+        runs = counted(found.failures, "run")
         screen.warn(
             f"{runs} failed; the rows say why. The same command tries again, up to three "
             "times; then --retry-failed does."

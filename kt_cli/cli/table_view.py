@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table as Drawing
 from rich.text import Text
 
 from kt_cli.cli import screen
@@ -19,30 +18,21 @@ WIDE = 160
 
 
 def draw(tables: Sequence[Table], console: Console | None = None) -> None:
-    """Draw tables, by default on stdout; wider than the terminal rather than cut off."""
+    """Draw tables, by default on stdout."""
     console = console or screen.out
     for table in tables:
-        drawing = _drawing(table)
-        needed = console.measure(drawing, options=console.options.update(width=10**4)).minimum
-        if needed > console.width:
-            drawing.width = needed
         console.print(Text(table.title, style="bold"))
         if table.caption:
             console.print(Text(f"{table.caption}."))
-        console.print(drawing, crop=False)
+        words = [column.header for column in table.shown if column.align == "left"]
+        rows = [
+            [Text(text.replace("± ", "±"), "bold" if (i, column.key) in table.bold else "")
+             for column, text in zip(table.shown, texts, strict=True)]
+            for i, texts in enumerate(table.texts())
+        ]  # fmt: skip
+        headers = [column.header for column in table.shown]
+        console.print(screen.table(headers, rows, words, console=console, gap=1), crop=False)
         console.print(*(Text(note, style="dim") for note in table.notes), sep="\n", end="\n\n")
-
-
-def _drawing(table: Table) -> Drawing:
-    drawing = Drawing(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    for i, column in enumerate(table.shown):
-        header = Text(column.header)
-        drawing.add_column(header, justify=column.align, overflow="fold", no_wrap=i == 0)
-    for i, texts in enumerate(table.texts()):
-        styles = ["bold" if (i, c.key) in table.bold else "" for c in table.shown]
-        cells = [text.replace("± ", "±") for text in texts]
-        drawing.add_row(*map(Text, cells, styles))
-    return drawing
 
 
 def as_text(tables: Sequence[Table]) -> str:

@@ -25,17 +25,18 @@ def transfer(
         typer.Argument(metavar="MODEL", help="One teacher or several; the last is the student."),
     ],
     images: Annotated[Given, Fields(DataSpec, FIRST_OF_IMAGES)],
-    how: Annotated[Given, Fields(TransferSpec, FIRST, without=("amp", "eval_amp"))],
+    how: Annotated[Given, Fields(TransferSpec, FIRST, without=("eval_amp",))],
     guard: Annotated[
         bool,
         flag("--guard", "Go only as far as images that the student never trained on bear out.",
              NO_HARM),
     ] = False,
-    amp: options.Amp = False,
+    amp: options.Amp = None,
     amp_dtype: options.AmpType = None,
+    device: options.Device = None,
     output: Annotated[
         Path | None,
-        option("-o", "--output", panel=STUDENT, help="Folder for the student after transfer."),
+        option("-o", "--output", panel=STUDENT, metavar="FOLDER", help="Where the student goes."),
     ] = None,
     overwrite: options.Overwrite = False,
     push_to_hub: Annotated[
@@ -52,6 +53,12 @@ def transfer(
 
     The student after transfer is saved as a model that timm loads. A killed transfer goes on
     where it stopped when the same command runs again.
+
+    Examples:
+      kt transfer deit_s resnet50 --data /data/imagenet -o students/resnet50
+      kt transfer convnext_tiny mixer_b16_224 resnet50 --together parallel
+
+    Docs: docs/guide.md#transfer-methods
     """
     if len(models) < 2:
         raise UsageError("kt transfer needs a teacher and a student, not one model alone")

@@ -9,7 +9,7 @@ from kt_cli.data.class_names import SYNSET, imagenet_synsets
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
 from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
-from kt_cli.errors import DataError, UsageError, some_of
+from kt_cli.errors import DataError, UsageError, counted, some_of
 from kt_cli.settings import DataSpec
 from kt_cli.zoo.imagenet_facts import NUM_CLASSES
 
@@ -25,7 +25,7 @@ def images(asked: Asked) -> Iterator[Finding]:
         yield yellow("none are named", NO_DATA)
         return
     found = open_data(asked.data, training=True)
-    yield green(f"{found.eval.name}: {len(found.classes):,} classes")
+    yield green(f"{found.eval.name}: {counted(len(found.classes), 'class', 'classes')}")
     yield from _split("evaluation", found.eval)
     if found.train is not None:
         yield from _split("training", found.train)
@@ -41,7 +41,7 @@ def _split(role: str, found: ImageSet) -> Iterator[Finding]:
     tried = range(0, len(found), max(1, -(-len(found) // DECODED)))
     unreadable = [fault for i in tried if (fault := _fault(found, i))]
     speed = len(tried) / (time.perf_counter() - start)
-    said = f"{len(found):,} {role} images"
+    said = counted(len(found), f"{role} image")
     if unreadable:
         count = f"{len(unreadable)} of {len(tried)} tried do not decode"
         yield red(

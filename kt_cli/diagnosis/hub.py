@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kt_cli.diagnosis.finding import Asked, Finding, green, yellow
-from kt_cli.errors import first_line
+from kt_cli.errors import counted, first_line
 from kt_cli.zoo import timm_registry
 from kt_cli.zoo.prefetch import hub_folder
 
@@ -51,6 +51,6 @@ def weights(asked: Asked) -> Iterator[Finding]:
     folder = hub_folder()
     count = len(list(folder.glob("models--*")))
     if count:
-        yield green(f"{folder} (HF_HOME): {count:,} models")
+        yield green(f"{folder} (HF_HOME): {counted(count, 'model')}")
     else:
         yield yellow(f"{folder} (HF_HOME) holds no models yet", PREFETCH)

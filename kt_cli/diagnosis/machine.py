@@ -14,7 +14,7 @@ import torch
 
 from kt_cli.device import free_memory
 from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
-from kt_cli.errors import first_line
+from kt_cli.errors import counted, first_line
 
 GB = 10**9
 GROUP = Path("/sys/fs/cgroup")
@@ -22,6 +22,7 @@ SHARED = Path("/dev/shm")  # noqa: S108
 SECONDS = 20
 SMALL_SHARED, SMALL_MEMORY, SMALL_GPU = 1 * GB, 4 * GB, 4 * GB
 FEW_FILES = 1024
+BUSY = 1.25  # load for each core
 NO_DEVICES = "No devices were found"  # nvidia-smi's words, on a machine that lost none
 NO_CUDA_BUILD = (
     "This torch is built without CUDA. Install the build for your driver: the selector of "
@@ -47,7 +48,7 @@ def gpus(asked: Asked) -> Iterator[Finding]:
             visible = repr(os.environ.get("CUDA_VISIBLE_DEVICES", "not set"))
             built = torch.version.cuda is not None
             yield red(
-                f"the driver has {len(driver)} GPUs ({driver[0]}), but torch sees none",
+                f"the driver has {counted(len(driver), 'GPU')} ({driver[0]}), but torch sees none",
                 NO_DEVICE.format(visible=visible) if built else NO_CUDA_BUILD,
             )
         elif not complaint:
@@ -118,7 +119,8 @@ def processors(asked: Asked) -> Iterator[Finding]:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     threads = torch.get_num_threads()
-    said = f"{cores} of {os.cpu_count()} cores, {threads} threads"
+    said = f"{cores} of {counted(os.cpu_count() or 1, 'core')}, {counted(threads, 'thread')}"
+    busy = os.getloadavg()[0]
     share = float("inf")  # of cores that the control group allows
     with suppress(OSError, ValueError):  # none, or "max"
         quota, period = (GROUP / "cpu.max").read_text(encoding="ascii").split()
@@ -131,6 +133,11 @@ def processors(asked: Asked) -> Iterator[Finding]:
     elif threads > cores:
         advice = f"Unset OMP_NUM_THREADS, or set it to {cores}."
         yield yellow(f"{said}: more threads than cores", advice)
+    elif busy > BUSY * (os.cpu_count() or 1):
+        yield yellow(
+            f"{said}, but the machine is busy: a load of {busy:.1f} in the last minute",
+            "Others compute here, so all takes longer: wait, or try kt sweep --processes 1.",
+        )
     else:
         yield green(said)
 

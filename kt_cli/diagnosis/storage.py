@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kt_cli import cache
 from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
-from kt_cli.errors import WriteError
+from kt_cli.errors import WriteError, counted, size_text
 from kt_cli.files import atomic_file
 from kt_cli.zoo.prefetch import free_space, hub_folder
 
@@ -31,18 +31,19 @@ def kept(asked: Asked) -> Iterator[Finding]:
             "Let KT_CACHE name a folder of your own, for jobs on a cluster one that nodes share.",
         )
         return
-    yield green(f"{root}: {len(entries):,} entries, {size / GB:.2f} GB, writable")
+    yield green(f"{root}: {counted(len(entries), 'entry', 'entries')}, {size_text(size)}, writable")
     broken = [entry for entry in entries if entry.fault]
     if broken:
         one = f"{broken[0].path.name}: {broken[0].fault}"
         yield yellow(
-            f"{len(broken)} entries cannot be read, such as {one}",
+            f"{counted(len(broken), 'entry', 'entries')} cannot be read, such as {one}",
             "kt cache verify --remove; they are computed again.",
         )
     left = [e.bytes for e in entries if e.kind == cache.UNFINISHED and not e.in_use]
     if left:
         yield yellow(
-            f"{len(left)} unfinished entries of killed processes ({sum(left) / GB:.2f} GB)",
+            f"{counted(len(left), 'unfinished entry', 'unfinished entries')} of killed processes "
+            f"({size_text(sum(left))})",
             "kt cache rm --kind unfinished",
         )
 

@@ -15,7 +15,7 @@ from kt_cli.device import memory_exhausted, out_of_memory
 from kt_cli.distillation import batch_norm
 from kt_cli.distillation.checkpoint import Checkpoint
 from kt_cli.distillation.order import order_of
-from kt_cli.distillation.train import Curve, Loop, OnEpoch, Prepare, fit
+from kt_cli.distillation.train import Curve, Loop, Prepare, fit
 from kt_cli.errors import UsageError
 from kt_cli.settings import PretrainSpec
 from kt_cli.zoo.features import classifier
@@ -51,9 +51,12 @@ def pretrain(
     spec: PretrainSpec,
     *,
     checkpoint: Checkpoint | None = None,
-    on_epoch: OnEpoch = lambda done, total: None,
+    on_epoch: Callable[[int, int, float], object] = lambda done, total, right: None,
 ) -> Curve:
     """Train `module` in place on labelled views with cross-entropy.
+
+    Args:
+        on_epoch: told of epochs that are done, of all, and the percentage of views that were right.
 
     Raises:
         UsageError: the classifier is to be trained alone, and there is none.
@@ -62,15 +65,25 @@ def pretrain(
     """
     order = order_of(spec, len(views))
     trained = _HeadFirst(module, spec)
+    right, seen = torch.zeros((), device=views.device), 0
 
     def loss_of(epoch: int, indices: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        labels = views.labels[views.here(indices)]
+        nonlocal seen
+        labels, seen = views.labels[views.here(indices)], seen + len(indices)
         logits = module(prepare(images)).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=spec.label_smoothing)
-        return loss, (logits.detach().argmax(dim=1) == labels).sum()[None]
+        hits = (logits.detach().argmax(dim=1) == labels).sum()
+        right.add_(hits)
+        return loss, hits[None]
+
+    def epoch_ended(done: int, total: int) -> None:
+        nonlocal seen
+        on_epoch(done, total, 100 * float(right) / seen)
+        right.zero_()
+        seen = 0
 
     loop = Loop(
-        spec.amp, begin_epoch=trained.begin, checkpoint=checkpoint, on_epoch=on_epoch,
+        spec.amp, begin_epoch=trained.begin, checkpoint=checkpoint, on_epoch=epoch_ended,
         lr_factor=lambda update: lr_factor(update, order.updates, spec.schedule, spec.warmup),
     )  # fmt: skip
     try:

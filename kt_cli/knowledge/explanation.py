@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr
 
+from kt_cli.errors import counted
 from kt_cli.knowledge.comparison import Comparison
 from kt_cli.knowledge.significance import SIGNIFICANT
 
@@ -132,11 +133,6 @@ def _where(pair: Direction) -> str:
 def percent(share: float) -> str:
     """A share in percent, with more digits where two would show nothing."""
     return f"{share:.2f}%" if share >= 0.01 or share == 0 else f"{share:.2g}%"
-
-
-def counted(number: int, one: str, many: str = "") -> str:
-    """A number and its noun."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 # --- the images behind it ------------------------------------------------------------------------

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from kt_cli.errors import UsageError
+from kt_cli.errors import UsageError, counted
 from kt_cli.files import atomic_file
 from kt_cli.knowledge.comparison import Comparison
-from kt_cli.knowledge.explanation import Sample, counted, samples
+from kt_cli.knowledge.explanation import Sample, samples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kt_cli.errors import counted
 from kt_cli.report.groups import Group
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results
@@ -29,10 +30,6 @@ def caption(group: Group) -> str:
 def _number(count: Cell) -> str:
     """Rows of another version may not tell."""
     return f"{int(count):,}" if isinstance(count, (int, float)) else "unknown"
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def general_notes(group: Group, results: Results, query: Query, table: str) -> list[str]:

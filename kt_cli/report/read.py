@@ -207,7 +207,7 @@ def _nothing_in(path: Path, unreadable: int) -> DataError:
             f"none of the {unreadable} Parquet files in {path} can be read",
             "Their reasons are above. `kt sweep` writes again what cannot be read.",
         )
-    return DataError(f"no results in {path}", "`kt sweep` and `kt transfer` write some.")
+    return DataError(f"no results in {path}", "`kt sweep` writes some.")
 
 
 def _sweeps(folders: Iterable[Path]) -> dict[str, list[Path]]:

@@ -52,11 +52,14 @@ def pretrain_run(run: RunOf[PretrainSpec], folder: Path, progress: Progress = si
     start = digest([zoo.fingerprint(module), identity.preprocessing(config, config)])
     module = place(module, device, spec.amp)
     views = views_of(used, spec.crop, spec.side, spec.augment, spec.seed)
+    progress(0, spec.epochs, f"{spec.name}: epoch")
     try:
         curve = pretrain(
             module, views, preprocess(config, device), spec,
             checkpoint=checkpoint.of_run(folder, run.id, start),
-            on_epoch=lambda done, total: progress(done, total, spec.name),
+            on_epoch=lambda done, total, right: progress(
+                done, total, f"{spec.name}: {right:.1f}% right, epoch"
+            ),
         )  # fmt: skip
     except NotFinite:
         # It would only happen again.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from kt_cli.data.views import is_random
 from kt_cli.distillation import methods
 from kt_cli.distillation.target_cache import DISK, MEMORY, MEMORY_BUDGET, ONLINE
+from kt_cli.errors import size_text
 from kt_cli.settings import TransferSpec
 from kt_cli.spec import RunOf
 
@@ -68,7 +69,7 @@ class Decision:
     def __str__(self) -> str:
         """For a plan: `on disk, 12 classes each, 3 GB: …`."""
         classes = f", the {self.topk} most probable classes" if self.topk else ""
-        size = f", {_gb(self.bytes)}" if self.bytes else ""
+        size = f", {size_text(self.bytes)}" if self.bytes else ""
         return f"{WHERE[self.kind]}{classes}{size}: {self.reason}"
 
 
@@ -95,10 +96,6 @@ def decide(
     fitting = min(MOST_TOPK, int((disk / max(1, images * answers) - fixed) // 6))
     if fitting >= LEAST_TOPK:
         size = images * answers * (6 * fitting + fixed)
-        return Decision(DISK, fitting, size, f"{_gb(half)} of all classes exceed the budget")
-    too_much = f"{_gb(half)} exceed the budget, so do the {LEAST_TOPK} most probable classes"
+        return Decision(DISK, fitting, size, f"{size_text(half)} of all classes exceed the budget")
+    too_much = f"{size_text(half)} exceed the budget, so do the {LEAST_TOPK} most probable classes"
     return Decision(ONLINE, 0, 0, too_much)
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.3g} GB"

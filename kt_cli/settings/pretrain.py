@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kt_cli.settings import shared
 from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, Settings, setting
-from kt_cli.settings.shared import of_images, of_training
+from kt_cli.settings.shared import of_images, of_models, of_training
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "linear", "step", "constant")
@@ -16,11 +16,11 @@ SCHEDULES = ("cosine", "linear", "step", "constant")
 class PretrainSpec(Settings):
     """How a model of the user's own zoo is trained."""
 
-    name: str = setting(
+    name: str = of_models(
         help="Name of the model, and of its folder.", column=None, usual="ARCH; for one ARCH only"
     )
     arch: str = setting(help="timm architecture or model reference it started from.", option=False)
-    pretrained: bool = setting(False, "Start from trained weights: fine-tune.")
+    pretrained: bool = of_models(False, "Start from trained weights: fine-tune.")
     epochs: int = shared.epochs(20)
     lr: float = of_training(1e-3, "Peak learning rate.", within=POSITIVE)
     batch_size: int = shared.batch(64)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from kt_cli.settings.declared import POSITIVE, setting
+from kt_cli.settings.shared import ARRANGEMENT, FIGURES, ROWS, of_output
 
-of_rows = partial(setting, panel="Which rows")
-of_arrangement = partial(setting, panel="How tables look")
-of_plots = partial(setting, panel="Plots")
+of_rows, of_arrangement = partial(setting, panel=ROWS), partial(setting, panel=ARRANGEMENT)
+of_plots = partial(setting, panel=FIGURES)
 TABLES = (
     "summary", "students", "matrix", "teams", "complementarity", "influence", "compare", "models",
     "failures",
@@ -51,14 +51,14 @@ class QuerySpec:
 class ReportSpec:
     """What is made of the rows, and where it goes."""
 
-    table: tuple[str, ...] = setting(
+    table: tuple[str, ...] = of_output(
         (), "Only this table; may repeat.", choices=TABLES, usual="those with rows", listed=True
     )
-    format: str = setting(
+    format: str = of_output(
         "", "How tables are written.", choices=("", *FORMATS), usual="as the suffix of -o says, "
         "else table",
     )  # fmt: skip
-    output: str | None = setting(
+    output: str | None = of_output(
         None, "Write here instead of to stdout: .md, .tex, .csv, .json, .html or .txt.",
         flags=("-o", "--output"), metavar="FILE",
     )  # fmt: skip

@@ -9,6 +9,10 @@ from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, SHARE, setting
 IMAGES, METHOD, TRAINING = "Images", "Method", "Training"
 NO_HARM, STUDENT = "To do no harm", "Student"
 MODELS, TRANSFERS, CLUSTER = "Models", "Transfers", "On a cluster"
+OUTPUT, COMPUTATION = "Output", "Computation"
+ROWS, ARRANGEMENT, FIGURES = "Which rows", "How tables look", "Plots"
+PANELS = (MODELS, IMAGES, TRANSFERS, METHOD, TRAINING, NO_HARM, STUDENT, OUTPUT, ROWS, ARRANGEMENT,
+          FIGURES, CLUSTER, COMPUTATION)  # fmt: skip
 AMP = ("", "float16", "bfloat16")
 EVAL_SIZES = ("test", "train")
 AUGMENTS = ("none", "flip", "affine", "paper")
@@ -18,6 +22,7 @@ of_images, of_method = partial(setting, panel=IMAGES), partial(setting, panel=ME
 of_training, of_harm = partial(setting, panel=TRAINING), partial(setting, panel=NO_HARM)
 of_student, of_models = partial(setting, panel=STUDENT), partial(setting, panel=MODELS)
 of_transfers, of_cluster = partial(setting, panel=TRANSFERS), partial(setting, panel=CLUSTER)
+of_output = partial(setting, panel=OUTPUT)
 
 augment = partial(of_training, help="Augmentation of the training views.", choices=AUGMENTS)
 side = partial(
@@ -37,7 +42,7 @@ seed = partial(of_training, 0, within=NOT_NEGATIVE)
 smoothing = partial(of_training, 0.0, "Label smoothing of the cross-entropy.", within=SHARE)
 amp = partial(
     of_training, "", "Mixed precision of training: float16 or bfloat16; empty for full precision.",
-    choices=AMP,
+    choices=AMP, flags=("--amp", "--amp-dtype"), option=False,
 )  # fmt: skip
 eval_size = partial(
     of_images, "test", "Input size of evaluation: the test size, as timm's validate.py, or that of "

@@ -10,9 +10,9 @@ from typing import Any
 
 from kt_cli.settings.cluster import SlurmSpec
 from kt_cli.settings.data import EMBEDDINGS, DataSpec
-from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, setting
+from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE
 from kt_cli.settings.pretrain import PretrainSpec
-from kt_cli.settings.shared import of_models, of_transfers
+from kt_cli.settings.shared import of_models, of_output, of_transfers
 from kt_cli.settings.transfer import TEACHERS, TransferSpec
 
 BASELINES = ("none", "random")
@@ -31,7 +31,7 @@ class SweepSpec:
         slurm: resources of its jobs on a cluster; no part of any run's identity.
     """
 
-    name: str = setting(help="Name of the sweep: its folder of results.")
+    name: str = of_output(help="Name of the sweep: its folder of results.")
     models: tuple[str, ...] = of_models(
         (), "Models or selections: timm-top300, 'vit_*', @list.txt, a,b,c. May repeat."
     )

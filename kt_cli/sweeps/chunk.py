@@ -17,7 +17,6 @@ import torch
 
 from kt_cli.device import out_of_memory, require_gpu
 from kt_cli.errors import DeviceLost, KtError, WriteError
-from kt_cli.progress import silent
 from kt_cli.rows import store
 from kt_cli.runs.columns import Row
 from kt_cli.runs.kinds import check_data, failed_row, kind_of
@@ -36,10 +35,17 @@ def finish(runs: Sequence[Run], folder: Path) -> list[list[Row]]:
     found: list[list[Row] | Exception]
     try:
         check_data(runs[0])  # the others have the same images
-        found = kind_of(runs[0]).execute(runs, folder, silent)
+        found = kind_of(runs[0]).execute(runs, folder, _tell_epochs)
     except Exception as error:
         found = [error] * len(runs)
     return [_with_outcome(run, rows) for run, rows in zip(runs, found, strict=True)]
+
+
+def _tell_epochs(done: int, total: int, what: str) -> None:
+    """Of what trains a model: its name, what of it is right, and the epoch."""
+    if what.endswith(" epoch"):
+        with suppress(OSError):
+            tell(doing=f"{what.removesuffix(':')} {done}/{total}")
 
 
 def _with_outcome(run: Run, rows: list[Row] | Exception) -> list[Row]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import submitit
 
-from kt_cli.errors import KtError, WriteError
+from kt_cli.errors import KtError, WriteError, way_out
 from kt_cli.progress import Progress
 from kt_cli.rows import store
 from kt_cli.runs.kinds import failed_row, kind_of
@@ -97,7 +97,9 @@ class LocalStage:
                     self._start(self._free.pop(0), self._waiting.pop(0))
                 time.sleep(POLL_SECONDS)
                 self._outcomes.refresh()
-                progress(len(expected & self._outcomes.by_id.keys()), len(expected), what)
+                doing = [told(w.job.paths.stdout).doing for w in self._working]
+                detail = f": {'; '.join(filter(None, doing))}" if any(doing) else ""
+                progress(len(expected & self._outcomes.by_id.keys()), len(expected), what + detail)
                 for working in [w for w in self._working if w.job.done()]:
                     self._ended(working)
             for place in self._free:
@@ -172,7 +174,7 @@ class LocalStage:
         place, chunk, log = working.place, working.chunk, working.job.paths.stderr
         said = told(working.job.paths.stdout)
         if said.end == UNWRITABLE:
-            raise WriteError(said.why, "Free some space; then run again.")
+            raise WriteError(said.why, way_out(said.why))
         lost = said.why if said.end == LOST else ""
         self._reason = lost or last_line(log)
         if said.runs is None:

@@ -52,11 +52,6 @@ class Stage:
     def finished(self) -> bool:
         return self.todo is not None and not self.todo
 
-    @property
-    def label(self) -> str:
-        """What it is called while it works."""
-        return "train the zoo" if self.name == "pretrain" else self.name
-
 
 @dataclass
 class Planner:

@@ -15,7 +15,7 @@ from kt_cli.data.sources import Data, open_data, training_id
 from kt_cli.distillation import methods
 from kt_cli.errors import KtError, UsageError, warn
 from kt_cli.files import write_text
-from kt_cli.progress import Listener
+from kt_cli.progress import Listener, label
 from kt_cli.rows import schema, store
 from kt_cli.runs.kinds import decode_training_images
 from kt_cli.settings import HOW_TO_NAME_DATA, SweepSpec
@@ -159,7 +159,7 @@ class Session:
             self.failures += run_inline(self.folder, runs, self.slots[0])
             return
         work = LocalStage(self.folder, runs, self.slots, warn)
-        work.run(self.tell.progress, stage.label)
+        work.run(self.tell.progress, label(stage.name))
         self.failures += work.failures
 
     def end(self) -> None:

@@ -48,10 +48,14 @@ def cuda_devices() -> list[str]:
     """The CUDA devices that this process may use, each as CUDA_VISIBLE_DEVICES names it alone."""
     import torch
 
+    from kt_cli.device import pick_device
+
     named = _named()
     if named and named[0].startswith("MIG-") and torch.version.cuda:
         return named  # CUDA counts one of them, whatever their number: a process has only one
     count = torch.cuda.device_count()  # without a context, which would take memory on the first
+    if not count:
+        pick_device()  # refuses where a GPU was asked for
     return [str(index) for index in range(count)] if named is None else named[:count]
 
 

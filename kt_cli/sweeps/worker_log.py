@@ -23,12 +23,14 @@ class Told:
         runs: first and end, in the manifest, of those that it was at; None before its first.
         end: why nothing more could be done there: LOST, the GPU computes nothing more; UNWRITABLE,
             rows cannot be written; NOT_REQUEUED, Slurm did not take the job back. why: the error.
+        doing: how far its run is, for people.
     """
 
     process: int | None = None
     runs: Sequence[int] | None = None
     end: str = ""
     why: str = ""
+    doing: str = ""
 
 
 def tell(**what: Any) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kt_cli.errors import KtError, WeightsUnavailable, WriteError, first_line
+from kt_cli.errors import KtError, WeightsUnavailable, WriteError, counted, first_line, way_out
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import Model
 from kt_cli.zoo import published, scheme, target, timm_registry
@@ -99,9 +99,10 @@ def fetch(wanted: Sequence[Wanted], jobs: int, progress: Progress = silent) -> l
     total = sum(map(_megabytes, wanted))
     for model, said in each([item.model for item in wanted], _fetch_patiently, jobs):
         if isinstance(said, OSError) and said.errno in UNWRITABLE:
+            why = first_line(said)
             raise WriteError(
-                f"cannot write weights of {model.name} to {hub_folder()}: {first_line(said)}",
-                "Free some space, or let HF_HOME name another folder; what is fetched is kept.",
+                f"cannot write weights of {model.name} to {hub_folder()}: {why}",
+                f"{way_out(why)} HF_HOME names another; what is fetched is kept.",
             ) from said
         if isinstance(said, Exception):
             if _passing(said) and not timm_registry.hub_answers():
@@ -128,7 +129,7 @@ def free_space(folder: Path) -> int:
 def _unreachable(count: int) -> WeightsUnavailable:
     from huggingface_hub import constants
 
-    number = f"{count} model{'s' * (count != 1)}"
+    number = counted(count, "model")
     if constants.HF_HUB_OFFLINE:
         return WeightsUnavailable(
             f"the hub is switched off (HF_HUB_OFFLINE), and weights of {number} are missing",

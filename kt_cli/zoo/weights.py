@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kt_cli.errors import KtError, WriteError, warn
+from kt_cli.errors import KtError, WriteError, counted, size_text, warn
 from kt_cli.progress import Listener
 from kt_cli.spec import Model
 from kt_cli.zoo import prefetch, timm_registry
@@ -19,25 +19,12 @@ def describe(planned: Plan) -> str:
     unknown_size = sum(wanted.bytes is None for wanted in planned.wanted)
     size = f", about {size_text(planned.bytes)}" if planned.bytes else ""
     more = f" and {unknown_size} of unknown size" if unknown_size else ""
-    parts = [f"{models_text(len(planned.wanted))} to fetch{size}{more}"]
+    parts = [f"{counted(len(planned.wanted), 'model')} to fetch{size}{more}"]
     if planned.there:
         parts.append(f"{len(planned.there):,} there already")
     if planned.own:
         parts.append(f"{len(planned.own):,} that the hub does not have")
     return f"{'; '.join(parts)}. {planned.folder}: {size_text(planned.free)} free."
-
-
-def models_text(count: int) -> str:
-    return f"{count:,} model{'s' * (count != 1)}"
-
-
-def size_text(size: float) -> str:
-    """Bytes in the largest unit that they fill."""
-    units = iter(("bytes", "kB", "MB", "GB", "TB"))
-    unit = next(units)
-    while size >= 1000 and unit != "TB":
-        size, unit = size / 1000, next(units)
-    return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
 
 
 def fetch_planned(planned: Plan, jobs: int, tell: Listener = Listener()) -> list[Failure]:
@@ -51,7 +38,7 @@ def fetch_planned(planned: Plan, jobs: int, tell: Listener = Listener()) -> list
         )
     failures = prefetch.fetch(planned.wanted, jobs, tell.progress)
     if planned.wanted:
-        tell.note(f"Fetched {models_text(len(planned.wanted) - len(failures))}.")
+        tell.note(f"Fetched {counted(len(planned.wanted) - len(failures), 'model')}.")
     return failures
 
 

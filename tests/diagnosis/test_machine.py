@@ -141,11 +141,26 @@ def test_the_share_of_a_control_group(
     if quota is not None:
         (tmp_path / "cpu.max").write_text(quota)
     monkeypatch.setattr(machine, "GROUP", tmp_path)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.5, 9.0, 9.0))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     ((found, said),) = look(machine.processors)
     assert found == level and said.startswith("8 of ")
     assert ("allows 1.5 cores" in said and "OMP_NUM_THREADS=1." in said) == (level == "yellow")
+
+
+@pytest.mark.parametrize(("load", "level"), [(8.5, "green"), (11.0, "yellow")])
+def test_a_busy_machine_is_named(
+    look: Look, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, load: float, level: str
+) -> None:
+    monkeypatch.setattr(machine, "GROUP", tmp_path)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    ((found, said),) = look(machine.processors)
+    assert found == level and said.startswith("8 of 8 cores, 1 thread")
+    assert ("a load of 11.0" in said) == (level == "yellow")
 
 
 def test_more_threads_than_cores(

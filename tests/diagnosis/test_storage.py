@@ -15,7 +15,7 @@ Look = Callable[..., list[tuple[str, str]]]
 
 
 def test_an_empty_cache_can_be_written(look: Look) -> None:
-    assert look(storage.kept) == [("green", f"{cache.root()}: 0 entries, 0.00 GB, writable → ")]
+    assert look(storage.kept) == [("green", f"{cache.root()}: 0 entries, 0 bytes, writable → ")]
     assert list(cache.root().iterdir()) == []
 
 
@@ -41,7 +41,7 @@ def test_damaged_and_left_entries_are_found(look: Look) -> None:
     said = look(storage.kept)
     assert [level for level, _ in said] == ["green", "yellow", "yellow"]
     assert "4 entries" in said[0][1]
-    assert said[1][1].startswith("1 entries cannot") and "kt cache verify --remove" in said[1][1]
+    assert said[1][1].startswith("1 entry cannot") and "kt cache verify --remove" in said[1][1]
     assert said[2][1].startswith("1 unfinished") and "kt cache rm" in said[2][1]
 
 

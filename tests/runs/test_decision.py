@@ -48,7 +48,7 @@ def test_the_most_classes_that_fit_on_disk(topk: int) -> None:
 def test_fewer_than_the_least_classes_are_not_worth_it() -> None:
     found = decide(disk=size_of(10) - 1)
     assert (found.kind, found.topk, found.bytes) == (ONLINE, 0, 0)
-    assert "0.1 GB" in found.reason
+    assert "100.5 MB" in found.reason
 
 
 def test_no_more_than_the_most_classes_are_kept() -> None:

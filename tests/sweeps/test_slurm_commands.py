@@ -52,14 +52,14 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 def test_the_plan_says_jobs_and_hours_and_submits_nothing(fake: FakeSlurm, kt: Kt) -> None:
     code, out, _ = kt("sweep", "x.toml", "--gpus", "4", "--dry-run")
     assert code == 0 and not fake.submitted
-    assert "4 jobs of 120 min, one GPU and 1 CPUs each" in out
+    assert "4 jobs of 120 min, one GPU and 1 CPU each" in out
     assert re.search(r"stage +runs +done +to do +jobs +GPU-hours", out)
     assert re.search(r"train the zoo +2 +0 +2 +2 +<0.1", out) and "disk, about: predictions" in out
 
 
 def test_the_plan_counts_pairs_of_the_students_only(fake: FakeSlurm, kt: Kt) -> None:
     _, out, _ = kt("sweep", "x.toml", "--students", "o*", "--seeds", "0,1", "--dry-run")
-    assert "2 ordered pairs; transfer for 1 pairs" in out
+    assert "2 ordered pairs; transfer for 1 pair " in out
     assert re.search(r"transfer +2 +0 +2 ", out)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from kt_cli.report.captions import counted
+from kt_cli.errors import counted
 from kt_cli.report.intervals import Floats, mean_interval, numbers
 from kt_cli.report.methods import method_rank
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from kt_cli.report.captions import counted
+from kt_cli.errors import counted
 from kt_cli.report.groups import SAME_DATA, Group, split, trained
 from kt_cli.report.intervals import Floats, numbers
 from kt_cli.report.plots import style

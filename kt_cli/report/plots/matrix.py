@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from kt_cli.report.captions import counted
+from kt_cli.errors import counted
 from kt_cli.report.groups import Group, by_one_teacher
 from kt_cli.report.intervals import Floats, numbers
 from kt_cli.report.plots import style

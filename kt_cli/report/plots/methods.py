@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from kt_cli.report.captions import counted
+from kt_cli.errors import counted
 from kt_cli.report.derived import derived
 from kt_cli.report.groups import Group
 from kt_cli.report.intervals import Floats, mean_interval, numbers

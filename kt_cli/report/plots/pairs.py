@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
-from kt_cli.report.captions import counted
+from kt_cli.errors import counted
 from kt_cli.report.groups import Group, models_of, trained
 from kt_cli.report.intervals import Floats, numbers
 from kt_cli.report.plots import binning, style

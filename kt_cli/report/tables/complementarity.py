@@ -8,9 +8,10 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from kt_cli.errors import counted
 from kt_cli.knowledge.significance import SIGNIFICANT, holm
 from kt_cli.report import stats
-from kt_cli.report.captions import caption, counted, general_notes
+from kt_cli.report.captions import caption, general_notes
 from kt_cli.report.groups import SAME_DATA, Group, models_of, split, trained
 from kt_cli.report.intervals import Floats, Pairs, numbers
 from kt_cli.report.query import Query

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from kt_cli.report.captions import counted
+from kt_cli.errors import counted
 from kt_cli.report.groups import native
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results

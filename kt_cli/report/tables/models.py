@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from kt_cli.report.captions import caption, counted, general_notes
+from kt_cli.errors import counted
+from kt_cli.report.captions import caption, general_notes
 from kt_cli.report.groups import SAME_DATA, Group, native, split
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results

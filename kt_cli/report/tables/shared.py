@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from kt_cli.report.captions import counted, general_notes
+from kt_cli.errors import counted
+from kt_cli.report.captions import general_notes
 from kt_cli.report.groups import SAME_TRANSFER, Group, split
 from kt_cli.report.methods import method_rank
 from kt_cli.report.query import Query, seed_average

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from kt_cli.errors import counted
 from kt_cli.report import stats
-from kt_cli.report.captions import JOINED, caption, counted
+from kt_cli.report.captions import JOINED, caption
 from kt_cli.report.groups import SAME_IMAGES, SETTINGS, Group, split
 from kt_cli.report.methods import method_rank
 from kt_cli.report.query import Query, seed_average

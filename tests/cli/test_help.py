@@ -1,0 +1,74 @@
+"""Each command's help fits the terminal: nothing is cut, and lines break where they must only."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from kt_cli.cli.commands import app
+
+Kt = Callable[..., tuple[int, str, str]]
+
+
+def commands() -> list[tuple[str, ...]]:
+    from typer.main import get_command
+
+    found: list[tuple[str, ...]] = [()]
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        found += [(name,), *((name, below) for below in getattr(command, "commands", ()))]
+    return found
+
+
+def shown(kt: Kt, *command: str) -> str:
+    code, out, err = kt(*command)
+    assert code == 0 and not err
+    return out
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_a_help_fits_the_terminal(
+    kt: Kt, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    pages = [shown(kt, *command, "--help")]
+    if "--help-all" in pages[0] and command:
+        pages.append(shown(kt, *command, "--help-all"))
+    for page in pages:
+        lines = page.splitlines()
+        assert max(map(len, lines)) <= width
+        assert "[[" not in page and "]]" not in page and "<bool>" not in page
+        assert lines[0].startswith(f"Usage: {' '.join(('kt', *command))} [OPTIONS]")
+        examples = lines[lines.index("Examples:") + 1 :][:3]
+        assert [line.startswith("  kt ") for line in examples] == [True, True, False]
+        assert "\nDocs: docs/" in page
+        # The first word of a line did not fit on the line before.
+        for line, following in itertools.pairwise(lines):
+            deep = len(following) - len(following.lstrip())
+            filled = deep > 6 and line[deep - 2 : deep] == "  " and line[deep:].strip()
+            if filled and not following.strip().startswith("["):
+                assert len(f"{line} {following.split()[0]}") > width, following
+
+
+def test_all_flags_are_whole_at_80_columns(kt: Kt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    page = shown(kt, "sweep", "--help-all")
+    assert "--reference-compat, --no-reference-compat\n" in page
+    assert "--augment <none|flip|affine|paper>\n" in page
+    assert page.index("\nModels\n") < page.index("\nTransfers\n") < page.index("\nOptions\n")
+
+
+def test_help_costs_at_most_about_twice_what_its_libraries_do() -> None:
+    def seconds(code: str) -> float:
+        """Processor time of the fastest of some."""
+        told = f"{code}\nimport time; print(time.process_time())"
+        runs = [[sys.executable, "-c", told, "--help"]] * 5
+        return min(float(subprocess.check_output(run, text=True).split()[-1]) for run in runs)
+
+    theirs = seconds("import typer, rich.console")
+    ours = seconds("from kt_cli.cli.app import main\ntry: main()\nexcept SystemExit: pass")
+    assert ours <= 2.3 * theirs
