@@ -44,12 +44,6 @@ def doctor(
     Each finding is green (as it should be), yellow (works, with less) or red (will fail), with
     what to do about it. Exit code 1 if one is red. With ImageNet's validation images and a
     pretrained model in the cache, its top-1 is compared with timm's published figure.
-
-    Examples:
-      kt doctor --data /data/imagenet
-      kt doctor --slurm-test --partition gpu
-
-    Docs: docs/guide.md#is-everything-right-here
     """
     from kt_cli.diagnosis.checks import CHECKS
     from kt_cli.diagnosis.finding import Asked, diagnose
