@@ -90,6 +90,6 @@ def test_examples_are_commands_and_pages_that_there_are(repository: Path, comman
         asked = get_command(app).commands[name]  # type: ignore[attr-defined]
         below = getattr(asked, "commands", {})
         asked = below.get(words[0] if words else "", below.get("list", asked))
-        flags = {word for word in words if word.startswith("-")}
+        flags = {word for word in words if re.fullmatch(r"--[a-z-]+|-[a-z]", word)}
         assert flags <= {flag for parameter in asked.params for flag in parameter.opts}, example
         assert command == "kt" or example.startswith(command)
