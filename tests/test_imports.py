@@ -118,6 +118,7 @@ def test_plan_and_execute_never_meet() -> None:
                 "doctor",
             )
         ),
+        *(["cache", *command] for command in ([], ["ls"], ["rm"], ["verify"])),
     ],
 )
 def test_help_is_quick(command: list[str]) -> None:

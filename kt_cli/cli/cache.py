@@ -50,25 +50,12 @@ def cache() -> None:
       targets      what models say about views of these
       contents     digests of images, so that only what changed is read again
       unfinished   being written, or left by a killed process
-
-    Examples:
-      kt cache ls 'vit_*'
-      kt cache rm --kind targets --older-than 30d
-
-    Docs: docs/guide.md#the-cache
     """
 
 
 @app.command(cls=Command)
 def ls(patterns: Patterns = None, kind: Kind = None, as_json: options.Json = False) -> None:
-    """List what is kept.
-
-    Examples:
-      kt cache ls
-      kt cache ls 'vit_*' --kind predictions
-
-    Docs: docs/guide.md#the-cache
-    """
+    """List what is kept."""
     found = _chosen(patterns, kind)
     if as_json:
         screen.show_json([_as_json(entry) for entry in found])
@@ -90,12 +77,6 @@ def rm(
     """Remove what is chosen, without asking.
 
     Unfinished files of the last hour stay, since a process may be writing them.
-
-    Examples:
-      kt cache rm 'vit_*' --dry-run
-      kt cache rm --kind targets --older-than 30d
-
-    Docs: docs/guide.md#the-cache
     """
     if not (patterns or kind or older_than or everything):
         raise UsageError(
@@ -127,12 +108,6 @@ def verify(
     """Read everything again: checksums, sizes, columns.
 
     Exit code 1 if something is broken and not removed. Unfinished files promise nothing.
-
-    Examples:
-      kt cache verify
-      kt cache verify --kind predictions --remove
-
-    Docs: docs/guide.md#the-cache
     """
     from kt_cli import cache as kept
 

@@ -24,14 +24,7 @@ def cancel(
     name: Annotated[str, typer.Argument(metavar="SWEEP", help="Its name.")],
     output: options.Results = Path("results"),
 ) -> None:
-    """End the jobs of a sweep on a cluster. What is finished is kept.
-
-    Examples:
-      kt cancel timm-top300
-      kt cancel imagenet -o /scratch/results
-
-    Docs: docs/guide.md#on-a-cluster
-    """
+    """End the jobs of a sweep on a cluster. What is finished is kept."""
     from kt_cli.sweeps import jobs
 
     folder = find(name, output)

@@ -51,11 +51,4 @@ def _kt(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Find the knowledge that pretrained models do not share, and move it.
-
-    Examples:
-      kt complementarity resnet50 deit_s --data /data/imagenet
-      kt sweep --models timm-top300 --data /data/imagenet --dry-run
-
-    Docs: docs/guide.md. kt COMMAND --help shows what most people need, --help-all everything.
-    """
+    """Find the knowledge that pretrained models do not share, and move it."""

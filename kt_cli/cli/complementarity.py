@@ -70,12 +70,6 @@ def complementarity(
     """Measure what each of two or more models knows that the others do not.
 
     Each model predicts the evaluation images once; the predictions are kept and reused.
-
-    Examples:
-      kt complementarity resnet50 deit_s --data /data/imagenet
-      kt complementarity zoo/* --data digits --gallery images.html
-
-    Docs: docs/guide.md#reading-a-comparison
     """
     from kt_cli.api.complementarity import complementarity as measured
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -44,12 +45,6 @@ def doctor(
     Each finding is green (as it should be), yellow (works, with less) or red (will fail), with
     what to do about it. Exit code 1 if one is red. With ImageNet's validation images and a
     pretrained model in the cache, its top-1 is compared with timm's published figure.
-
-    Examples:
-      kt doctor --data /data/imagenet
-      kt doctor --slurm-test --partition gpu
-
-    Docs: docs/guide.md#is-everything-right-here
     """
     from kt_cli.diagnosis.checks import CHECKS
     from kt_cli.diagnosis.finding import Asked, diagnose
@@ -75,11 +70,14 @@ def doctor(
 def _show(findings: Sequence[Finding]) -> None:
     """One line each, with what to do below; a check's name stands once."""
     width = max(len(finding.check) for finding in findings)
+    room = screen.out.width - width - 10 if screen.out.is_terminal else 10**6
     before = ""
     for finding in findings:
         colour = finding.level.value
         name = finding.check if finding.check != before else ""
         before = finding.check
-        screen.line((f"{colour:<6}", f"bold {colour}"), f"  {name:<{width}}  {finding.message}")
-        if finding.advice:
-            screen.line(f"{'':{width + 10}}→ {finding.advice}")
+        said = [finding.message, *([f"→ {finding.advice}"] if finding.advice else [])]
+        first, *rest = (line for text in said for line in textwrap.wrap(text, room))
+        screen.line((f"{colour:<6}", f"bold {colour}"), f"  {name:<{width}}  {first}")
+        for line in rest:
+            screen.line(f"{'':{width + 10}}{line}")

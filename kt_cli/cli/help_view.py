@@ -12,6 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from kt_cli.cli.examples import EXAMPLES
 from kt_cli.errors import unknown
 from kt_cli.settings.shared import PANELS
 
@@ -61,7 +62,9 @@ def page(ctx: Any) -> str:
     for title, group in groups.items():
         if group:
             parts.append("\n".join([_bold(title), *_lines(group, indent, width)]))
-    return "\n\n".join([*parts, *_paragraphs(command.epilog, width)]) + "\n"
+    docs, *examples = EXAMPLES[ctx.command_path]
+    parts.append("\n  ".join([_bold("Examples"), *examples]))
+    return "\n\n".join([*parts, *_paragraphs(f"Docs: {docs}", width)]) + "\n"
 
 
 def _paragraphs(text: str | None, width: int) -> list[str]:

@@ -59,14 +59,7 @@ class Own(NamedTuple):
 
 @app.callback()
 def models() -> None:
-    """List models, or fetch their weights. `kt models` alone lists the best.
-
-    Examples:
-      kt models 'vit_*' --top 10
-      kt models prefetch timm-top300 --dry-run
-
-    Docs: docs/guide.md#models
-    """
+    """List models, or fetch their weights. `kt models` alone lists the best."""
 
 
 @app.command(LISTING, cls=Command)
@@ -92,14 +85,7 @@ def listed(
     ] = "top1",
     as_json: options.Json = False,
 ) -> None:
-    """List timm's pretrained models with ImageNet results, or models of your own.
-
-    Examples:
-      kt models list 'vit_*' --sort params
-      kt models list runs/ --arch resnet50
-
-    Docs: docs/guide.md#models
-    """
+    """List timm's pretrained models with ImageNet results, or models of your own."""
     references = [pattern for pattern in patterns or () if _is_own(pattern)]
     words = [pattern for pattern in patterns or () if pattern not in references]
     if arch is not None and not references:
@@ -132,12 +118,6 @@ def prefetch(
     """Fetch weights of published models into the hub's cache, so that jobs need no network.
 
     What is there is not fetched again; the same command goes on where it stopped.
-
-    Examples:
-      kt models prefetch timm-top300 --dry-run
-      kt models prefetch resnet50 'vit_small_*' --jobs 4
-
-    Docs: docs/guide.md#models
     """
     from kt_cli.zoo import names, weights
     from kt_cli.zoo import prefetch as fetching

@@ -46,12 +46,6 @@ def pretrain(
     A slice of the training images (--guard-share) is set aside and recorded with the model.
 
     What was interrupted goes on with the same command; models that it finished stay.
-
-    Examples:
-      kt pretrain resnet50 vit_b --pretrained --data /data/birds -o zoo --freeze 2
-      kt pretrain test_vit test_resnet --data digits --img-size 32 --epochs 5
-
-    Docs: docs/guide.md#images
     """
     from kt_cli.api.pretrain import pretrain as trained
 

@@ -33,12 +33,6 @@ def report(
 
     Each sweep, set of images and choice of settings gets tables of its own; nothing is averaged
     across them. Exit code 1: there is nothing to report, or only failed runs; 2: wrong usage.
-
-    Examples:
-      kt report results/demo --table students --sort -kl-dp --top 20
-      kt report results/demo -o report.html --plots figures
-
-    Docs: docs/reports.md
     """
     from kt_cli.api.report import OnlyFailures
     from kt_cli.api.report import report as reported

@@ -166,6 +166,8 @@ class _Bars:
 
     def __call__(self, done: int, total: int, what: str) -> None:
         if self._bar is None:
+            if done >= total:
+                return  # there was nothing left to see
             self.stop()
             self._bar = _bar()
             self._bar.start()
@@ -188,7 +190,7 @@ def _bar() -> Bar:
     from rich import progress
 
     return progress.Progress(
-        progress.TextColumn("{task.description}", markup=False), progress.BarColumn(20),
+        progress.TextColumn("{task.description}", markup=False), progress.BarColumn(12),
         progress.MofNCompleteColumn(), progress.TimeElapsedColumn(), progress.TextColumn("left"),
         progress.TimeRemainingColumn(), console=err, transient=True,
     )  # fmt: skip
@@ -211,4 +213,5 @@ class _Lines:
             self._finished.add(subject)
         if complete or (done < total and now - self._last >= QUIET_SECONDS):
             self._last = now
-            note(f"{subject}: {done}/{total}" + f" ({detail.strip()})" * bool(detail))
+            details = "; ".join(line.strip() for line in detail.strip().splitlines())
+            note(f"{subject}: {done}/{total}" + f" ({details})" * bool(details))

@@ -19,14 +19,7 @@ def status(
     output: options.Results = Path("results"),
     as_json: options.Json = False,
 ) -> None:
-    """Show how far sweeps are: rows on disk, and the jobs of a cluster.
-
-    Examples:
-      kt status
-      kt status timm-top300 --json
-
-    Docs: docs/guide.md#on-a-cluster
-    """
+    """Show how far sweeps are: rows on disk, and the jobs of a cluster."""
     folders = [find(name, output)] if name else _sweeps(output)
     with screen.progress():
         import kt_cli.sweeps.monitor  # noqa: F401

@@ -60,12 +60,6 @@ def sweep(
     """Measure all ordered pairs of many models, and transfer between some of them.
 
     Every result is a row in Parquet files; running the same sweep again goes on where it stopped.
-
-    Examples:
-      kt sweep --models timm-top300 --data /data/imagenet --fraction 0.1 --dry-run
-      kt sweep sweeps/demo.toml
-
-    Docs: docs/guide.md#sweeps
     """
     from kt_cli.api.sweep import sweep as swept
     from kt_cli.sweeps.cluster import is_there

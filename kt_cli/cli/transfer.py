@@ -53,12 +53,6 @@ def transfer(
 
     The student after transfer is saved as a model that timm loads. A killed transfer goes on
     where it stopped when the same command runs again.
-
-    Examples:
-      kt transfer deit_s resnet50 --data /data/imagenet -o students/resnet50
-      kt transfer convnext_tiny mixer_b16_224 resnet50 --together parallel
-
-    Docs: docs/guide.md#transfer-methods
     """
     if len(models) < 2:
         raise UsageError("kt transfer needs a teacher and a student, not one model alone")

@@ -98,7 +98,7 @@ class LocalStage:
                 time.sleep(POLL_SECONDS)
                 self._outcomes.refresh()
                 doing = [told(w.job.paths.stdout).doing for w in self._working]
-                detail = f": {'; '.join(filter(None, doing))}" if any(doing) else ""
+                detail = ":\n  " * any(doing) + "\n  ".join(filter(None, doing))
                 progress(len(expected & self._outcomes.by_id.keys()), len(expected), what + detail)
                 for working in [w for w in self._working if w.job.done()]:
                     self._ended(working)

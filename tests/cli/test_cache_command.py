@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -249,18 +247,3 @@ def test_verify_names_what_is_broken_and_removes_it_on_request(
 def test_verify_has_nothing_to_say_about_unfinished_files(kt: Kt, kept: dict[str, Path]) -> None:
     code, out, err = kt("cache", "verify", "--kind", "unfinished", "--remove")
     assert code == 0 and not out and "nothing that matches" in err and "half" in left(kept)
-
-
-@pytest.mark.parametrize("command", [[], ["ls"], ["rm"], ["verify"]])
-def test_help_is_quick(command: list[str]) -> None:
-    code = (
-        "import sys\n"
-        "import kt_cli.cli.cache\n"
-        "from typer.main import get_command\n"
-        f"get_command(kt_cli.cli.cache.app)([*{command!r}, '--help'], standalone_mode=False)\n"
-        "heavy = {'torch', 'pandas', 'pyarrow', 'timm', 'numpy'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert shown.returncode == 0, shown.stderr
-    assert "Usage" in shown.stdout

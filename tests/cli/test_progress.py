@@ -71,3 +71,6 @@ def test_lines_of_a_log_name_what_is_done_first(capsys: pytest.CaptureFixture[st
     lines._last -= screen.QUIET_SECONDS
     lines(1, 20, "resnet: 81.2% right, epoch")
     assert capsys.readouterr().err == "resnet: 1/20 (81.2% right, epoch)\n"
+    lines._last -= screen.QUIET_SECONDS
+    lines(0, 2, "zoo:\n  resnet: epoch 0/6\n  vit: epoch 1/6")
+    assert capsys.readouterr().err == "zoo: 0/2 (resnet: epoch 0/6; vit: epoch 1/6)\n"
