@@ -106,7 +106,7 @@ def escaped(name: str) -> str:
 def write_text(target: Path, text: str) -> None:
     """Write `text` to `target` atomically (UTF-8)."""
     with atomic_file(target) as temporary:
-        temporary.write_text(escaped(text), encoding="utf-8")
+        temporary.write_text(text, "utf-8", "backslashreplace")
 
 
 def save_tensors(

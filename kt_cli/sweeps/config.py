@@ -11,6 +11,7 @@ from typing import Any
 import tomli_w
 
 from kt_cli.errors import DataError, UsageError, near, unknown
+from kt_cli.files import escaped
 from kt_cli.settings import DataSpec, PretrainSpec, SlurmSpec, SweepSpec, TransferSpec
 from kt_cli.settings.cluster import check_cluster
 from kt_cli.settings.data import check_images, whole_source
@@ -165,6 +166,10 @@ def _check(spec: SweepSpec) -> None:
     check_cluster(spec.slurm)
     if spec.data is not None:
         check_images(spec.data)
+    text = to_toml(spec)
+    if (said := escaped(text)) != text:
+        odd = next(a for a, b in zip(said.split("\n"), text.split("\n"), strict=True) if a != b)
+        raise UsageError(f"not UTF-8, which a sweep's file is: {odd}", "Name a link to the path.")
 
 
 def check_name(name: str) -> None:

@@ -32,6 +32,7 @@ from fnmatch import translate
 from pathlib import Path
 
 from kt_cli.errors import DataError, UsageError, near
+from kt_cli.files import escaped
 from kt_cli.spec import Model
 from kt_cli.zoo import imagenet_facts, local_models, scheme, target, timm_registry
 from kt_cli.zoo.references import PREFIXES, Candidate, at_path, checkpoints
@@ -92,7 +93,8 @@ def _named(candidates: Sequence[Candidate]) -> list[Model]:
         last = (depth + 1 == len(c.names) for c, depth in zip(candidates, level, strict=True))
         clashing = [i for i, end in enumerate(last) if counts[names[i]] > 1 and not end]
         if not clashing:
-            return [Model(c.key, c.ref, name) for c, name in zip(candidates, names, strict=True)]
+            named = zip(candidates, map(escaped, names), strict=True)
+            return [Model(c.key, c.ref, name) for c, name in named]
         for i in clashing:
             level[i] += 1
 

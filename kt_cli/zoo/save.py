@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from kt_cli.errors import UsageError
-from kt_cli.files import atomic_folder, save_tensors
+from kt_cli.files import atomic_folder, escaped, save_tensors
 from kt_cli.spec import Model
 from kt_cli.zoo import local_models
 from kt_cli.zoo import target as path_of
@@ -46,11 +46,11 @@ def save(
         config |= {"label_names": list(label_names)} if label_names else {}
         config["kt"] = dict(extra)
         text = json.dumps(config, indent=2, ensure_ascii=False)
-        (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
+        (temporary / CONFIG).write_text(text + "\n", "utf-8", "backslashreplace")
         weights = temporary / PREFERRED[0]
         save_tensors(weights, module.state_dict(), {"format": "pt"})
         weights.chmod((temporary / CONFIG).stat().st_mode)  # safetensors makes it private
-        (temporary / "README.md").write_text(card, encoding="utf-8")
+        (temporary / "README.md").write_text(escaped(card), encoding="utf-8")
 
 
 def _timm_config(module: nn.Module, path: Path) -> dict[str, Any]:

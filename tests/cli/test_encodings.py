@@ -93,3 +93,15 @@ def test_text_for_files_keeps_all_signs() -> None:
     table = Table("x", "Δ", (Column("a", "ρ⁺", "text"),), (("[red]x :dog:",),))
     text = as_text([table])
     assert "Δ" in text and "ρ⁺" in text and "[red]x :dog:" in text
+
+
+def test_paths_that_are_not_utf8(kt: Kt, save_tiny: SaveTiny, tmp_path: Path) -> None:
+    models = [save_tiny(tmp_path / f"m{seed}", 2, seed) for seed in range(2)]
+    data = tmp_path / "d\udce9"
+    folder(f"{data}/train"), folder(f"{data}/val")
+    asked = ("--by-position", "--data", str(data), "--epochs", "1", "-m", "kl", "--side", "32")
+    code, _, err = kt("transfer", *models, *asked, "-o", str(tmp_path / "s\udce9"))
+    assert code == 0, err
+    assert rf"{tmp_path}/d\xe9" in (tmp_path / "s\udce9/README.md").read_text("utf-8")
+    code, _, err = kt("sweep", "--models", ",".join(models), *asked, "-o", str(tmp_path))
+    assert code == 2 and r"d\xe9" in err and "link" in err
