@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,17 @@ class Report:
     request: Request
     results: Results
     tables: Sequence[Table]
+
+    def each(self, output: Path) -> dict[Path, Report]:
+        """What goes to which file: CSV has one for each kind of table, as it can hold no more."""
+        from kt_cli.report.formats.csv_json import by_name
+
+        if self.request.written_as != "csv" or len(kinds := by_name(self.tables)) < 2:
+            return {output: self}
+        return {
+            output.with_name(f"{output.stem}-{name}{output.suffix}"): replace(self, tables=tables)
+            for name, tables in kinds.items()
+        }
 
     def text(self) -> str:
         """All in the format asked for, other than for the screen."""
