@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kt_cli.api.results import RESULTS
+from kt_cli.api.results import RESULTS, say_unplanned
 from kt_cli.errors import KtError, UsageError
 from kt_cli.progress import Listener
 from kt_cli.settings.declared import by_keyword, check
@@ -159,6 +159,7 @@ def report(*folders: Path | str, tell: Listener = Listener(), **settings: Any) -
     from kt_cli.report.arrange import arrange
 
     results = _read(request, tell)
+    say_unplanned(results)
     _require_met(request, results)
     if all(results.ok(table).empty for table in results.frames):
         _refuse_failures(request, tell)
@@ -211,7 +212,8 @@ def _refuse_failures(request: Request, tell: Listener) -> None:
     from kt_cli.report.read import read_results
 
     wanted = ["failures"]
-    results = read_results(request.paths, tables.needs(wanted), on_skip=tell.skipped)
+    query = replace(request.query, where="")
+    results = read_results(request.paths, tables.needs(wanted), query, tell.skipped)
     if not results.only_failed:
         return
     built = tables.build(results, wanted)
