@@ -13,11 +13,12 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
-from kt_cli.errors import WriteError, way_out
+from kt_cli.errors import WriteError, warn, way_out
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,6 +156,16 @@ def cache_folder(kind: str) -> Path:
     """Where `kind` of recomputable files is kept: below KT_CACHE, by default ~/.cache/kt."""
     root = os.environ.get("KT_CACHE")
     return (Path(root) if root else Path.home() / ".cache" / "kt") / kind
+
+
+def not_kept(error: WriteError) -> None:
+    """Note, once, that the cache cannot be written: what is computed is used all the same."""
+    _note_not_kept(cache_folder("").resolve(), error.message.rpartition(": ")[2])
+
+
+@cache
+def _note_not_kept(folder: Path, why: str) -> None:
+    warn(f"the cache {folder} cannot be written ({why}): what it lacks is computed each time.")
 
 
 def require_writable(target: Path) -> None:

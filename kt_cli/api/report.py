@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kt_cli.api.results import RESULTS
+from kt_cli.api.results import RESULTS, say_unplanned
 from kt_cli.errors import KtError, UsageError, counted
 from kt_cli.progress import Listener
 from kt_cli.settings.declared import by_keyword, check
@@ -89,6 +89,17 @@ class Report:
     results: Results
     tables: Sequence[Table]
 
+    def each(self, output: Path) -> dict[Path, Report]:
+        """What goes to which file: CSV has one for each kind of table, as it can hold no more."""
+        from kt_cli.report.formats.csv_json import by_name
+
+        if self.request.written_as != "csv" or len(kinds := by_name(self.tables)) < 2:
+            return {output: self}
+        return {
+            output.with_name(f"{output.stem}-{name}{output.suffix}"): replace(self, tables=tables)
+            for name, tables in kinds.items()
+        }
+
     def text(self) -> str:
         """All in the format asked for, other than for the screen."""
         if self.request.written_as == "html":
@@ -148,6 +159,7 @@ def report(*folders: Path | str, tell: Listener = Listener(), **settings: Any) -
     from kt_cli.report.arrange import arrange
 
     results = _read(request, tell)
+    say_unplanned(results)
     _require_met(request, results)
     if all(results.ok(table).empty for table in results.frames):
         _refuse_failures(request, tell)
@@ -200,7 +212,8 @@ def _refuse_failures(request: Request, tell: Listener) -> None:
     from kt_cli.report.read import read_results
 
     wanted = ["failures"]
-    results = read_results(request.paths, tables.needs(wanted), on_skip=tell.skipped)
+    query = replace(request.query, where="")
+    results = read_results(request.paths, tables.needs(wanted), query, tell.skipped)
     if not results.only_failed:
         return
     built = tables.build(results, wanted)

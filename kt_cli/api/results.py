@@ -7,13 +7,25 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kt_cli.errors import warn
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from kt_cli.report.query import Query
+    from kt_cli.report.read import Results as Read
     from kt_cli.report.table import Table
 
 RESULTS = Path("results")
+
+
+def say_unplanned(found: Read) -> None:
+    """Say how many rows are left out since the sweep.toml beside them plans them no more."""
+    if count := found.unplanned:
+        warn(
+            f"{count:,} row{'s' * (count > 1)} of methods, seeds or models that sweep.toml does "
+            "not plan left out; --all-rows (all_rows=True) has them."
+        )
 
 
 def _table(name: str, about: str) -> Callable[..., pd.DataFrame]:
@@ -50,7 +62,9 @@ class Results:
         if table not in schema.TABLES:
             raise unknown("table of rows", table, schema.TABLES)
         columns = {table: [*schema.TABLES[table]]}
-        return read_results(self.folders, columns, self.query).ok(table).reset_index(drop=True)
+        found = read_results(self.folders, columns, self.query)
+        say_unplanned(found)
+        return found.ok(table).reset_index(drop=True)
 
     def tables(self, *names: str, **query: Any) -> list[Table]:
         """Tables of a report as values; those that are usual where none is named.
@@ -59,7 +73,9 @@ class Results:
             query: as the options of `kt report`: where="…", by=("student_family",), top=10, …
         """
         from kt_cli.report.arrange import arrange
-        from kt_cli.report.tables import sweep_tables
+        from kt_cli.report.read import read_results
+        from kt_cli.report.table import DEFAULT_NAMES
+        from kt_cli.report.tables import build, needs
 
         known = {field.name for field in fields(self.query)}
         asked = {k: (v,) if k in ("by", "sort", "columns") and isinstance(v, str) else v
@@ -67,7 +83,9 @@ class Results:
         if len(asked) < len(query):
             raise TypeError(f"tables have no {', '.join(query.keys() - known)}")
         wanted: Query = replace(self.query, **asked)  # type: ignore[arg-type]
-        return arrange(sweep_tables(self.folders, names or None, wanted), wanted)
+        found = read_results(self.folders, needs(names or DEFAULT_NAMES, wanted), wanted)
+        say_unplanned(found)
+        return arrange(build(found, names or None, wanted), wanted)
 
     def frame(self, name: str, **query: Any) -> pd.DataFrame:
         """A table of a report: all its groups one below the other, numbers as numbers."""
@@ -88,16 +106,17 @@ class Results:
     failures = _table("failures", "Runs without a result, and why.")
 
 
-def results(*folders: Path | str, where: str = "") -> Results:
+def results(*folders: Path | str, where: str = "", all_rows: bool = False) -> Results:
     """The results of sweeps, by default those in `results`.
 
     Args:
         folders: of sweeps, or folders that hold some.
         where: condition on rows, as `kt report --where`.
+        all_rows: also those of methods, seeds and models that a sweep no longer plans.
 
     Raises:
         UsageError: the condition is not understood.
     """
     from kt_cli.report.query import Query
 
-    return Results(tuple(map(Path, folders)) or (RESULTS,), Query(where))
+    return Results(tuple(map(Path, folders)) or (RESULTS,), Query(where, all_rows=all_rows))

@@ -53,16 +53,12 @@ def report(
 
 
 def _emit(found: Report) -> None:
-    output = found.request.output
-    if found.request.written_as != "table":
-        text = found.text()
-    elif output is None:
+    output, screened = found.request.output, found.request.written_as == "table"
+    if output is not None:
+        for path, part in found.each(output).items():
+            write_text(path, table_view.as_text(part.tables) if screened else part.text())
+            screen.note(f"Wrote {path}")
+    elif screened:
         table_view.draw(found.tables)
-        return
     else:
-        text = table_view.as_text(found.tables)
-    if output is None:
-        typer.echo(text, nl=False)
-    else:
-        write_text(output, text)
-        screen.note(f"Wrote {output}")
+        typer.echo(found.text(), nl=False)

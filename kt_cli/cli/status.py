@@ -54,7 +54,7 @@ def _sweeps(output: Path) -> list[Path]:
 def _show(folder: Path) -> None:
     from kt_cli.sweeps.monitor import Watch
 
-    view = Watch(folder).look()
+    view = Watch(folder, screen.skipped_part).look()
     screen.line((folder.name, "bold"), f": {folder}")
     if not view.stages:  # it was never on a cluster
         rows = [(name, *count.values()) for name, count in _rows(folder).items()]
@@ -79,7 +79,7 @@ def _rows(folder: Path) -> dict[str, dict[str, int]]:
 
     counts = {}
     for name in schema.TABLES:
-        found = store.Outcomes(folder, name).by_id
+        found = store.Outcomes(folder, name, screen.skipped_part).by_id
         done = sum(outcome.status == store.OK for outcome in found.values())
         if found:
             counts[name] = {"done": done, "failed": len(found) - done}
@@ -89,6 +89,6 @@ def _rows(folder: Path) -> dict[str, dict[str, int]]:
 def _described(folder: Path) -> dict[str, Any]:
     from kt_cli.sweeps.monitor import Watch
 
-    view = asdict(Watch(folder).look())
+    view = asdict(Watch(folder, screen.skipped_part).look())
     told = {key: view[key] for key in ("stages", "active", "going_on", "cancelled", "error")}
     return {"sweep": folder.name, "folder": str(folder), "rows": _rows(folder), **told}

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile, gettempdir
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -24,8 +25,8 @@ from torch import Tensor
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
 from kt_cli.device import send
-from kt_cli.errors import unknown
-from kt_cli.files import atomic_file, cache_folder
+from kt_cli.errors import WriteError, unknown
+from kt_cli.files import atomic_file, cache_folder, not_kept, write_error
 from kt_cli.progress import Progress, silent
 from kt_cli.settings.declared import digest
 
@@ -45,7 +46,12 @@ def canonical(
     """
     path = canonical_path(images, crop, side)
     if not path.exists():
-        _write_canonical(path, images, crop, side, progress)
+        try:
+            with atomic_file(path) as temporary, temporary.open("wb") as file:
+                _decode(file, images, crop, side, progress)
+        except WriteError as error:
+            not_kept(error)
+            return _elsewhere(images, crop, side, progress)
     pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
     return pixels
 
@@ -56,18 +62,26 @@ def canonical_path(images: ImageSet, crop: float, side: int) -> Path:
     return cache_folder("canonical") / f"{key}.npy"
 
 
-def _write_canonical(
-    path: Path, images: ImageSet, crop: float, side: int, progress: Progress
-) -> None:
+def _elsewhere(images: ImageSet, crop: float, side: int, progress: Progress) -> NDArray[np.uint8]:
+    """Where the cache cannot be written: in a file of this process alone."""
+    with TemporaryFile() as file:
+        try:
+            start = _decode(file, images, crop, side, progress)
+            file.flush()
+        except OSError as error:
+            raise write_error(Path(gettempdir()), error) from error
+        return np.memmap(file, np.uint8, "r", start, (len(images), 3, side, side))
+
+
+def _decode(file: IO[bytes], images: ImageSet, crop: float, side: int, progress: Progress) -> int:
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(images), 3, side, side)}
     # Written, not mapped: on a full disk a write is an error, a mapped page kills the process.
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
-        np.lib.format.write_array_header_2_0(file, header)
-        done = 0
-        for (batch,) in batches(images, [partial(centre_square, crop=crop, side=side)], 64):
-            file.write(batch.contiguous().numpy().tobytes())
-            done += len(batch)
-            progress(done, len(images), "decode training images")
+    np.lib.format.write_array_header_2_0(file, header)
+    start, done = file.tell(), 0
+    for (batch,) in batches(images, [partial(centre_square, crop=crop, side=side)], 64):
+        file.write(batch.contiguous().numpy().tobytes())
+        progress(done := done + len(batch), len(images), "decode training images")
+    return start
 
 
 def centre_square(image: Image.Image, crop: float, side: int) -> Tensor:

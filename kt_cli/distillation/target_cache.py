@@ -14,7 +14,8 @@ from torch import Tensor
 from kt_cli.device import send
 from kt_cli.distillation.losses import TopK
 from kt_cli.distillation.partition import SampleStats
-from kt_cli.files import atomic_file, cache_folder, save_tensors
+from kt_cli.errors import WriteError
+from kt_cli.files import atomic_file, cache_folder, not_kept, save_tensors
 
 MEMORY, DISK, ONLINE = "memory", "disk", "online"
 MEMORY_BUDGET = 2 * 2**30
@@ -115,17 +116,16 @@ class Disk:
         return answers.small()
 
     def get(self, key: str, compute: Compute) -> TeacherOutputs:
-        """
-        Raises:
-            WriteError: the file cannot be written.
-        """
         path = cache_folder("targets") / f"{key[:24]}.safetensors"
         found = self._read(path)
         if found is not None:
             return found
         answers = compute()
-        with atomic_file(path) as temporary:
-            save_tensors(temporary, answers.tensors())
+        try:
+            with atomic_file(path) as temporary:
+                save_tensors(temporary, answers.tensors())
+        except WriteError as error:
+            not_kept(error)
         return self._read(path) or answers
 
     def _read(self, path: Path) -> TeacherOutputs | None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from kt_cli.data.class_names import readable
 from kt_cli.data.images import ImageSet
-from kt_cli.errors import ClassMismatch, DataError, WeightsUnavailable, unknown
-from kt_cli.files import cache_folder
+from kt_cli.errors import ClassMismatch, DataError, WeightsUnavailable, WriteError, unknown
+from kt_cli.files import cache_folder, not_kept
 from kt_cli.knowledge.class_similarity import ClassEmbedding
 from kt_cli.rows import arrays
 from kt_cli.settings.declared import digest
@@ -86,7 +86,10 @@ def _kept(path: Path) -> tuple[arrays.Array, str]:
 
 def _keep(path: Path, rows: arrays.Array, name: str, images: ImageSet, source: str = "") -> None:
     about = {"name": name, "data": images.name, "num_classes": str(len(rows)), "source": source}
-    arrays.write(path, {"id": list(images.classes), "vectors": rows}, about)
+    try:
+        arrays.write(path, {"id": list(images.classes), "vectors": rows}, about)
+    except WriteError as error:
+        not_kept(error)
 
 
 EMBEDDINGS: dict[str, Callable[[Sequence[Model], ImageSet], ClassEmbedding | None]] = {

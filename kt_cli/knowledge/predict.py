@@ -6,9 +6,8 @@ What is missing is computed on one stream of images and goes to the cache batch 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +15,30 @@ import torch
 
 from kt_cli.data.images import ImageSet
 from kt_cli.device import context_lost, free_memory, loss_named, out_of_memory
-from kt_cli.errors import DataError, KtError, without_frames
+from kt_cli.errors import DataError, KtError, WriteError, without_frames
+from kt_cli.files import not_kept
 from kt_cli.knowledge import external
 from kt_cli.knowledge.evaluate import BATCH, Columns, Evaluator, evaluate_all
 from kt_cli.knowledge.pairs import Outputs
-from kt_cli.knowledge.predictions import Predictions, entry, kept, renewed
+from kt_cli.knowledge.predictions import (
+    COLUMNS,
+    Predictions,
+    about_of,
+    entry,
+    joined,
+    kept,
+    renewed,
+)
 from kt_cli.progress import Progress, silent
 from kt_cli.rows import arrays
 from kt_cli.settings import EvalSpec
 from kt_cli.spec import Model
-from kt_cli.version import __version__
 from kt_cli.zoo import identity, published, scheme, target
 from kt_cli.zoo import load as zoo
 
 REUSE, REFRESH, CACHED_ONLY = "reuse", "refresh", "cached-only"
 SHARE_FOR_WEIGHTS = 0.3  # of the memory; the rest is for activations, images, and others there
+File = Generator[None, Columns | None]
 AT_ONCE = 64  # models whose predictions are held as they are in the cache
 
 
@@ -74,7 +82,7 @@ def predict_all(
     """Predictions of each model, in order, or what went wrong with that one.
 
     Raises:
-        DataError: an image cannot be decoded. WriteError: the cache cannot be written.
+        DataError: an image cannot be decoded. WriteError: logits cannot be kept.
         DeviceLost: the GPU computes nothing more for this process; any of the models may be why.
     """
     if any(scheme(model.ref) != "predictions" for model in models):
@@ -169,6 +177,8 @@ class _Subject:
     evaluator: Evaluator | None = None
     found: Predictions | None = None
     about: dict[str, str] = field(default_factory=dict)
+    said: list[Columns] = field(default_factory=list)
+    written: bool = True
     error: Exception | None = None
 
     def place(self, loaded: zoo.Loaded, how: How) -> None:
@@ -188,13 +198,24 @@ class _Subject:
     def too_large(self) -> bool:
         return self.error is not None and out_of_memory(self.error)
 
-    def file(self, path: Path) -> Generator[None, Columns | None]:
+    def keep(self, file: File, columns: Columns | None, logits: bool) -> None:
+        """Pass columns on to the cache; where it cannot be written, they are here alone."""
+        assert self.evaluator is not None
+        self.about["batch_size"] = str(self.evaluator.batch_size)
+        try:
+            with suppress(StopIteration):
+                file.send(columns)
+        except WriteError as error:
+            if logits:
+                raise
+            not_kept(error)
+            self.written = False
+
+    def file(self, path: Path) -> File:
         """Is sent columns, batch after batch, then moved on; closed before, it leaves nothing."""
         with arrays.writer(path, self.about) as append:
             while columns := (yield):
                 append(columns)
-            assert self.evaluator is not None
-            self.about["batch_size"] = str(self.evaluator.batch_size)
 
 
 def _groups(models: Sequence[Model], images: ImageSet, how: How) -> Iterator[list[_Subject]]:
@@ -217,7 +238,7 @@ def _groups(models: Sequence[Model], images: ImageSet, how: How) -> Iterator[lis
         if size and size + needed > budget:
             yield group
             group, size = [], 0
-        subject.about = _about(loaded, model, images, how)
+        subject.about = about_of(loaded, model, images, how.spec, how.device)
         subject.place(loaded, how)
         if size and subject.too_large:
             yield group
@@ -246,9 +267,8 @@ def _compute(
         subject.evaluator = None  # free its weights
         said = subject.error or subject.found
         if said is None:
-            written = kept(subject.model, images, how.spec, how.device)
-            assert written is not None
-            said = replace(written, fresh=True)
+            path = entry(subject.model, images, how.spec, how.device) if subject.written else None
+            said = replace(joined(subject.said, images, subject.about), path=path, fresh=True)
         found[subject.model.key] = said
     return found
 
@@ -262,9 +282,9 @@ def _stream(
     )  # fmt: skip
     files = [s.file(entry(s.model, images, how.spec, how.device)) for s in subjects]
     with ExitStack() as cleanup:  # where this is cut off, no file is left behind
-        for file in files:
+        for subject, file in zip(subjects, files, strict=True):
             cleanup.callback(file.close)
-            next(file)
+            subject.keep(file, None, how.logits)
         for here, found in stream:
             ids = [images.ids[i] for i in range(here.start, here.stop)]
             labels = images.labels[here]
@@ -274,26 +294,7 @@ def _stream(
                     file.close()
                 elif columns:
                     label = labels.astype(columns["pred"].dtype)
-                    file.send({"id": ids, "label": label, **columns})
-        for file in files:
-            next(file, None)
-
-
-def _about(loaded: zoo.Loaded, model: Model, images: ImageSet, how: How) -> dict[str, str]:
-    return {
-        "model": model.key,
-        "name": model.name,
-        "data": images.name,
-        "data_fingerprint": images.fingerprint,
-        "num_classes": str(len(images.classes)),
-        "eval_size": how.spec.size,
-        "amp": how.spec.amp,
-        "device": how.device.type,
-        "input_size": str(loaded.data_config["input_size"][-1]),
-        "params_m": f"{sum(p.numel() for p in loaded.module.parameters()) / 1e6:.6f}",
-        "source": loaded.source,
-        **loaded.traits(how.spec.size),
-        "class_matching": loaded.matching,
-        "kt_version": __version__,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
+                    subject.said.append({name: columns[name] for name in COLUMNS})
+                    subject.keep(file, {"id": ids, "label": label, **columns}, how.logits)
+        for subject, file in zip(subjects, files, strict=True):
+            subject.keep(file, None, how.logits)

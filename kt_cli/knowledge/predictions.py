@@ -5,8 +5,9 @@ One Parquet file per model × data × input size × precision × kind of device,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kt_cli.data.images import ImageSet
-from kt_cli.errors import DataError
-from kt_cli.files import cache_folder
+from kt_cli.errors import DataError, WriteError
+from kt_cli.files import cache_folder, not_kept
 from kt_cli.knowledge.evaluate import BATCH, Columns, Evaluator, evaluate_all
 from kt_cli.rows import arrays
 from kt_cli.settings import EvalSpec
 from kt_cli.settings.declared import digest, signature
 from kt_cli.spec import Model
+from kt_cli.version import __version__
 from kt_cli.zoo.identity import TRAITS, Traits
+from kt_cli.zoo.load import Loaded
 
 FORMAT = 3  # of an entry; raise it when what is stored, or how it is computed, changes
 COLUMNS = ("pred", "confidence", "label_prob", "top5")
@@ -77,6 +80,29 @@ def entry(model: Model, images: ImageSet, spec: EvalSpec, device: torch.device) 
     return cache_folder("predictions") / f"{key}.parquet"
 
 
+def about_of(
+    loaded: Loaded, model: Model, images: ImageSet, spec: EvalSpec, device: torch.device
+) -> dict[str, str]:
+    """What an entry says of itself."""
+    return {
+        "model": model.key,
+        "name": model.name,
+        "data": images.name,
+        "data_fingerprint": images.fingerprint,
+        "num_classes": str(len(images.classes)),
+        "eval_size": spec.size,
+        "amp": spec.amp,
+        "device": device.type,
+        "input_size": str(loaded.data_config["input_size"][-1]),
+        "params_m": f"{sum(p.numel() for p in loaded.module.parameters()) / 1e6:.6f}",
+        "source": loaded.source,
+        **loaded.traits(spec.size),
+        "class_matching": loaded.matching,
+        "kt_version": __version__,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
 def kept(
     model: Model, images: ImageSet, spec: EvalSpec, device: torch.device, *, logits: bool = False
 ) -> Predictions | None:
@@ -100,7 +126,10 @@ def renewed(found: Predictions, source: str) -> Predictions:
     assert found.path is not None
     columns, about = arrays.read(found.path)
     about["source"] = source
-    arrays.write(found.path, columns, about)
+    try:
+        arrays.write(found.path, columns, about)
+    except WriteError as error:
+        not_kept(error)
     return replace(found, about=about)
 
 
@@ -136,5 +165,10 @@ def evaluate(
         if isinstance(said, Exception):
             raise said
         parts.append(said)
+    return joined(parts, images, {})
+
+
+def joined(parts: Sequence[Columns], images: ImageSet, about: Mapping[str, str]) -> Predictions:
+    """Predictions of batches that follow each other."""
     columns: Columns = {name: np.concatenate([p[name] for p in parts]) for name in COLUMNS}
-    return Predictions(images, **columns, about={})
+    return Predictions(images, **columns, about=about)

@@ -11,6 +11,7 @@ import pandas as pd
 from kt_cli.errors import DataError, near
 from kt_cli.report.groups import KEYS
 from kt_cli.report.model_labels import concat, labelled
+from kt_cli.report.planned import Planned
 from kt_cli.report.query import Query, derived, kinds
 from kt_cli.rows import schema, store
 from kt_cli.rows.condition import columns_of
@@ -30,12 +31,14 @@ class Results:
         skipped: parts that could not be read.
         filtered: finished rows that the condition left out, by table that it was applied to.
         folders: the folder of each sweep, by its label in the column `sweep`.
+        unplanned: rows left out since the sweep.toml beside them does not plan them.
     """
 
     frames: Frames
     skipped: tuple[Path, ...] = ()
     filtered: Mapping[str, int] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)
+    unplanned: int = 0
     _ok: Frames = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def ok(self, table: str) -> pd.DataFrame:
@@ -110,7 +113,9 @@ def read_results(
     if reader.skipped and not any(map(len, frames.values())) and not any(reader.filtered.values()):
         raise _nothing_in(next(iter(by_path)), len(reader.skipped))
     folders_by_label = {label: folders[0] for label, folders in sweeps.items()}
-    return Results(frames, tuple(reader.skipped), reader.filtered, folders_by_label)
+    return Results(
+        frames, tuple(reader.skipped), reader.filtered, folders_by_label, reader.unplanned
+    )
 
 
 @dataclass
@@ -121,6 +126,7 @@ class _Reader:
     query: Query
     on_skip: store.OnSkip | None
     skipped: dict[Path, str] = field(default_factory=dict)
+    unplanned: int = 0
 
     def __post_init__(self) -> None:
         applied = self.query.conditions()
@@ -146,8 +152,13 @@ class _Reader:
         found = scan(folders if read else (), table, columns, condition, self.skip)
         if table in self.filtered:
             self.filtered[table] += found.left_out
-        sweep = pd.Categorical.from_codes([0] * len(found.rows), dtype=texts_dtype([label]))
-        return found.rows.assign(sweep=sweep)
+        rows = found.rows
+        if not self.query.all_rows:
+            planned = Planned.of(folders[0]).holds(rows)
+            self.unplanned += int((~planned).sum())
+            rows = rows if planned.all() else rows[planned]
+        sweep = pd.Categorical.from_codes([0] * len(rows), dtype=texts_dtype([label]))
+        return rows.assign(sweep=sweep)
 
     def followed(self, frames: Frames, table: str) -> pd.DataFrame:
         """Rows that meet the part of the condition that needs derived columns."""
@@ -172,7 +183,8 @@ def occurring(paths: Iterable[Path], query: Query) -> dict[str, list[str]]:
     for table in KEYS:
         texts = [name for name in names if kinds(table).get(name) == "text"]
         if texts and not query.lacks(table):
-            results = read_results(paths, {table: {*texts, "acc_diff"}})
+            every = Query(all_rows=query.all_rows)
+            results = read_results(paths, {table: {*texts, "acc_diff"}}, every)
             rows = derived(results.ok(table), texts, results.ok("models"))
             for name in texts:
                 found.setdefault(name, set()).update(map(str, rows[name].dropna().unique()))

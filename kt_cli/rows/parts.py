@@ -1,20 +1,32 @@
-"""Reading the parts of a table: all together where that works, and which row of a run counts."""
+"""Reading the parts of a table: all together where that works, and which row of a run counts.
+
+A part's name ends with the CRC-32 of its bytes, so that whoever reads any column of it, or only
+counts its rows, finds out about damage anywhere in it: all agree on which parts can be read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import re
+import time
+import zlib
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
 from kt_cli.errors import first_line
-from kt_cli.rows.schema import TABLES
+from kt_cli.files import Status, may_change_unseen, status_of
+from kt_cli.rows.schema import ESSENTIAL, TABLES
 
 OK = "ok"
+READ_AT_ONCE = 1 << 18  # bytes; what a processor's cache holds
+THREADS = 8
 RUN = ("run_id", "status", "created")  # what decides which row of a run counts
 TYPES = {
     "string": pa.string(),
@@ -37,6 +49,59 @@ def list_parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
 
 
+_sound: set[tuple[Path, Status]] = set()  # parts that were found to be
+
+
+def readable(parts: Iterable[Path], on_skip: OnSkip) -> list[Path]:
+    """The parts that are there and can be read, in their order; calls `on_skip` for the others."""
+    parts = list(parts)
+    with ThreadPoolExecutor(THREADS) as threads:
+        faults = list(threads.map(_fault, parts))
+    for part, fault in zip(parts, faults, strict=True):
+        if fault:
+            on_skip(part, fault)
+    return [part for part, fault in zip(parts, faults, strict=True) if fault == ""]
+
+
+def _fault(part: Path) -> str | None:
+    """Why a part cannot be read; empty where it can, None where it is gone into a merged one."""
+    try:
+        known = part, status_of(part.stat())
+        if known not in _sound:
+            _require_sound(part)
+            if not may_change_unseen(known[1], time.time_ns()):
+                _sound.add(known)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        return first_line(error)
+    return ""
+
+
+def _require_sound(part: Path) -> None:
+    """Compare the bytes with the name; of a part whose name says nothing, read all columns."""
+    said = re.search(r"-([0-9a-f]{8})\.parquet$", part.name)
+    if said:
+        if _checksum(part) != int(said[1], 16):
+            raise ValueError("damaged: its bytes are not those that were written")
+        return
+    table = part.parent.name
+    missing = [name for name in ESSENTIAL[table] if name not in pq.read_schema(part).names]
+    if missing:
+        raise ValueError(f"no rows of kt's {table}: no column {', '.join(missing)}")
+    rows = Parts((), table).rows([part], list(TABLES[table]))
+    if rows["run_id"].null_count or rows["status"].null_count:
+        raise ValueError(f"no rows of kt's {table}: some have no run_id or status")
+
+
+def _checksum(part: Path) -> int:
+    found, buffer = 0, memoryview(bytearray(READ_AT_ONCE))
+    with part.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            found = zlib.crc32(buffer[:count], found)
+    return found
+
+
 class Parts:
     """The parts of a table in several folders; a column that a part lacks is null.
 
@@ -57,8 +122,13 @@ class Parts:
         coded = pa.dictionary(pa.int32(), pa.string())
         fields = (f.with_type(coded) if f.name in texts else f for f in schema(table))
         self._schema = pa.schema(fields)
-        options = ds.ParquetReadOptions(dictionary_columns=texts)
-        self._format, self._files = ds.ParquetFileFormat(read_options=options), LocalFileSystem()
+        self._format = ds.ParquetFileFormat(
+            ds.ParquetReadOptions(dictionary_columns=texts),
+            default_fragment_scan_options=ds.ParquetFragmentScanOptions(
+                page_checksum_verification=True
+            ),
+        )
+        self._files = LocalFileSystem()
 
     def read(
         self,
@@ -76,11 +146,12 @@ class Parts:
         tried = set(seen)
         while new := [p for f in self._folders for p in list_parts(f) if p not in tried]:
             tried.update(new)
-            try:  # all together, which is quickest; one by one where some cannot be read
-                tables.append(self._table(new, columns, where))
-                seen.update(new)
+            sound = readable(new, self._skip)
+            try:  # all together, which is quickest; one by one where some are merged meanwhile
+                tables.append(self.rows(sound, columns, where))
+                seen.update(sound)
             except (OSError, pa.ArrowException):
-                found = {part: self.one(part, columns, where) for part in new}
+                found = {part: self.one(part, columns, where) for part in sound}
                 tables += [rows for rows in found.values() if rows is not None]
                 seen.update(part for part, rows in found.items() if rows is not None)
         return pa.concat_tables(tables).unify_dictionaries()
@@ -90,18 +161,22 @@ class Parts:
     ) -> pa.Table | None:
         """The rows of one part; None where it cannot be read, or is gone into a merged one."""
         try:
-            return self._table([part], columns, where)
+            return self.rows([part], columns, where) if readable([part], self._skip) else None
         except FileNotFoundError:
             return None
         except (OSError, pa.ArrowException) as error:
-            if self._on_skip is not None and part not in self._skipped:
-                self._on_skip(part, first_line(error))
-            self._skipped.add(part)
+            self._skip(part, first_line(error))
             return None
 
-    def _table(
-        self, parts: Sequence[Path], columns: Sequence[str], where: pc.Expression | None
+    def _skip(self, part: Path, reason: str) -> None:
+        if self._on_skip is not None and part not in self._skipped:
+            self._on_skip(part, reason)
+        self._skipped.add(part)
+
+    def rows(
+        self, parts: Sequence[Path], columns: Sequence[str], where: pc.Expression | None = None
     ) -> pa.Table:
+        """The rows of parts, all of which can be read."""
         fragments = [self._format.make_fragment(str(p), filesystem=self._files) for p in parts]
         data = ds.FileSystemDataset(fragments, self._schema, self._format, self._files)
         return data.to_table(columns=list(columns), filter=where)

@@ -19,9 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kt_cli.errors import first_line
 from kt_cli.rows.condition import Condition, columns_of
-from kt_cli.rows.parts import OK, RUN, OnSkip, Parts, list_parts, newest_ok
+from kt_cli.rows.parts import OK, RUN, OnSkip, Parts, list_parts, newest_ok, readable
 from kt_cli.rows.schema import TABLES
 
 # Texts of which nearly every row has its own; all others repeat.
@@ -85,24 +84,20 @@ def meets(rows: pd.DataFrame, where: Sequence[Condition]) -> np.ndarray:
     return mask
 
 
-def count(folder: Path, on_skip: OnSkip | None = None) -> int:
-    """Rows of the parts in a table's folder, superseded ones too; reads none of them."""
-    return sum(_rows(part, on_skip) for part in list_parts(folder))
+def count(folder: Path, on_skip: OnSkip = lambda part, reason: None) -> int:
+    """Rows of the parts in a table's folder, superseded ones too."""
+    return sum(map(_rows, readable(list_parts(folder), on_skip)))
 
 
-def has_rows(folder: Path, on_skip: OnSkip | None = None) -> bool:
+def has_rows(folder: Path, on_skip: OnSkip) -> bool:
     """Whether any part in a table's folder has rows."""
-    return any(_rows(part, on_skip) for part in list_parts(folder))
+    return any(_rows(part) for p in list_parts(folder) for part in readable([p], on_skip))
 
 
-def _rows(part: Path, on_skip: OnSkip | None) -> int:
+def _rows(part: Path) -> int:
     try:
         return int(pq.read_metadata(part).num_rows)
     except FileNotFoundError:
-        return 0
-    except (OSError, pa.ArrowException) as error:
-        if on_skip is not None:
-            on_skip(part, first_line(error))
         return 0
 
 

@@ -1,6 +1,7 @@
 """Results on disk: immutable Parquet parts under `results/<sweep>/<table>/`.
 
-A part is written to a temporary name, fsynced and renamed; it is never appended to or changed.
+A part is written to a temporary name, fsynced and renamed to one that ends with the CRC-32 of its
+bytes; it is never appended to or changed.
 The directory listing is the truth: a row is finished when it can be read. Readers skip a part
 that they cannot read, and keep one row per `run_id`: the newest `ok`, else the newest.
 """
@@ -8,6 +9,7 @@ that they cannot read, and keep one row per `run_id`: the newest `ok`, else the 
 from __future__ import annotations
 
 import uuid
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["FAILED", "OK", "OnSkip", "Outcomes", "list_parts", "merge", "read", "settle", "write"]
 
 FAILED = "failed"
+FEW_ROWS = 100
 PART_ROWS = 50_000  # a part opens in a millisecond, so many small ones would take minutes
 
 
@@ -77,9 +80,14 @@ def write_columns(folder: Path, table: str, columns: Mapping[str, Any]) -> Path:
 
 
 def _write_part(folder: Path, rows: pa.Table) -> Path:
-    part = folder / f"part-{uuid.uuid4().hex[:16]}.parquet"
+    # Dictionaries of few rows are as long as their values, and cost whoever opens the part.
+    written = pa.BufferOutputStream()
+    pq.write_table(rows, written, compression="zstd", use_dictionary=rows.num_rows > FEW_ROWS,
+                   write_page_checksum=True)  # fmt: skip
+    content = written.getvalue()
+    part = folder / f"part-{uuid.uuid4().hex[:16]}-{zlib.crc32(content):08x}.parquet"
     with atomic_file(part) as temporary:
-        pq.write_table(rows, temporary, compression="zstd")
+        temporary.write_bytes(content)
     return part
 
 

@@ -41,6 +41,9 @@ class QuerySpec:
         (), "Only these columns, in this order.", metavar="KEYS", listed=True
     )
     top: int | None = of_arrangement(None, "Only the first rows of each table.", within=POSITIVE)
+    all_rows: bool = of_rows(
+        False, "Also rows of methods, seeds and models that a sweep no longer plans."
+    )
     seed_average: bool = of_rows(
         False, "Average the seeds of each pair first; n then counts pairs."
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kt_cli.rows.store import Outcomes
+from kt_cli.rows.store import OnSkip, Outcomes
 from kt_cli.runs.kinds import KINDS, kind_of
 from kt_cli.spec import Run
 from kt_cli.sweeps import cluster, jobs
@@ -53,8 +53,8 @@ class View:
 class Watch:
     """Looks at the sweep in `folder` again and again; each look reads only what is new."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, on_skip: OnSkip | None = None) -> None:
+        self._folder, self._on_skip = folder, on_skip
         self._rows: dict[str, Outcomes] = {}
         self._ids: dict[str, list[str]] = {}
         self._first = ("", 0.0, 0)
@@ -69,7 +69,7 @@ class Watch:
             if table in self._rows:
                 self._rows[table].refresh()
             else:
-                self._rows[table] = Outcomes(self._folder, table)
+                self._rows[table] = Outcomes(self._folder, table, self._on_skip)
         stages = tuple(
             self._stage(name, [s for s in listed if s.stage == name], states or {})
             for name in dict.fromkeys(submitted.stage for submitted in listed)

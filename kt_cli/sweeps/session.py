@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -136,7 +137,15 @@ class Session:
             weights.for_jobs(self.models, needed, self.tell)
         else:
             weights.require(self.models, needed)
-        write_text(self.folder / "sweep.toml", to_toml(self.spec))
+        self.record()
+
+    def record(self) -> None:
+        """Write down what is planned, for reports: the sweep, and its models once all are known."""
+        keys = [model.key for model in self.planner.models() or ()]
+        for name, text in (("sweep.toml", to_toml(self.spec)), ("models.json", json.dumps(keys))):
+            file = self.folder / name
+            if not file.exists() or file.read_text(encoding="utf-8") != text:
+                write_text(file, text)
 
     def work(self) -> None:
         """Do all stages on this machine, one after the other."""
@@ -145,6 +154,7 @@ class Session:
             self._do(self._stage(name))
         for table in schema.TABLES:
             store.settle(self.folder, table)
+        self.record()
 
     def _do(self, stage: Stage) -> None:
         runs = _startable(stage)
@@ -167,6 +177,7 @@ class Session:
         stages = self.stages()
         self.failures = sum(stage.given_up for stage in stages)
         self.finished = all(stage.finished for stage in stages)
+        self.record()
 
 
 def _startable(stage: Stage) -> Sequence[Run]:

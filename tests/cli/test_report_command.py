@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import typer
 from click.testing import Result
@@ -104,7 +105,7 @@ def test_tables_can_be_chosen_together(results: Path) -> None:
     [
         ("out.tex", [], "% Needs"),
         ("out.md", [], "### Transfer"),
-        ("out.csv", [], "# Transfer"),
+        ("out.csv", ["--table", "summary"], "sweep,"),
         ("out.json", [], "["),
         ("out.txt", [], "Transfer by method"),
         ("out.txt", ["--format", "latex"], "% Needs"),
@@ -118,6 +119,17 @@ def test_writes_to_a_file(results: Path, name: str, arguments: list[str], start:
     text = Path("new", name).read_text(encoding="utf-8")
     assert text.startswith(start)
     assert "\x1b" not in text
+
+
+def test_several_tables_as_csv_are_a_file_each(results: Path) -> None:
+    outcome = kt_report("-o", "new/out.csv")
+    files = sorted(Path("new").iterdir())
+    assert outcome.exit_code == 0 and len(files) > 1
+    assert sorted(outcome.stderr.splitlines()) == [f"Wrote {path}" for path in files]
+    summary = pd.read_csv("new/out-summary.csv").set_index("method")
+    assert summary["delta"].to_dict() == {"kl": 1.0, "kl-dp": 2.0}
+    alone = kt_report("--format", "csv", "--table", "summary").stdout
+    assert Path("new/out-summary.csv").read_text() == alone
 
 
 def test_unknown_format_and_table_are_usage_errors(results: Path) -> None:

@@ -22,7 +22,7 @@ from torch import nn
 
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
-from kt_cli.errors import DataError, DeviceLost, KtError, WriteError
+from kt_cli.errors import DataError, DeviceLost, KtError, KtWarning, WriteError
 from kt_cli.knowledge import evaluate as evaluation
 from kt_cli.knowledge import predict as module
 from kt_cli.knowledge.predict import (
@@ -324,8 +324,15 @@ def test_a_full_disk(
     model, images = make_model("a"), open_data(DataSpec("digits")).eval
     small = small_disk("16k")
     monkeypatch.setenv("KT_CACHE", str(small))
-    with pytest.raises(WriteError, match="cannot write"):
+    with pytest.raises(WriteError, match="cannot write"):  # logits are for the cache alone
         predict_all([model], images, replace(HOW, logits=True))
+    with pytest.warns(KtWarning, match="No space left"):
+        (found,) = predict_all([model], images, HOW)
+    monkeypatch.delenv("KT_CACHE")
+    assert isinstance(found, Predictions) and found.path is None
+    wanted = predict(model, images, HOW)
+    for name in ("pred", "confidence", "label_prob", "top5"):
+        assert np.array_equal(getattr(found, name), getattr(wanted, name))
     assert [p for p in small.rglob("*") if p.is_file()] == []
 
 

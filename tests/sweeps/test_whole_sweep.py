@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -136,6 +137,12 @@ def test_running_again_does_nothing_and_says_so(undisturbed: Path) -> None:
     before = {table: raw_ids(undisturbed, table) for table in schema.TABLES}
     out, err = finish(start(undisturbed, undisturbed / "cache"))
     assert "Nothing to do" in err and "kl-dp" in out
+    keys = json.loads((undisturbed / "results" / "small" / "models.json").read_text())
+    assert set(keys) == set(rows(undisturbed, "models")["model_key"])
+    # A method taken out, where nothing is left to do: its rows stay, and reports leave them out.
+    out, err = finish(start(undisturbed, undisturbed / "cache", "--methods", "kl"))
+    assert "4 rows of methods" in err and "--all-rows" in err and "kl-dp" not in out
+    finish(start(undisturbed, undisturbed / "cache"))
     assert before == {table: raw_ids(undisturbed, table) for table in schema.TABLES}
 
 

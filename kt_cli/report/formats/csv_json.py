@@ -18,12 +18,18 @@ def render_csv(tables: Sequence[Table]) -> str:
 
     More than one block: each after a comment line `# title`, separated by an empty line.
     """
-    blocks: dict[str, list[Table]] = {}
-    for table in tables:
-        blocks.setdefault(table.name, []).append(table)
+    blocks = by_name(tables)
     if len(blocks) == 1:
         return _csv_block(tables)
     return "\n".join(f"# {same[0].title}\n{_csv_block(same)}" for same in blocks.values())
+
+
+def by_name(tables: Sequence[Table]) -> dict[str, list[Table]]:
+    """The tables of each name, which one CSV file can hold."""
+    found: dict[str, list[Table]] = {}
+    for table in tables:
+        found.setdefault(table.name, []).append(table)
+    return found
 
 
 def _csv_block(tables: Sequence[Table]) -> str:

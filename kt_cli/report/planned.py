@@ -1,0 +1,62 @@
+"""Which rows of a sweep's folder its `sweep.toml` plans: those of its methods, seeds and models."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kt_cli.rows.scan import is_texts
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MODELS = "models.json"  # the keys of the sweep's models, beside sweep.toml
+KEYS = ("model_key", "teacher_key", "student_key")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Values that rows may have, by column; a column that is not there may have any."""
+
+    values: dict[str, set[Any]]
+
+    @classmethod
+    def of(cls, folder: Path) -> Planned:
+        """What the files in a folder say; nothing where they are missing or not understood."""
+        sweep = _read(folder / "sweep.toml", tomllib.loads)
+        transfer = (sweep or {}).get("transfer")
+        transfer = transfer if isinstance(transfer, dict) else {}
+        keys = _read(folder / MODELS, json.loads) if sweep else None
+        found = {"method": transfer.get("methods"), "seed": transfer.get("seeds")}
+        found |= dict.fromkeys(KEYS, keys)
+        return cls({column: set(values) for column, values in found.items() if values})
+
+    def holds(self, rows: pd.DataFrame) -> np.ndarray:
+        """Which rows are planned: bool (n,). What a row does not say rules nothing out."""
+        kept = np.ones(len(rows), dtype=bool)
+        for column in self.values.keys() & set(rows):
+            values = rows[column]
+            if is_texts(values):
+                # Of several teachers all; the last stands for null, whose code is -1.
+                known = [self.values[column].issuperset(text.split(" + "))
+                         for text in values.cat.categories]  # fmt: skip
+                kept &= np.array([*known, True])[values.cat.codes]
+            else:
+                kept &= (values.isin(self.values[column]) | values.isna()).to_numpy()
+        return kept
+
+
+def _read(file: Path, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

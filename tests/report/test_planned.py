@@ -1,0 +1,83 @@
+"""A report shows what the sweep.toml beside the rows plans, and says how much else there is."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kt_cli.api.report import report
+from kt_cli.api.results import results
+from kt_cli.errors import KtWarning
+from kt_cli.report.planned import MODELS
+from kt_cli.report.query import Query
+from kt_cli.report.read import Results, read_results
+
+Sweep = Any  # of the conftest beside this file
+
+
+def plan(folder: Path, toml: str, keys: list[str] | None = None) -> None:
+    (folder / "sweep.toml").write_text(toml)
+    if keys is not None:
+        (folder / MODELS).write_text(json.dumps(keys))
+
+
+def read(sweep: Sweep, **query: Any) -> Results:
+    return read_results([sweep.folder], query=Query(**query))
+
+
+def test_a_seed_and_a_method_that_were_taken_out_are_left_out(filled: Sweep) -> None:
+    plan(filled.folder, '[transfer]\nmethods = ["kl", "xekl"]\nseeds = [1]\n')
+    filled.write("transfer", [filled.failed("transfer", "x", method="kl-dp", seed=1)])
+    found = read(filled)
+    rows = found.ok("transfer")
+    assert set(rows["seed"]) == {1} and {*rows["method"]} == {"kl", "xekl"}
+    assert found.failed("transfer").empty
+    assert len(rows) == 24 and found.unplanned == 120 - 24 + 1
+    assert len(found.ok("complementarity")) == 12 and len(found.ok("models")) == 4
+    every = read(filled, all_rows=True)
+    assert len(every.ok("transfer")) == 120 and every.unplanned == 0
+
+
+def test_a_model_that_was_taken_out_is_left_out_everywhere(filled: Sweep) -> None:
+    kept = [f"key:{name}" for name in filled.MODELS[:3]]
+    gone = filled.MODELS[3]
+    filled.write("transfer", [
+        filled.team(filled.MODELS[:2], filled.MODELS[2]),
+        filled.team([filled.MODELS[0], gone], filled.MODELS[2]),
+        filled.failed("transfer", "x", teacher_key=None, student_key=None),
+    ])  # fmt: skip
+    plan(filled.folder, "", kept)
+    assert read(filled).unplanned == 0  # of an empty sweep.toml nothing is known
+    plan(filled.folder, 'name = "demo"\n', kept)
+    found = read(filled)
+    assert len(found.ok("models")) == 3 and len(found.ok("complementarity")) == 6
+    rows = found.ok("transfer")
+    assert len(rows) == 60 + 1 and rows["teacher"].str.contains(" + ", regex=False).sum() == 1
+    assert len(found.failed("transfer")) == 1
+    assert not rows[["teacher", "student"]].isin([gone]).any(axis=None)
+
+
+@pytest.mark.parametrize("toml", ["not = toml = at all", "", 'transfer = "x"'])
+def test_what_says_nothing_leaves_nothing_out(filled: Sweep, toml: str) -> None:
+    plan(filled.folder, toml)
+    (filled.folder / MODELS).write_text("{not json")
+    assert len(read(filled).ok("transfer")) == 120
+
+
+def test_how_many_are_left_out_is_said_once(filled: Sweep) -> None:
+    plan(filled.folder, "[transfer]\nseeds = [0]\n")
+    for say in (
+        lambda **more: report(filled.folder, table=["summary"], **more),
+        lambda **more: results(filled.folder, **more).summary(),
+        lambda **more: results(filled.folder, **more).rows("transfer"),
+    ):
+        with pytest.warns(KtWarning, match="^60 rows .* --all-rows") as told:
+            say()
+        assert len(told) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            say(all_rows=True)
