@@ -144,7 +144,7 @@ def complementarity(
     )  # fmt: skip
     images = _images(resolved, given, asked)
     found = compare(resolved, images, asked, class_embedding, progress)
-    for warning in found.warnings:
+    for warning in (*found.warnings, *found.failures):
         warn(warning)
     return Complementarity(found, given.get("limit"))
 
@@ -157,9 +157,12 @@ def _resolved(references: Sequence[str], arch: str | None, baseline: str) -> lis
     resolved = names.resolve(references, arch)
     trained = [model for model in resolved if not model.untrained]
     if len(trained) < 2:
+        name = (trained or resolved)[0].name
+        if len(references) > 1 and len(resolved) == 1:
+            same = f"{' and '.join(references)} are one model, {name}: their weights are the same"
+            raise UsageError(same, "Name at least two different models.")
         raise UsageError(
-            f"one model alone has nothing to be compared with: {(trained or resolved)[0].name}",
-            "Name at least two different models; equal weights count once.",
+            f"one model alone has nothing to be compared with: {name}", "Name at least two."
         )
     if baseline == "random":
         known = {model.key for model in resolved}

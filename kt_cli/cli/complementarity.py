@@ -10,7 +10,7 @@ import typer
 from kt_cli.cli import complementarity_view, options, screen
 from kt_cli.cli.options import flag, option
 from kt_cli.cli.setting_options import Fields, Given, with_settings
-from kt_cli.errors import UsageError
+from kt_cli.errors import KtError, UsageError
 from kt_cli.settings import DataSpec, EvalSpec, SweepSpec
 from kt_cli.settings.shared import COMPUTATION, MODELS, OUTPUT
 
@@ -88,6 +88,10 @@ def complementarity(
         complementarity_view.show(found.comparison, found.limit, top, samples)
     if gallery is not None:
         _draw(gallery, found.comparison, samples or GALLERY_SAMPLES)
+    if failures := found.comparison.failures:
+        raise KtError(
+            f"{len(failures)} of the models could not be evaluated", "The notes above say why."
+        )
 
 
 def _require_drawable(gallery: Path, images: Given) -> None:

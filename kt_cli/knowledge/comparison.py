@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kt_cli.data.class_names import readable
 from kt_cli.data.images import ImageSet
+from kt_cli.errors import KtError, first_line
 from kt_cli.knowledge.areas import Area, areas
 from kt_cli.knowledge.class_similarity import ClassEmbedding
 from kt_cli.knowledge.embedding import class_embedding
@@ -40,6 +41,7 @@ class Comparison:
         embedding: of the classes; None where there is none.
         mean_probability: the mean of all models' probabilities is right; None without logits.
         warnings: what looks wrong, a sentence each.
+        failures: models that could not be evaluated, and why, a sentence each.
     """
 
     names: tuple[str, ...]
@@ -51,6 +53,7 @@ class Comparison:
     embedding: ClassEmbedding | None
     mean_probability: float | None
     warnings: tuple[str, ...]
+    failures: tuple[str, ...] = ()
 
     @property
     def images(self) -> ImageSet:
@@ -137,19 +140,34 @@ def compare(
     Args:
         embedding: what classes are compared by; see `kt_cli.knowledge.embedding`.
 
+    Models that cannot be evaluated are left out, where others are left to compare.
+
     Raises:
-        KtError: a model or an image cannot be read; what other models said is in the cache.
+        KtError: an image cannot be read, or too few models; what others said is in the cache.
     """
     models = sorted(models, key=lambda model: model.untrained)
-    predictions = []
-    for found in predict_all(models, images, how, progress):
-        if isinstance(found, Exception):
-            raise found
-        predictions.append(found)
+    found = dict(zip(models, predict_all(models, images, how, progress), strict=True))
+    failed = {model: said for model, said in found.items() if isinstance(said, Exception)}
+    models = [model for model in models if model not in failed]
+    if failed and sum(not model.untrained for model in models) < 2:
+        raise _named(*next(iter(failed.items())))
+    predictions = [said for said in found.values() if isinstance(said, Predictions)]
     order = np.argsort([-said.accuracy for said in predictions], kind="stable")
     vectors = class_embedding(embedding, [models[i] for i in order], images)
     untrained = [model.untrained for model in models]
-    return compared([m.name for m in models], predictions, untrained, vectors, how.logits)
+    names = [model.name for model in models]
+    failures = tuple(_named(model, error).message for model, error in failed.items())
+    return replace(compared(names, predictions, untrained, vectors, how.logits), failures=failures)
+
+
+def _named(model: Model, error: Exception) -> KtError:
+    """An error that names its model, whose own code may raise anything."""
+    if isinstance(error, KtError) and model.name in error.message:
+        return error
+    tip = "Its own code, or the size of its input, may be why."
+    named = KtError(f"{model.name}: {first_line(error)}", getattr(error, "tip", tip))
+    named.__cause__ = error
+    return named
 
 
 def compared(
@@ -223,6 +241,7 @@ def to_dict(found: Comparison, count: int = 10) -> dict[str, Any]:
         "class_embedding": found.embedding.name if found.embedding else None,
         "class_similarity": found.embedding.mean if found.embedding else None,
         "warnings": list(found.warnings),
+        "failures": list(found.failures),
     }
 
 

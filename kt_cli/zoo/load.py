@@ -106,6 +106,7 @@ def load(
     with _quiet(), _explained(model):
         module = OPENERS[kind](model, len(classes) if classes else None).eval()
         config = data_config(module, eval_size)
+        _require_finite(module, model.name)
         count = _count_classes(module, config, model.name)
     now = identity.source(model)
     if source not in ("", now):
@@ -144,6 +145,15 @@ def _count_classes(module: nn.Module, config: dict[str, Any], name: str) -> int:
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise UsageError(f"{name} does not return logits of shape (n, classes)")
     return int(logits.shape[1])
+
+
+def _require_finite(module: nn.Module, name: str) -> None:
+    for layer, values in module.state_dict(keep_vars=True).items():
+        # Buffers may well hold what is infinite, as masks do.
+        odd = ~values.isfinite() if isinstance(values, nn.Parameter) else values.isnan()
+        if odd.any():
+            tip = "Its training diverged, or the file is damaged: take an earlier checkpoint."
+            raise DataError(f"{name}: {layer} is not finite", tip)
 
 
 def build(

@@ -5,18 +5,16 @@ Weights are read with `weights_only` throughout: no file is ever unpickled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from kt_cli.errors import DataError, UsageError, some_of
+from kt_cli.errors import DataError, UsageError
 from kt_cli.spec import Model
-from kt_cli.zoo import local_models, target, timm_registry
-
-LISTED = 3
+from kt_cli.zoo import checkpoints, local_models, target, timm_registry
 
 
 def _open_timm(model: Model, num_classes: int | None) -> nn.Module:
@@ -52,44 +50,13 @@ def _open_folder(model: Model, num_classes: int | None) -> nn.Module:
             f"{folder / local_models.CONFIG} names no timm architecture",
             "Load its weights in a function of your own: py:module:function.",
         )
+    checkpoints.require_weights(local_models.weights_file(folder))
     return timm.create_model(model.ref, pretrained=True)
 
 
 def _open_checkpoint(model: Model, num_classes: int | None) -> nn.Module:
-    import timm
-    from timm.models import load_state_dict
-
     arch, file = model.ref.split("@", 1)
-    weights = load_state_dict(file, weights_only=True)
-    head = timm_registry.config(arch).classifier
-    head = head[0] if isinstance(head, (list, tuple)) else head
-    if f"{head}.weight" not in weights:
-        raise DataError(
-            f"{file} does not fit {arch}: it has no classifier {head}.weight but "
-            f"{some_of([*weights], LISTED)}",
-            "Is it a checkpoint of another architecture, or one without a head?",
-        )
-    module = timm.create_model(arch, num_classes=len(weights[f"{head}.weight"]))
-    _fit(module, weights, f"{file} does not fit {arch}")
-    return module
-
-
-def _fit(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
-    state = module.state_dict()
-    shapes = [
-        f"{k} {tuple(v.shape)} instead of {tuple(state[k].shape)}"
-        for k, v in weights.items()
-        if k in state and v.shape != state[k].shape
-    ]
-    if shapes:
-        raise DataError(
-            f"{what}: {some_of(shapes, LISTED)}",
-            "Is it of another input size? A model folder (timm's save_for_hf) can say so.",
-        )
-    missing, unexpected = module.load_state_dict(weights, strict=False)
-    keys = {"missing": missing, "unknown": unexpected}
-    if problems := [f"{kind} {some_of(found, LISTED)}" for kind, found in keys.items() if found]:
-        raise DataError(f"{what}: {'; '.join(problems)}", "Is it of another architecture?")
+    return checkpoints.opened(arch, Path(file))
 
 
 def _open_function(model: Model, num_classes: int | None) -> nn.Module:

@@ -31,7 +31,7 @@ PREFERRED = (
     "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth",
 )  # fmt: skip
 FOLDER_EXTENSIONS = (".safetensors", ".pth", ".pth.tar", ".bin")
-CHECKPOINT_EXTENSIONS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin")
+CHECKPOINT_EXTENSIONS = (".safetensors", ".pth", ".pth.tar", ".pt", ".ckpt", ".bin")
 BLOCK = 2**22
 _contents: dict[tuple[Path, Status], bytes] = {}
 _imported: dict[str, bytes] = {}  # what modules of the user's own were when they were imported

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,24 @@ def test_a_pair_on_the_screen(kt: Kt, folder: Path) -> None:
         assert text in out, text
     assert "digit-" in out
     assert "a: top-1 of" in err and "near chance" in err  # untrained, and nobody said so
+
+
+def test_one_broken_model_of_a_zoo_costs_itself_only(kt: Kt, folder: Path) -> None:
+    shutil.copytree(folder / "b", folder / "c")
+    weights = folder / "c" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    code, out, err = kt("complementarity", str(folder), *ON_DIGITS)
+    assert code == 1
+    assert "a → b" in out and "c" not in out.split("\n")[2:5]
+    assert "cannot load c:" in err and "1 of the models could not be evaluated" in err
+    code, out, err = kt("complementarity", str(folder / "a"), str(folder / "c"), *ON_DIGITS)
+    assert (code, out) == (2, "") and "cannot load c:" in err
+
+
+def test_one_model_named_twice_is_said_to_be_one(kt: Kt, folder: Path) -> None:
+    code, _, err = kt("complementarity", f"{folder}/a", f"local-dir:{folder}/a", *ON_DIGITS)
+    assert code == 2
+    assert f"{folder}/a and local-dir:{folder}/a are one model, a" in " ".join(err.split())
 
 
 def test_json_equals_what_the_cache_says(kt: Kt, folder: Path) -> None:

@@ -364,7 +364,7 @@ def test_nothing_is_unpickled(save_model: SaveModel, tmp_path: Path) -> None:
     weights = load_file(save_model("vit") / "model.safetensors")
     trace = tmp_path / "trace"
     torch.save({"state_dict": weights, "extra": Payload(trace)}, tmp_path / "m.pth")
-    with pytest.raises(DataError, match="weights_only"):
+    with pytest.raises(DataError, match=r"m\.pth holds an object .* weights_only"):
         load.load(one(f"test_vit@{tmp_path / 'm.pth'}"))
     assert not trace.exists()
 
