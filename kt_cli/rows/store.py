@@ -80,10 +80,11 @@ def write_columns(folder: Path, table: str, columns: Mapping[str, Any]) -> Path:
 
 
 def _write_part(folder: Path, rows: pa.Table) -> Path:
-    # Dictionaries of few rows are as long as their values, and cost whoever opens the part.
+    # Of few rows it makes a part longer, and slower for whoever opens thousands of them.
+    many = rows.num_rows > FEW_ROWS
     written = pa.BufferOutputStream()
-    pq.write_table(rows, written, compression="zstd", use_dictionary=rows.num_rows > FEW_ROWS,
-                   write_page_checksum=True)  # fmt: skip
+    pq.write_table(rows, written, compression="zstd" if many else "none", use_dictionary=many,
+                   write_statistics=many, store_schema=many, write_page_checksum=True)  # fmt: skip
     content = written.getvalue()
     part = folder / f"part-{uuid.uuid4().hex[:16]}-{zlib.crc32(content):08x}.parquet"
     with atomic_file(part) as temporary:
