@@ -26,7 +26,7 @@ from benchmarks.photos import photos
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
 from kt_cli.data.sources import open_data
-from kt_cli.errors import KtError
+from kt_cli.errors import DataError, KtError
 from kt_cli.knowledge.evaluate import Evaluator, evaluate_all
 from kt_cli.knowledge.predict import REFRESH, How, predict_all
 from kt_cli.knowledge.predictions import Predictions, entry
@@ -267,7 +267,7 @@ def test_a_model_that_fails_fails_alone(saved: Zoo, nets: Path) -> None:
     names = ("Net", "unlucky", "not_finite")
     models = [saved.models()[0], *resolve([f"py:made_up_nets:{name}" for name in names])]
     found = predict_all(models, saved.images, how())
-    assert [type(said) for said in found] == [Predictions, Predictions, ValueError, KtError]
+    assert [type(said) for said in found] == [Predictions, Predictions, ValueError, DataError]
     assert "not finite" in str(found[3])
     entries = [entry(model, saved.images, EvalSpec(), CPU) for model in models]
     assert [path.exists() for path in entries] == [True, True, False, False]
