@@ -92,7 +92,7 @@ def _work(session: Session, dry_run: bool) -> None:
     if dry_run:
         return
     _ = session.planner  # which needs data
-    from kt_cli.sweeps import cluster_loop
+    from kt_cli.sweeps import cluster_loop, jobs
 
     if all(stage.finished for stage in stages):
         session.end()
@@ -100,11 +100,16 @@ def _work(session: Session, dry_run: bool) -> None:
             cluster_loop.close(session)
         session.tell.note("Nothing to do: everything is done already.")
         return
-    if not session.place.following:
-        session.begin()
     if session.place.facts is None:
-        session.work()
+        with jobs.claim(session.folder, jobs.LOCAL) as mine:
+            if not mine:
+                jobs.refuse(session.folder)
+            session.begin()
+            session.work()
         return
+    if not session.place.following:
+        jobs.refuse(session.folder, jobs.LOCAL)
+        session.begin()
     session.finished = cluster_loop.coordinate(session)
     if session.finished:
         session.end()

@@ -47,6 +47,8 @@ def show(
     for stage in stages:
         if stage.note:
             say(f"targets: {stage.note}")
+        if stage.missing:
+            say(stage.without)
         if stage.left_out:
             hours = f"{spec.slurm.max_gpu_hours:g} GPU-hours"
             say(f"left out: {counted(stage.left_out, 'transfer')} beyond what fits into {hours}")

@@ -22,9 +22,13 @@ def ranked_pairs(
     the order in which they are named.
 
     Args:
-        accuracies: (M,) in percent. keys: the M models' identities.
+        accuracies: (M,) in percent; NaN, where it is not known, counts as their median.
+        keys: the M models' identities.
         students: indices of the models that are taught.
     """
+    unknown = np.isnan(accuracies)
+    typical = np.median(accuracies[~unknown]) if not unknown.all() else 0.0
+    accuracies = np.where(unknown, typical, accuracies)
     wanted = ~np.eye(len(keys), dtype=bool)
     wanted[:, [i for i in range(len(keys)) if i not in students]] = False
     teacher, student = np.nonzero(wanted)

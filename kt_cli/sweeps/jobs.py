@@ -1,4 +1,4 @@
-"""What was submitted for a sweep: one small file for each stage's jobs, in `RESULTS/jobs`."""
+"""What was submitted for a sweep, a small file a stage in `RESULTS/jobs`; and who leads it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from kt_cli.errors import KtError
 from kt_cli.files import write_error, write_text
 
 OPEN, OVER, CANCELLED = "open", "over", "cancelled"
 STALE_SECONDS = 600
+STEP, LOCAL = "step", "sweep"  # of who leads: submits, and is gone; works here, to the end
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ def keep(folder: Path, submitted: Submitted) -> None:
 
 
 @contextmanager
-def claim(folder: Path) -> Iterator[bool]:
-    """The right to submit for a sweep; False while another process has it.
+def claim(folder: Path, what: str = STEP) -> Iterator[bool]:
+    """The right to lead a sweep; False while another process has it.
 
     Raises:
         WriteError: nothing can be written to `folder`.
@@ -98,7 +100,8 @@ def claim(folder: Path) -> Iterator[bool]:
     except OSError as error:
         raise write_error(path, error) from error
     try:
-        os.write(handle, f"{socket.gethostname()} {os.getpid()}\n".encode())
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        os.write(handle, f"{socket.gethostname()} {os.getpid()} {what} {since}\n".encode())
         os.close(handle)
         with _kept_fresh(path):
             yield True
@@ -112,13 +115,29 @@ def _remove_stale(path: Path) -> None:
     with suppress(OSError, ValueError):
         holder = path.read_text(encoding="utf-8")
         old = time.time() - path.stat().st_mtime > STALE_SECONDS
-        host, _, process = holder.strip().partition(" ")
+        host, process, *_ = [*holder.split(), "", ""]
         if old or (process and host == socket.gethostname() and not alive(int(process))):
             aside = path.rename(path.with_name(f"claim.{uuid.uuid4().hex}"))
             if aside.read_text(encoding="utf-8") == holder:
                 aside.unlink()
             else:  # somebody else was quicker, and holds it now
                 aside.rename(path)
+
+
+def refuse(folder: Path, beside: str = "") -> None:
+    """Raise KtError that says who leads the sweep; with `beside` only one of that kind."""
+    path = folder / "jobs" / "claim"
+    try:
+        holder = path.read_text(encoding="utf-8").strip().split(" ", 3)
+    except OSError:
+        holder = []
+    host, process, what, since = [*holder, "", "", "", ""][:4]
+    if beside in ("", what):
+        raise KtError(
+            f"another kt sweep is at work in {folder}: process {process} on {host}, since {since}",
+            "kt status shows how far it is. Should it be gone from there: within ten minutes "
+            f"that is noticed, or remove {path}.",
+        )
 
 
 def alive(process: int) -> bool:

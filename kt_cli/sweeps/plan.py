@@ -1,19 +1,22 @@
 """Names -> runs, minus what is done: pretrain -> predict -> pairs -> transfer. Executes nothing.
 
-A stage can be listed once the one before it is done: training decides what a model is, predictions
-decide which pairs are drawn.
+A stage can be listed once the one before it is done or given up: training decides what a model is,
+predictions decide which pairs are drawn. They are drawn from all models that were asked for: the
+pairs of one that was given up are left out, and none are drawn in their place.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kt_cli.errors import DataError, unknown
+from kt_cli.errors import DataError, some_of, unknown
 from kt_cli.rows.store import OK, OnSkip, Outcomes, read
 from kt_cli.runs.pairs import row_ids
 from kt_cli.runs.target_plan import keep_targets
@@ -35,7 +38,8 @@ class Stage:
 
     total, done: runs in all, and finished ones (ordered pairs for "pairs").
     todo: the runs to do now; None where they depend on an earlier stage.
-    given_up: runs that failed MAX_ATTEMPTS times.
+    given_up: runs that failed MAX_ATTEMPTS times, or that are about a model which did.
+    missing: names of these models.
     left_out: runs that do not fit into the GPU-hours there are.
     note: what was decided about the stage.
     """
@@ -45,12 +49,35 @@ class Stage:
     done: int = 0
     todo: tuple[Run, ...] | None = None
     given_up: int = 0
+    missing: tuple[str, ...] = ()
     left_out: int = 0
     note: str = ""
 
     @property
     def finished(self) -> bool:
         return self.todo is not None and not self.todo
+
+    @property
+    def without(self) -> str:
+        """Which models are missing, for people."""
+        return f"{self.name}: the runs of {some_of(self.missing, 5)} are left out, which failed"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The models that a sweep asked for, when each has been predicted or given up.
+
+    Attributes:
+        usable: those that were predicted, baselines last.
+        models: all between which transfers may be, in their order.
+        keys, accuracies: of each, as pairs are drawn. Of a model that was once given up, whatever
+            came of it later, nothing is known then: a stand-in for what it is, and NaN.
+    """
+
+    usable: tuple[Model, ...]
+    models: list[Model]
+    keys: list[str]
+    accuracies: NDArray[np.float64]
 
 
 @dataclass
@@ -92,20 +119,24 @@ class Planner:
             if models is None:
                 return self._later[name]
             return self._open(name, "models", self._predict_runs(models))
-        usable = self._usable()
-        if usable is None:
+        asked = self._asked()
+        if asked is None:
             return self._later[name]
-        return self._pairs(usable) if name == "pairs" else self._transfer(usable)
+        return self._pairs(asked.usable) if name == "pairs" else self._transfer(asked)
 
     def models(self) -> list[Model] | None:
         """All models of the sweep, baselines last; None while the zoo is not trained.
 
-        Models of the zoo whose training failed are left out.
+        Models of the zoo whose training was given up are left out.
         """
         outcomes = Outcomes(self.folder, "pretrain", self.on_skip)
         runs = self._zoo_runs()
         trained = [run for run in runs if self._trained(run, outcomes)]
-        if any(not outcomes.failed(run.id) for run in runs if run not in trained):
+        if any(
+            not outcomes.failed(run.id) or outcomes.attempts(run.id) < MAX_ATTEMPTS
+            for run in runs
+            if run not in trained
+        ):
             return None
         models = list(self.named)
         if trained:
@@ -129,23 +160,37 @@ class Planner:
     def _predict_runs(self, models: Sequence[Model]) -> list[Run]:
         return [Run("predict", (m,), self.images.eval_id, self._how, self._data) for m in models]
 
-    def _usable(self) -> dict[Model, float] | None:
-        """Models with their accuracies, once each has been predicted or has failed."""
+    def _asked(self) -> Asked | None:
+        """The models of the sweep, once each has been predicted or given up."""
         models = self.models()
         if models is None:
             return None
-        rows = read([self.folder], "models", ["run_id", "status", "accuracy"]).set_index("run_id")
-        ids = [run.id for run in self._predict_runs(models)]
-        if not set(ids) <= set(rows.index):
+        rows = read([self.folder], "models", ["run_id", "status", "attempt", "accuracy"])
+        rows = rows.set_index("run_id").reindex([run.id for run in self._predict_runs(models)])
+        ok, attempts = rows["status"] == OK, rows["attempt"].fillna(0)
+        if (~ok & (attempts < MAX_ATTEMPTS)).any():
             return None
-        ok = rows["accuracy"][rows["status"] == OK]
-        return {m: float(ok[i]) for m, i in zip(models, ids, strict=True) if i in ok.index}
+        in_time = rows["accuracy"].where(ok & (attempts <= MAX_ATTEMPTS))
+        accuracy = dict(zip(models, in_time, strict=True))
+        zoo, trainings = self._zoo_runs(), Outcomes(self.folder, "pretrain")
+        lost = [Model(r.id, name=r.settings.name) for r in zoo if not trainings.done(r.id)]
+        late = {local_models.folder_key(self.folder / r.out): r.id for r in zoo
+                if trainings.done(r.id) and trainings.attempts(r.id) > MAX_ATTEMPTS}  # fmt: skip
+        between = [*(model for model in models if not model.untrained), *lost]
+        return Asked(
+            usable=tuple(itertools.compress(models, ok)),
+            models=between,
+            keys=[late.get(model.key, model.key) for model in between],
+            accuracies=np.array(
+                [np.nan if m.key in late else accuracy.get(m, np.nan) for m in between]
+            ),
+        )
 
-    def _pairs(self, usable: dict[Model, float]) -> Stage:
+    def _pairs(self, usable: tuple[Model, ...]) -> Stage:
         wanted = PairsSpec(
             self._how.size, self._how.amp, self.spec.class_embedding, self.spec.flips_by_class
         )
-        run = Run("pairs", tuple(usable), self.images.eval_id, wanted, self._data)
+        run = Run("pairs", usable, self.images.eval_id, wanted, self._data)
         columns = ["run_id", "status", "attempt", "class_embedding", "by_class"]
         rows = read([self.folder], "complementarity", columns, self.on_skip)
         # With the similarity of classes and the flips by class that are asked for now.
@@ -164,35 +209,40 @@ class Planner:
             return replace(stage, given_up=1)
         return replace(stage, todo=(replace(run, attempt=attempts + 1),))
 
-    def _transfer(self, usable: dict[Model, float]) -> Stage:
-        spec = self.spec
-        models, ranked = self._ranked(usable)
+    def _transfer(self, asked: Asked) -> Stage:
+        spec, models, ranked = self.spec, asked.models, self._ranked(asked)
         drawn = ranked[: spec.pair_count([m.name for m in models])]
         teams: list[tuple[list[int], int]] = []
         if spec.teachers:
-            teams = draw_teams(drawn, [m.key for m in models], spec.team, spec.pair_seed)
+            teams = draw_teams(drawn, asked.keys, spec.team, spec.pair_seed)
         groups = [*(([t], s, spec.transfers()) for t, s in sorted(drawn)),
                   *((team, s, team_transfers(spec)) for team, s in teams)]  # fmt: skip
         # Neighbours share their student, so that what they share is computed once.
-        asked = [self._transfer_run([*(models[t] for t in taught_by), models[s]], settings)
-                 for taught_by, s, transfers in sorted(groups, key=lambda group: group[1])
-                 for settings in transfers]  # fmt: skip
+        wanted = [self._transfer_run([*(models[t] for t in taught_by), models[s]], settings)
+                  for taught_by, s, transfers in sorted(groups, key=lambda group: group[1])
+                  for settings in transfers]  # fmt: skip
         images = self.images
-        runs, note = keep_targets(asked, images.training, images.classes, spec.target_budget)
-        return replace(self._open("transfer", "transfer", runs), note=note)
+        runs, note = keep_targets(wanted, images.training, images.classes, spec.target_budget)
+        usable = set(asked.usable)
+        stage = self._open("transfer", "transfer", [r for r in runs if usable.issuperset(r.models)])
+        missing = dict.fromkeys(m.name for r in runs for m in r.models if m not in usable)
+        given_up = stage.given_up + len(runs) - stage.total
+        return replace(
+            stage, total=len(runs), given_up=given_up, missing=tuple(missing), note=note
+        )  # fmt: skip
 
-    def _ranked(self, usable: dict[Model, float]) -> tuple[list[Model], list[tuple[int, int]]]:
-        """The models that transfers are between, and pairs of their indices as they are drawn."""
-        models = [model for model in usable if not model.untrained]
-        accuracies = np.array([usable[model] for model in models])
-        students = [i for i, model in enumerate(models) if self.spec.is_student(model.name)]
-        keys = [model.key for model in models]
-        return models, ranked_pairs(accuracies, keys, self.spec.pair_seed, students)
+    def _ranked(self, asked: Asked) -> list[tuple[int, int]]:
+        """Pairs of indices of the models, as they are drawn."""
+        students = [i for i, model in enumerate(asked.models) if self.spec.is_student(model.name)]
+        return ranked_pairs(asked.accuracies, asked.keys, self.spec.pair_seed, students)
 
     def ranks(self) -> dict[tuple[str, ...], int]:
         """How early each pair (keys of teacher and student) is drawn; empty before predictions."""
-        models, ranked = self._ranked(self._usable() or {})
-        return {(models[t].key, models[s].key): rank for rank, (t, s) in enumerate(ranked)}
+        asked = self._asked()
+        if asked is None:
+            return {}
+        keys = [model.key for model in asked.models]
+        return {(keys[t], keys[s]): rank for rank, (t, s) in enumerate(self._ranked(asked))}
 
     def _transfer_run(self, models: Sequence[Model], settings: TransferSpec) -> Run:
         data_id = self.images.guarded_id if settings.guarded else self.images.transfer_id

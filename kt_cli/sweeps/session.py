@@ -151,26 +151,37 @@ class Session:
         """Do all stages on this machine, one after the other."""
         remove_stale(self.folder)
         for name in STAGES:
-            self._do(self._stage(name))
+            self._do(name)
         for table in schema.TABLES:
             store.settle(self.folder, table)
         self.record()
 
-    def _do(self, stage: Stage) -> None:
-        runs = _startable(stage)
+    def _do(self, name: str) -> None:
+        """A stage; what failed is tried again before the next, so that of the last stage is not."""
+        retry_failed = self.planner.retry_failed
+        while runs := _startable(stage := self._stage(name)):
+            failed = self._do_once(stage, runs)
+            if name == STAGES[-1]:
+                self.failures += failed
+                break
+            # What failed three times is tried once more, not for ever.
+            self.planner.retry_failed = False
+        self.planner.retry_failed = retry_failed
         self.failures += stage.given_up
-        if not runs:
-            return
+        if stage.missing:
+            self.tell.note(stage.without)
+
+    def _do_once(self, stage: Stage, runs: Sequence[Run]) -> int:
+        """How many of the runs failed."""
         if stage.note:
             self.tell.note(f"targets: {stage.note}")
         # Here, once, and not in every worker at the same time.
         decode_training_images(runs, self.tell.progress)
         if self.place.executor == INLINE:
-            self.failures += run_inline(self.folder, runs, self.slots[0])
-            return
+            return run_inline(self.folder, runs, self.slots[0])
         work = LocalStage(self.folder, runs, self.slots, warn)
         work.run(self.tell.progress, label(stage.name))
-        self.failures += work.failures
+        return work.failures
 
     def end(self) -> None:
         """Count what was given up."""

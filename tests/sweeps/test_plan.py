@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+from timm.data import resolve_data_config
 
 from kt_cli.errors import UnknownName
 from kt_cli.rows import store
@@ -15,6 +17,8 @@ from kt_cli.spec import Model, Run
 from kt_cli.sweeps.draw import ranked_pairs
 from kt_cli.sweeps.images import Images
 from kt_cli.sweeps.plan import MAX_ATTEMPTS, STAGES, Planner, Stage, unmeasured
+from kt_cli.zoo.names import resolve
+from kt_cli.zoo.save import save
 
 IMAGES = Images("eval", "train", "train+guard", training=100, classes=10)
 KEYS = [f"model{i}" for i in range(300)]
@@ -115,13 +119,49 @@ def test_failed_runs_are_tried_again_three_times(tmp_path: Path) -> None:
 
 
 def test_a_model_that_fails_costs_its_own_pairs_only(tmp_path: Path) -> None:
-    bad, *good = planner(tmp_path).stage("predict").todo or ()
-    finish(tmp_path, bad, store.FAILED)
+    """No others are drawn in their place, and none when it can be had at last."""
+    models = [Model(key, key, key) for key in KEYS[:7]]
+    spec = replace(SPEC, pairs=20, teachers=("soup",), team=2)
+    bad, *good = planner(tmp_path, spec, models).stage("predict").todo or ()
     for i, run in enumerate(good):
+        finish(tmp_path, run, accuracy=90.0 + i**2)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        # As long as it may still succeed, nothing is drawn.
+        assert planner(tmp_path, spec, models).stage("transfer").todo is None
+        finish(tmp_path, replace(bad, attempt=attempt), store.FAILED, created=str(attempt))
+    assert planner(tmp_path, spec, models).stage("pairs").total == 6 * 5
+    stage = planner(tmp_path, spec, models).stage("transfer")
+    assert stage.missing == (models[0].name,) and models[0].name in stage.without
+    assert stage.total == (20 + 7) * len(spec.transfers())
+    assert stage.todo and all(models[0] not in run.models for run in stage.todo)
+    assert len(stage.todo) + stage.given_up == stage.total
+    finish(tmp_path, replace(bad, attempt=MAX_ATTEMPTS + 1), accuracy=20.0)
+    later = planner(tmp_path, spec, models).stage("transfer")
+    assert later.total == stage.total == len(later.todo or ()) and later.missing == ()
+    assert {run.id for run in stage.todo} < {run.id for run in later.todo or ()}
+
+
+def test_a_model_of_the_zoo_that_is_never_trained_costs_its_own_pairs_only(tmp_path: Path) -> None:
+    spec = replace(SPEC, pairs=12, zoo=(PretrainSpec("late", "test_vit"),))
+    models = resolve(["resnet18", "resnet34", "resnet50"])
+    (training,) = planner(tmp_path, spec, models).stage("pretrain").todo or ()
+    finish(tmp_path, replace(training, attempt=2), store.FAILED)
+    assert planner(tmp_path, spec, models).models() is None
+    finish(tmp_path, replace(training, attempt=MAX_ATTEMPTS), store.FAILED)
+    for i, run in enumerate(planner(tmp_path, spec, models).stage("predict").todo or ()):
         finish(tmp_path, run, accuracy=90.0 + i)
-    assert planner(tmp_path).stage("pairs").total == 6
-    runs = planner(tmp_path).stage("transfer").todo or ()
-    assert runs and all(MODELS[0] not in run.models for run in runs)
+    before = planner(tmp_path, spec, models).stage("transfer")
+    assert before.missing == ("late",) and before.given_up > 0
+    model, extra = timm.create_model("test_vit", num_classes=10), {"run_id": training.id}
+    config = resolve_data_config(model=model)
+    save(model, tmp_path / "zoo" / "late", data_config=config, num_classes=10, label_names=None,
+         card="", extra=extra)  # fmt: skip
+    finish(tmp_path, replace(training, attempt=MAX_ATTEMPTS + 1))
+    (last,) = planner(tmp_path, spec, models).stage("predict").todo or ()
+    finish(tmp_path, last, accuracy=10.0)
+    after = planner(tmp_path, spec, models).stage("transfer")
+    assert after.total == before.total == len(after.todo or ())
+    assert {run.id for run in before.todo or ()} < {run.id for run in after.todo or ()}
 
 
 def test_models_of_a_zoo_exist_once_they_are_trained(tmp_path: Path) -> None:

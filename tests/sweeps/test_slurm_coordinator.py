@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -344,6 +344,23 @@ def test_the_claim_of_a_dead_process_is_void(folder: Path) -> None:
     os.utime(path, (0, 0))
     with jobs.claim(folder) as mine:
         assert mine
+
+
+def test_a_second_sweep_in_one_folder_says_who_is_at_work(
+    folder: Path, kt: Callable[..., tuple[int, str, str]]
+) -> None:
+    command = ("sweep", "--models", "random:test_vit,random:test_resnet", "--data", "digits",
+               "--pairs", "0", "--name", "x", "-o", str(folder.parent))  # fmt: skip
+    with jobs.claim(folder, jobs.LOCAL) as mine:
+        assert mine
+        code, _, err = kt(*command)
+        assert code == 1 and f"process {os.getpid()} on {socket.gethostname()}, since 2" in err
+        assert not (folder / "sweep.toml").exists()
+        assert kt(*command, "--dry-run")[0] == 0
+        jobs.refuse(folder, jobs.STEP)  # what only submits is soon done
+        with pytest.raises(KtError, match="is at work in"):
+            jobs.refuse(folder, jobs.LOCAL)
+    jobs.refuse(folder, jobs.LOCAL)
 
 
 def test_a_look_counts_rows_and_jobs(fake: FakeSlurm, folder: Path) -> None:

@@ -183,6 +183,7 @@ def test_more_methods_add_only_their_runs(undisturbed: Path, tmp_path: Path) -> 
 
 BROKEN = """
 import os
+import timm
 import torch
 
 
@@ -192,6 +193,14 @@ def raises() -> torch.nn.Module:
 
 def dies() -> torch.nn.Module:
     os._exit(7)
+
+
+def once() -> torch.nn.Module:
+    if not os.path.exists("tried"):
+        open("tried", "w").close()
+        os._exit(7)
+    torch.manual_seed(0)
+    return timm.create_model("test_vit", num_classes=10)
 """
 
 
@@ -200,13 +209,13 @@ def test_runs_that_fail_and_workers_that_die_cost_their_own_rows_only(
 ) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
     zoo = undisturbed / "results" / "small" / "zoo"
-    models = f"py:broken:raises,{zoo / 'vit'},py:broken:dies,{zoo / 'resnet'}"
+    models = f"py:broken:raises,{zoo / 'vit'},py:broken:dies,{zoo / 'resnet'},py:broken:once"
     command = [
         sys.executable, "-m", "kt_cli", "sweep", "--models", models, "--data", "digits",
         "--pairs", "0", "--processes", "1", "--name", "small",
     ]  # fmt: skip
     environment = {**ENVIRONMENT, "KT_CACHE": str(tmp_path / "cache")}
-    for attempt in (1, 2):
+    for _ in range(2):
         done = subprocess.run(
             command, cwd=tmp_path, text=True, capture_output=True, env=environment, timeout=200
         )
@@ -214,12 +223,13 @@ def test_runs_that_fail_and_workers_that_die_cost_their_own_rows_only(
         assert "2 runs failed" in done.stderr and "Traceback" not in done.stderr
         found = rows(tmp_path, "models").set_index("model")
         assert found["status"].to_dict() == {
-            "raises": "failed", "vit": "ok", "dies": "failed", "resnet": "ok",
+            "raises": "failed", "vit": "ok", "dies": "failed", "resnet": "ok", "once": "ok",
         }  # fmt: skip
         assert "no such weights" in found.loc["raises", "error"]
         assert "worker died" in found.loc["dies", "error"]
-        assert found.loc[["raises", "dies"], "attempt"].tolist() == [attempt] * 2
-        assert len(rows(tmp_path, "complementarity")) == 2
+        # All before others build on them.
+        assert found.loc[["raises", "dies", "once"], "attempt"].tolist() == [3, 3, 2]
+        assert len(rows(tmp_path, "complementarity")) == 3 * 2
 
 
 def test_a_full_disk_is_said_and_nothing_is_lost(
