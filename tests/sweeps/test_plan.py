@@ -5,12 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import timm
 from timm.data import resolve_data_config
 
 from kt_cli.errors import UnknownName
 from kt_cli.rows import store
+from kt_cli.rows.schema import TABLES
 from kt_cli.runs.kinds import kind_of
 from kt_cli.settings import DataSpec, PretrainSpec, SweepSpec
 from kt_cli.spec import Model, Run
@@ -106,6 +108,24 @@ def test_other_settings_are_other_runs(tmp_path: Path) -> None:
     assert planner(tmp_path).stage("transfer").finished
     changed = replace(SPEC, transfer=replace(SPEC.transfer, lr=1.0))
     assert planner(tmp_path, changed).stage("transfer").done == 0
+
+
+def test_a_part_that_is_damaged_in_one_column_is_done_again(tmp_path: Path) -> None:
+    """A column that the plan does not look at; who reads others sees the same rows."""
+    predict_all(tmp_path)
+    part = store.list_parts(tmp_path / "models")[1]
+    lost = store.read([tmp_path], "models")["run_id"][1]
+    page = pq.read_metadata(part).row_group(0).column(list(TABLES["models"]).index("accuracy"))
+    content = bytearray(part.read_bytes())
+    content[page.data_page_offset + page.total_compressed_size - 2] ^= 4
+    part.write_bytes(content)
+    skipped: set[Path] = set()
+    plan = replace(planner(tmp_path), on_skip=lambda path, why: skipped.add(path))
+    (again,) = plan.stage("predict").todo or ()
+    assert (again.id, again.attempt) == (lost, 1) and skipped == {part}
+    assert lost not in list(store.read([tmp_path], "models", ["run_id"])["run_id"])
+    finish(tmp_path, again, accuracy=91.0)
+    assert plan.stage("predict").finished and part.exists()
 
 
 def test_failed_runs_are_tried_again_three_times(tmp_path: Path) -> None:
