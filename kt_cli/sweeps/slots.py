@@ -54,8 +54,8 @@ def cuda_devices() -> list[str]:
     if named and named[0].startswith("MIG-") and torch.version.cuda:
         return named  # CUDA counts one of them, whatever their number: a process has only one
     count = torch.cuda.device_count()  # without a context, which would take memory on the first
-    if not count:
-        pick_device()  # refuses where a GPU was asked for
+    if not count and os.environ.get("KT_DEVICE", "").startswith("cuda"):
+        pick_device()  # says that there is none
     return [str(index) for index in range(count)] if named is None else named[:count]
 
 
