@@ -15,6 +15,7 @@ from kt_cli.settings import DataSpec, EvalSpec, SweepSpec
 from kt_cli.settings.shared import COMPUTATION, MODELS, OUTPUT
 
 if TYPE_CHECKING:
+    from kt_cli.api.complementarity import Complementarity
     from kt_cli.knowledge.comparison import Comparison
 
 GALLERY_SAMPLES = 12
@@ -35,8 +36,7 @@ def complementarity(
     about: Annotated[Given, Fields(SweepSpec, ("baseline",), only=("class_embedding", "baseline"))],
     arch: Annotated[
         str | None,
-        option(panel=MODELS,
-               help="timm architecture of MODELs that are checkpoint files or folders."),
+        option(panel=MODELS, help="timm architecture of MODELs that are checkpoints."),
     ] = None,
     amp: options.Amp = None,
     amp_dtype: options.AmpType = None,
@@ -81,17 +81,19 @@ def complementarity(
             models, arch=arch, batch_size=batch_size, workers=workers, logits=logits,
             refresh=refresh, cached_only=cached_only, progress=progress, **about, **images, **how,
         )  # fmt: skip
+    _show(found, top, samples, as_json)
+    if gallery is not None:
+        _draw(gallery, found.comparison, samples or GALLERY_SAMPLES)
+    if failed := len(found.comparison.failures):
+        raise KtError(f"{failed} of the models could not be evaluated", "The notes above say why.")
+
+
+def _show(found: Complementarity, top: int, samples: int, as_json: bool) -> None:
     if as_json:
         of = {"data": found.comparison.images.name, "limit": found.limit}
         screen.show_json({**of, **found.to_dict(top)})
     else:
         complementarity_view.show(found.comparison, found.limit, top, samples)
-    if gallery is not None:
-        _draw(gallery, found.comparison, samples or GALLERY_SAMPLES)
-    if failures := found.comparison.failures:
-        raise KtError(
-            f"{len(failures)} of the models could not be evaluated", "The notes above say why."
-        )
 
 
 def _require_drawable(gallery: Path, images: Given) -> None:
