@@ -11,17 +11,18 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from kt_cli.errors import WriteError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T")
 RENAME_TRIES = 10
 GRAIN = 2_000_000_000  # ns: FAT's, the coarsest clock of a file system
 Status = tuple[int, int, int, int]
@@ -152,6 +153,21 @@ def cache_folder(kind: str) -> Path:
     """Where `kind` of recomputable files is kept: below KT_CACHE, by default ~/.cache/kt."""
     root = os.environ.get("KT_CACHE")
     return (Path(root) if root else Path.home() / ".cache" / "kt") / kind
+
+
+def cached(path: Path, read: Callable[[Path], T]) -> T | None:
+    """What `read` makes of a file of the cache; None where it is not there, or damaged.
+
+    A damaged one is removed, to be made again.
+    """
+    try:
+        return read(path)
+    except (OSError, MemoryError):
+        return None
+    except Exception:  # a damaged header may raise anything
+        with suppress(OSError):
+            path.unlink()
+        return None
 
 
 def require_writable(target: Path) -> None:

@@ -25,7 +25,7 @@ from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
 from kt_cli.device import send
 from kt_cli.errors import unknown
-from kt_cli.files import atomic_file, cache_folder
+from kt_cli.files import atomic_file, cache_folder, cached
 from kt_cli.progress import Progress, silent
 from kt_cli.settings.declared import digest
 
@@ -44,10 +44,19 @@ def canonical(
     One memory-mapped file: (n, 3, side, side) uint8, read-only.
     """
     path = canonical_path(images, crop, side)
-    if not path.exists():
+    shape = (len(images), 3, side, side)
+
+    def mapped(path: Path) -> NDArray[np.uint8]:
+        pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+        if pixels.shape != shape or pixels.dtype != np.uint8:
+            raise ValueError("it holds something else")
+        return pixels
+
+    found = cached(path, mapped)
+    if found is None:
         _write_canonical(path, images, crop, side, progress)
-    pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return pixels
+        found = mapped(path)
+    return found
 
 
 def canonical_path(images: ImageSet, crop: float, side: int) -> Path:
