@@ -28,7 +28,7 @@ FOR_A_WHILE = re.compile(
 TOO_MANY = re.compile(r"(Max|Grp)Submit|invalid job array|too many", re.I)
 # Slurm ends other refusals with the same words, but names their limit before.
 PERHAPS_TOO_MANY = re.compile(r"\A(?!.*\b(QOS|Assoc)[A-Z]).*job submit limit", re.DOTALL)
-CUT_OFF = re.compile(r"DUE TO (PREEMPTION|NODE FAILURE)")
+CUT_OFF = re.compile(r"DUE TO (PREEMPTION|NODE FAILURE)|CANCELLED AT \S+ \*\*\*")
 # Tasks of the jobs that are queued or running: job -> task -> state; task 0 of what is no array.
 States = dict[str, dict[int, str]]
 
@@ -120,7 +120,7 @@ def refusal(said: str) -> type[KtError]:
 
 
 def cut_off(last_words: str) -> bool:
-    """Whether slurmstepd ended a job for the cluster's reasons: where that requeues nothing."""
+    """Whether slurmstepd ended a job for the cluster's reasons, or somebody cancelled it."""
     return CUT_OFF.search(last_words) is not None
 
 

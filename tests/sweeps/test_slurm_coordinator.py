@@ -198,6 +198,7 @@ def test_a_full_disk_is_nobodys_failure(fake: FakeSlurm, folder: Path) -> None:
     ("last_words", "told"),
     [("*** JOB 1 CANCELLED DUE TO PREEMPTION ***", []),
      ("*** JOB 1 ON n1 CANCELLED AT 12:00:00 DUE TO NODE FAILURE, SEE SLURMCTLD LOG ***", []),
+     ("*** JOB 1 ON n1 CANCELLED AT 2026-11-26T12:00:00 ***", []),
      ("something else", [{"end": NOT_REQUEUED, "why": "Command '['scontrol', …"}])],
 )  # fmt: skip
 def test_preemption_is_nobodys_failure(
