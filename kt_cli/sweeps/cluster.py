@@ -59,9 +59,9 @@ def is_there() -> bool:
     return shutil.which("sbatch") is not None and shutil.which("srun") is not None
 
 
-def look_at(partition: str = "") -> Facts | None:
+def look_at(partition: str = "", seconds: float = SECONDS) -> Facts | None:
     """What the cluster allows; None where its controller does not answer."""
-    config, error = ask("scontrol", "show", "config")
+    config, error = ask("scontrol", "show", "config", seconds=seconds)
     if error:
         return None
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
@@ -134,17 +134,17 @@ def cancel_named(name: str) -> None:
     ask("scancel", f"--name={name}", "-u", str(os.getuid()))
 
 
-def ask(*command: str) -> tuple[str, str]:
+def ask(*command: str, seconds: float = SECONDS) -> tuple[str, str]:
     """What a command prints, and why it failed; one of them is empty."""
     # Filters of the user's own would hide jobs.
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SQUEUE_", "SACCT_"))}
     try:
         done = subprocess.run(  # noqa: S603
-            command, env=env, capture_output=True, text=True, timeout=SECONDS,
+            command, env=env, capture_output=True, text=True, timeout=seconds,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return "", f"{command[0]} did not answer for {SECONDS} seconds"
+        return "", f"{command[0]} did not answer for {seconds:g} seconds"
     except OSError as error:
         return "", f"{command[0]}: {first_line(error)}"
     if done.returncode:
