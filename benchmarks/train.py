@@ -27,8 +27,9 @@ from torch import Tensor, nn
 
 from benchmarks.measure import interleaved, medians, show
 from benchmarks.photos import photo
+from kt_cli.data.canonical import canonical
 from kt_cli.data.images import ImageSet
-from kt_cli.data.views import Views, canonical, preprocess
+from kt_cli.data.views import Views, preprocess
 from kt_cli.device import pick_device, place
 from kt_cli.distillation.distil import distil
 from kt_cli.distillation.order import order_of

@@ -11,18 +11,19 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from kt_cli.errors import WriteError, warn, way_out
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T")
 RENAME_TRIES = 10
 GRAIN = 2_000_000_000  # ns: FAT's, the coarsest clock of a file system
 Status = tuple[int, int, int, int]
@@ -166,6 +167,21 @@ def not_kept(error: WriteError) -> None:
 @cache
 def _note_not_kept(folder: Path, why: str) -> None:
     warn(f"the cache {folder} cannot be written ({why}): what it lacks is computed each time.")
+
+
+def cached(path: Path, read: Callable[[Path], T]) -> T | None:
+    """What `read` makes of a file of the cache; None where it is not there, or damaged.
+
+    A damaged one is removed, to be made again.
+    """
+    try:
+        return read(path)
+    except (OSError, MemoryError):
+        return None
+    except Exception:  # a damaged header may raise anything
+        with suppress(OSError):
+            path.unlink()
+        return None
 
 
 def require_writable(target: Path) -> None:

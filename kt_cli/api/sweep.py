@@ -75,7 +75,7 @@ def sweep(
     from kt_cli.sweeps.slots import cuda_devices, slots
 
     forget()
-    place = choose(executor, spec.slurm.partition, processes, detach, follow)
+    place = choose(executor, spec.slurm.partition, processes, detach, follow, dry_run)
     folder = Path(output) / spec.name
     place.require_logs(folder)
     session = Session(

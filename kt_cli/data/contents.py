@@ -12,13 +12,13 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kt_cli.errors import DataError, WriteError
-from kt_cli.files import Status, cache_folder, may_change_unseen, status_of
+from kt_cli.files import Status, cache_folder, cached, may_change_unseen, status_of
 from kt_cli.progress import Progress, silent
 from kt_cli.rows import arrays
 from kt_cli.settings.declared import digest
@@ -94,14 +94,16 @@ def one(value: bytes) -> bytes:
 
 def _recall(path: Path) -> NDArray[np.void]:
     """What is kept at `path`, in ROWs; nothing where that cannot be read."""
-    try:
+
+    def read(path: Path) -> NDArray[np.void]:
         columns, _ = arrays.read(path)
         rows = np.empty(len(columns["key"]), ROW)
         for name in COLUMNS:
             rows[name] = columns[name]
         return rows
-    except Exception:  # a damaged header may raise anything
-        return np.empty(0, ROW)
+
+    found = cached(path, read)
+    return np.empty(0, ROW) if found is None else found
 
 
 def _look_up(
@@ -133,11 +135,7 @@ def keep_set(fingerprint: str, name: str, digests: Digests) -> None:
 
 def kept_set(fingerprint: str) -> Digests | None:
     """The digests of a set of images, if they are kept."""
-    try:
-        found: Digests = arrays.read(_of_set(fingerprint))[0]["digest"]
-    except DataError:
-        return None
-    return found
+    return cached(_of_set(fingerprint), lambda path: cast(Digests, arrays.read(path)[0]["digest"]))
 
 
 def _of_set(fingerprint: str) -> Path:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from kt_cli.data.canonical import canonical
 from kt_cli.data.folders import class_folders
 from kt_cli.data.sources import open_data
-from kt_cli.data.views import Views, canonical
+from kt_cli.data.views import Views
 from kt_cli.device import pick_device
 from kt_cli.settings import DataSpec
 from kt_cli.settings.declared import digest

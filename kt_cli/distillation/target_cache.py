@@ -15,7 +15,7 @@ from kt_cli.device import send
 from kt_cli.distillation.losses import TopK
 from kt_cli.distillation.partition import SampleStats
 from kt_cli.errors import WriteError
-from kt_cli.files import atomic_file, cache_folder, not_kept, save_tensors
+from kt_cli.files import atomic_file, cache_folder, cached, not_kept, save_tensors
 
 MEMORY, DISK, ONLINE = "memory", "disk", "online"
 MEMORY_BUDGET = 2 * 2**30
@@ -117,7 +117,7 @@ class Disk:
 
     def get(self, key: str, compute: Compute) -> TeacherOutputs:
         path = cache_folder("targets") / f"{key[:24]}.safetensors"
-        found = self._read(path)
+        found = cached(path, self._read)
         if found is not None:
             return found
         answers = compute()
@@ -126,16 +126,13 @@ class Disk:
                 save_tensors(temporary, answers.tensors())
         except WriteError as error:
             not_kept(error)
-        return self._read(path) or answers
+        return cached(path, self._read) or answers
 
-    def _read(self, path: Path) -> TeacherOutputs | None:
-        from safetensors import SafetensorError, safe_open
+    def _read(self, path: Path) -> TeacherOutputs:
+        from safetensors import safe_open
 
-        try:
-            with safe_open(path, "pt") as file:
-                return TeacherOutputs.of({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError):
-            return None
+        with safe_open(path, "pt") as file:
+            return TeacherOutputs.of({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
 
 TargetCache = Memory | Disk

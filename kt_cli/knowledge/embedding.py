@@ -8,7 +8,7 @@ from pathlib import Path
 from kt_cli.data.class_names import readable
 from kt_cli.data.images import ImageSet
 from kt_cli.errors import ClassMismatch, DataError, WeightsUnavailable, WriteError, unknown
-from kt_cli.files import cache_folder, not_kept
+from kt_cli.files import cache_folder, cached, not_kept
 from kt_cli.knowledge.class_similarity import ClassEmbedding
 from kt_cli.rows import arrays
 from kt_cli.settings.declared import digest
@@ -77,11 +77,12 @@ def _entry(kind: str, source: str, images: ImageSet) -> Path:
 
 def _kept(path: Path) -> tuple[arrays.Array, str]:
     """Rows that are kept, None where they are damaged or missing, and of which source."""
-    try:
+
+    def read(path: Path) -> tuple[arrays.Array, str]:
         columns, about = arrays.read(path)
         return columns["vectors"], about.get("source", "")
-    except DataError:
-        return None, ""
+
+    return cached(path, read) or (None, "")
 
 
 def _keep(path: Path, rows: arrays.Array, name: str, images: ImageSet, source: str = "") -> None:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kt_cli.data.images import ImageSet
-from kt_cli.errors import DataError, WriteError
-from kt_cli.files import cache_folder, not_kept
+from kt_cli.errors import WriteError
+from kt_cli.files import cache_folder, cached, not_kept
 from kt_cli.knowledge.evaluate import BATCH, Columns, Evaluator, evaluate_all
 from kt_cli.rows import arrays
 from kt_cli.settings import EvalSpec
@@ -108,12 +108,10 @@ def kept(
 ) -> Predictions | None:
     """What the cache has of a model, as it is now or was; None where there is nothing whole."""
     path = entry(model, images, spec, device)
-    try:
-        columns, about = arrays.read(path, COLUMNS)
-        if logits and "logits" not in arrays.info(path).columns:
-            return None
-    except DataError:
+    found = cached(path, lambda path: (arrays.read(path, COLUMNS), arrays.info(path).columns))
+    if found is None or (logits and "logits" not in found[1]):
         return None
+    columns, about = found[0]
     if set(COLUMNS) - set(columns) or len(columns["pred"]) != len(images):
         return None
     return Predictions(images, **columns, about=about, path=path)

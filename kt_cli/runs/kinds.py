@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from kt_cli.data.canonical import canonical, canonical_path
 from kt_cli.data.sources import open_data
-from kt_cli.data.views import canonical, canonical_path
 from kt_cli.device import Meter
 from kt_cli.errors import DataError
 from kt_cli.progress import Progress, silent

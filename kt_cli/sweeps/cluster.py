@@ -31,7 +31,7 @@ TOO_MANY = re.compile(r"(Max|Grp)Submit|invalid job array|too many", re.I)
 PERHAPS_TOO_MANY = re.compile(r"\A(?!.*\b(QOS|Assoc)[A-Z]).*job submit limit", re.DOTALL)
 # States of nodes that take jobs, now or when others have ended; a sign may follow.
 USABLE = re.compile(r"(idle|mix|mixed|alloc|allocated|comp|completing|plnd|planned)[*~#%$@+^!-]?")
-CUT_OFF = re.compile(r"DUE TO (PREEMPTION|NODE FAILURE)")
+CUT_OFF = re.compile(r"DUE TO (PREEMPTION|NODE FAILURE)|CANCELLED AT \S+ \*\*\*")
 # Tasks of the jobs that are queued or running: job -> task -> state; task 0 of what is no array.
 States = dict[str, dict[int, str]]
 
@@ -72,9 +72,9 @@ def is_there() -> bool:
     return shutil.which("sbatch") is not None and shutil.which("srun") is not None
 
 
-def look_at(partition: str = "") -> Facts | None:
+def look_at(partition: str = "", seconds: float = SECONDS) -> Facts | None:
     """What the cluster allows; None where its controller does not answer."""
-    config, error = configuration()
+    config, error = configuration(seconds)
     if error:
         return None
     size = config.get("MaxArraySize", "")
@@ -83,9 +83,9 @@ def look_at(partition: str = "") -> Facts | None:
     return Facts(max(1, (int(size) if size.isdigit() else MAX_ARRAY_SIZE) - 1), gpus, cpus)
 
 
-def configuration() -> tuple[dict[str, str], str]:
+def configuration(seconds: float = SECONDS) -> tuple[dict[str, str], str]:
     """What the controller is set to, or why it does not say."""
-    shown, error = ask("scontrol", "show", "config")
+    shown, error = ask("scontrol", "show", "config", seconds=seconds)
     return dict(re.findall(r"^(\w+)[ \t]*=[ \t]*(\S*)", shown, re.MULTILINE)), error
 
 
@@ -153,7 +153,7 @@ def refusal(said: str) -> type[KtError]:
 
 
 def cut_off(last_words: str) -> bool:
-    """Whether slurmstepd ended a job for the cluster's reasons: where that requeues nothing."""
+    """Whether slurmstepd ended a job for the cluster's reasons, or somebody cancelled it."""
     return CUT_OFF.search(last_words) is not None
 
 
@@ -167,17 +167,17 @@ def cancel_named(name: str) -> None:
     ask("scancel", f"--name={name}", "-u", str(os.getuid()))
 
 
-def ask(*command: str) -> tuple[str, str]:
+def ask(*command: str, seconds: float = SECONDS) -> tuple[str, str]:
     """What a command prints, and why it failed; one of them is empty."""
     # Filters of the user's own would hide jobs.
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SQUEUE_", "SACCT_"))}
     try:
         done = subprocess.run(  # noqa: S603
-            command, env=env, capture_output=True, text=True, timeout=SECONDS,
+            command, env=env, capture_output=True, text=True, timeout=seconds,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return "", f"{command[0]} did not answer for {SECONDS} seconds"
+        return "", f"{command[0]} did not answer for {seconds:g} seconds"
     except OSError as error:
         return "", f"{command[0]}: {first_line(error)}"
     if done.returncode:

@@ -8,11 +8,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from kt_cli.errors import KtError, UsageError, unknown
+from kt_cli.errors import KtError, UsageError, unknown, warn
 from kt_cli.sweeps import cluster
 
 AUTO, SLURM, LOCAL, INLINE = "auto", "slurm", "local", "inline"
 EXECUTORS = (AUTO, SLURM, LOCAL, INLINE)
+DRY_SECONDS = 3.0  # that a plan waits for the controller
 PATIENCE = 60.0  # seconds until a silent controller is asked again
 
 
@@ -47,8 +48,9 @@ class Place:
 
 
 def choose(
-    executor: str, partition: str, processes: int | None, detach: bool, following: bool
-) -> Place:
+    executor: str, partition: str, processes: int | None, detach: bool, following: bool,
+    dry_run: bool = False,
+) -> Place:  # fmt: skip
     """The cluster where there is one and we are not in one of its jobs; else this machine.
 
     Raises:
@@ -64,7 +66,10 @@ def choose(
     if executor == SLURM:
         if not cluster.is_there():
             raise UsageError("there is no Slurm here: no sbatch or no srun on the PATH")
-        facts = cluster.look_at(partition)
+        facts = cluster.look_at(partition, DRY_SECONDS if dry_run else cluster.SECONDS)
+        if facts is None and dry_run:
+            warn("Slurm's controller does not answer: this is the plan for this machine alone.")
+            return Place()
         while facts is None and following:  # nobody else would go on; its time limit bounds it
             time.sleep(PATIENCE)
             facts = cluster.look_at(partition)

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from kt_cli.data import folders
+from kt_cli.data.canonical import centre_square
 from kt_cli.data.loading import batches
 from kt_cli.data.sources import open_data
 from kt_cli.data.training import forget
-from kt_cli.data.views import centre_square
 from kt_cli.errors import DataError, KtWarning
 from kt_cli.settings import DataSpec
 

@@ -13,12 +13,12 @@ from PIL import Image, ImageOps
 
 from kt_cli import files
 from kt_cli.data import contents
+from kt_cli.data.canonical import centre_square
 from kt_cli.data.class_names import readable
 from kt_cli.data.folders import class_folders
 from kt_cli.data.guard_images import leave_out_guards
 from kt_cli.data.loading import batches
 from kt_cli.data.sources import open_data
-from kt_cli.data.views import centre_square
 from kt_cli.errors import DataError, KtWarning, UnknownName
 from kt_cli.settings import DataSpec
 from kt_cli.spec import Model

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import torchvision.transforms.v2.functional as tv
 from PIL import Image
 
 from kt_cli.data import views
+from kt_cli.data.canonical import canonical, canonical_path, centre_square
 from kt_cli.data.sources import open_data
-from kt_cli.data.views import AUGMENTS, Views, canonical, centre_square, preprocess
+from kt_cli.data.views import AUGMENTS, Views, preprocess
 from kt_cli.errors import UnknownName
 from kt_cli.settings import DataSpec
 
@@ -88,6 +90,19 @@ def test_canonical_crop_is_the_centre_square() -> None:
     assert (centre_square(image, 1.0, 10) == 255).all()
     wide = centre_square(Image.new("RGB", (30, 70), "red"), 0.875, 16)
     assert wide.shape == (3, 16, 16) and (wide[0] == 255).all() and (wide[1:] == 0).all()
+
+
+@pytest.mark.parametrize("damage", ["cut", "other", "text"])
+def test_canonical_images_that_are_damaged_are_decoded_again(damage: str) -> None:
+    images = open_data(DataSpec("digits", limit=5)).eval
+    wanted, path = np.array(canonical(images, 1.0, 16)), canonical_path(images, 1.0, 16)
+    if damage == "cut":
+        os.truncate(path, path.stat().st_size // 2)
+    elif damage == "other":
+        np.save(path, np.zeros((5, 3, 8, 8), np.uint8))
+    else:
+        path.write_text("no array")
+    np.testing.assert_array_equal(canonical(images, 1.0, 16), wanted)
 
 
 def test_canonical_images_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

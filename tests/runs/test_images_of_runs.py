@@ -11,10 +11,10 @@ import torch
 from PIL import Image, ImageOps
 
 from kt_cli import cache
+from kt_cli.data.canonical import canonical, canonical_path
 from kt_cli.data.folders import class_folders
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
-from kt_cli.data.views import canonical, canonical_path
 from kt_cli.errors import DataError
 from kt_cli.knowledge.predict import How, predict_all
 from kt_cli.knowledge.predictions import evaluate

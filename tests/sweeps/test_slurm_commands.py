@@ -130,7 +130,9 @@ def test_which_executor(
 
 def test_a_slurm_that_does_not_answer(fake: FakeSlurm, kt: Kt) -> None:
     fake.is_down()
-    code, _, err = kt("sweep", "x.toml", "--dry-run")
+    code, out, err = kt("sweep", "x.toml", "--dry-run")
+    assert code == 0 and "does not answer" in err and "process" in out
+    code, _, err = kt("sweep", "x.toml")
     assert code == 1 and "does not answer" in err and "--executor local works" in err
     assert kt("sweep", "x.toml", "--dry-run", "--executor", "local")[0] == 0
     code, _, err = kt("sweep", "x.toml", "--detach", "--processes", "1")

@@ -15,19 +15,19 @@ from typing import cast
 import pytest
 from fake_slurm import FakeSlurm, fake_slurm
 
-from kt_cli.errors import KtError
+from kt_cli.errors import KtError, KtWarning
 from kt_cli.rows import store
 from kt_cli.runs.kinds import kind_of
 from kt_cli.settings import DataSpec, EvalSpec, PairsSpec, SlurmSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps import chunk, cluster_loop, coordinator, jobs, slurm, worker_log
+from kt_cli.sweeps import chunk, cluster, cluster_loop, coordinator, jobs, slurm, worker_log
 from kt_cli.sweeps import monitor as watch_module
 from kt_cli.sweeps.cluster import Facts
 from kt_cli.sweeps.coordinator import BUSY, CLAIMED, FINISHED, SUBMITTED, Coordinator
 from kt_cli.sweeps.cost_model import Costs
 from kt_cli.sweeps.manifest import write_manifest
 from kt_cli.sweeps.monitor import Watch
-from kt_cli.sweeps.place import Place
+from kt_cli.sweeps.place import Place, choose
 from kt_cli.sweeps.session import DAY_SECONDS, Session, remove_stale
 from kt_cli.sweeps.slots import Slot
 from kt_cli.sweeps.slurm import Submitter
@@ -198,6 +198,7 @@ def test_a_full_disk_is_nobodys_failure(fake: FakeSlurm, folder: Path) -> None:
     ("last_words", "told"),
     [("*** JOB 1 CANCELLED DUE TO PREEMPTION ***", []),
      ("*** JOB 1 ON n1 CANCELLED AT 12:00:00 DUE TO NODE FAILURE, SEE SLURMCTLD LOG ***", []),
+     ("*** JOB 1 ON n1 CANCELLED AT 2026-11-26T12:00:00 ***", []),
      ("something else", [{"end": NOT_REQUEUED, "why": "Command '['scontrol', …"}])],
 )  # fmt: skip
 def test_preemption_is_nobodys_failure(
@@ -361,6 +362,24 @@ def test_a_second_sweep_in_one_folder_says_who_is_at_work(
         with pytest.raises(KtError, match="is at work in"):
             jobs.refuse(folder, jobs.LOCAL)
     jobs.refuse(folder, jobs.LOCAL)
+
+
+def test_a_plan_does_not_wait_for_a_controller_that_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster, "is_there", lambda: True)
+    waited = []
+
+    def silent(*command: str, seconds: float = 60) -> tuple[str, str]:
+        waited.append(seconds)
+        return "", "no answer"
+
+    monkeypatch.setattr(cluster, "ask", silent)
+    with pytest.warns(KtWarning, match="for this machine alone"):
+        assert choose("slurm", "", None, False, False, dry_run=True) == Place()
+    with pytest.raises(KtError, match="does not answer"):
+        choose("slurm", "", None, False, False)
+    assert waited[0] <= 5
 
 
 def test_a_look_counts_rows_and_jobs(fake: FakeSlurm, folder: Path) -> None:
