@@ -109,7 +109,7 @@ def test_canonical_images_are_decoded_once(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("KT_CACHE", str(tmp_path))
     images = open_data(DataSpec("digits", fraction=0.05), training=True).training()
     first = np.array(canonical(images, 1.0, 16))
-    monkeypatch.setattr(views, "_decode", None)
+    monkeypatch.setattr("kt_cli.data.canonical._decode", None)
     again = canonical(images, 1.0, 16)
     np.testing.assert_array_equal(first, again)
     wanted = images.read(3).resize((16, 16), Image.Resampling.BICUBIC)
