@@ -26,6 +26,15 @@ def test_the_readme_shows_every_room(repository: Path) -> None:
     assert len(readme.splitlines()) <= 200
 
 
+def test_what_shows_that_faults_are_met_is_there(repository: Path) -> None:
+    page = (repository / "docs" / "reliability.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if re.match(r"\| [A-Z]", line)]
+    shown = re.findall(r"`([\w/]+\.py)::(test_\w+)`", page)
+    assert len(shown) >= len(rows) >= 40 and all("::test_" in row for row in rows)
+    for file, name in shown:
+        assert f"\ndef {name}(" in (repository / "tests" / file).read_text(encoding="utf-8"), name
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_defined_in_the_docs(repository: Path, name: str) -> None:
     text = (repository / "docs" / "methods.md").read_text(encoding="utf-8")
