@@ -20,35 +20,9 @@ from kt_cli.runs.kinds import decode_training_images, failed_row
 from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.spec import Model, Run
 from tests.conftest import Kt
+from tests.slurm import real_sweep
 
-SWEEP = """
-name = "small"
-[data]
-source = "digits"
-guard = 0.1
-[pretrain]
-img_size = 32
-side = 32
-epochs = 1
-lr = 2e-3
-[[zoo]]
-name = "vit"
-arch = "test_vit"
-[[zoo]]
-name = "mamba_out"
-arch = "test_mambaout"
-[[zoo]]
-name = "resnet"
-arch = "test_resnet"
-[transfer]
-methods = ["kl", "kl-dp"]
-pairs = 4
-epochs = 2
-lr = 0.05
-augment = "none"
-crop = 1.0
-side = 32
-"""
+SWEEP = real_sweep.SWEEP.replace("pairs = 2\nepochs = 4", "pairs = 4\nepochs = 2")
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "160"}
 RESULTS = {
     "pretrain": ["model", "final_loss", "n_train", "train_data"],
