@@ -128,15 +128,15 @@ def complementarity(
         return Complementarity(_of_arrays(models, labels, classes))
     if refresh and cached_only:
         raise UsageError("--refresh and --cached-only exclude each other", "Choose one of them.")
-    from kt_cli.device import pick_device
-    from kt_cli.knowledge import evaluate, predict
-    from kt_cli.knowledge.comparison import compare
-
     how, given = by_keyword({**settings, "labels": labels}, EvalSpec, DataSpec)
     spec = EvalSpec(**how)
     check(spec)
     check(PairsSpec(embedding=class_embedding))
-    resolved = _resolved(texts(models), arch, baseline)
+    resolved = _resolved(texts(models), arch, baseline)  # before anything heavy is imported
+    from kt_cli.device import pick_device
+    from kt_cli.knowledge import evaluate, predict
+    from kt_cli.knowledge.comparison import compare
+
     asked = predict.How(
         spec, pick_device(), logits=logits,
         mode=predict.REFRESH if refresh else predict.CACHED_ONLY if cached_only else predict.REUSE,

@@ -117,17 +117,13 @@ def _work(session: Session, dry_run: bool) -> None:
 
 def _asked(file: Path | str | Mapping[str, Any] | None, settings: Mapping[str, Any]) -> SweepSpec:
     """The sweep of the file with the settings laid over it."""
-    from kt_cli.distillation import methods
     from kt_cli.sweeps import config
 
     tables = plain(file or {}) if isinstance(file, Mapping | None) else config.read_file(Path(file))
     named = texts(settings.get("models"))
     name = Path(file).stem if isinstance(file, (str, Path)) else "-".join(named)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "sweep"
-    spec = config.build(config.with_settings(tables, {**settings, "models": named or None}), name)
-    for method in spec.methods:
-        methods.find(method)
-    return spec
+    return config.build(config.with_settings(tables, {**settings, "models": named or None}), name)
 
 
 def _resolved(spec: SweepSpec) -> list[Model]:
@@ -135,6 +131,10 @@ def _resolved(spec: SweepSpec) -> list[Model]:
 
     resolved = names.resolve(spec.models) if spec.models else []
     names.refuse_predictions(resolved, "kt sweep")
+    from kt_cli.distillation import methods
+
+    for method in spec.methods:
+        methods.find(method)
     if spec.data is None:
         classes.require_common(resolved)
     for entry in spec.zoo:

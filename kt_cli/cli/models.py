@@ -83,6 +83,10 @@ def listed(
     sort: Annotated[
         str, choice("--sort", [*SORT_KEYS], "Best first by top1, or smallest first, or by name.")
     ] = "top1",
+    max_params: Annotated[
+        float | None,
+        option(metavar="M", help="Of timm's only those of at most so many million parameters."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """List timm's pretrained models with ImageNet results, or models of your own."""
@@ -92,6 +96,8 @@ def listed(
         raise UsageError("--arch changes nothing without checkpoints", "Name their file or folder.")
     mine = [model for reference in references for model in _own_models(reference, arch)]
     published = sorted(_matching(words), key=SORT_KEYS[sort]) if words or not references else []
+    if max_params is not None:
+        published = [fact for fact in published if fact.params_m <= max_params]
     shown = published[: top or (None if as_json else SHOWN)]
     if as_json:
         screen.show_json([*(own._asdict() for own in mine), *map(asdict, shown)])

@@ -60,12 +60,23 @@ def resolve(references: Sequence[str], arch: str | None = None) -> list[Model]:
     if arch is not None:
         timm_registry.require_architecture(architecture(arch))
     found: dict[str, Candidate] = {}
+    _require_known(references)
     for reference in references:
         for candidate in _expand(reference, arch):
             found.setdefault(candidate.key, candidate)
     if not found:
         raise UsageError("no model is named", "Name models of timm or your own; see kt models.")
     return _named(list(found.values()))
+
+
+def _require_known(references: Sequence[str]) -> None:
+    """Tell a slip in a name at once: the tags of other names need timm, seconds to import."""
+    for reference in references:
+        for part in [] if local_models.exists(reference) else reference.split(","):
+            name = part.strip()
+            bare = re.fullmatch(r"[\w.]+", name) and not local_models.exists(name)
+            if bare and local_models.ending(Path(name)) is None:
+                timm_registry.require_known(architecture(name))
 
 
 def single(reference: str) -> Model:

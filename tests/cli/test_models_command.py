@@ -81,6 +81,11 @@ def test_sort(kt: Kt) -> None:
     assert kt("models", "--sort", "size")[0] == 2
 
 
+def test_only_small_ones(kt: Kt) -> None:
+    _, out, _ = kt("models", "list", "--max-params", "5", "--json")
+    assert published(out) == [fact.model for fact in facts() if fact.params_m <= 5]
+
+
 def test_json_row(kt: Kt) -> None:
     (row,) = json.loads(kt("models", "resnet18.a1_in1k", "--json")[1])
     assert row == {

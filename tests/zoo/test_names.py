@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kt_cli.errors import ClassMismatch, DataError, KtError, UnknownName, UsageError
+from kt_cli.errors import ClassMismatch, DataError, KtError, KtWarning, UnknownName, UsageError
 from kt_cli.zoo import classes, local_models, names, timm_registry
 from kt_cli.zoo.names import resolve
 
@@ -84,6 +84,38 @@ def test_architecture_without_weights() -> None:
     with pytest.raises(UsageError, match=bare) as caught:
         resolve([bare])
     assert f"{bare}@FILE" in caught.value.tip
+
+
+@pytest.mark.parametrize("asked", ["['resnet50', 'resnet5O']", "['resnet50,resnet5O']"])
+def test_a_slip_is_told_before_torch_is_imported(asked: str) -> None:
+    code = (
+        "import sys\n"
+        "from kt_cli.errors import UnknownName\n"
+        "from kt_cli.zoo.names import resolve\n"
+        "try:\n"
+        f"    resolve({asked})\n"
+        "except UnknownName as error:\n"
+        "    print(error.message, sorted({'timm', 'torch', 'pandas'} & set(sys.modules)))\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "unknown model 'resnet5O' []\n"
+
+
+def test_names_in_timm_s_sources_are_those_it_registers() -> None:
+    import timm
+    from timm.models import _registry
+
+    assert set(timm_registry.REGISTERED.findall(timm_registry._sources())) == set(
+        timm.list_models()
+    )
+    assert timm_registry.renamed() == _registry._deprecated_models
+
+
+def test_earlier_names_of_timm_are_taken_with_a_note() -> None:
+    old, new = "vit_base_patch16_224_in21k", "vit_base_patch16_224.augreg_in21k"
+    with pytest.warns(KtWarning, match=f"{old} is an earlier name of timm's; it is {new} now"):
+        (model,) = resolve([old])
+    assert model.ref == new
 
 
 # --- selections ---------------------------------------------------------------------------------
