@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +16,7 @@ from kt_cli.zoo.classes import BY_POSITION
 ONE_CLASS = 0.9
 TWICE = 2.0
 SURE = 0.001
+SIZES_APART = 1.6  # of timm's own models, whose test sizes were chosen, none exceeds 1.5
 NAMED = 5
 IN_ORDER = ("position", BY_POSITION)  # how classes were matched where no name says so
 HOW_TO_ORDER = "Name the model's order with --class-map, or its outputs with --valid-labels."
@@ -24,17 +28,31 @@ def suspicion(predictions: Predictions) -> str | None:
 
     Near chance: at most twice what guessing gives (the share of the most frequent class, or 1/C),
     or not above it by the 95% interval (Wilson). No warning on fewer than 2 classes.
-    Above it, classes that stand for each other where outputs were taken by position.
+    Above it, classes that stand for each other where outputs were taken by position. Before all
+    of these, an image size that is far from that of training.
     """
     n, classes = len(predictions.images), len(predictions.images.classes)
     if classes < 2 or not n:
         return None
+    if apart := _sizes_apart(predictions.about):
+        return apart
     chance = max(1 / classes, float(predictions.images.class_sizes.max() / n))
     low, _ = wilson(int(predictions.right.sum()), n)
     if float(low) > chance and predictions.accuracy / 100 > min(TWICE * chance, (1 + chance) / 2):
         in_order = predictions.about.get("class_matching") in IN_ORDER
         return _in_circles(predictions, classes) if in_order else None
     return f"top-1 of {predictions.accuracy:.2f}% is near chance: {_cause(predictions, classes)}"
+
+
+def _sizes_apart(about: Mapping[str, str]) -> str | None:
+    sizes = json.loads(about.get("preprocessing") or "{}")
+    tested, trained = sizes.get("input_size", [0])[-1], sizes.get("train_input_size", [0])[-1]
+    if not trained or 1 / SIZES_APART < tested / trained < SIZES_APART:
+        return None
+    return (
+        f"it was trained at {trained} pixels and is evaluated at {tested}, as its configuration "
+        "says: --eval-size train evaluates it as it was trained"
+    )
 
 
 def _cause(predictions: Predictions, classes: int) -> str:

@@ -73,7 +73,7 @@ def pretrain_run(run: RunOf[PretrainSpec], folder: Path, progress: Progress = si
     }
     zoo.save(
         module, folder / run.out, data_config=config, num_classes=len(data.classes),
-        label_names=data.classes, card=pretrain_card(row),
+        label_names=data.classes, card=pretrain_card(row), test_size=False,
         extra={
             "run_id": run.id, "spec": asdict(spec), "guard": run.data.guard,
             "unseen": unseen_after(run.data, run.models), "train_data": row["train_data"],

@@ -31,6 +31,7 @@ def save(
     label_names: Sequence[str] | None,
     card: str,
     extra: Mapping[str, Any],
+    test_size: bool = True,
 ) -> None:
     """Write config.json, model.safetensors and README.md, atomically; else WriteError.
 
@@ -38,11 +39,12 @@ def save(
         data_config: preprocessing at training size, as `Loaded.config("train")`.
         num_classes, label_names: of all its outputs.
         card: text of README.md.
+        test_size: keep what timm recommends for evaluation, where training is as it was.
         extra: JSON-able facts, kept under "kt" in config.json; `card_extra` reads them back.
     """
     with atomic_folder(folder) as temporary:
         config = _timm_config(module, temporary / CONFIG) | {"num_classes": num_classes}
-        _set_preprocessing(config["pretrained_cfg"], data_config)
+        _set_preprocessing(config["pretrained_cfg"], data_config, test_size)
         config |= {"label_names": list(label_names)} if label_names else {}
         config["kt"] = dict(extra)
         text = json.dumps(config, indent=2, ensure_ascii=False)
@@ -72,9 +74,11 @@ def _timm_config(module: nn.Module, path: Path) -> dict[str, Any]:
     return config
 
 
-def _set_preprocessing(pretrained_cfg: dict[str, Any], data_config: Mapping[str, Any]) -> None:
+def _set_preprocessing(
+    pretrained_cfg: dict[str, Any], data_config: Mapping[str, Any], test_size: bool
+) -> None:
     for key, dependent in TEST_TIME.items():
-        if _plain(data_config[key]) != _plain(pretrained_cfg.get(key)):
+        if not test_size or _plain(data_config[key]) != _plain(pretrained_cfg.get(key)):
             for name in dependent:
                 pretrained_cfg.pop(name, None)
     pretrained_cfg.update({k: _plain(data_config[k]) for k in PREPROCESSING if k in data_config})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -50,6 +52,21 @@ def test_another_order_of_classes(labels: NDArray[np.int64]) -> None:
     known = np.where(rng.random(N) < 0.8, labels, rng.integers(0, C, N))
     text = suspicion(predictions(np.roll(np.arange(C), 1)[known], labels))
     assert text and "another order" in text and "--class-map" in text
+
+
+@pytest.mark.parametrize(("tested", "trained", "said"), [(224, 48, True), (288, 192, False)])
+def test_sizes_that_are_far_apart(
+    labels: NDArray[np.int64], tested: int, trained: int, said: bool
+) -> None:
+    found = predictions(labels, labels)
+    sizes = {"input_size": [3, tested, tested], "train_input_size": [3, trained, trained]}
+    found.about["preprocessing"] = json.dumps(sizes)
+    text = suspicion(found)
+    assert (text is not None) == said
+    assert not said or text == (
+        "it was trained at 48 pixels and is evaluated at 224, as its configuration says: "
+        "--eval-size train evaluates it as it was trained"
+    )
 
 
 def test_few_images_alone_are_no_reason_for_doubt(labels: NDArray[np.int64]) -> None:
