@@ -113,6 +113,8 @@ def settle(folder: Path, table: str) -> int:
             merge(folder, table, together)
         return 0
     found = _readable(table, parts, TABLES[table])
+    if not found:  # another process has settled them meanwhile
+        return 0
     rows = pa.concat_tables(found.values())
     kept = newest_ok(rows)
     _replace(folder / table, found, kept)

@@ -72,7 +72,7 @@ def is_there() -> bool:
     return shutil.which("sbatch") is not None and shutil.which("srun") is not None
 
 
-def look_at(partition: str = "", seconds: float = SECONDS) -> Facts | None:
+def look_at(partition: str = "", seconds: float | None = None) -> Facts | None:
     """What the cluster allows; None where its controller does not answer."""
     config, error = configuration(seconds)
     if error:
@@ -83,7 +83,7 @@ def look_at(partition: str = "", seconds: float = SECONDS) -> Facts | None:
     return Facts(max(1, (int(size) if size.isdigit() else MAX_ARRAY_SIZE) - 1), gpus, cpus)
 
 
-def configuration(seconds: float = SECONDS) -> tuple[dict[str, str], str]:
+def configuration(seconds: float | None = None) -> tuple[dict[str, str], str]:
     """What the controller is set to, or why it does not say."""
     shown, error = ask("scontrol", "show", "config", seconds=seconds)
     return dict(re.findall(r"^(\w+)[ \t]*=[ \t]*(\S*)", shown, re.MULTILINE)), error
@@ -167,8 +167,9 @@ def cancel_named(name: str) -> None:
     ask("scancel", f"--name={name}", "-u", str(os.getuid()))
 
 
-def ask(*command: str, seconds: float = SECONDS) -> tuple[str, str]:
+def ask(*command: str, seconds: float | None = None) -> tuple[str, str]:
     """What a command prints, and why it failed; one of them is empty."""
+    seconds = seconds or SECONDS
     # Filters of the user's own would hide jobs.
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SQUEUE_", "SACCT_"))}
     try:

@@ -107,7 +107,7 @@ def load(
         module = OPENERS[kind](model, len(classes) if classes else None).eval()
         config = data_config(module, eval_size)
         _require_finite(module, model.name)
-        count = _count_classes(module, config, model.name)
+        count = _count_classes(module, config, model)
     now = identity.source(model)
     if source not in ("", now):
         raise DataError(f"{model.name} changed while it was in use", "Run the command again.")
@@ -137,13 +137,26 @@ def data_config(module: nn.Module, eval_size: str = "test") -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def _count_classes(module: nn.Module, config: dict[str, Any], name: str) -> int:
+def _count_classes(module: nn.Module, config: dict[str, Any], model: Model) -> int:
+    """What a model says that it has; a function's is asked about two empty images."""
     count = getattr(module, "num_classes", None)
-    if isinstance(count, int):
+    if isinstance(count, int) and scheme(model.ref) != "py":
         return count
-    logits = module(torch.zeros(1, *config["input_size"]))
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise UsageError(f"{name} does not return logits of shape (n, classes)")
+    images = torch.zeros(2, *config["input_size"])
+    try:
+        logits = module(images)
+    except Exception as error:  # the user's code may raise anything
+        raise UsageError(
+            f"{model.ref} fails on images of shape {tuple(images.shape)}: {_one_line(error)}",
+            "Its attribute data_config or pretrained_cfg names its input_size.",
+        ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
+        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UsageError(
+            f"{model.ref} returns {came} for images of shape {tuple(images.shape)}",
+            "Logits of shape (2, classes) are needed; of a tuple the first counts, of a mapping "
+            "or object its logits.",
+        )
     return int(logits.shape[1])
 
 

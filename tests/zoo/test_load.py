@@ -64,6 +64,33 @@ class Flat(Net):
     def forward(self, x):
         return x
 
+class Shaped(Net):
+    how = staticmethod(lambda z: z)
+
+    def forward(self, x):
+        return self.how(super().forward(x))
+
+class Output:
+    def __init__(self, z):
+        self.logits, self.loss = z, None
+
+def shaped(how):
+    net = Shaped()
+    net.how = how
+    net.num_classes = 7
+    return net
+
+def pair(): return shaped(lambda z: (z, z + 1))
+def mapping(): return shaped(lambda z: {"features": z + 1, "logits": z})
+def output(): return shaped(Output)
+def one_each(): return shaped(lambda z: z[:, 0])
+def pixels(): return shaped(lambda z: z[:, :, None, None])
+def features(): return shaped(lambda z: {"features": z})
+
+class Raising(Net):
+    def forward(self, x):
+        raise ValueError("wants text")
+
 def needs_argument(n):
     return Net()
 """
@@ -445,12 +472,44 @@ def test_function(nets: str) -> None:
     ("function", "message"),
     [
         ("number", "returned int"), ("broken", "ValueError: two lines"), ("missing", "missing"),
-        ("Flat", "logits"), ("needs_argument", "TypeError"),
+        ("Flat", r"returns \(2, 3, 8, 8\)"), ("needs_argument", "TypeError"),
     ],
 )  # fmt: skip
 def test_function_that_fails(nets: str, function: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load.load(one(f"py:{nets}:{function}"))
+
+
+@pytest.mark.parametrize("function", ["pair", "mapping", "output"])
+def test_logits_are_found_in_what_a_model_returns(nets: str, function: str) -> None:
+    torch.manual_seed(0)
+    module = load.load(one(f"py:{nets}:{function}"), tuple("abcdefg")).module
+    images = torch.rand(3, 3, 8, 8)
+    (net,) = (part for part in module.modules() if hasattr(part, "fc"))
+    expected = net.fc(images.flatten(1))  # type: ignore[operator]
+    assert torch.equal(module.eval()(images), expected)
+    assert torch.equal(module.train()(images), expected)
+    with torch.no_grad():
+        compiled = torch.compile(module, backend="eager", fullgraph=True)
+        assert torch.equal(compiled(images), expected)
+
+
+@pytest.mark.parametrize(
+    ("function", "came"),
+    [("one_each", r"\(2,\)"), ("pixels", r"\(2, 7, 1, 1\)"), ("features", "dict")],
+)
+def test_outputs_that_are_no_logits_are_refused_with_their_shape(
+    nets: str, function: str, came: str
+) -> None:
+    with pytest.raises(UsageError, match=rf"{function} returns {came} for images") as caught:
+        load.load(one(f"py:{nets}:{function}"))
+    assert "shape (2, classes)" in caught.value.tip
+
+
+def test_a_model_that_raises_is_not_called_damaged(nets: str) -> None:
+    with pytest.raises(UsageError, match=r"Raising fails on images .*: wants text") as caught:
+        load.load(one(f"py:{nets}:Raising"))
+    assert "input_size" in caught.value.tip
 
 
 def test_missing_module() -> None:
