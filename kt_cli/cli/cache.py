@@ -175,7 +175,10 @@ def _cells(alike: Sequence[Entry]) -> tuple[str, ...]:
     if entry.fault:
         model = f"unreadable: {model}"
     elif entry.kind == "predictions":
-        model, logits = said.get("name", ""), "yes" if "logits" in entry.columns else "no"
+        size = "train size " * (said.get("eval_size") == "train")
+        how = f"{size}{said.get('input_size', '?')} px {said.get('amp', '')}"
+        model = f"{said.get('name', '')}, {how.rstrip()}"
+        logits = "yes" if "logits" in entry.columns else "no"
     elif entry.kind == "classes":
         model, images = f"{said.get('name', '')}, {rows} classes", ""
     elif entry.kind == "canonical":

@@ -64,6 +64,8 @@ def resolve(references: Sequence[str], arch: str | None = None) -> list[Model]:
     for reference in references:
         for candidate in _expand(reference, arch):
             found.setdefault(candidate.key, candidate)
+    if arch is not None and not any(c.ref.partition("@")[1] for c in found.values()):
+        raise UsageError("--arch changes nothing without checkpoints", "Name their file or folder.")
     if not found:
         raise UsageError("no model is named", "Name models of timm or your own; see kt models.")
     return _named(list(found.values()))

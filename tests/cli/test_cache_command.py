@@ -32,7 +32,10 @@ def kept() -> dict[str, Path]:
         columns["id"] = [f"val/{i}.jpeg" for i in range(1200)]
         if name == "resnet":
             columns["logits"] = np.zeros((1200, 10), np.float16)
-        arrays.write(path, columns, {"name": name, "model": f"{name}.in1k", "data": "birds"})
+        arrays.write(path, columns, {
+            "name": name, "model": f"{name}.in1k", "data": "birds", "input_size": "224",
+            "eval_size": "train" if name == "vit_tiny" else "test",
+        })  # fmt: skip
     paths["head"] = folder / "classes" / f"{7:024x}.parquet"
     vectors = {"id": ["x", "y"], "vectors": np.ones((2, 3), np.float32)}
     arrays.write(paths["head"], vectors, {"name": "head:resnet", "data": "digits"})
@@ -94,7 +97,8 @@ def test_ls_shows_everything_and_the_sum(kt: Kt, kept: dict[str, Path]) -> None:
         "kind", "model", "size", "age", "images", "logits", "data",
     ]  # fmt: skip
     assert line(out, "predictions  resnet")[-4:] == ["now", "1,200", "yes", "birds"]
-    assert line(out, "vit_tiny")[4:6] == ["3", "d"] and "no" in line(out, "vit_tiny")
+    assert line(out, "vit_tiny")[-5:-3] == ["3", "d"] and "no" in line(out, "vit_tiny")
+    assert "resnet, 224 px " in out and "vit_tiny, train size 224 px " in out
     found = line(out, "head:resnet")
     assert found[:4] == ["classes", "head:resnet,", "2", "classes"] and found[-1] == "digits"
     assert line(out, "canonical ")[1:5] == ["5", "×", "16", "px"]
@@ -115,7 +119,8 @@ def test_ls_as_json(kt: Kt, kept: dict[str, Path]) -> None:
     (row,) = json.loads(out)
     assert row["path"] == str(kept["resnet"]) and row["bytes"] == kept["resnet"].stat().st_size
     assert row["rows"] == 1200 and "logits" in row["columns"] and row["fault"] == ""
-    assert row["about"] == {"name": "resnet", "model": "resnet.in1k", "data": "birds"}
+    about = {"name": "resnet", "model": "resnet.in1k", "data": "birds"}
+    assert row["about"] == {**about, "input_size": "224", "eval_size": "test"}
 
 
 def test_ls_names_what_it_cannot_read(kt: Kt, kept: dict[str, Path]) -> None:
@@ -202,7 +207,7 @@ def test_rm_removes_what_is_chosen(
 
 def test_rm_says_what_it_removed_and_what_it_kept(kt: Kt, kept: dict[str, Path]) -> None:
     _, out, err = kt("cache", "rm", "--all")
-    assert all(line(out, f"predictions  {name} ") for name in NAMES)
+    assert all(line(out, f"predictions  {name}, ") for name in NAMES)
     assert "Kept 1 unfinished" in err and left(kept) == {"half"}
     made_older(kept["half"], 1.1)
     _, out, err = kt("cache", "rm", "--all")

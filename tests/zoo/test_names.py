@@ -506,8 +506,10 @@ def test_a_bare_folder_of_checkpoints_needs_their_architecture(
     with pytest.raises(DataError, match="no models in"):
         resolve(["./runs/empty"], "test_vit")
     runs.rename("resnet50")  # timm's models go first
-    assert [m.key for m in resolve(["resnet50"], "test_vit")] == ["resnet50.a1_in1k"]
-    assert len(resolve(["./resnet50"], "test_vit")) == 3
+    keys = [model.key for model in resolve(["resnet50", "./resnet50"], "test_vit")]
+    assert len(keys) == 4 and keys[0] == "resnet50.a1_in1k"
+    with pytest.raises(UsageError, match="--arch changes nothing"):
+        resolve(["resnet50"], "test_vit")
 
 
 def test_missing_checkpoint_with_arch(tmp_path: Path) -> None:
