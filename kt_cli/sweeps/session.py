@@ -179,7 +179,7 @@ class Session:
         decode_training_images(runs, self.tell.progress)
         if self.place.executor == INLINE:
             return run_inline(self.folder, runs, self.slots[0])
-        work = LocalStage(self.folder, runs, self.slots, warn)
+        work = LocalStage(self.folder, runs, self.slots, warn, self.spec.timeout_run)
         work.run(self.tell.progress, label(stage.name))
         return work.failures
 
