@@ -84,11 +84,11 @@ def _at_once(session: Session, asked_gpus: int | None) -> str:
 
 
 def _plan_row(session: Session, stage: Stage) -> list[Any]:
-    todo = stage.total - stage.done - stage.given_up - stage.left_out
+    todo = stage.waiting
     runs = 1 if stage.name == "pairs" else todo
     shown = label(stage.name) + (f" ({stage.given_up} given up)" if stage.given_up else "")
     chunks = _chunks(session, runs) if todo else 0
-    hours = [_hours(session, stage, todo)] if session.place.facts else []
+    hours = [_hours(session, stage)] if session.place.facts else []
     return [shown, stage.total, stage.done, todo, chunks, *hours]
 
 
@@ -104,14 +104,9 @@ def _chunks(session: Session, runs: int) -> int:
     return tasks(runs, session.spec.slurm, session.place.facts)
 
 
-def _hours(session: Session, stage: Stage, todo: int) -> str:
+def _hours(session: Session, stage: Stage) -> str:
     """Estimated, on one GPU."""
     if session.spec.data is None:
         return "–"
-    costs = session.costs()
-    if stage.todo is not None:
-        hours = sum(map(costs.seconds, stage.todo)) / 3600
-    else:
-        epochs = session.spec.transfer.epochs
-        hours = todo * costs.typical(stage.name, session.models, epochs) / 3600
+    hours = session.seconds(stage) / 3600
     return "<0.1" if 0 < hours < 0.05 else f"{hours:,.1f}"

@@ -76,7 +76,7 @@ def log(folder: Path, submitted: jobs.Submitted, err: str, *told: dict[str, obje
     """What the first task told, and its last words."""
     out = "".join(worker_log.line(**what) for what in told)
     for kind, text in (("out", out), ("err", err)):
-        path = coordinator.log_of(folder, submitted, 0, kind)
+        path = jobs.log_of(folder, submitted, 0, kind)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
