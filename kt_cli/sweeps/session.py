@@ -23,7 +23,13 @@ from kt_cli.settings import HOW_TO_NAME_DATA, SweepSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps import remaining
 from kt_cli.sweeps.config import model_names, to_toml
-from kt_cli.sweeps.cost_model import Costs, fitting, spent
+from kt_cli.sweeps.cost_model import (
+    CPU_MACS_PER_SECOND,
+    MACS_PER_SECOND,
+    Costs,
+    fitting,
+    spent,
+)
 from kt_cli.sweeps.execute import LocalStage, run_inline
 from kt_cli.sweeps.images import Images, other_images
 from kt_cli.sweeps.place import INLINE, Place
@@ -85,7 +91,10 @@ class Session:
 
     def costs(self) -> Costs:
         """Estimates of what runs take."""
-        return Costs(self.folder, self.training_images, len(self.data.eval))
+        slot = self.slots[0]
+        on_cpu = slot.gpu is None and not self.place.facts
+        speed = CPU_MACS_PER_SECOND * max(1, slot.threads) if on_cpu else MACS_PER_SECOND
+        return Costs(self.folder, self.training_images, len(self.data.eval), speed)
 
     def seconds(self, stage: Stage) -> float:
         """About what is to do of a stage takes, run after run."""
@@ -94,8 +103,9 @@ class Session:
         costs = self.costs()
         if stage.todo is not None:
             return sum(map(costs.seconds, stage.todo))
-        each = costs.typical(stage.name, self.models, self.spec.transfer.epochs)
-        return stage.waiting * each
+        images = [*map(costs.per_image, self.models)]
+        images += [costs.per_image(Model(zoo.arch), zoo.img_size) for zoo in self.spec.zoo]
+        return stage.waiting * costs.typical(stage.name, images, self.spec.transfer.epochs)
 
     @property
     def at_once(self) -> int:
