@@ -22,9 +22,9 @@ SECTIONS = {
     "Evaluation": (EvalSpec, "`kt complementarity`."),
     "Transfers": (TransferSpec, "`kt transfer`, and `[transfer]` of a sweep file."),
     "Training": (PretrainSpec, "`kt pretrain`, and `[pretrain]` and `[[zoo]]` of a sweep file."),
-    "Sweeps": (SweepSpec, "`kt sweep`; `name` and `models` at the top of a sweep file, "
-               "`class_embedding`, `flips_by_class` and `baseline` in `[complementarity]`, the "
-               "rest in `[transfer]`."),
+    "Sweeps": (SweepSpec, "`kt sweep`; `name`, `models` and `timeout_run` at the top of a sweep "
+               "file, `class_embedding`, `flips_by_class` and `baseline` in "
+               "`[complementarity]`, the rest in `[transfer]`."),
     "On a cluster": (SlurmSpec, "`kt sweep`, and `[slurm]` of a sweep file."),
 }  # fmt: skip
 HEAD = """# Settings

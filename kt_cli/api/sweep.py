@@ -104,12 +104,12 @@ def _work(session: Session, dry_run: bool) -> None:
         with jobs.claim(session.folder, jobs.LOCAL) as mine:
             if not mine:
                 jobs.refuse(session.folder)
-            session.begin()
+            session.begin(stages)
             session.work()
         return
     if not session.place.following:
         jobs.refuse(session.folder, jobs.LOCAL)
-        session.begin()
+        session.begin(stages)
     session.finished = cluster_loop.coordinate(session)
     if session.finished:
         session.end()

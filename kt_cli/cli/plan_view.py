@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from kt_cli.cli import screen
+from kt_cli.cli.progress_view import duration
 from kt_cli.errors import counted, size_text
 from kt_cli.progress import label
 from kt_cli.settings import HOW_TO_NAME_DATA
@@ -39,10 +40,10 @@ def show(
     say(f"data: {where}{left_out}")
     say(f"results: {session.folder}")
     say(f"at once: {_at_once(session, asked_gpus)}")
-    parts = ("jobs", "GPU-hours") if session.place.facts else ("chunks",)
+    parts = ("jobs", "GPU-hours") if session.place.facts else ("chunks", "time, about")
     rows = [_plan_row(session, stage) for stage in stages if stage.total]
     console.print(screen.table(("stage", "runs", "done", "to do", *parts), rows))
-    if session.place.facts and spec.data:
+    if spec.data:
         say(f"disk, about: {_disk(session)}")
     for stage in stages:
         if stage.note:
@@ -62,7 +63,8 @@ def _disk(session: Session) -> str:
     parts = bytes_needed(
         session.spec, session.models, session.training_images, len(session.data.eval)
     )
-    parts["weights to fetch"] = plan(session.models, JOBS).bytes
+    if session.place.facts:
+        parts["weights to fetch"] = plan(session.models, JOBS).bytes
     return ", ".join(f"{what} {size_text(size)}" for what, size in parts.items() if size)
 
 
@@ -84,12 +86,11 @@ def _at_once(session: Session, asked_gpus: int | None) -> str:
 
 
 def _plan_row(session: Session, stage: Stage) -> list[Any]:
-    todo = stage.total - stage.done - stage.given_up - stage.left_out
+    todo = stage.waiting
     runs = 1 if stage.name == "pairs" else todo
     shown = label(stage.name) + (f" ({stage.given_up} given up)" if stage.given_up else "")
     chunks = _chunks(session, runs) if todo else 0
-    hours = [_hours(session, stage, todo)] if session.place.facts else []
-    return [shown, stage.total, stage.done, todo, chunks, *hours]
+    return [shown, stage.total, stage.done, todo, chunks, _time(session, stage, chunks)]
 
 
 def _chunks(session: Session, runs: int) -> int:
@@ -104,14 +105,13 @@ def _chunks(session: Session, runs: int) -> int:
     return tasks(runs, session.spec.slurm, session.place.facts)
 
 
-def _hours(session: Session, stage: Stage, todo: int) -> str:
-    """Estimated, on one GPU."""
+def _time(session: Session, stage: Stage, chunks: int) -> str:
+    """Estimated: on a cluster of one GPU, here of all that run at once."""
     if session.spec.data is None:
         return "–"
-    costs = session.costs()
-    if stage.todo is not None:
-        hours = sum(map(costs.seconds, stage.todo)) / 3600
-    else:
-        epochs = session.spec.transfer.epochs
-        hours = todo * costs.typical(stage.name, session.models, epochs) / 3600
+    seconds = session.seconds(stage)
+    if session.place.facts is None:
+        each = seconds / max(1, min(chunks, session.at_once))
+        return duration(max(1, each)) if seconds else "–"
+    hours = seconds / 3600
     return "<0.1" if 0 < hours < 0.05 else f"{hours:,.1f}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from kt_cli.cli import screen
+from kt_cli.errors import counted
 from kt_cli.progress import Listener, label
 
 if TYPE_CHECKING:
@@ -26,16 +27,18 @@ def render(view: View) -> RenderableType:
     from rich.console import Group
 
     headers = ("stage", "runs", "done", "failed", "jobs queued", "running")
+    columns = 4 if view.active is False else 6
     rows = [
-        (label(stage.name), stage.total, stage.done, stage.failed, stage.queued, stage.running)
-        for stage in view.stages
+        (label(s.name), s.total, s.done, s.failed, s.queued, s.running)[:columns]
+        for s in view.stages
     ]
     said = [Text(pace(view))] if view.rate else []
     if view.active is None:
         said.append(Text("the cluster does not answer; rows are counted all the same"))
+    said += [Text(f"{how}: {counted(n, 'task')} of the jobs") for how, n in view.cut_off.items()]
     if view.error:
         said.append(Text(f"last error: {view.error}", style="yellow"))
-    return Group(screen.table(headers, rows), *said)
+    return Group(screen.table(headers[:columns], rows), *said)
 
 
 def pace(view: View) -> str:

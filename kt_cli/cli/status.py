@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kt_cli.cli import options, progress_view, screen
-from kt_cli.errors import UsageError, command, near, unknown
+from kt_cli.errors import UsageError, command, counted, near, unknown
+
+if TYPE_CHECKING:
+    from kt_cli.sweeps.monitor import StageView, View
 
 
 def status(
@@ -52,25 +56,36 @@ def _sweeps(output: Path) -> list[Path]:
 
 
 def _show(folder: Path) -> None:
+    from kt_cli.sweeps import remaining
     from kt_cli.sweeps.monitor import Watch
 
-    view = Watch(folder, screen.skipped_part).look()
+    view, parts = Watch(folder).look(), remaining.parts(folder, screen.skipped_part)
     screen.line((folder.name, "bold"), f": {folder}")
-    if not view.stages:  # it was never on a cluster
+    if not view.stages and not parts:  # of an earlier version
         rows = [(name, *count.values()) for name, count in _rows(folder).items()]
         screen.out.print(screen.table(("table", "done", "failed"), rows))
         return
-    screen.out.print(progress_view.render(view), soft_wrap=True)
-    if view.active is False:
-        again = command("sweep", folder / "sweep.toml", "-o", folder.parent)
-        left = sum(stage.total - stage.done for stage in view.stages)
-        why = "were cancelled" if view.cancelled else f"have ended, {left:,} runs are left"
-        if left:
-            screen.line(f"the jobs {why}; {again} goes on")
-        else:
-            screen.line(f"all is done that was submitted; {again} shows the tables, or goes on")
-    elif view.active and not view.going_on:
-        screen.line("no job will go on when these have ended: run kt sweep again then")
+    stages = remaining.stages(view.stages, parts)
+    screen.out.print(progress_view.render(replace(view, stages=stages)), soft_wrap=True)
+    screen.line(_outlook(folder, view, stages, sum(part.seconds for part in parts)))
+
+
+def _outlook(folder: Path, view: View, stages: Sequence[StageView], seconds: float) -> str:
+    """What is left in all, and how it goes on."""
+    from kt_cli.sweeps import jobs
+
+    left = sum(stage.total - stage.done for stage in stages)
+    about = f", about {progress_view.duration(seconds)}" * bool(seconds)
+    said = f"{counted(left, 'run')} left{about}"
+    again = command("sweep", folder / "sweep.toml", "-o", folder.parent)
+    if view.active is None or view.going_on or jobs.at_work(folder):
+        return said
+    if view.active:
+        return f"{said}; no job will go on when these have ended: run {again} then"
+    if not left:
+        return f"all is done; {again} shows the tables"
+    why = f"the jobs {'were cancelled' if view.cancelled else 'have ended'}, " * bool(view.stages)
+    return f"{why}{said}; {again} goes on"
 
 
 def _rows(folder: Path) -> dict[str, dict[str, int]]:
@@ -87,8 +102,11 @@ def _rows(folder: Path) -> dict[str, dict[str, int]]:
 
 
 def _described(folder: Path) -> dict[str, Any]:
+    from kt_cli.sweeps import remaining
     from kt_cli.sweeps.monitor import Watch
 
     view = asdict(Watch(folder, screen.skipped_part).look())
     told = {key: view[key] for key in ("stages", "active", "going_on", "cancelled", "error")}
-    return {"sweep": folder.name, "folder": str(folder), "rows": _rows(folder), **told}
+    planned = [asdict(part) for part in remaining.parts(folder)]
+    rows = _rows(folder)
+    return {"sweep": folder.name, "folder": str(folder), "rows": rows, "planned": planned, **told}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,11 +15,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kt_cli.data.images import ImageSet
-from kt_cli.errors import DataError
+from kt_cli.errors import DataError, warn
 
 Transform = Callable[[Image], Tensor]
 WORTH_SECONDS = 1.0
 TRIED = 3
+PREFETCHED = 2  # batches for each process
+SHARED = "/dev/shm"  # noqa: S108 - where processes hand over batches
 CPU = torch.device("cpu")
 
 
@@ -31,13 +35,16 @@ def batches(
     """Images in order, decoded once: for each batch what each transform makes of it, (b, …).
 
     On the CPU; pinned only for a GPU, since that makes a context there, which takes memory.
-    `workers` are decoding processes; None for as many as pay.
+    `workers` are decoding processes; None for as many as pay, none where /dev/shm is too small.
 
     Raises:
         DataError: an image cannot be decoded, or is not the one of the fingerprint any more.
     """
     dataset = _Transformed(images, transforms)
     workers = _worth(dataset) if workers is None else workers
+    if workers and _shared_bytes(dataset, workers, batch_size) > _shared_free():
+        _warn_of_shared()
+        workers = 0
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_size,
@@ -61,6 +68,28 @@ def _worth(dataset: _Transformed) -> int:
         dataset[i]
     seconds = (time.perf_counter() - start) * len(dataset) / max(1, len(tried))
     return 0 if seconds < WORTH_SECONDS else min(8, torch.get_num_threads())
+
+
+def _shared_bytes(dataset: _Transformed, workers: int, batch_size: int) -> int:
+    """What batches on their way take of shared memory, where one that does not fit hangs."""
+    first = dataset[0] if len(dataset) else []
+    size = 0 if isinstance(first, DataError) else sum(seen.nbytes for seen in first)
+    return size * min(len(dataset), (PREFETCHED * workers + 1) * batch_size)
+
+
+def _shared_free() -> float:
+    try:
+        return shutil.disk_usage(SHARED).free
+    except OSError:  # another system
+        return float("inf")
+
+
+@cache
+def _warn_of_shared() -> None:
+    warn(
+        f"{SHARED} is too small for decoding processes: images are decoded in the process itself, "
+        "which is slower. Start a container with --shm-size=8g (or --ipc=host)."
+    )
 
 
 class _Transformed(Dataset[Any]):

@@ -24,8 +24,8 @@ class Prices(Protocol):
     training: int
     evaluation: int
 
-    def per_image(self, model: Model) -> float:
-        """Seconds of a model's forward pass."""
+    def per_image(self, model: Model, side: int | None = None) -> float:
+        """Seconds of a model's forward pass; side: of its input, if not the usual."""
 
     def transfer(self, models: Sequence[Model], epochs: int) -> float:
         """Seconds of a transfer from the first models into the last."""

@@ -113,7 +113,13 @@ def _images(run: RunOf[PretrainSpec]) -> tuple[Data, list[ImageSet]]:
 def _seconds(run: RunOf[PretrainSpec], prices: Prices) -> float:
     spec = run.settings
     model = run.models[0] if run.models else Model(spec.arch)
-    return STEP * prices.per_image(model) * prices.training * spec.fraction * spec.epochs
+    return (
+        STEP
+        * prices.per_image(model, spec.img_size)
+        * prices.training
+        * spec.fraction
+        * spec.epochs
+    )
 
 
 PRETRAIN = Kind(

@@ -10,9 +10,9 @@ from typing import Any
 
 from kt_cli.settings.cluster import SlurmSpec
 from kt_cli.settings.data import EMBEDDINGS, DataSpec
-from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE
+from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, setting
 from kt_cli.settings.pretrain import PretrainSpec
-from kt_cli.settings.shared import of_models, of_output, of_transfers
+from kt_cli.settings.shared import COMPUTATION, of_models, of_output, of_transfers
 from kt_cli.settings.transfer import TEACHERS, TransferSpec
 
 BASELINES = ("none", "random")
@@ -35,6 +35,10 @@ class SweepSpec:
     models: tuple[str, ...] = of_models(
         (), "Models or selections: timm-top300, 'vit_*', @list.txt, a,b,c. May repeat."
     )
+    timeout_run: float | None = setting(
+        None, "A run that takes longer has failed; for those that hang.", panel=COMPUTATION,
+        metavar="MINUTES", within="(0, 1e6]", usual="none", identity=False,
+    )  # fmt: skip
     data: DataSpec | None = None
     zoo: tuple[PretrainSpec, ...] = ()
     methods: tuple[str, ...] = of_transfers(

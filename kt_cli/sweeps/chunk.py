@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
 import os
 import subprocess
@@ -10,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -79,14 +80,16 @@ def _described(error: Exception) -> str:
 
 
 def run_chunk(
-    manifest: str, start: int, stop: int, slot: Slot, alone: bool, watched: int | None = None
-) -> None:
+    manifest: str, start: int, stop: int, slot: Slot, alone: bool, watched: int | None = None,
+    minutes: float | None = None,
+) -> None:  # fmt: skip
     """Do the runs `start` to `stop` of a manifest, a part of rows for each.
 
     Args:
         alone: run after run, where predictions could share decoded images: one of them killed a
             worker that did them together.
         watched: process to die with: a local chunk must not outlive the sweep that started it.
+        minutes: a run may take; then this process ends.
 
     Raises:
         DeviceLost: nothing more can be done here; a new process may.
@@ -102,14 +105,14 @@ def run_chunk(
     try:
         if slot.gpu is not None:
             require_gpu()
-        _work(Path(manifest), start, stop, alone)
+        _work(Path(manifest), start, stop, alone, minutes)
     except Exception as error:
         with suppress(OSError):
             tell(end=_end(error), why=str(error))
         raise
 
 
-def _work(manifest: Path, start: int, stop: int, alone: bool) -> None:
+def _work(manifest: Path, start: int, stop: int, alone: bool, minutes: float | None) -> None:
     folder = manifest.parent.parent
     runs = read_manifest(manifest, start, stop)
     table = kind_of(runs[0]).table  # and of all: those of a stage are of one kind
@@ -121,8 +124,24 @@ def _work(manifest: Path, start: int, stop: int, alone: bool) -> None:
         together = [run for run in group if not tried(run, outcomes)]
         if together:
             tell(runs=[first, first + len(group)])
-            parts += [store.write(folder, table, rows) for rows in finish(together, folder) if rows]
+            with _limited(minutes, len(together)):
+                found = finish(together, folder)
+            parts += [store.write(folder, table, rows) for rows in found if rows]
     store.merge(folder, table, parts)
+
+
+@contextmanager
+def _limited(minutes: float | None, runs: int) -> Iterator[None]:
+    """End this process after so long for each run, even where Python itself hangs."""
+    if not minutes:
+        yield
+        return
+    tell(minutes=minutes)
+    faulthandler.dump_traceback_later(60 * minutes * runs, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def tried(run: Run, outcomes: store.Outcomes) -> bool:

@@ -31,7 +31,11 @@ TOO_MANY = re.compile(r"(Max|Grp)Submit|invalid job array|too many", re.I)
 PERHAPS_TOO_MANY = re.compile(r"\A(?!.*\b(QOS|Assoc)[A-Z]).*job submit limit", re.DOTALL)
 # States of nodes that take jobs, now or when others have ended; a sign may follow.
 USABLE = re.compile(r"(idle|mix|mixed|alloc|allocated|comp|completing|plnd|planned)[*~#%$@+^!-]?")
-CUT_OFF = re.compile(r"DUE TO (PREEMPTION|NODE FAILURE)|CANCELLED AT \S+ \*\*\*")
+CUT_OFF = {
+    "preempted": re.compile(r"DUE TO PREEMPTION"),
+    "lost with its node": re.compile(r"DUE TO NODE FAILURE"),
+    "cancelled": re.compile(r"CANCELLED AT \S+ \*\*\*"),
+}  # fmt: skip
 # Tasks of the jobs that are queued or running: job -> task -> state; task 0 of what is no array.
 States = dict[str, dict[int, str]]
 
@@ -152,9 +156,9 @@ def refusal(said: str) -> type[KtError]:
     return Silent if FOR_A_WHILE.search(said) else KtError
 
 
-def cut_off(last_words: str) -> bool:
-    """Whether slurmstepd ended a job for the cluster's reasons, or somebody cancelled it."""
-    return CUT_OFF.search(last_words) is not None
+def cut_off(last_words: str) -> str:
+    """How slurmstepd ended a job for the cluster's reasons, or somebody's; empty where not."""
+    return next((how for how, words in CUT_OFF.items() if words.search(last_words)), "")
 
 
 def cancel(jobs: Collection[str]) -> bool:

@@ -131,5 +131,5 @@ def _coordinator(session: Session) -> Coordinator:
     def costs(runs: Sequence[Run]) -> list[float]:
         return [*map(session.costs().seconds, runs)]
 
-    submitter = Submitter(folder, session.spec.slurm, session.place.facts)
+    submitter = Submitter(folder, session.spec.slurm, session.place.facts, session.spec.timeout_run)
     return Coordinator(submitter, session.next_runs, costs, follow, prepare)

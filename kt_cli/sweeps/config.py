@@ -24,9 +24,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-TABLES = ("name", "models", "data", "complementarity", "transfer", "pretrain", "zoo", "slurm")
 # Fields of SweepSpec, by the table of a sweep file that has them.
-TOP = ("name", "models")
+TOP = ("name", "models", "timeout_run")
+TABLES = (*TOP, "data", "complementarity", "transfer", "pretrain", "zoo", "slurm")
 ABOUT_PAIRS = ("class_embedding", "flips_by_class", "baseline")
 ABOUT_TRANSFERS = tuple(name for name in declared(SweepSpec) if name not in (*TOP, *ABOUT_PAIRS))
 REPLACED = ("method", "seed", "teachers")  # of TransferSpec, for each run of a sweep

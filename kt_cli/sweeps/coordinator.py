@@ -20,10 +20,10 @@ from kt_cli.runs.kinds import failed_row, kind_of
 from kt_cli.spec import Run
 from kt_cli.sweeps import cluster, jobs
 from kt_cli.sweeps.chunk import tried
-from kt_cli.sweeps.jobs import CANCELLED, OVER, Submitted
+from kt_cli.sweeps.jobs import CANCELLED, OVER, Submitted, log_of
 from kt_cli.sweeps.manifest import read_manifest
 from kt_cli.sweeps.slurm import Submitter
-from kt_cli.sweeps.worker_log import LOST, NOT_REQUEUED, UNWRITABLE, last_line, told
+from kt_cli.sweeps.worker_log import NOT_REQUEUED, UNWRITABLE, cause, last_line, told
 
 BUSY, CLAIMED, SUBMITTED, FINISHED = "busy", "claimed", "submitted", "finished"
 
@@ -177,9 +177,8 @@ def lost_rows(folder: Path, submitted: Submitted) -> list[dict[str, object]]:
         if said.runs is None or said.end == UNWRITABLE:
             continue
         log, (at, end) = log_of(folder, submitted, task, "err"), said.runs
-        error = said.why if said.end == LOST else f"the job died ({last_line(log) or 'killed'})"
         together = f"one of {end - at} that ran together: " if end - at > 1 else ""
-        error = f"{together}{error}; see logs/{log.name}"
+        error = f"{together}{cause(said, log, 'job')}; see logs/{log.name}"
         rows += [failed_row(runs[i], error) for i in range(at, end) if i in lost]
     return rows
 
@@ -196,10 +195,4 @@ def _cut_off(folder: Path, submitted: Submitted, task: int) -> bool:
     """Whether the cluster ended a task: preempted, on a node that failed, or not requeued."""
     said = told(log_of(folder, submitted, task, "out"))
     last_words = last_line(log_of(folder, submitted, task, "err"))
-    return said.end == NOT_REQUEUED or cluster.cut_off(last_words)
-
-
-def log_of(folder: Path, submitted: Submitted, task: int, kind: str) -> Path:
-    """The log of one task, kind "out" or "err"."""
-    index = f"_{task}" if submitted.tasks > 1 else ""
-    return folder / "logs" / f"{submitted.job}{index}_0_log.{kind}"
+    return said.end == NOT_REQUEUED or bool(cluster.cut_off(last_words))

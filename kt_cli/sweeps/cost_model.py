@@ -23,7 +23,8 @@ from kt_cli.zoo import imagenet_facts
 
 MACS_PER_SECOND = 3e12  # a data centre's GPU in full precision, where nothing is measured yet
 MACS_PER_PARAMETER = 200.0  # of convolutional networks and transformers at 224 pixels
-TYPICAL_SECONDS = 5e9 / MACS_PER_SECOND
+CPU_MACS_PER_SECOND = 2e10  # of one thread
+TYPICAL_MACS, TYPICAL_SIDE = 5e9, 224
 TRAINING = 3.0  # forward and backward, against forward alone
 PREDICTION_BYTES = 50  # an image's row in the cache of predictions, its name included
 TYPICAL_PARAMS_M = 50.0
@@ -34,24 +35,27 @@ class Costs:
 
     Args:
         training, evaluation: how many images there are.
+        speed: multiply-adds a second, where nothing is measured.
     """
 
-    def __init__(self, folder: Path, training: int, evaluation: int) -> None:
-        self.training, self.evaluation = training, evaluation
+    def __init__(
+        self, folder: Path, training: int, evaluation: int, speed: float = MACS_PER_SECOND
+    ) -> None:
+        self.training, self.evaluation, self._speed = training, evaluation, speed
         self._images = _seconds_per_image(folder)
         measured = list(self._images.values())
-        self._typical = float(np.median(measured)) if measured else TYPICAL_SECONDS
+        self._typical = float(np.median(measured)) if measured else None
         self._factors = self._corrections(folder)
 
     def seconds(self, run: Run) -> float:
         """Estimated seconds of a run on one GPU."""
         return kind_of(run).seconds(run, self)
 
-    def typical(self, kind: str, models: Sequence[Model], epochs: int) -> float:
-        """About what a run takes that is not planned yet, on one of these models, in seconds."""
-        if not models or kind not in ("predict", "transfer"):
+    def typical(self, kind: str, images: Sequence[float], epochs: int) -> float:
+        """About what a run takes that is not planned yet, in seconds; images: `per_image` each."""
+        if not images or kind not in ("predict", "transfer"):
             return 0.0
-        image = float(np.mean([self.per_image(model) for model in models]))
+        image = float(np.mean(images))
         if kind == "predict":
             return image * self.evaluation
         return self._uncorrected([image, image], epochs)
@@ -67,11 +71,15 @@ class Costs:
         step = TRAINING * student + sum(teachers) + student
         return step * epochs * self.training + 2 * student * self.evaluation
 
-    def per_image(self, model: Model) -> float:
-        """Seconds of a model's forward pass."""
+    def per_image(self, model: Model, side: int | None = None) -> float:
+        """Seconds of a model's forward pass; side: of its input, if not the usual."""
         if model.key in self._images:
             return self._images[model.key]
-        return _published(model.key) or self._typical
+        found = imagenet_facts.fact_of_architecture(model.key)
+        if found is None and self._typical is not None:
+            return self._typical
+        usual = found.img_size if found else TYPICAL_SIDE
+        return _macs(found) / self._speed * ((side or usual) / usual) ** 2
 
     def _corrections(self, folder: Path) -> dict[str, float]:
         """Seconds taken against those estimated, by the student's key; "" for all together."""
@@ -92,13 +100,11 @@ class Costs:
         return {**factors, "": float(ratios.median())}
 
 
-def _published(key: str) -> float | None:
-    """Seconds of a forward pass, from published multiply-adds or parameters."""
-    found = imagenet_facts.fact(key)
+def _macs(found: imagenet_facts.Fact | None) -> float:
+    """Multiply-adds of a forward pass, published or guessed from published parameters."""
     if found is None:
-        return None
-    macs = found.gmacs * 1e9 if found.gmacs else found.params_m * 1e6 * MACS_PER_PARAMETER
-    return macs / MACS_PER_SECOND
+        return TYPICAL_MACS
+    return found.gmacs * 1e9 if found.gmacs else found.params_m * 1e6 * MACS_PER_PARAMETER
 
 
 def _seconds_per_image(folder: Path) -> dict[str, float]:
@@ -110,7 +116,7 @@ def _seconds_per_image(folder: Path) -> dict[str, float]:
     rows = store.read([folder], "models", columns)
     rows = rows[(rows["status"] == store.OK) & (rows["samples_per_s"] > 0)]
     rows = rows[rows["measured_with"].notna()]
-    costs = pd.Series([_published(key) or TYPICAL_SECONDS for key in rows["model_key"]],
+    costs = pd.Series([_macs(imagenet_facts.fact(key)) for key in rows["model_key"]],
                       rows.index, dtype=float)  # fmt: skip
     mean = costs.groupby(rows["measured_with"]).transform("mean")
     seconds = costs / mean / rows["samples_per_s"]

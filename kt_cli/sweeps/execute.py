@@ -29,7 +29,7 @@ from kt_cli.spec import Run
 from kt_cli.sweeps.chunk import run_chunk
 from kt_cli.sweeps.manifest import write_manifest
 from kt_cli.sweeps.slots import Slot, chunk_count
-from kt_cli.sweeps.worker_log import LOST, UNWRITABLE, last_line, told
+from kt_cli.sweeps.worker_log import LOST, UNWRITABLE, cause, last_line, timed_out, told
 
 POLL_SECONDS = 0.2
 YEAR_MINUTES = 365 * 24 * 60
@@ -60,12 +60,16 @@ class _Working:
 
 
 class LocalStage:
-    """Runs of one stage on this machine. warn: told of each GPU that takes no more runs."""
+    """Runs of one stage on this machine.
+
+    warn: told of each GPU that takes no more runs. minutes: that a run may take.
+    """
 
     def __init__(
-        self, folder: Path, runs: Sequence[Run], slots: Sequence[Slot], warn: Callable[[str], Any]
-    ) -> None:
-        self._folder, self._runs, self._warn = folder, runs, warn
+        self, folder: Path, runs: Sequence[Run], slots: Sequence[Slot], warn: Callable[[str], Any],
+        minutes: float | None = None,
+    ) -> None:  # fmt: skip
+        self._folder, self._runs, self._warn, self._minutes = folder, runs, warn, minutes
         self._places = [_Place(slot) for slot in slots]
         self._free = list(self._places)
         self._table = kind_of(runs[0]).table
@@ -114,10 +118,10 @@ class LocalStage:
         # The chunk chooses its device itself; submitit only must not hide it.
         gpus = {} if slot.gpu is None else {"gpus_per_node": 1}
         executor.update_parameters(timeout_min=YEAR_MINUTES, **gpus)
-        arguments = (str(self._manifest), chunk.start, chunk.stop, slot, chunk.alone, os.getpid())
+        at = (str(self._manifest), chunk.start, chunk.stop, slot, chunk.alone)
         with _deaf_to_interrupts(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            job = executor.submit(run_chunk, *arguments)
+            job = executor.submit(run_chunk, *at, os.getpid(), self._minutes)
         self._working.append(_Working(job, place, chunk))
 
     def _ended(self, working: _Working) -> None:
@@ -175,8 +179,7 @@ class LocalStage:
         said = told(working.job.paths.stdout)
         if said.end == UNWRITABLE:
             raise WriteError(said.why, way_out(said.why))
-        lost = said.why if said.end == LOST else ""
-        self._reason = lost or last_line(log)
+        self._reason = said.why if said.end == LOST else last_line(log)
         if said.runs is None:
             # It did not even start: another would not either, unless on another GPU.
             if place.slot.gpu is None:
@@ -191,9 +194,8 @@ class LocalStage:
             self._waiting.append(_Chunk(missing, chunk.stop, alone=True))
             return
         if not self._has_rows(self._runs[at]):
-            error = lost or f"the worker died ({self._reason or 'killed'})"
-            place.runs[at] = f"{error}; see logs/{log.name}"
-            if place.slot.gpu is None:
+            place.runs[at] = f"{cause(said, log, 'worker')}; see logs/{log.name}"
+            if place.slot.gpu is None or timed_out(said, log):
                 self._convict(place)
         rest = max(missing, at + 1)
         if rest < chunk.stop:

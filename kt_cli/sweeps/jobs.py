@@ -52,6 +52,12 @@ class Submitted:
         return len(self.edges) - 1
 
 
+def log_of(folder: Path, submitted: Submitted, task: int, kind: str) -> Path:
+    """The log of one task, kind "out" or "err"."""
+    index = f"_{task}" if submitted.tasks > 1 else ""
+    return folder / "logs" / f"{submitted.job}{index}_0_log.{kind}"
+
+
 def listed(folder: Path) -> list[Submitted]:
     """All that was submitted for the sweep in `folder`, oldest first."""
     read = [_read(path) for path in (folder / "jobs").glob("*.json")]
@@ -122,6 +128,13 @@ def _remove_stale(path: Path) -> None:
                 aside.unlink()
             else:  # somebody else was quicker, and holds it now
                 aside.rename(path)
+
+
+def at_work(folder: Path) -> bool:
+    """Whether a process leads the sweep now."""
+    path = folder / "jobs" / "claim"
+    _remove_stale(path)
+    return path.exists()
 
 
 def refuse(folder: Path, beside: str = "") -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from kt_cli.rows.store import OnSkip, Outcomes
 from kt_cli.runs.kinds import KINDS, kind_of
 from kt_cli.spec import Run
 from kt_cli.sweeps import cluster, jobs
-from kt_cli.sweeps.jobs import CANCELLED, OPEN, Submitted
+from kt_cli.sweeps.jobs import CANCELLED, OPEN, Submitted, log_of
 from kt_cli.sweeps.manifest import read_manifest
+from kt_cli.sweeps.worker_log import last_line
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class View:
         cancelled: the jobs submitted last were cancelled.
         rate: runs a second of the last stage since it was first seen. left: seconds to its end;
             None where unknown.
+        cut_off: tasks of these jobs that did not end by themselves, by how.
         error: the last error that a row or a log tells.
     """
 
@@ -47,6 +50,7 @@ class View:
     cancelled: bool
     rate: float
     left: float | None
+    cut_off: Mapping[str, int]
     error: str
 
 
@@ -80,6 +84,7 @@ class Watch:
             going_on=any(s.continuation in (states or {}) for s in waiting),
             cancelled=bool(listed) and listed[-1].state == CANCELLED,
             rate=rate, left=left, error=self._last_error(listed),
+            cut_off=self._cut_off(listed[-1]) if listed and states == {} else {},
         )  # fmt: skip
 
     def _stage(self, name: str, listed: Sequence[Submitted], states: cluster.States) -> StageView:
@@ -117,6 +122,12 @@ class Watch:
         _, since, before = self._first
         rate = (ended - before) / (now - since) if now > since else 0.0
         return rate, (stage.total - ended) / rate if rate > 0 else None
+
+    def _cut_off(self, last: Submitted) -> Mapping[str, int]:
+        logs = (log_of(self._folder, last, task, "err") for task in range(last.tasks))
+        found = Counter(cluster.cut_off(last_line(log)) for log in logs)
+        del found[""]
+        return found
 
     def _last_error(self, listed: Sequence[Submitted]) -> str:
         """Of the stage submitted last: what the last of its failed runs says."""

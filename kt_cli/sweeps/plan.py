@@ -58,6 +58,11 @@ class Stage:
         return self.todo is not None and not self.todo
 
     @property
+    def waiting(self) -> int:
+        """Runs that are to be done, now or after an earlier stage."""
+        return self.total - self.done - self.given_up - self.left_out
+
+    @property
     def without(self) -> str:
         """Which models are missing, for people."""
         return f"{self.name}: the runs of {some_of(self.missing, 5)} are left out, which failed"

@@ -21,8 +21,15 @@ from kt_cli.rows import schema, store
 from kt_cli.runs.kinds import decode_training_images
 from kt_cli.settings import HOW_TO_NAME_DATA, SweepSpec
 from kt_cli.spec import Model, Run
+from kt_cli.sweeps import remaining
 from kt_cli.sweeps.config import model_names, to_toml
-from kt_cli.sweeps.cost_model import Costs, fitting, spent
+from kt_cli.sweeps.cost_model import (
+    CPU_MACS_PER_SECOND,
+    MACS_PER_SECOND,
+    Costs,
+    fitting,
+    spent,
+)
 from kt_cli.sweeps.execute import LocalStage, run_inline
 from kt_cli.sweeps.images import Images, other_images
 from kt_cli.sweeps.place import INLINE, Place
@@ -84,7 +91,28 @@ class Session:
 
     def costs(self) -> Costs:
         """Estimates of what runs take."""
-        return Costs(self.folder, self.training_images, len(self.data.eval))
+        slot = self.slots[0]
+        on_cpu = slot.gpu is None and not self.place.facts
+        speed = CPU_MACS_PER_SECOND * max(1, slot.threads) if on_cpu else MACS_PER_SECOND
+        return Costs(self.folder, self.training_images, len(self.data.eval), speed)
+
+    def seconds(self, stage: Stage) -> float:
+        """About what is to do of a stage takes, run after run."""
+        if self.spec.data is None:
+            return 0.0
+        costs = self.costs()
+        if stage.todo is not None:
+            return sum(map(costs.seconds, stage.todo))
+        images = [*map(costs.per_image, self.models)]
+        images += [costs.per_image(Model(zoo.arch), zoo.img_size) for zoo in self.spec.zoo]
+        return stage.waiting * costs.typical(stage.name, images, self.spec.transfer.epochs)
+
+    @property
+    def at_once(self) -> int:
+        """Runs at a time, at most."""
+        if self.place.facts:
+            return self.spec.slurm.gpus
+        return 1 if self.place.executor == INLINE else len(self.slots)
 
     @property
     def training_images(self) -> int:
@@ -126,7 +154,7 @@ class Session:
     def _transfers(self) -> bool:
         return self.spec.pair_count(self.names) > 0
 
-    def begin(self) -> None:
+    def begin(self, stages: Sequence[Stage]) -> None:
         """Have weights, and write down what the sweep is.
 
         Raises:
@@ -137,12 +165,15 @@ class Session:
             weights.for_jobs(self.models, needed, self.tell)
         else:
             weights.require(self.models, needed)
-        self.record()
+        self.record(stages)
 
-    def record(self) -> None:
-        """Write down what is planned, for reports: the sweep, and its models once all are known."""
+    def record(self, stages: Sequence[Stage]) -> None:
+        """Write down what is planned: the sweep, its models once all are known, how much it is."""
         keys = [model.key for model in self.planner.models() or ()]
-        for name, text in (("sweep.toml", to_toml(self.spec)), ("models.json", json.dumps(keys))):
+        runs = {s.name: (s.total - s.left_out, self.seconds(s) / max(1, s.waiting)) for s in stages}
+        files = {"sweep.toml": to_toml(self.spec), "models.json": json.dumps(keys),
+                 remaining.PLAN: remaining.plan(self.at_once, runs)}  # fmt: skip
+        for name, text in files.items():
             file = self.folder / name
             if not file.exists() or file.read_text(encoding="utf-8") != text:
                 write_text(file, text)
@@ -154,7 +185,7 @@ class Session:
             self._do(name)
         for table in schema.TABLES:
             store.settle(self.folder, table)
-        self.record()
+        self.record(self.stages())
 
     def _do(self, name: str) -> None:
         """A stage; what failed is tried again before the next, so that of the last stage is not."""
@@ -179,7 +210,7 @@ class Session:
         decode_training_images(runs, self.tell.progress)
         if self.place.executor == INLINE:
             return run_inline(self.folder, runs, self.slots[0])
-        work = LocalStage(self.folder, runs, self.slots, warn)
+        work = LocalStage(self.folder, runs, self.slots, warn, self.spec.timeout_run)
         work.run(self.tell.progress, label(stage.name))
         return work.failures
 
@@ -188,7 +219,7 @@ class Session:
         stages = self.stages()
         self.failures = sum(stage.given_up for stage in stages)
         self.finished = all(stage.finished for stage in stages)
-        self.record()
+        self.record(stages)
 
 
 def _startable(stage: Stage) -> Sequence[Run]:

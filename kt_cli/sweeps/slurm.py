@@ -41,10 +41,12 @@ KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SBATCH_")  # of a job's environment, wh
 class ChunkJob(submitit.helpers.Checkpointable):
     """What a job does. Its arguments are all that it needs to be started again."""
 
-    def __call__(self, manifest: str, start: int, stop: int, threads: int) -> None:
+    def __call__(
+        self, manifest: str, start: int, stop: int, threads: int, minutes: float | None
+    ) -> None:
         from kt_cli.sweeps.chunk import run_chunk
 
-        run_chunk(manifest, start, stop, Slot(given_gpu(), threads), alone=False)
+        run_chunk(manifest, start, stop, Slot(given_gpu(), threads), alone=False, minutes=minutes)
 
 
 def tasks(runs: int, resources: SlurmSpec, facts: Facts) -> int:
@@ -54,7 +56,7 @@ def tasks(runs: int, resources: SlurmSpec, facts: Facts) -> int:
 
 @dataclass(frozen=True)
 class Submitter:
-    """Submits the jobs of the sweep in `folder`.
+    """Submits the jobs of the sweep in `folder`; of their runs none may take more than `minutes`.
 
     All methods raise TooMany, Silent or KtError where the cluster does not take a job, and
     WriteError where the results cannot be written.
@@ -63,6 +65,7 @@ class Submitter:
     folder: Path
     resources: SlurmSpec
     facts: Facts
+    minutes: float | None = None
 
     def stage(
         self, stage: str, runs: Sequence[Run], costs: Sequence[float], most: int | None = None
@@ -119,7 +122,8 @@ class Submitter:
             **({"gpus_per_node": 1} if self.facts.gpus else {}),
         )  # fmt: skip
         count = len(borders) - 1
-        columns = [[str(manifest)] * count, borders[:-1], borders[1:], [self._cpus] * count]
+        shared = [[one] * count for one in (str(manifest), self._cpus, self.minutes)]
+        columns = [shared[0], borders[:-1], borders[1:], *shared[1:]]
         chunk: Any = ChunkJob  # whose base has no types
         return _submit(lambda: executor.map_array(chunk(), *columns), executor)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 MARK = "kt-worker "  # whatever else models print
+TIMED_OUT = re.compile(r"Timeout \([\d:.]+\)!")  # as faulthandler says it
 LOST, UNWRITABLE, NOT_REQUEUED = "lost", "unwritable", "not requeued"
 
 
@@ -23,6 +25,7 @@ class Told:
         runs: first and end, in the manifest, of those that it was at; None before its first.
         end: why nothing more could be done there: LOST, the GPU computes nothing more; UNWRITABLE,
             rows cannot be written; NOT_REQUEUED, Slurm did not take the job back. why: the error.
+        minutes: that each of them may take.
         doing: how far its run is, for people.
     """
 
@@ -30,6 +33,7 @@ class Told:
     runs: Sequence[int] | None = None
     end: str = ""
     why: str = ""
+    minutes: float | None = None
     doing: str = ""
 
 
@@ -50,6 +54,20 @@ def told(log: Path) -> Told:
         with suppress(ValueError):  # a line that a full disk cut off
             found |= json.loads(said.partition(MARK)[2] or "{}")
     return Told(**found)
+
+
+def cause(said: Told, log: Path, who: str) -> str:
+    """Why a worker, called `who`, left its run without a row; log: of its errors."""
+    if said.end == LOST:
+        return said.why
+    if timed_out(said, log):
+        return f"took longer than --timeout-run {said.minutes:g} minutes"
+    return f"the {who} died ({last_line(log) or 'killed'})"
+
+
+def timed_out(said: Told, log: Path) -> bool:
+    """Whether a worker ended since its run took too long."""
+    return bool(said.minutes) and any(map(TIMED_OUT.fullmatch, _lines(log)))
 
 
 def last_line(log: Path) -> str:

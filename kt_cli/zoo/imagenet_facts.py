@@ -45,6 +45,11 @@ def fact(name: str) -> Fact | None:
     return _by_name().get(name)
 
 
+def fact_of_architecture(name: str) -> Fact | None:
+    """What is published of a model, else of any with this architecture."""
+    return fact(name) or next((f for f in facts() if f.model.partition(".")[0] == name), None)
+
+
 def top(n: int) -> list[str]:
     """Names of the n most accurate models; UsageError where there are not so many."""
     if not 1 <= n <= len(facts()):

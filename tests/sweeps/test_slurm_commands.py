@@ -57,6 +57,14 @@ def test_the_plan_says_jobs_and_hours_and_submits_nothing(fake: FakeSlurm, kt: K
     assert re.search(r"train the zoo +2 +0 +2 +2 +<0.1", out) and "disk, about: predictions" in out
 
 
+def test_a_plan_for_this_machine_has_time_and_disk(fake: FakeSlurm, kt: Kt) -> None:
+    code, out, _ = kt("sweep", "x.toml", "--processes", "2", "--dry-run")
+    assert code == 0 and re.search(r"stage +runs +done +to do +chunks +time, about\n", out)
+    assert re.search(r"train the zoo +2 +0 +2 +2 +\d+ s\n", out)
+    assert re.search(r"transfer +2 +0 +2 +2 +\d[^\n]* s\n", out)
+    assert "disk, about: predictions" in out and "training images" in out
+
+
 def test_the_plan_counts_pairs_of_the_students_only(fake: FakeSlurm, kt: Kt) -> None:
     _, out, _ = kt("sweep", "x.toml", "--students", "o*", "--seeds", "0,1", "--dry-run")
     assert "2 ordered pairs; transfer for 1 pair " in out
@@ -108,7 +116,53 @@ def test_status_and_cancel(fake: FakeSlurm, kt: Kt, tmp_path: Path) -> None:
 def test_jobs_that_ended_early_are_said(fake: FakeSlurm, kt: Kt) -> None:
     kt("sweep", "x.toml", "--detach")
     out = kt("status", "x")[1]
-    assert "have ended, 2 runs are left; kt sweep " in out
+    assert "the jobs have ended, 8 runs left, about " in out and "; kt sweep " in out
+
+
+def test_a_cancelled_job_is_said_and_what_is_left_in_all(
+    fake: FakeSlurm, kt: Kt, tmp_path: Path
+) -> None:
+    """The job that goes on was cancelled alone, and one of the tasks before it."""
+    kt("sweep", "x.toml", "--detach")
+    folder = tmp_path / "results" / "x"
+    (submitted,) = jobs.listed(folder)
+    said = {"status": store.OK, "attempt": 1, "created": "1", "seconds": 7200.0}
+    (one, _) = read_manifest(folder / submitted.manifest)
+    store.write(folder, "pretrain", [{"run_id": one.id, **said}])
+    words = "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-02T03:04:05 ***\n"
+    log = jobs.log_of(folder, submitted, 1, "err")
+    log.parent.mkdir(exist_ok=True)
+    log.write_text(words)
+    out = kt("status", "x")[1]
+    assert re.search(r"train the zoo +2 +1 +0\n", out) and re.search(r"transfer +2 +0 +0\n", out)
+    assert "cancelled: 1 task of the jobs" in out
+    assert "the jobs have ended, 7 runs left, about 15 min" in out
+    assert f"; kt sweep {folder}/sweep.toml -o {folder.parent} goes on" in out.replace("\n", " ")
+    (said,) = json.loads(kt("status", "x", "--json")[1])
+    assert [part["total"] for part in said["planned"]] == [2, 2, 2, 2]
+
+
+def test_what_is_left_of_a_sweep_of_this_machine(kt: Kt, tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "x"
+    folder.mkdir(parents=True)
+    (folder / "sweep.toml").write_text("")
+    plan = {"predict": [2, 5.0], "transfer": [4, 30.0]}
+    (folder / "plan.json").write_text(json.dumps({"at_once": 2, "stages": plan}))
+    said = {"attempt": 1, "created": "1", "seconds": 60.0}
+    store.write(folder, "models", [{"run_id": "r0", **said, "status": store.OK},
+                                   {"run_id": "r1", **said, "status": store.FAILED}])  # fmt: skip
+    code, out, _ = kt("status", "-o", str(folder.parent))
+    assert code == 0 and re.search(r"predict +2 +1 +1\n *transfer +4 +0 +0\n", out)
+    # As long as rows say, else as planned; two at a time.
+    assert "5 runs left, about 1 min 30 s; kt sweep " in out
+    with jobs.claim(folder, jobs.LOCAL):
+        assert "goes on" not in kt("status", "-o", str(folder.parent))[1]
+    store.write(folder, "transfer", [{"run_id": f"t{i}", **said, "status": store.OK}
+                                     for i in range(5)])  # fmt: skip
+    store.write(folder, "models", [{"run_id": "r1", **said, "status": store.OK}])
+    assert "all is done" in kt("status", "-o", str(folder.parent))[1]
+    (folder / "plan.json").write_text("{")
+    assert re.search(r"transfer +5 +0", kt("status", "-o", str(folder.parent))[1])
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def log(folder: Path, submitted: jobs.Submitted, err: str, *told: dict[str, obje
     """What the first task told, and its last words."""
     out = "".join(worker_log.line(**what) for what in told)
     for kind, text in (("out", out), ("err", err)):
-        path = coordinator.log_of(folder, submitted, 0, kind)
+        path = jobs.log_of(folder, submitted, 0, kind)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
@@ -462,8 +462,9 @@ def test_a_chunk_goes_on_at_its_first_run_without_a_row(
 
 def test_each_stage_is_cut_by_what_the_rows_before_it_say(folder: Path) -> None:
     session = SimpleNamespace(
-        folder=folder, place=Place(facts=Facts()), spec=SimpleNamespace(slurm=SlurmSpec()),
-        next_runs=None, costs=lambda: Costs(folder, 100, 10),
+        folder=folder, place=Place(facts=Facts()), next_runs=None,
+        costs=lambda: Costs(folder, 100, 10),
+        spec=SimpleNamespace(slurm=SlurmSpec(), timeout_run=None),
     )  # fmt: skip
     leading = cluster_loop._coordinator(cast(Session, session))
     before = leading.costs(RUNS[:1])

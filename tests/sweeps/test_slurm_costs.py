@@ -34,6 +34,15 @@ def test_published_costs_are_used_where_nothing_is_measured(tmp_path: Path) -> N
     assert costs.seconds(transfer(B, A)) > costs.seconds(transfer(A, B))
 
 
+def test_an_architecture_costs_what_is_published_of_one_of_it_at_its_size(tmp_path: Path) -> None:
+    published = imagenet_facts.fact("test_resnet.r160_in1k")
+    assert published is not None and published.gmacs is not None
+    costs = Costs(tmp_path, training=100, evaluation=10, speed=1e9)
+    arch = Model("test_resnet")
+    assert costs.per_image(arch) == pytest.approx(published.gmacs)
+    assert costs.per_image(arch, 80) == pytest.approx(published.gmacs / 4)
+
+
 def test_speeds_in_rows_win(tmp_path: Path) -> None:
     store.write(tmp_path, "models", [
         {"run_id": key, "model_key": key, "status": status, "samples_per_s": speed, "seconds": took,

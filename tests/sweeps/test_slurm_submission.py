@@ -38,7 +38,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
 
 def submit(folder: Path, runs: list[Run] = RUNS, spec: SlurmSpec = EIGHT, size: int = 1000):
-    submitter = Submitter(folder / "x", spec, Facts(size, True, 4))
+    submitter = Submitter(folder / "x", spec, Facts(size, True, 4), minutes=5)
     return submitter.stage("predict", runs, [1.0] * len(runs))
 
 
@@ -62,8 +62,8 @@ def test_the_chunks_cover_all_runs_once(fake: FakeSlurm, tmp_path: Path) -> None
     for task in range(submitted.tasks):
         path = tmp_path / "x" / "logs" / f"{submitted.job}_{task}_submitted.pkl"
         said = pickle.loads(path.read_bytes())
-        manifest, start, stop, threads = said.args
-        assert Path(manifest).is_absolute() and threads == 4
+        manifest, start, stop, threads, minutes = said.args
+        assert Path(manifest).is_absolute() and (threads, minutes) == (4, 5)
         again = said._checkpoint_function()
         assert again is not None and again.args == said.args
         asked += range(start, stop)

@@ -1,0 +1,61 @@
+"""Worker processes that decode, and where there is no room for what they hand over."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from kt_cli.data import loading
+from kt_cli.data.sources import open_data
+from kt_cli.errors import KtWarning
+from kt_cli.settings import DataSpec
+
+SIZE = 8 * 8 * 4
+
+
+def seen(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.asarray(image.convert("L").resize((8, 8)), np.float32))
+
+
+@pytest.mark.parametrize(("free", "used"), [(5 * 16 * SIZE, 2), (5 * 16 * SIZE - 1, 0)])
+def test_batches_that_shared_memory_does_not_hold_are_decoded_here(
+    monkeypatch: pytest.MonkeyPatch, free: int, used: int
+) -> None:
+    """Two processes, with two batches each on the way and one at whoever asked for it."""
+    asked: list[int] = []
+
+    def loader(dataset: object, *_: object, num_workers: int, **__: object) -> list[object]:
+        asked.append(num_workers)
+        return []
+
+    def usage(path: str) -> object:
+        assert path == "/dev/shm"
+        return SimpleNamespace(free=free)
+
+    monkeypatch.setattr(loading, "DataLoader", loader)
+    monkeypatch.setattr(loading.shutil, "disk_usage", usage)
+    loading._warn_of_shared.cache_clear()
+    images = open_data(DataSpec("digits", limit=200)).eval
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", KtWarning)
+        for _ in range(2):
+            list(loading.batches(images, [seen], 16, workers=2))
+    assert asked == [used, used]
+    assert ["--shm-size" in str(one.message) for one in said] == [True] * (not used)
+
+
+def test_few_images_need_little_and_other_systems_have_no_such_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    images = open_data(DataSpec("digits", limit=20)).eval
+    dataset = loading._Transformed(images, [seen, seen])
+    assert loading._shared_bytes(dataset, 8, 64) == 20 * 2 * SIZE
+    monkeypatch.setattr(loading, "SHARED", str(tmp_path / "none"))
+    assert loading._shared_free() == float("inf")

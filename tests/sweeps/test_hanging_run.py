@@ -1,0 +1,54 @@
+"""A run that hangs: it costs itself, and what comes after it is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kt_cli.data.sources import open_data
+from kt_cli.progress import silent
+from kt_cli.rows import store
+from kt_cli.settings import DataSpec, EvalSpec
+from kt_cli.spec import Run
+from kt_cli.sweeps.execute import LocalStage
+from kt_cli.sweeps.slots import Slot
+from kt_cli.sweeps.worker_log import Told, cause
+from kt_cli.zoo.names import resolve
+
+# Inside a C function that keeps the interpreter's lock, as a driver may.
+MODELS = """
+import re
+
+def hangs():
+    re.match(r"(a+)+$", 60 * "a" + "b")
+
+def raises():
+    raise RuntimeError("no such weights")
+"""
+DATA = DataSpec("digits", limit=50)
+
+
+def test_a_run_that_hangs_costs_itself_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hanging.py").write_text(MODELS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    models = resolve(["py:hanging:hangs", "py:hanging:raises"])
+    images = open_data(DATA).eval.fingerprint
+    runs = [Run("predict", (m,), images, EvalSpec(), DATA, attempt=2) for m in models]
+    LocalStage(tmp_path, runs, [Slot(None, 1)], pytest.fail, minutes=0.05).run(silent, "evaluate")
+    found = store.read([tmp_path], "models").set_index("model")
+    assert (found["status"] == store.FAILED).all() and (found["attempt"] == 2).all()
+    error = found.loc["hangs", "error"]
+    assert error.startswith("took longer than --timeout-run 0.05 minutes; see logs/")
+    assert "hanging.py" in (tmp_path / error.split("see ")[1]).read_text()
+    assert "no such weights" in found.loc["raises", "error"]
+
+
+def test_a_model_that_says_timeout_has_not_timed_out(tmp_path: Path) -> None:
+    log = tmp_path / "err"
+    log.write_text('Timeout (0:05:00)!\n  File "loader.py", line 3 in read\nsrun: error: exited\n')
+    assert cause(Told(minutes=5), log, "job") == "took longer than --timeout-run 5 minutes"
+    assert cause(Told(), log, "job").startswith("the job died (")
