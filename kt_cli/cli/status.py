@@ -77,7 +77,8 @@ def _outlook(folder: Path, view: View, stages: Sequence[StageView], seconds: flo
     left = sum(stage.total - stage.done for stage in stages)
     about = f", about {progress_view.duration(seconds)}" * bool(seconds)
     said = f"{counted(left, 'run')} left{about}"
-    again = command("sweep", folder / "sweep.toml", "-o", folder.parent)
+    here = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    again = command("sweep", here / "sweep.toml", "-o", here.parent)
     if view.active is None or view.going_on or jobs.at_work(folder):
         return said
     if view.active:

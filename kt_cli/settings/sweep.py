@@ -35,12 +35,12 @@ class SweepSpec:
     models: tuple[str, ...] = of_models(
         (), "Models or selections: timm-top300, 'vit_*', @list.txt, a,b,c. May repeat."
     )
+    data: DataSpec | None = None
+    zoo: tuple[PretrainSpec, ...] = ()
     timeout_run: float | None = setting(
         None, "A run that takes longer has failed; for those that hang.", panel=COMPUTATION,
         metavar="MINUTES", within="(0, 1e6]", usual="none", identity=False,
     )  # fmt: skip
-    data: DataSpec | None = None
-    zoo: tuple[PretrainSpec, ...] = ()
     methods: tuple[str, ...] = of_transfers(
         ("kl-dp",), "Each pair is transferred by each, as of kt transfer; with +guard for the "
         "guard. Comma list.", flags=("-m", "--methods"), listed=True,

@@ -224,7 +224,9 @@ class Failing(nn.Module):
 
     def forward(self, images):
         activations = images * 2
-        raise ValueError("no luck")
+        if len(images) > 2:
+            raise ValueError("no luck")
+        return activations.flatten(1)[:, :10]
 """
 
 

@@ -137,7 +137,7 @@ def test_a_cancelled_job_is_said_and_what_is_left_in_all(
     assert re.search(r"train the zoo +2 +1 +0\n", out) and re.search(r"transfer +2 +0 +0\n", out)
     assert "cancelled: 1 task of the jobs" in out
     assert "the jobs have ended, 7 runs left, about 15 min" in out
-    assert f"; kt sweep {folder}/sweep.toml -o {folder.parent} goes on" in out.replace("\n", " ")
+    assert "; kt sweep results/x/sweep.toml -o results goes on" in out.replace("\n", " ")
     (said,) = json.loads(kt("status", "x", "--json")[1])
     assert [part["total"] for part in said["planned"]] == [2, 2, 2, 2]
 
