@@ -23,7 +23,7 @@ demo: setup  ## train a small zoo on real digits here, sweep it, show the tables
 	@$(BIN)/kt sweep sweeps/demo.toml --executor local
 
 test: setup  ## all tests, offline, on the CPU
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope -m "not slurm and not gpu"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder -m "not slurm and not gpu"
 
 test-slurm: setup  ## sweeps on a real Slurm of one node, which it starts and stops (root, Debian; minutes)
 	tests/slurm/start.sh

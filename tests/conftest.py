@@ -20,6 +20,13 @@ os.environ["KT_EXECUTOR"] = "local"
 Kt = Callable[..., tuple[int, str, str]]
 
 
+SLOW = "test_whole_sweep.py"  # begun last, it would keep one process busy when the other is done
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name != SLOW)
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that a test computes is found by another, nor by the user."""
