@@ -192,7 +192,8 @@ def _own_models(reference: str, arch: str | None) -> list[Own]:
 
     folder = Path(reference).expanduser()
     if not local_models.exists(reference) or folder.is_file():
-        return [_described(model) for model in names.resolve([reference], arch)]
+        of = arch if local_models.ending(folder) else None  # other references tell it themselves
+        return [_described(model) for model in names.resolve([reference], of)]
     # Nothing is read of the weights, as `resolve` does for the models' identity.
     found = [folder] if local_models.is_model(folder) else local_models.models_in(folder)
     if found:

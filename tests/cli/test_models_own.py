@@ -41,6 +41,11 @@ def test_checkpoints_with_arch(kt: Kt, runs: Path) -> None:
     ]  # fmt: skip
 
 
+def test_arch_is_for_checkpoints_among_others(kt: Kt, runs: Path) -> None:
+    found = rows(kt, "random:test_resnet", str(runs / "epoch9.pth"), "--arch", "test_vit")
+    assert [row["arch"] for row in found] == ["test_resnet", "test_vit"]
+
+
 def test_checkpoints_without_arch(kt: Kt, runs: Path) -> None:
     for reference in (runs, runs / "epoch9.pth"):
         code, out, err = kt("models", str(reference))
