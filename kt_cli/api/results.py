@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kt_cli.errors import warn
+from kt_cli.errors import counted, warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ def say_unplanned(found: Read) -> None:
     """Say how many rows are left out since the sweep.toml beside them plans them no more."""
     if count := found.unplanned:
         warn(
-            f"{count:,} row{'s' * (count > 1)} of methods, seeds or models that sweep.toml does "
+            f"{counted(count, 'row')} of methods, seeds or models that sweep.toml does "
             "not plan left out; --all-rows (all_rows=True) has them."
         )
 

@@ -92,12 +92,12 @@ def _column(rows: pd.DataFrame, name: str, models: pd.DataFrame) -> pd.Series:
     role, _, what = name.partition("_")
     if what == "params_m":
         of, text = _parameters(models), f"{role}_key"
-        return _numbers(rows[text], lambda keys: sum(map(of, keys)), _members(rows, text))
+        return _numbers(rows[text], lambda keys: sum(map(of, keys)), members(rows, text))
     of_name = family if what == "family" else architecture_type
-    return _by_value(rows[role], lambda names: _common(map(of_name, names)), _members(rows, role))
+    return _by_value(rows[role], lambda names: _common(map(of_name, names)), members(rows, role))
 
 
-def _members(rows: pd.DataFrame, text: str) -> Mapping[str, Sequence[str]]:
+def members(rows: pd.DataFrame, text: str) -> Mapping[str, Sequence[str]]:
     """The teachers behind each text of a column that stands for several of them."""
     listed = {"teacher": "teacher_names", "teacher_key": "teacher_keys"}.get(text)
     if listed is None or listed not in rows:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kt_cli.report.derived import members
 from kt_cli.rows.scan import is_texts
 
 if sys.version_info >= (3, 11):
@@ -47,7 +48,8 @@ class Planned:
             values = rows[column]
             if is_texts(values):
                 # Of several teachers all; the last stands for null, whose code is -1.
-                known = [self.values[column].issuperset(text.split(" + "))
+                several = members(rows, column)
+                known = [self.values[column].issuperset(several.get(text, [text]))
                          for text in values.cat.categories]  # fmt: skip
                 kept &= np.array([*known, True])[values.cat.codes]
             else:

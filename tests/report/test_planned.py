@@ -7,12 +7,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from kt_cli.api.report import report
 from kt_cli.api.results import results
 from kt_cli.errors import KtWarning
-from kt_cli.report.planned import MODELS
+from kt_cli.report.planned import MODELS, Planned
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results, read_results
 
@@ -81,3 +82,13 @@ def test_how_many_are_left_out_is_said_once(filled: Sweep) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             say(all_rows=True)
+
+
+def test_of_several_teachers_all_are_planned() -> None:
+    """By their list: a key may hold the sign that joins keys for people."""
+    rows = pd.DataFrame({
+        "teacher_key": pd.Categorical(["a + b", "a + c"]),
+        "teacher_keys": [None, ["a", "c"]],
+    })  # fmt: skip
+    assert Planned({"teacher_key": {"a + b", "a"}}).holds(rows).tolist() == [True, False]
+    assert Planned({"teacher_key": {"a", "b", "c"}}).holds(rows).tolist() == [False, True]
