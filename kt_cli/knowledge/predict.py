@@ -229,7 +229,8 @@ def _groups(models: Sequence[Model], images: ImageSet, how: How) -> Iterator[lis
             loaded = zoo.load(model, images.classes, how.spec.size, images.select)
             subject.found = _as_loaded(loaded, model, images, how)
         except Exception as error:  # one model that cannot be read stops no other
-            subject.error = without_frames(error)
+            full = f"{model.name} exhausts the memory while it is loaded"
+            subject.error = KtError(full) if out_of_memory(error) else without_frames(error)
         if subject.error or subject.found:
             group.append(subject)
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from kt_cli.device import out_of_memory
 from kt_cli.errors import DataError, KtError, UsageError, WeightsUnavailable
 from kt_cli.spec import Model
 from kt_cli.zoo import identity, local_models, names, published, scheme, target
@@ -144,12 +145,17 @@ def _count_classes(module: nn.Module, config: dict[str, Any], model: Model) -> i
         return count
     images = torch.zeros(2, *config["input_size"])
     try:
-        logits = module(images)
+        said = module(images)
     except Exception as error:  # the user's code may raise anything
+        if out_of_memory(error):
+            raise
         raise UsageError(
             f"{model.ref} fails on images of shape {tuple(images.shape)}: {_one_line(error)}",
             "Its attribute data_config or pretrained_cfg names its input_size.",
         ) from error
+    logits = _logits(module, images, said)
+    if logits is not said:  # no hook without need: torch.compile compiles it apart
+        module.register_forward_hook(_logits)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
         came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UsageError(
@@ -158,6 +164,15 @@ def _count_classes(module: nn.Module, config: dict[str, Any], model: Model) -> i
             "or object its logits.",
         )
     return int(logits.shape[1])
+
+
+def _logits(module: nn.Module, images: Any, said: Any) -> Any:
+    """What counts of a mapping, as transformers' models return, or of logits and more."""
+    if isinstance(said, Mapping):
+        return said.get("logits", said)
+    if isinstance(said, (tuple, list)) and said:
+        return said[0]
+    return getattr(said, "logits", said)
 
 
 def _require_finite(module: nn.Module, name: str) -> None:
@@ -255,9 +270,11 @@ def _explained(model: Model) -> Iterator[None]:
     """Turn whatever goes wrong in a library into one line that names the model."""
     try:
         yield
-    except (KtError, MemoryError):
+    except KtError:
         raise
     except Exception as error:
+        if out_of_memory(error):
+            raise
         message = f"cannot load {model.name}: {_one_line(error)}"
         if published(model.ref):
             raise WeightsUnavailable(message, HOW_TO_GET_WEIGHTS) from error

@@ -5,7 +5,7 @@ Weights are read with `weights_only` throughout: no file is ever unpickled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +64,7 @@ def _open_function(model: Model, num_classes: int | None) -> nn.Module:
     if not isinstance(built, nn.Module):
         kind = type(built).__name__
         raise UsageError(f"{model.ref} returned {kind}", "It must return a torch.nn.Module.")
-    built.register_forward_hook(_logits)
     return built
-
-
-def _logits(module: nn.Module, images: Any, said: Any) -> Any:
-    """What counts of a mapping, as transformers' models return, or of logits and more."""
-    if isinstance(said, Mapping):
-        return said.get("logits", said)
-    if isinstance(said, (tuple, list)) and said:
-        return said[0]
-    return getattr(said, "logits", said)
 
 
 def _open_random(model: Model, num_classes: int | None) -> nn.Module:
