@@ -24,10 +24,11 @@ from kt_cli.rows import arrays
 
 PREDICTIONS, CLASSES = "predictions", "classes"
 CANONICAL, TARGETS, CONTENTS = "canonical", "targets", "contents"
+DRIFT = "drift"
 UNFINISHED = "unfinished"  # what a writer has not finished: it is at work, or was killed
 SUFFIXES = {
     PREDICTIONS: "parquet", CLASSES: "parquet", CANONICAL: "npy", TARGETS: "safetensors",
-    CONTENTS: "parquet",
+    CONTENTS: "parquet", DRIFT: "safetensors",
 }  # fmt: skip
 KINDS = (*SUFFIXES, UNFINISHED)
 COLUMNS = {
@@ -94,13 +95,13 @@ def entries(kind: str | None = None) -> list[Entry]:
 def verify(entry: Entry) -> str | None:
     """What is wrong with a file, or None: all of its values are read, in bounded memory.
 
-    Pages of Parquet files have checksums; canonical files and targets have only a size to compare.
+    Pages of Parquet files have checksums; the others have only a size to compare.
     What is unfinished promises nothing, and what is gone meanwhile is not wrong.
     """
     if entry.kind == UNFINISHED or not entry.path.exists():
         return None
     entry = _described(entry)
-    if entry.fault or entry.kind in (CANONICAL, TARGETS):
+    if entry.fault or entry.kind in (CANONICAL, TARGETS, DRIFT):
         return entry.fault or None
     missing = [name for name in COLUMNS[entry.kind] if name not in entry.columns]
     if missing:
@@ -165,6 +166,8 @@ def _said(entry: Entry) -> dict[str, Any]:
         return _canonical(entry.path)
     if entry.kind == TARGETS:
         return _targets(entry.path)
+    if entry.kind == DRIFT:
+        return _drift(entry.path)
     info = arrays.info(entry.path)
     return {"about": info.about, "rows": info.rows, "columns": tuple(info.columns)}
 
@@ -194,6 +197,13 @@ def _targets(path: Path) -> dict[str, Any]:
     size = str(shapes["classes" if topk else "logits"][1])
     said = {"topk" if topk else "classes": size}
     return {"about": said, "rows": rows.pop(), "columns": tuple(shapes)}
+
+
+def _drift(path: Path) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        return {"columns": tuple(sorted(file.keys()))}
 
 
 def _reason(error: Exception, path: Path) -> str:

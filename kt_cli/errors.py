@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 NO_SPACE = "Free some space or choose another folder; then run again."
 FORBIDDEN = "Its permissions or the file system forbid it: choose a folder of your own."
@@ -55,6 +56,13 @@ class ClassMismatch(UsageError):
 
 class DataError(UsageError):
     """A folder, image, file or table is missing, empty or unreadable."""
+
+
+class StudentLost(KtError):
+    """A student lost more than was allowed; `transferred` is what came of it, all the same."""
+
+    exit_code = 3
+    transferred: Any = None
 
 
 class DeviceLost(KtError):

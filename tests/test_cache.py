@@ -52,6 +52,13 @@ def canonical(number: int, images: int = 4, side: int = 8) -> Path:
     return path
 
 
+def drift(number: int) -> Path:
+    path = cache.root() / "drift" / f"{number:024x}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"weight": torch.zeros(3)}, path)
+    return path
+
+
 def targets(number: int, form: str = "logits", views: int = 4, without: str = "") -> Path:
     path = cache.root() / "targets" / f"{number:024x}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +122,7 @@ def test_entries_say_what_they_are() -> None:
 
 @pytest.mark.parametrize("kind", cache.KINDS)
 def test_entries_of_one_kind(kind: str) -> None:
-    predictions(1, "a"), classes(2), canonical(3), targets(5), contents(6), unfinished(4)
+    predictions(1, "a"), classes(2), canonical(3), targets(5), contents(6), unfinished(4), drift(7)
     assert [entry.kind for entry in cache.entries(kind)] == [kind]
 
 

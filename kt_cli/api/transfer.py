@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kt_cli.errors import UsageError
+from kt_cli.errors import StudentLost, UsageError
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import GUARDED, DataSpec, TransferSpec
 from kt_cli.settings.data import data_spec
@@ -80,6 +80,8 @@ def transfer(
 
     Raises:
         UsageError: the models, the settings and the data do not go together.
+        StudentLost: more than `fail_if_worse` or `fail_if_class_worse` points; its `transferred` is
+            what would have been returned.
         KtError: the loss is not finite, or memory is exhausted.
     """
     how, images = by_keyword(settings, TransferSpec, DataSpec)
@@ -108,7 +110,17 @@ def transfer(
         data = leave_out_guards(data, models)
     run, saved = _planned(models, spec, data, target, progress)
     (row,) = transfer_run(run, saved.absolute().parent, progress)
-    return Transferred(row, saved)
+    found = Transferred(row, saved)
+    if row["worse"]:
+        raise _lost(found)
+    return found
+
+
+def _lost(found: Transferred) -> StudentLost:
+    said = f"{found.row['student']} lost more than was allowed: {found.row['worse']}"
+    error = StudentLost(said, f"It is saved, and marked, in {found.path}.")
+    error.transferred = found
+    return error
 
 
 def _resolved(references: Sequence[str]) -> list[Model]:

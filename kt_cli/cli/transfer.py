@@ -10,7 +10,7 @@ import typer
 from kt_cli.cli import options, screen, transfer_view
 from kt_cli.cli.options import flag, option
 from kt_cli.cli.setting_options import Fields, Given, with_settings
-from kt_cli.errors import UsageError
+from kt_cli.errors import StudentLost, UsageError
 from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.settings.shared import NO_HARM, STUDENT
 
@@ -66,15 +66,21 @@ def transfer(
         require_pushable(push_to_hub)
     *teachers, student = models
     how["amp"] = options.precision(amp, amp_dtype)
-    with screen.progress() as progress:
-        found = moved(
-            teachers, student, output=output, overwrite=overwrite, guard=guard,
-            progress=progress, **images, **how,
-        )  # fmt: skip
+    lost: StudentLost | None = None
+    try:
+        with screen.progress() as progress:
+            found = moved(
+                teachers, student, output=output, overwrite=overwrite, guard=guard,
+                progress=progress, **images, **how,
+            )  # fmt: skip
+    except StudentLost as error:
+        lost, found = error, error.transferred
     if as_json:
         screen.show_json(dict(found.row))
     else:
         transfer_view.show(found.row)
     screen.note(f"Saved the student to {found.path}")
-    if push_to_hub is not None:
+    if push_to_hub is not None and lost is None:
         screen.note(f"Uploaded to {found.push(push_to_hub, private)}")
+    if lost is not None:
+        raise lost

@@ -52,6 +52,11 @@ def _further(row: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"running statistics alone, on the weights before: Δ {_signed(row['delta_statistics'])}"
         )
+    if row["delta_control"]:
+        lines.append(
+            "control, nothing learned but statistics estimated anew: Δ "
+            f"{_signed(row['delta_control'])}"
+        )
     if "guard_alpha" in row:
         alpha = row["guard_alpha"]
         went = f"{alpha:.0%} of the way" if alpha else "the student stays as it was"

@@ -57,6 +57,8 @@ def transfer_card(row: Mapping[str, Any]) -> str:
         f"Transfer delta {row['delta']:+.2f} = gain {row['gain']:.2f} − loss {row['loss']:.2f} "
         f"points, on {row['n']} evaluation images (McNemar p = {row['transfer_p']:.3g}).\n"
     )
+    if row.get("worse"):
+        card += f"\n**It lost more than was allowed**: {row['worse']}.\n"
     if several:
         card += _teachers(row)
     if row.get("guard_alpha") is not None:

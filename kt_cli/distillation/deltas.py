@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kt_cli.errors import some_of
 from kt_cli.knowledge.significance import mcnemar
 from kt_cli.rows.schema import TOP_PERCENTS
 
+CLASSES_NAMED = 4
+ROUNDING = 1e-9  # of shares of images in points
 Right = NDArray[np.bool_]
 Counts = NDArray[np.integer]
 
@@ -57,6 +61,30 @@ def flips_by_class(before: Right, after: Right, labels: Counts, num_classes: int
         "gain_by_class": np.bincount(labels[after & ~before], minlength=num_classes).tolist(),
         "loss_by_class": np.bincount(labels[before & ~after], minlength=num_classes).tolist(),
     }
+
+
+def lost_beyond(
+    before: Right, after: Right, labels: Counts, classes: Sequence[str],
+    points: float | None, class_points: float | None,
+) -> str | None:  # fmt: skip
+    """What a student lost beyond limits in points, in words; None where it did not.
+
+    Args:
+        before, after: (n,) whether it has each image right. labels: (n,) indices into `classes`.
+        points, class_points: limits of Δ, and of each class's Δ over its own images; None for none.
+    """
+    change = after.astype(int) - before
+    said = [] if points is None else [_beyond("Δ", 100 * float(change.mean()), points)]
+    if class_points is not None:
+        totals = np.bincount(labels, change, len(classes))
+        deltas = 100 * totals / np.bincount(labels, minlength=len(classes)).clip(1)
+        said += [_beyond(classes[i], float(deltas[i]), class_points) for i in np.argsort(deltas)]
+    found = [one for one in said if one]
+    return f"{some_of(found, CLASSES_NAMED)} points" if found else None
+
+
+def _beyond(what: str, delta: float, points: float) -> str:
+    return f"{what} {delta:+.2f}".replace("-", "−") if delta < -points - ROUNDING else ""
 
 
 def _by_class(

@@ -14,11 +14,11 @@ from kt_cli.distillation import batch_norm, methods
 from kt_cli.distillation.checkpoint import Checkpoint
 from kt_cli.distillation.contrast import Contrast
 from kt_cli.distillation.methods import LossInputs
-from kt_cli.distillation.order import order_of
+from kt_cli.distillation.order import Order, order_of
 from kt_cli.distillation.target_cache import full
 from kt_cli.distillation.targets import Targets
-from kt_cli.distillation.train import Curve, Loop, OnEpoch, fit
-from kt_cli.distillation.weight_averaging import EMA, load
+from kt_cli.distillation.train import SCHEDULES, Curve, Loop, OnEpoch, fit
+from kt_cli.distillation.weight_averaging import EMA, LastHalf, load
 from kt_cli.settings import TransferSpec
 from kt_cli.zoo.features import FeatureTap, width
 
@@ -50,7 +50,7 @@ def distil(
     tap = FeatureTap(student, method.features)
     contrast = _contrast(student, teacher_width, views, spec) if method.contrast else None
     order = order_of(spec, len(views))
-    slow = _Slow(student, spec, order.updates_per_epoch) if method.slow else None
+    averaged = _averaged(student, spec, order)
     run = torch.compile(student) if spec.compile and not method.features else student
 
     def loss_of(epoch: int, indices: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,24 +65,32 @@ def distil(
         right = (logits.detach().argmax(dim=1) == labels).sum()
         return method.loss(inputs, spec), torch.cat([right[None], taught.samples_by_teacher])
 
-    kept: dict[str, Mapping[str, Tensor]] = {"slow": slow.state} if slow is not None else {}
+    kept = {"slow": averaged.state} if averaged is not None else {}
     if contrast is not None:
         kept["contrast"] = contrast.state_dict()
     loop = Loop(
         spec.amp, spec.bn, begin_epoch=targets.begin, kept=kept, checkpoint=checkpoint,
         on_epoch=on_epoch,
-        after_update=slow.after_update if slow is not None else lambda updates: None,
+        after_update=averaged.after_update if averaged is not None else lambda updates: None,
+        lr_factor=lambda update: SCHEDULES[spec.schedule](update / order.updates),
     )  # fmt: skip
     modules = [student] if contrast is None else [student, contrast]
     try:
         curve = fit(student, _sgd(modules, spec), views, loss_of, targets.count, order, loop)
     finally:
         tap.close()
-    if slow is not None:
-        load(student, slow.state)
-    if spec.bn == "recompute":
+    if averaged is not None:
+        load(student, averaged.state)
+    if spec.statistics_anew:
         batch_norm.recompute(student, views, prepare)
     return curve
+
+
+def _averaged(student: nn.Module, spec: TransferSpec, order: Order) -> _Slow | LastHalf | None:
+    """What the student is at the end, where that is not its weights after the last update."""
+    if methods.find(spec.method).slow:
+        return _Slow(student, spec, order.updates_per_epoch)
+    return LastHalf(student, order.updates) if spec.average == "last-half" else None
 
 
 class _Slow(EMA):

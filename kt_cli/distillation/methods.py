@@ -99,7 +99,7 @@ class Method:
 
         Flips are of the teacher against the first source, whoever that is.
         """
-        weights = self.partition(sources)
+        weights = self.partition(partition.behind(sources, spec.margin))
         on = spec.with_defaults.distil_on
         if on == "all":
             return weights, None
@@ -195,9 +195,32 @@ def require_possible(spec: TransferSpec, teachers: int, labelled: bool) -> None:
             f"{name} needs labels, and the transfer images have none",
             f"Without labels: {free}; with --distil-on all, kl-mcl too.",
         )
+    if spec.margin and not method.many:
+        able = ", ".join(n for n, m in METHODS.items() if m.many)
+        raise UsageError(f"--margin changes nothing in {name}", f"It is for {able}.")
+    if spec.average != "none" and method.slow:
+        raise UsageError(
+            f"--average changes nothing in {name}", "Its slow weights are the student already."
+        )
+    _require_drift(spec, method)
     _require_teachers(spec, method, teachers)
     if spec.target_topk and not takes_topk(spec, spec.target_topk):
         raise UsageError(f"target_topk {spec.target_topk} is too little for {name}")
+
+
+def _require_drift(spec: TransferSpec, method: Method) -> None:
+    if not spec.subtract_drift:
+        return
+    if method.slow or method.features or not method.teacher:
+        able = [n for n, m in METHODS.items() if m.teacher and not (m.slow or m.features)]
+        raise UsageError(
+            f"--subtract-drift cannot be had with {spec.method}", f"It is for {', '.join(able)}."
+        )
+    if spec.teachers == "sequential":
+        raise UsageError(
+            "--subtract-drift cannot be had with sequential teachers, whose student drifts from "
+            "turn to turn", "Say --together parallel or soup.",
+        )  # fmt: skip
 
 
 def takes_topk(spec: TransferSpec, topk: int) -> bool:

@@ -42,6 +42,15 @@ Sources = Sequence[SampleStats | None]
 Partition = Callable[[Sources], Tensor]
 
 
+def behind(sources: Sources, margin: float) -> Sources:
+    """The sources where a teacher must be ahead of the frozen student by a margin to teach."""
+    student, *teachers = sources
+    if student is None or not margin:
+        return sources
+    ahead = student.label_prob + margin, student.confidence + margin
+    return [SampleStats(*ahead, student.right), *teachers]
+
+
 def teacher_only(sources: Sources) -> Tensor:
     """Plain distillation: the teacher teaches all samples."""
     return _choose(torch.ones_like(_first(sources[1:]).right, dtype=torch.long))

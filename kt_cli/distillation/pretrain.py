@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -15,20 +14,12 @@ from kt_cli.device import memory_exhausted, out_of_memory
 from kt_cli.distillation import batch_norm
 from kt_cli.distillation.checkpoint import Checkpoint
 from kt_cli.distillation.order import order_of
-from kt_cli.distillation.train import Curve, Loop, Prepare, fit
+from kt_cli.distillation.train import SCHEDULES, Curve, Loop, Prepare, fit
 from kt_cli.errors import UsageError
 from kt_cli.settings import PretrainSpec
 from kt_cli.zoo.features import classifier
 
 MOMENTUM = 0.9  # of SGD
-STEPS = 3  # of the schedule "step"
-# From the share of the updates after warm-up that are done to a factor of the peak.
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
-    "linear": lambda done: 1 - done,
-    "step": lambda done: 0.1 ** min(STEPS - 1, int(STEPS * done)),
-    "constant": lambda done: 1.0,
-}
 
 
 def lr_factor(update: int, updates: int, schedule: str, warmup: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from kt_cli.data.views import Views, preprocess
-from kt_cli.distillation import batch_norm
+from kt_cli.distillation import batch_norm, drift
 from kt_cli.distillation.checkpoint import Checkpoint
 from kt_cli.distillation.distil import distil
 from kt_cli.distillation.target_cache import TargetCache
 from kt_cli.distillation.targets import Opened, Source, Targets, TeacherQuery
 from kt_cli.distillation.train import Curve, OnEpoch
-from kt_cli.distillation.weight_averaging import State, copied, load, mean
+from kt_cli.distillation.weight_averaging import State, copied, less, load, mean
 from kt_cli.settings import TransferSpec
 
 
@@ -61,6 +61,8 @@ def teach(job: TransferJob) -> list[Curve]:
     take_turns = way in ("sequential", "soup")
     groups = [[one] for one in job.teachers] if take_turns else [job.teachers]
     start = copied(module) if way == "soup" else {}
+    before = int(spec.subtract_drift)  # trainings
+    drifted = _drift(job, before + len(groups)) if spec.subtract_drift else None
     frozen, curves, parts = job.student, list[Curve](), list[State]()
     for turn, teachers in enumerate(groups):
         if way == "soup":
@@ -68,8 +70,11 @@ def teach(job: TransferJob) -> list[Curve]:
         curves.append(distil(
             module, job.data_config, job.views, _targets(job, frozen, teachers), spec,
             teacher_width=teachers[0].width, checkpoint=job.checkpoint(str(turn)),
-            on_epoch=partial(_of_all_turns, job.on_epoch, turn, len(groups)),
+            on_epoch=partial(_of_all_turns, job.on_epoch, before + turn, before + len(groups)),
         ))  # fmt: skip
+        if drifted is not None:
+            load(module, less(module.state_dict(), drifted))
+            _estimate_statistics(job)
         if take_turns:
             job.after_step(module)
         if way == "soup":
@@ -78,9 +83,23 @@ def teach(job: TransferJob) -> list[Curve]:
             frozen = _as_it_is(job)
     if way == "soup":
         load(module, mean(parts))
-        if spec.bn == "recompute":
-            batch_norm.recompute(module, job.views, preprocess(job.data_config, job.views.device))
+        _estimate_statistics(job)
     return curves
+
+
+def _estimate_statistics(job: TransferJob) -> None:
+    if job.spec.statistics_anew:
+        prepare = preprocess(job.data_config, job.views.device)
+        batch_norm.recompute(job.module, job.views, prepare)
+
+
+def _drift(job: TransferJob, turns: int) -> State:
+    spec = drift.towards_itself(job.spec)
+    itself = replace(job, spec=spec)
+    return drift.of(job.module, job.student.key, spec, job.views, lambda: distil(
+        job.module, job.data_config, job.views, _targets(itself, job.student, ()), spec,
+        checkpoint=job.checkpoint("drift"), on_epoch=partial(_of_all_turns, job.on_epoch, 0, turns),
+    ))  # fmt: skip
 
 
 def _targets(job: TransferJob, frozen: Asked, teachers: Sequence[Asked]) -> Targets:

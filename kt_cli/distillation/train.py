@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +20,14 @@ from kt_cli.distillation.weight_averaging import forget
 from kt_cli.errors import KtError
 
 FIRST_SCALE = 2.0**16  # of losses in half precision; torch's own
+STEPS = 3  # of the schedule "step"
+# From the share of the updates that are done to a factor of the learning rate.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+    "linear": lambda done: 1 - done,
+    "step": lambda done: 0.1 ** min(STEPS - 1, int(STEPS * done)),
+    "constant": lambda done: 1.0,
+}
 Prepare = Callable[[Tensor], Tensor]
 # (epoch, indices (b,), their views (b, 3, S, S)) -> mean loss, and sums over samples (m,).
 LossOf = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -46,14 +46,31 @@ class EMA:
     def __init__(self, module: nn.Module, tau: float) -> None:
         self.state, self._tau = copied(module), tau
 
-    @torch.no_grad()
     def step(self, module: nn.Module) -> None:
-        for name, value in module.state_dict().items():
-            slow = self.state[name]
-            if slow.is_floating_point():
-                slow.lerp_(value.to(slow.dtype), 1 - self._tau)
-            else:
-                slow.copy_(value)
+        _towards(self.state, module, 1 - self._tau)
+
+
+class LastHalf:
+    """The mean of the weights after each update of the last half (tail averaging)."""
+
+    def __init__(self, module: nn.Module, updates: int) -> None:
+        self.state, self._module, self._before = copied(module), module, updates // 2
+
+    def after_update(self, updates: int) -> None:
+        if updates > self._before:
+            _towards(self.state, self._module, 1 / (updates - self._before))
+
+
+@torch.no_grad()
+def _towards(state: State, module: nn.Module, share: float) -> None:
+    """Move a state towards the module's by a share of the way; counts are copied."""
+    theirs = module.state_dict()
+    mixed = [name for name, value in state.items() if value.is_floating_point()]
+    torch._foreach_lerp_(
+        [state[n] for n in mixed], [theirs[n].to(state[n].dtype) for n in mixed], share
+    )
+    for name in state.keys() - set(mixed):
+        state[name].copy_(theirs[name])
 
 
 def mean(states: Sequence[State]) -> dict[str, Tensor]:
@@ -63,6 +80,11 @@ def mean(states: Sequence[State]) -> dict[str, Tensor]:
         if value.is_floating_point():
             found[name] = torch.stack([state[name] for state in states]).mean(dim=0)
     return found
+
+
+def less(state: State, drift: State) -> dict[str, Tensor]:
+    """A state less a difference of weights by name; what that does not name stays."""
+    return {name: v - drift[name].to(v.device) if name in drift else v for name, v in state.items()}
 
 
 def between(start: State, end: State, alpha: float) -> dict[str, Tensor]:

@@ -214,6 +214,10 @@ TABLES: dict[str, dict[str, Column]] = {
         "share_taught": Column(F, "training samples taught by a teacher, percent"),
         "delta_statistics": Column(F, "Δ from the running statistics alone, on the weights before; "
             "null without any"),
+        "delta_control": Column(F, "Δ of the student with nothing learned, its running statistics "
+            "estimated anew; null without any, and with `bn` eval"),
+        "worse": Column(S, "what was lost beyond `fail_if_worse` and `fail_if_class_worse`; "
+            "null where nothing, or without them"),
         "guard_alpha": Column(F, "how far the guard let the student go, 0 to 1; null without one"),
         "guard_score": Column(F, "lower bound of the gain on the guard's images, points"),
         "guard_n": Column(N, "images that the guard judged on"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from kt_cli.data.guard_images import require_guard, unseen_share
 from kt_cli.data.images import ImageSet
@@ -18,7 +19,7 @@ from kt_cli.data.views import preprocess
 from kt_cli.device import Meter, loss_named, memory_exhausted, out_of_memory, pick_device
 from kt_cli.distillation import batch_norm, checkpoint, guard, methods, target_cache
 from kt_cli.distillation.cards import transfer_card
-from kt_cli.distillation.deltas import flips_by_class, transfer_outcome
+from kt_cli.distillation.deltas import flips_by_class, lost_beyond, transfer_outcome
 from kt_cli.distillation.targets import Opened
 from kt_cli.distillation.teachers import Asked, TransferJob, teach
 from kt_cli.distillation.train import Curve, NotFinite
@@ -34,7 +35,7 @@ from kt_cli.runs.kind import Kind, one_by_one
 from kt_cli.runs.measured import require_as_measured, traits_measured
 from kt_cli.runs.target_plan import keep_targets
 from kt_cli.settings import TransferSpec
-from kt_cli.settings.declared import digest
+from kt_cli.settings.declared import digest, signature
 from kt_cli.spec import TOGETHER, Model, RunOf
 from kt_cli.zoo import features
 from kt_cli.zoo import load as zoo
@@ -45,6 +46,7 @@ TARGET_CACHES: dict[str, target_cache.TargetCache | None] = {
     target_cache.DISK: target_cache.Disk(),
     target_cache.ONLINE: None,
 }
+CONTROLS: dict[str, float] = {}  # of students in this process, for all their transfers
 
 
 @loss_named()
@@ -179,6 +181,10 @@ class _Transfer:
             **columns.course_columns(curves, self.order, self.images.labelled),
             "step_accs": self.steps or None,
             "delta_statistics": drifted,
+            "delta_control": self._control(),
+            "worse": lost_beyond(
+                *flips[:3], self.data.classes, spec.fail_if_worse, spec.fail_if_class_worse
+            ),
             **(columns.guard_columns(choice, self.before.right, full.right) if choice else {}),
             "path": run.out or None,
             **self.meter.columns(
@@ -236,9 +242,29 @@ class _Transfer:
         load(self.module, end)
         return found
 
+    def _control(self) -> float | None:
+        """Δ of the student before transfer with statistics estimated anew, and nothing learned."""
+        if not batch_norm.statistics(self.module) or self.spec.bn == "eval":
+            return None
+        key = digest([
+            self.student.key, self.traits[self.student], self.images.fingerprint, self.spec.crop,
+            self.spec.side, self.data.eval.fingerprint, signature(self.spec.evaluation),
+        ])  # fmt: skip
+        if key not in CONTROLS:
+            end = copied(self.module)
+            load(self.module, self.start)
+            self._estimate_statistics(self.module)
+            CONTROLS[key] = self._evaluate(self.data.eval).accuracy - self.before.accuracy
+            load(self.module, end)
+        return CONTROLS[key]
+
+    def _estimate_statistics(self, module: nn.Module) -> None:
+        batch_norm.recompute(
+            module, self.views, preprocess(self.loaded.config("train"), self.device)
+        )
+
     def _guarded(self) -> guard.Choice:
         assert self.data.guard is not None
-        prepare = preprocess(self.loaded.config("train"), self.device)
         if _judged_without_labels(self.spec):
             others = self._predictions(self.data.guard)
             judge = guard.Judge.without_labels(self.judged, others)
@@ -247,9 +273,8 @@ class _Transfer:
         config = self.loaded.config(self.spec.eval_size)
         evaluator = Evaluator(self.module, config, self.device, self.spec.eval_amp)
         return guard.choose(
-            evaluator, self.start, copied(self.module), judge,
-            lambda m: batch_norm.recompute(m, self.views, prepare),
-        )  # fmt: skip
+            evaluator, self.start, copied(self.module), judge, self._estimate_statistics
+        )
 
     def _save(self, row: Row) -> None:
         loaded, run = self.loaded, self.run
@@ -259,6 +284,7 @@ class _Transfer:
             card=transfer_card(row),
             extra={
                 "run_id": run.id, "spec": asdict(self.spec), "guard": run.data.guard,
+                **({"worse": row["worse"]} if row["worse"] else {}),
                 "unseen": min(run.data.guard, unseen_share(self.student, run.data)),
                 "train_data": self.images.fingerprint,
             },

@@ -36,6 +36,7 @@ class Setting:
         listed: its option takes several values separated by commas.
         option: False where no command has an option for it.
         identity: whether it can change a result, so that another value is another run.
+        later: it came when there were runs without it, which are those with its default.
         column: its meaning in rows, where that is not `help`; None where rows do not have it.
         envvar: environment variable that gives it.
     """
@@ -51,6 +52,7 @@ class Setting:
     listed: bool = False
     option: bool = True
     identity: bool = True
+    later: bool = False
     column: str | None = ""
     envvar: str | None = None
 
@@ -71,7 +73,7 @@ class Setting:
 def setting(default: Any = MISSING, help: str = "", **more: Any) -> Any:
     """A dataclass field with its declaration; `more` as `Setting`."""
     said = Setting(help, **more)
-    metadata = {"setting": said, "identity": said.identity}
+    metadata = {"setting": said, "identity": said.identity, "later": said.later}
     return field(default=default, metadata=metadata)
 
 
@@ -249,6 +251,7 @@ def signature(value: Any) -> Any:
             f.name: signature(getattr(value, f.name))
             for f in fields(value)
             if f.metadata.get("identity", True)
+            and not (f.metadata.get("later") and getattr(value, f.name) == f.default)
         }
     if isinstance(value, (list, tuple)):
         return [signature(item) for item in value]

@@ -9,7 +9,6 @@ from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, Settings, setting
 from kt_cli.settings.shared import of_images, of_models, of_training
 
 OPTIMIZERS = ("adamw", "sgd")
-SCHEDULES = ("cosine", "linear", "step", "constant")
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class PretrainSpec(Settings):
     )  # fmt: skip
     schedule: str = of_training(
         "cosine", "Learning rate after warm-up: cosine or linear to zero, step (a tenth after each "
-        "third), or constant.", flags=("--schedule", "--sched"), choices=SCHEDULES,
+        "third), or constant.", flags=("--schedule", "--sched"), choices=shared.SCHEDULES,
     )  # fmt: skip
     warmup: float = of_training(
         0.1, "Share of the updates in which the learning rate rises; 0 for none.", within="[0, 1)"

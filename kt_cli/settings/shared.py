@@ -13,6 +13,7 @@ OUTPUT, COMPUTATION = "Output", "Computation"
 ROWS, ARRANGEMENT, FIGURES = "Which rows", "How tables look", "Plots"
 PANELS = (MODELS, IMAGES, TRANSFERS, METHOD, TRAINING, NO_HARM, STUDENT, OUTPUT, ROWS, ARRANGEMENT,
           FIGURES, CLUSTER, COMPUTATION)  # fmt: skip
+SCHEDULES = ("cosine", "linear", "step", "constant")
 AMP = ("", "float16", "bfloat16")
 EVAL_SIZES = ("test", "train")
 AUGMENTS = ("none", "flip", "affine", "paper")

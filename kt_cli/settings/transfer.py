@@ -20,6 +20,7 @@ from kt_cli.settings.shared import of_harm, of_method, of_student, of_training
 
 BN = ("train", "eval", "recompute")
 TEACHERS = ("single", "sequential", "parallel", "soup")
+AVERAGES = ("none", "last-half")
 DISTIL_ON = ("all", "positive", "not-negative")
 
 GUARDED = "+guard"
@@ -52,6 +53,18 @@ class TransferSpec(Settings):
     micro_batch: int = shared.micro_batch(64)
     momentum: float = of_training(0.9, "Momentum of SGD.", within=NOT_NEGATIVE)
     weight_decay: float = of_training(1e-4, "Weight decay.", within=NOT_NEGATIVE)
+    schedule: str = of_training(
+        "constant", "Learning rate: constant, as in the paper; cosine or linear to zero, or step.",
+        flags=("--schedule", "--sched"), choices=shared.SCHEDULES, later=True,
+    )  # fmt: skip
+    average: str = of_harm(
+        "none", "last-half: the student is the mean of its weights over the last half of the "
+        "updates, its running statistics estimated anew.", choices=AVERAGES, later=True,
+    )  # fmt: skip
+    subtract_drift: bool = of_harm(
+        False, "Take back what as many updates towards itself change in the student; they are done "
+        "once for all its teachers.", later=True,
+    )  # fmt: skip
     temperature: float = of_method(1.0, "T of distillation.", within=POSITIVE)
     kd_lambda: float | None = of_method(
         None, "λ of xekl: weight of distillation against cross-entropy.", within=SHARE,
@@ -64,6 +77,10 @@ class TransferSpec(Settings):
     distil_on: str | None = of_method(
         None, "kl, xekl: distil on all samples, on positive flips, or on all but negative ones.",
         choices=DISTIL_ON, usual="all, of MCL not-negative",
+    )  # fmt: skip
+    margin: float = of_harm(
+        0.0, "A teacher teaches a sample where its probability exceeds the student's by as much.",
+        within="[0, 1)", later=True,
     )  # fmt: skip
     label_smoothing: float = shared.smoothing()
     mcl_tau: float = of_method(0.9999, "τ of MCL's slow weights.", within=SHARE)
@@ -111,6 +128,14 @@ class TransferSpec(Settings):
     by_class: bool = of_student(
         False, "Also record gain and loss of each class.", identity=False, column=None
     )
+    fail_if_worse: float | None = of_harm(
+        None, "Exit with 3 where Δ is below −POINTS; the student is saved and marked all the same.",
+        metavar="POINTS", within=NOT_NEGATIVE, identity=False, column=None,
+    )  # fmt: skip
+    fail_if_class_worse: float | None = of_harm(
+        None, "The same of the Δ of any class, in points of its own images.",
+        metavar="POINTS", within=NOT_NEGATIVE, identity=False, column=None,
+    )  # fmt: skip
     force_guard: bool = of_harm(
         False, "Let the guard judge on images that the student may have been trained on.",
         identity=False, column=None,
@@ -129,6 +154,12 @@ class TransferSpec(Settings):
     @property
     def guarded(self) -> bool:
         return self.method.endswith(GUARDED)
+
+    @property
+    def statistics_anew(self) -> bool:
+        """Whether running statistics are estimated at the end: moved weights have none."""
+        moved = self.average != "none" or self.subtract_drift
+        return self.bn == "recompute" or (self.bn == "train" and moved)
 
     @property
     def with_defaults(self) -> TransferSpec:

@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import kt_cli
 from kt_cli import files
 from kt_cli.cli import screen
 from kt_cli.data.sources import open_data
 from kt_cli.data.training import forget
 from kt_cli.distillation import checkpoint
-from kt_cli.errors import KtError
+from kt_cli.errors import KtError, StudentLost
 from kt_cli.settings import DataSpec
 from kt_cli.zoo import hub_push
 
@@ -87,6 +88,37 @@ def test_the_screen_says_what_the_row_says(kt: Kt, zoo: Zoo) -> None:
     ]  # fmt: skip
     assert ("running statistics alone" in out) == bool(row["delta_statistics"])
     assert "guard" not in out and content()[0] == "a"
+
+
+def test_a_student_that_lost_too_much_fails_and_is_kept(kt: Kt, zoo: Zoo) -> None:
+    """What it called everything is another class now: Δ of the one is −100, of all of them 0."""
+    moved = (zoo.vit, zoo.resnet, *QUICK, "-m", "kl", "--lr", "30")
+    code, text, _ = kt("transfer", *moved, "--fail-if-worse", "0", "-o", "free", "--json")
+    row = json.loads(text)
+    assert code == 0 and row["delta"] == 0 < row["loss"] and row["worse"] is None
+    assert "more than was allowed" not in Path("free/README.md").read_text()
+    code, text, err = kt("transfer", *moved, "--fail-if-class-worse", "99", "-o", "a", "--json")
+    judged = json.loads(text)
+    assert code == 3 and re.search(r"resnet lost more than was allowed: \d −100.00 points", err)
+    assert "It is saved, and marked, in a." in err and judged["delta"] == 0
+    assert judged["worse"] in Path("a/README.md").read_text()
+    assert json.loads(Path("a/config.json").read_text())["kt"]["worse"] == judged["worse"]
+    assert kt("transfer", *moved, "--fail-if-class-worse", "100", "-o", "b")[0] == 0
+    code, _, err = kt("transfer", *moved, "--fail-if-worse=-1")
+    assert code == 2 and "fail_if_worse must be zero or more, not -1.0" in err
+
+
+def test_python_gets_the_student_that_lost_with_the_error(zoo: Zoo) -> None:
+    with pytest.raises(
+        StudentLost, match=r"resnet lost more than was allowed: .* points"
+    ) as caught:
+        kt_cli.transfer(
+            zoo.vit, zoo.resnet, method="kl", lr=30.0, data="digits", fraction=0.1, limit=60,
+            epochs=2, augment="none", batch_size=32, micro_batch=16, crop=1.0, side=32,
+            fail_if_class_worse=50, output="lost",
+        )  # fmt: skip
+    assert caught.value.transferred.delta == 0
+    assert caught.value.transferred.path == Path("lost") and Path("lost/config.json").exists()
 
 
 def test_the_screen_of_several_teachers(kt: Kt, zoo: Zoo) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, entropy
 
-from kt_cli.distillation.deltas import flips_by_class, top_classes, transfer_outcome
+from kt_cli.distillation.deltas import flips_by_class, lost_beyond, top_classes, transfer_outcome
 from kt_cli.rows.schema import TOP_PERCENTS
 
 CLASSES = 4
@@ -113,3 +113,31 @@ def test_top_classes_are_the_mean_over_all_ways_to_break_ties(
     found = top_classes(np.array(flips), percent)
     np.testing.assert_allclose(found, by_all_choices(flips, percent), atol=1e-12)
     assert math.isclose(found.sum(), round(found.sum()), abs_tol=1e-9)
+
+
+# --- limits --------------------------------------------------------------------------------------
+
+
+def test_what_was_lost_beyond_the_limits_in_words() -> None:
+    labels = np.repeat([0, 1, 2], [10, 20, 10])
+    before, after = np.ones(40, dtype=bool), np.ones(40, dtype=bool)
+    after[[0, 1, 10]] = False  # two of ten, one of twenty: Δ −20, −5, 0, and −7.5 of all
+    names = ("cat", "dog", "eel")
+    said = [lost_beyond(before, after, labels, names, *limits) for limits in (
+        (None, None), (7.5, 20.0), (7.4, None), (None, 19.9), (0.0, 0.0), (8.0, 4.9),
+    )]  # fmt: skip
+    assert said == [
+        None, None, "Δ −7.50 points", "cat −20.00 points",
+        "Δ −7.50, cat −20.00, dog −5.00 points", "cat −20.00, dog −5.00 points",
+    ]  # fmt: skip
+
+
+@given(samples_of_images)
+def test_no_loss_where_nothing_changes_and_a_limit_of_zero_is_a_negative_delta(
+    samples: list[Sample],
+) -> None:
+    _, before, after, labels = columns(samples)
+    names = [str(label) for label in range(CLASSES)]
+    assert lost_beyond(before, before, labels, names, 0.0, 0.0) is None
+    lost = lost_beyond(before, after, labels, names, 0.0, None)
+    assert (lost is not None) == (int(after.sum()) < int(before.sum()))

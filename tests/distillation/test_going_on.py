@@ -53,6 +53,7 @@ CASES: dict[str, dict[str, Any]] = {
     "xekl-mcl": {"mcl_tau": 0.7, "reference_compat": True, "kd_topk": 2},
     "crd": {"augment": "flip", "lr": 0.5},
     "flip-avg": {"bn": "recompute"},
+    "kl-dp-u": {"average": "last-half", "schedule": "cosine", "margin": 0.05},
 }
 
 

@@ -24,6 +24,8 @@ from timm.data import create_dataset, create_loader, resolve_model_data_config
 from torch import Tensor, nn
 
 from kt_cli.data.sources import open_data
+from kt_cli.data.training import views_of
+from kt_cli.data.views import preprocess
 from kt_cli.distillation import batch_norm, checkpoint
 from kt_cli.distillation.teachers import TransferJob
 from kt_cli.distillation.train import NotFinite
@@ -147,6 +149,17 @@ WAYS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "half": (("resnet", "vit"), {"method": "xekl", "amp": "float16"}),
     "half contrast": (("resnet", "norm"), {"method": "crd", "amp": "bfloat16", "lr": 0.1}),
     "guarded": (("norm", "mambaout"), {"method": "xekl+guard", "epochs": 6, "lr": 0.2}),
+    "keeping": (
+        ("resnet", "norm"),
+        {
+            "method": "kl-dp",
+            "average": "last-half",
+            "schedule": "cosine",
+            "subtract_drift": True,
+            "margin": 0.05,
+            "lr": 0.2,
+        },
+    ),
     "soup": (SEVERAL, {"method": "kl", "teachers": "soup"}),
     "sequential": (SEVERAL, {"method": "kl-dp", "teachers": "sequential"}),
     "parallel": (SEVERAL, {"method": "kl-dp-u", "teachers": "parallel"}),
@@ -309,8 +322,30 @@ def test_what_the_running_statistics_do_alone(place: Path, tmp_path: Path, bn: s
         assert any(not torch.equal(state[k], v) for k, v in running.items())
 
 
+@pytest.mark.parametrize("bn", ["train", "eval"])
+def test_the_control_is_the_student_with_other_statistics(
+    place: Path, tmp_path: Path, bn: str
+) -> None:
+    """Nothing learned; once for all transfers into it."""
+    rows = [
+        transfer(place, tmp_path, name, "norm", bn=bn, lr=0.05, out="")
+        for name in ("vit", "resnet")
+    ]
+    if bn == "eval":
+        assert [row["delta_control"] for row in rows] == [None, None]
+        return
+    module = timm.create_model(f"local-dir:{place / 'norm'}", pretrained=True).eval()
+    before = percent(right(module, place))
+    views = views_of(DataSpec(str(place / "data")), SPEC.crop, SPEC.side, "none", 0)
+    config = resolve_model_data_config(module)
+    batch_norm.recompute(module, views, preprocess(config, torch.device("cpu")))
+    wanted = percent(right(module, place)) - before
+    assert [row["delta_control"] for row in rows] == pytest.approx([wanted, wanted])
+
+
 def test_without_batch_normalisation_there_are_no_statistics(place: Path, tmp_path: Path) -> None:
     assert transfer(place, tmp_path, "norm", "vit", out="")["delta_statistics"] is None
+    assert transfer(place, tmp_path, "norm", "vit", out="")["delta_control"] is None
 
 
 class Stopped(Exception):
@@ -331,7 +366,9 @@ def test_an_interrupted_transfer_goes_on_to_the_same_student(
     names, settings = WAYS[way]
     whole, folder = finished(way)
     run = run_of(place, *names, **settings)
-    total, epochs = len(whole["curve_loss"]), list[int]()
+    # What the student drifts is one more training.
+    drifts = settings.get("epochs", SPEC.epochs) * ("subtract_drift" in settings)
+    total, epochs = len(whole["curve_loss"]) + drifts, list[int]()
 
     def stop(done: int, total: int, what: str) -> None:
         if what == "transfer":

@@ -19,7 +19,7 @@ from kt_cli.rows import schema
 from kt_cli.settings import DataSpec, PretrainSpec, SlurmSpec, SweepSpec, TransferSpec
 from kt_cli.settings import shared as shared_settings
 from kt_cli.settings.declared import build, by_keyword, check, declared, setting
-from kt_cli.settings.pretrain import SCHEDULES
+from kt_cli.settings.shared import SCHEDULES
 from kt_cli.sweeps.config import build as build_sweep
 
 KINDS = (DataSpec, TransferSpec, PretrainSpec, SlurmSpec, SweepSpec)

@@ -37,7 +37,7 @@ LABELS = {
     "flip_entropy": "entropy (nats)", "top50_classes": "classes of 50%",
 }  # fmt: skip
 SWEEP = schema.Column(schema.S, "sweep that the row belongs to")
-SIGNED = {"delta", "acc_diff", "delta_statistics", "delta_unguarded"}
+SIGNED = {"delta", "acc_diff", "delta_statistics", "delta_control", "delta_unguarded"}
 FREE = (
     "lr", "weight_decay", "momentum", "mcl_tau", "temperature", "kd_lambda", "crop",
     "label_smoothing", "fraction", "guard_share",

@@ -1,0 +1,63 @@
+"""Drift: what as many updates towards itself change in a student, whoever teaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from kt_cli.data.views import Views
+from kt_cli.distillation.weight_averaging import copied, load
+from kt_cli.errors import WriteError
+from kt_cli.files import atomic_file, cache_folder, cached, not_kept, save_tensors
+from kt_cli.settings import TransferSpec
+from kt_cli.settings.declared import digest, signature
+
+FORMAT = 1  # of what is kept; raise it when how it is computed changes
+
+
+def towards_itself(spec: TransferSpec) -> TransferSpec:
+    """The same training of a student that teaches itself; one for all teachers and methods."""
+    return replace(
+        spec.with_defaults, method="self", teachers="single", margin=0.0, kd_lambda=None,
+        distil_on=None, label_smoothing=0.0, subtract_drift=False, reference_compat=False,
+    )  # fmt: skip
+
+
+def of(
+    module: nn.Module, key: str, spec: TransferSpec, views: Views, train: Callable[[], object]
+) -> dict[str, Tensor]:
+    """θ_self − θ₀ of the student, by name of its floating-point tensors; θ₀ is in the module again.
+
+    Args:
+        key: identity of the student, its preprocessing and its outputs.
+        spec: as `towards_itself` gives it. train: does that training, in place.
+    """
+    said = digest([FORMAT, key, views.key, views.device.type, len(views), signature(spec)])
+    path = cache_folder("drift") / f"{said[:24]}.safetensors"
+    kept = cached(path, _read)
+    if kept is not None:
+        return kept
+    start = copied(module)
+    train()
+    moved = {
+        name: value.detach() - start[name]
+        for name, value in module.state_dict().items()
+        if value.is_floating_point()
+    }
+    load(module, start)
+    try:
+        with atomic_file(path) as temporary:
+            save_tensors(temporary, moved)
+    except WriteError as error:
+        not_kept(error)
+    return moved
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
