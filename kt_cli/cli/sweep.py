@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXECUTORS = ("auto", "slurm", "local", "inline")
 FIRST = ("name", "models", "pairs", "methods", "seeds", "students")
-REPLACED = ("method", "seed", "teachers")  # in each transfer, by what the sweep says
+REPLACED = ("method", "seed", "together")  # in each transfer, by what the sweep says
 
 
 @with_settings

@@ -38,6 +38,7 @@ class Setting:
         identity: whether it can change a result, so that another value is another run.
         column: its meaning in rows, where that is not `help`; None where rows do not have it.
         envvar: environment variable that gives it.
+        was: its earlier name, under which identities and earlier rows have it.
     """
 
     help: str
@@ -53,6 +54,7 @@ class Setting:
     identity: bool = True
     column: str | None = ""
     envvar: str | None = None
+    was: str = ""
 
     def check(self, name: str, value: Any) -> None:
         """Refuse what the setting cannot be; None is none.
@@ -71,7 +73,7 @@ class Setting:
 def setting(default: Any = MISSING, help: str = "", **more: Any) -> Any:
     """A dataclass field with its declaration; `more` as `Setting`."""
     said = Setting(help, **more)
-    metadata = {"setting": said, "identity": said.identity}
+    metadata = {"setting": said, "identity": said.identity, "was": said.was}
     return field(default=default, metadata=metadata)
 
 
@@ -246,7 +248,7 @@ def signature(value: Any) -> Any:
     """`value` as JSON-able data, without the fields that are excluded from identity."""
     if is_dataclass(value) and not isinstance(value, type):
         return {
-            f.name: signature(getattr(value, f.name))
+            f.metadata.get("was") or f.name: signature(getattr(value, f.name))
             for f in fields(value)
             if f.metadata.get("identity", True)
         }

@@ -13,7 +13,7 @@ from kt_cli.settings.data import EMBEDDINGS, DataSpec
 from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, setting
 from kt_cli.settings.pretrain import PretrainSpec
 from kt_cli.settings.shared import COMPUTATION, of_models, of_output, of_transfers
-from kt_cli.settings.transfer import TEACHERS, TransferSpec
+from kt_cli.settings.transfer import WAYS, TransferSpec
 
 BASELINES = ("none", "random")
 AUTO_PAIRS = 400  # as many as the paper draws
@@ -57,10 +57,9 @@ class SweepSpec:
     )
     transfer: TransferSpec = field(default_factory=TransferSpec)
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    teachers: tuple[str, ...] = of_transfers(
-        (), "Also teams of teachers. Comma list.", listed=True, choices=TEACHERS[1:],
-        flags=("--together",),
-    )  # fmt: skip
+    together: tuple[str, ...] = of_transfers(
+        (), "Also teams of teachers. Comma list.", listed=True, choices=WAYS[1:]
+    )
     team: int = of_transfers(
         3, "Teachers in a team; there is one team for each student of the drawn pairs.",
         within="[2, inf)",

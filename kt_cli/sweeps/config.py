@@ -29,7 +29,7 @@ TOP = ("name", "models", "timeout_run")
 TABLES = (*TOP, "data", "complementarity", "transfer", "pretrain", "zoo", "slurm")
 ABOUT_PAIRS = ("class_embedding", "flips_by_class", "baseline")
 ABOUT_TRANSFERS = tuple(name for name in declared(SweepSpec) if name not in (*TOP, *ABOUT_PAIRS))
-REPLACED = ("method", "seed", "teachers")  # of TransferSpec, for each run of a sweep
+REPLACED = ("method", "seed", "together")  # of TransferSpec, for each run of a sweep
 GRID = ("lr", "temperature", "kd_lambda", "mcl_tau", "mcl_every", "kd_topk", "micro_batch", "bn")
 
 
@@ -211,9 +211,9 @@ def team_transfers(spec: SweepSpec) -> list[TransferSpec]:
     from kt_cli.distillation import methods
 
     return [
-        replace(settings, teachers=way)
+        replace(settings, together=way)
         for settings in spec.transfers()
-        for way in spec.teachers
+        for way in spec.together
         if way != "parallel" or methods.find(settings.method).many
     ]
 

@@ -218,7 +218,7 @@ class Planner:
         spec, models, ranked = self.spec, asked.models, self._ranked(asked)
         drawn = ranked[: spec.pair_count([m.name for m in models])]
         teams: list[tuple[list[int], int]] = []
-        if spec.teachers:
+        if spec.together:
             teams = draw_teams(drawn, asked.keys, spec.team, spec.pair_seed)
         groups = [*(([t], s, spec.transfers()) for t, s in sorted(drawn)),
                   *((team, s, team_transfers(spec)) for team, s in teams)]  # fmt: skip

@@ -30,7 +30,7 @@ GRID: dict[str, Any] = {
     **FULL,
     "transfer": {
         "methods": ["kl", "kl-dp+guard"], "lr": [0.1, 1], "bn": ["train", "eval"], "kd_lambda": 0.4,
-        "teachers": "parallel", "team": 2, "students": "res*", "target_budget": 1,
+        "together": "parallel", "team": 2, "students": "res*", "target_budget": 1,
     },
 }  # fmt: skip
 
@@ -49,9 +49,9 @@ def test_lists_of_settings_are_a_grid() -> None:
 
 def test_teams_teach_by_methods_that_can_choose() -> None:
     spec = build(GRID, "x")
-    assert {(t.method, t.teachers) for t in team_transfers(spec)} == {("kl-dp+guard", "parallel")}
-    both = build({**GRID, "transfer": {**GRID["transfer"], "teachers": ["soup", "parallel"]}}, "x")
-    ways = [(t.method, t.teachers) for t in team_transfers(both)]
+    assert {(t.method, t.together) for t in team_transfers(spec)} == {("kl-dp+guard", "parallel")}
+    both = build({**GRID, "transfer": {**GRID["transfer"], "together": ["soup", "parallel"]}}, "x")
+    ways = [(t.method, t.together) for t in team_transfers(both)]
     assert ways.count(("kl", "soup")) == 4 and ("kl", "parallel") not in ways
     assert transfer_count(both, THREE) == both.pair_count(THREE) * 8 + 1 * 12
     assert transfer_count(both, THREE[:2]) == both.pair_count(THREE[:2]) * 8  # too few for a team
@@ -102,7 +102,7 @@ def test_the_projects_own_sweeps_are_valid(repository: Path) -> None:
         ({"transfer": {"lr": [0.1, -1]}}, "lr must be positive"),
         ({"transfer": {"bn": ["train", "evil"]}}, "evil.*eval"),
         ({"transfer": {"epochs": [1, 2]}}, "epochs must be int"),
-        ({"transfer": {"teachers": ["paralel"]}}, "paralel.*parallel"),
+        ({"transfer": {"together": ["paralel"]}}, "paralel.*parallel"),
         ({"transfer": {"team": 1}}, "team"),
         ({"transfer": {"target_budget": 0}}, "target_budget"),
         ({"transfer": {"distil_on": "flips"}}, "flips"),

@@ -141,7 +141,7 @@ def test_failed_runs_are_tried_again_three_times(tmp_path: Path) -> None:
 def test_a_model_that_fails_costs_its_own_pairs_only(tmp_path: Path) -> None:
     """No others are drawn in their place, and none when it can be had at last."""
     models = [Model(key, key, key) for key in KEYS[:7]]
-    spec = replace(SPEC, pairs=20, teachers=("soup",), team=2)
+    spec = replace(SPEC, pairs=20, together=("soup",), team=2)
     bad, *good = planner(tmp_path, spec, models).stage("predict").todo or ()
     for i, run in enumerate(good):
         finish(tmp_path, run, accuracy=90.0 + i**2)
@@ -199,7 +199,7 @@ def test_models_of_a_zoo_exist_once_they_are_trained(tmp_path: Path) -> None:
 def test_only_students_are_counted_before_the_zoo_is_trained(tmp_path: Path) -> None:
     zoo = tuple(PretrainSpec(name, "test_vit") for name in ("weak_a", "weak_b", "c", "d"))
     spec = replace(
-        SPEC, zoo=zoo, students=("weak_*",), pairs="auto", teachers=("soup",), team=2,
+        SPEC, zoo=zoo, students=("weak_*",), pairs="auto", together=("soup",), team=2,
         methods=("kl", "kl-dp", "xekl"), seeds=(0, 1, 2),
     )  # fmt: skip
     totals = [stage.total for stage in stages_of(planner(tmp_path, spec, []))]
@@ -240,17 +240,17 @@ def test_only_named_students_are_taught(tmp_path: Path) -> None:
 
 def test_each_student_has_a_team_of_its_drawn_teachers(tmp_path: Path) -> None:
     predict_all(tmp_path)
-    spec = replace(SPEC, pairs=6, methods=("kl", "kl-dp"), teachers=("parallel", "soup"), team=2)
+    spec = replace(SPEC, pairs=6, methods=("kl", "kl-dp"), together=("parallel", "soup"), team=2)
     runs = planner(tmp_path, spec).stage("transfer").todo or ()
     alone = [run for run in runs if len(run.models) == 2]
     teams = [run for run in runs if len(run.models) == 3]
-    assert len(alone) == 6 * 2 * 2 and {run.settings.teachers for run in alone} == {"single"}
+    assert len(alone) == 6 * 2 * 2 and {run.settings.together for run in alone} == {"single"}
     for team in teams:
         *teachers, student = team.models
         drawn = {run.models[0] for run in alone if run.models[-1] is student}
         assert student not in teachers and len(set(teachers)) == 2
         assert len(drawn & set(teachers)) == min(2, len(drawn))
-    ways = {(run.settings.method, run.settings.teachers) for run in teams}
+    ways = {(run.settings.method, run.settings.together) for run in teams}
     assert ways == {("kl", "soup"), ("kl-dp", "soup"), ("kl-dp", "parallel")}
     students = [run.models[-1].name for run in runs]
     assert sum(a != b for a, b in itertools.pairwise(students)) == len(set(students)) - 1
