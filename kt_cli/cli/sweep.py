@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kt_cli.api.sweep import Swept
 
 EXECUTORS = ("auto", "slurm", "local", "inline")
-FIRST = ("name", "models", "pairs", "methods", "seeds", "students")
+FIRST = ("name", "models", "pairs", "methods", "seeds", "students", "teachers")
 REPLACED = ("method", "seed", "together")  # in each transfer, by what the sweep says
 
 
