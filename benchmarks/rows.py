@@ -37,7 +37,7 @@ RUN = {
     "timm_version": "1.0.31", "device": "H100", "threads": 8, "host": "node1", "seconds": 120.0,
 }  # fmt: skip
 SETTINGS = {
-    "seed": 0, "teachers": "single", "train_data": "c7d94410be52a6f1", "n_train": 128_116,
+    "seed": 0, "together": "single", "train_data": "c7d94410be52a6f1", "n_train": 128_116,
     "fraction": 0.1, "subset_seed": 0, "guard_share": 0.0, "settings": "5e771465", "epochs": 20,
     "lr": 1e-4, "batch_size": 256, "micro_batch": 256, "momentum": 0.9, "weight_decay": 2e-3,
     "temperature": 1.0, "kd_lambda": 0.8, "kd_topk": 0, "distil_on": "all", "bn": "train",

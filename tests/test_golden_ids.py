@@ -23,7 +23,7 @@ SETTINGS: dict[str, tuple[str, Settings]] = {
     "kl-mcl": ("transfer", TransferSpec("kl-mcl")),
     "xekl-mcl": ("transfer", TransferSpec("xekl-mcl", reference_compat=True)),
     "guarded": ("transfer", TransferSpec("kl-dp-u+guard", bn="recompute", augment="flip")),
-    "team": ("transfer", TransferSpec("kl-dp", teachers="sequential", order="desc")),
+    "team": ("transfer", TransferSpec("kl-dp", together="sequential", order="desc")),
     "half": ("transfer", TransferSpec("crd", amp="float16", epochs=3, micro_batch=32)),
 }
 GOLDEN = {

@@ -132,6 +132,7 @@ def _resolved(spec: SweepSpec) -> list[Model]:
     resolved = names.resolve(spec.models) if spec.models else []
     names.refuse_predictions(resolved, "kt sweep")
     from kt_cli.distillation import methods
+    from kt_cli.sweeps import config
 
     for method in spec.methods:
         methods.find(method)
@@ -141,4 +142,5 @@ def _resolved(spec: SweepSpec) -> list[Model]:
         names.require_architecture(entry.arch, entry.pretrained)
     if len(resolved) + len(spec.zoo) < 2:
         raise UsageError("a sweep needs at least two models")
+    config.require_roles(spec, config.model_names(spec, resolved))
     return resolved

@@ -27,7 +27,7 @@ def show(
     pairs = spec.pair_count(session.names)
     seeds = counted(len(spec.seeds), "seed")
     points = "".join(f" × {len(v)} {key}" for key, v in spec.grid.items())
-    teams = f"; teams of {spec.team}: {', '.join(spec.teachers)}" * bool(spec.teachers)
+    teams = f"; teams of {spec.team}: {', '.join(spec.together)}" * bool(spec.together)
     where = spec.data.source if spec.data else f"not named yet. {HOW_TO_NAME_DATA}"
     say = partial(screen.line, console=console)
     say(

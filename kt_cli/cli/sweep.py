@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from kt_cli.api.sweep import Swept
 
 EXECUTORS = ("auto", "slurm", "local", "inline")
-FIRST = ("name", "models", "pairs", "methods", "seeds", "students")
-REPLACED = ("method", "seed", "teachers")  # in each transfer, by what the sweep says
+FIRST = ("name", "models", "pairs", "methods", "seeds", "students", "teachers")
+REPLACED = ("method", "seed", "together")  # in each transfer, by what the sweep says
 
 
 @with_settings

@@ -15,7 +15,7 @@ from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.settings.shared import NO_HARM, STUDENT
 
 FIRST_OF_IMAGES = ("source", "fraction", "limit", "unlabelled", "guard_data")
-FIRST = ("method", "teachers", "epochs", "lr", "bn")
+FIRST = ("method", "together", "epochs", "lr", "bn")
 
 
 @with_settings

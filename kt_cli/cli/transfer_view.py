@@ -10,8 +10,8 @@ from kt_cli.cli import screen
 
 def show(row: Mapping[str, Any]) -> None:
     """Before and after, and what came of it."""
-    single = row["teachers"] == "single"
-    together = "" if single else f" ({row['teachers']})"
+    single = row["together"] == "single"
+    together = "" if single else f" ({row['together']})"
     screen.line(
         f"{row['teacher']} → {row['student']} by {row['method']}{together}, on "
         f"{row['n_train']:,} images; evaluated on {row['n']:,}\n"
@@ -40,13 +40,13 @@ def _further(row: Mapping[str, Any]) -> list[str]:
     if row["transfer_rate"] is not None:
         rate = f"transfer rate {row['transfer_rate']:.1f}% of ρ⁺"
     taught = [f"the teacher taught {row['share_taught']:.1f}%"]
-    if row["teachers"] != "single":
+    if row["together"] != "single":
         names = zip(row["teacher_names"], row["teacher_shares"], strict=True)
         taught = [f"{name} taught {share:.1f}%" for name, share in names]
     lines = [f"{rate} · {', '.join(taught)} of the samples"]
     if row["step_accs"]:
         steps = ", ".join(f"{accuracy:.2f}" for accuracy in row["step_accs"])
-        what = "after each teacher" if row["teachers"] == "sequential" else "of each part"
+        what = "after each teacher" if row["together"] == "sequential" else "of each part"
         lines.append(f"student's top-1 {what}: {steps}")
     if row["delta_statistics"]:
         lines.append(

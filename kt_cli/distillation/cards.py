@@ -46,7 +46,7 @@ def pretrain_card(row: Mapping[str, Any]) -> str:
 
 def transfer_card(row: Mapping[str, Any]) -> str:
     """Card of a student after transfer, from its row."""
-    several = row["teachers"] != "single"
+    several = row["together"] != "single"
     card = (
         f"# {row['student']} taught by {row['teacher']} ({row['method']})\n\n"
         f"Knowledge transfer by kt {__version__} on {row['n_train']} images of `{row['data']}`.\n\n"
@@ -82,7 +82,7 @@ def _teachers(row: Mapping[str, Any]) -> str:
         for name, accuracy, taught, rate in zip(*columns, strict=True)
     ]
     return (
-        f"\nSeveral teachers: {row['teachers']}.\n\n"
+        f"\nSeveral teachers: {row['together']}.\n\n"
         "| teacher | top-1 (%) | samples taught (%) | transfer rate (%) |\n|---|---|---|---|\n"
         + "".join(lines)
     )

@@ -21,7 +21,7 @@ FORMAT = 1  # of what is kept; raise it when how it is computed changes
 def towards_itself(spec: TransferSpec) -> TransferSpec:
     """The same training of a student that teaches itself; one for all teachers and methods."""
     return replace(
-        spec.with_defaults, method="self", teachers="single", margin=0.0, kd_lambda=None,
+        spec.with_defaults, method="self", together="single", margin=0.0, kd_lambda=None,
         distil_on=None, label_smoothing=0.0, subtract_drift=False, reference_compat=False,
     )  # fmt: skip
 

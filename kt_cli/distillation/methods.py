@@ -216,7 +216,7 @@ def _require_drift(spec: TransferSpec, method: Method) -> None:
         raise UsageError(
             f"--subtract-drift cannot be had with {spec.method}", f"It is for {', '.join(able)}."
         )
-    if spec.teachers == "sequential":
+    if spec.together == "sequential":
         raise UsageError(
             "--subtract-drift cannot be had with sequential teachers, whose student drifts from "
             "turn to turn", "Say --together parallel or soup.",
@@ -234,14 +234,14 @@ def takes_topk(spec: TransferSpec, topk: int) -> bool:
 
 
 def _require_teachers(spec: TransferSpec, method: Method, teachers: int) -> None:
-    if spec.teachers == "single" and teachers > 1:
+    if spec.together == "single" and teachers > 1:
         raise UsageError(
             f"{teachers} teachers need a way to teach together",
             "Say --together sequential, parallel or soup.",
         )
-    if spec.teachers == "soup" and teachers == 1:
+    if spec.together == "soup" and teachers == 1:
         raise UsageError("a soup needs at least two teachers, not one", "Leave out --together.")
-    if spec.teachers == "parallel" and teachers > 1 and not method.many:
+    if spec.together == "parallel" and teachers > 1 and not method.many:
         able = ", ".join(name for name, entry in METHODS.items() if entry.many)
         raise UsageError(
             f"{spec.method} cannot choose among parallel teachers",

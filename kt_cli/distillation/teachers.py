@@ -54,7 +54,7 @@ def teach(job: TransferJob) -> list[Curve]:
     The frozen student of sequential teachers is what the one before made of the student. In a soup
     each teacher starts from the student before transfer; the mean of their weights is the end.
     """
-    module, spec, way = job.module, job.spec, job.spec.teachers
+    module, spec, way = job.module, job.spec, job.spec.together
     if spec.compile:
         # Code compiled for the students before counts towards a limit, beyond which nothing is.
         torch.compiler.reset()

@@ -16,7 +16,7 @@ PAIR = ["teacher", "student", "teacher_key", "student_key"]
 SEVERAL = ["teacher_names", "teacher_keys"]
 TRAINING = ["n_train", "train_data", "fraction", "subset_seed", "guard_share", "guard_data"]
 SETTINGS = [
-    "teachers", "order", "epochs", "lr", "batch_size", "micro_batch", "momentum", "weight_decay",
+    "together", "order", "epochs", "lr", "batch_size", "micro_batch", "momentum", "weight_decay",
     "temperature", "kd_lambda", "kd_topk", "distil_on", "label_smoothing", "mcl_tau", "mcl_every",
     "bn", "augment", "crop", "side", "amp", "target_topk", "reference_compat",
 ]  # fmt: skip
@@ -109,7 +109,7 @@ def _named(column: str, value: Any) -> str:
 
 def by_one_teacher(group: Group) -> bool:
     """Whether no transfer of the group has several teachers."""
-    ways = group.rows["teachers"]
+    ways = group.rows["together"]
     return bool((ways.isna() | (ways == "single")).all())
 
 

@@ -120,8 +120,12 @@ class Parts:
         self._folders, self._on_skip = [folder / table for folder in folders], on_skip
         self._skipped: set[Path] = set()
         coded = pa.dictionary(pa.int32(), pa.string())
-        fields = (f.with_type(coded) if f.name in texts else f for f in schema(table))
-        self._schema = pa.schema(fields)
+        fields = [f.with_type(coded) if f.name in texts else f for f in schema(table)]
+        # By its name, a column that earlier parts call otherwise.
+        self._was = {n: column.was for n, column in TABLES[table].items() if column.was}
+        earlier = [f.with_name(self._was[f.name]) for f in fields if f.name in self._was]
+        texts = [*texts, *(was for name, was in self._was.items() if name in texts)]
+        self._schema = pa.schema([*fields, *earlier])
         self._format = ds.ParquetFileFormat(
             ds.ParquetReadOptions(dictionary_columns=texts),
             default_fragment_scan_options=ds.ParquetFragmentScanOptions(
@@ -179,7 +183,11 @@ class Parts:
         """The rows of parts, all of which can be read."""
         fragments = [self._format.make_fragment(str(p), filesystem=self._files) for p in parts]
         data = ds.FileSystemDataset(fragments, self._schema, self._format, self._files)
-        return data.to_table(columns=list(columns), filter=where)
+        wanted = {
+            c: pc.coalesce(pc.field(c), pc.field(self._was[c])) if c in self._was else pc.field(c)
+            for c in columns
+        }
+        return data.to_table(columns=wanted, filter=where)
 
 
 def newest_ok(rows: pa.Table) -> pa.Table:

@@ -300,7 +300,7 @@ def _judged_without_labels(spec: TransferSpec) -> bool:
 def _order(accuracies: Sequence[float], spec: TransferSpec) -> list[int]:
     """The teachers in the order in which they teach, as indices."""
     given = list(range(len(accuracies)))
-    if spec.teachers != "sequential" or spec.order == "given":
+    if spec.together != "sequential" or spec.order == "given":
         return given
     return sorted(given, key=lambda i: accuracies[i], reverse=spec.order == "desc")
 

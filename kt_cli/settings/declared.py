@@ -39,6 +39,7 @@ class Setting:
         later: it came when there were runs without it, which are those with its default.
         column: its meaning in rows, where that is not `help`; None where rows do not have it.
         envvar: environment variable that gives it.
+        was: its earlier name, under which identities and earlier rows have it.
     """
 
     help: str
@@ -55,6 +56,7 @@ class Setting:
     later: bool = False
     column: str | None = ""
     envvar: str | None = None
+    was: str = ""
 
     def check(self, name: str, value: Any) -> None:
         """Refuse what the setting cannot be; None is none.
@@ -73,7 +75,8 @@ class Setting:
 def setting(default: Any = MISSING, help: str = "", **more: Any) -> Any:
     """A dataclass field with its declaration; `more` as `Setting`."""
     said = Setting(help, **more)
-    metadata = {"setting": said, "identity": said.identity, "later": said.later}
+    kept = ("identity", "later", "was")  # what `signature` asks
+    metadata = {"setting": said, **{name: getattr(said, name) for name in kept}}
     return field(default=default, metadata=metadata)
 
 
@@ -248,7 +251,7 @@ def signature(value: Any) -> Any:
     """`value` as JSON-able data, without the fields that are excluded from identity."""
     if is_dataclass(value) and not isinstance(value, type):
         return {
-            f.name: signature(getattr(value, f.name))
+            f.metadata.get("was") or f.name: signature(getattr(value, f.name))
             for f in fields(value)
             if f.metadata.get("identity", True)
             and not (f.metadata.get("later") and getattr(value, f.name) == f.default)

@@ -13,7 +13,7 @@ from kt_cli.settings.data import EMBEDDINGS, DataSpec
 from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, setting
 from kt_cli.settings.pretrain import PretrainSpec
 from kt_cli.settings.shared import COMPUTATION, of_models, of_output, of_transfers
-from kt_cli.settings.transfer import TEACHERS, TransferSpec
+from kt_cli.settings.transfer import WAYS, TransferSpec
 
 BASELINES = ("none", "random")
 AUTO_PAIRS = 400  # as many as the paper draws
@@ -55,12 +55,14 @@ class SweepSpec:
     students: tuple[str, ...] = of_transfers(
         (), "Models that are taught, by name or glob. Comma list.", listed=True, usual="all"
     )
+    teachers: tuple[str, ...] = of_transfers(
+        (), "Models that teach, by name or glob. Comma list.", listed=True, usual="all"
+    )
     transfer: TransferSpec = field(default_factory=TransferSpec)
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    teachers: tuple[str, ...] = of_transfers(
-        (), "Also teams of teachers. Comma list.", listed=True, choices=TEACHERS[1:],
-        flags=("--together",),
-    )  # fmt: skip
+    together: tuple[str, ...] = of_transfers(
+        (), "Also teams of teachers. Comma list.", listed=True, choices=WAYS[1:]
+    )
     team: int = of_transfers(
         3, "Teachers in a team; there is one team for each student of the drawn pairs.",
         within="[2, inf)",
@@ -91,9 +93,14 @@ class SweepSpec:
         """Whether a model is taught."""
         return not self.students or any(fnmatchcase(name, glob) for glob in self.students)
 
+    def is_teacher(self, name: str) -> bool:
+        """Whether a model teaches."""
+        return not self.teachers or any(fnmatchcase(name, glob) for glob in self.teachers)
+
     def pair_count(self, names: Collection[str]) -> int:
         """Ordered pairs to transfer among models of these names."""
-        every = sum(map(self.is_student, names)) * (len(names) - 1)
+        teachers = sum(map(self.is_teacher, names))
+        every = sum(teachers - self.is_teacher(name) for name in names if self.is_student(name))
         if self.pairs == "all":
             return every
         return min(every, AUTO_PAIRS if self.pairs == "auto" else int(self.pairs))

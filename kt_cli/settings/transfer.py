@@ -19,8 +19,8 @@ from kt_cli.settings.declared import (
 from kt_cli.settings.shared import of_harm, of_method, of_student, of_training
 
 BN = ("train", "eval", "recompute")
-TEACHERS = ("single", "sequential", "parallel", "soup")
 AVERAGES = ("none", "last-half")
+WAYS = ("single", "sequential", "parallel", "soup")  # of several teachers to teach together
 DISTIL_ON = ("all", "positive", "not-negative")
 
 GUARDED = "+guard"
@@ -92,9 +92,7 @@ class TransferSpec(Settings):
         "train", "Running statistics of batch normalisation: update them (as the paper), keep "
         "them, or estimate them anew at the end.", choices=BN,
     )  # fmt: skip
-    teachers: str = of_method(
-        "single", "How several teachers teach.", choices=TEACHERS, flags=("--together",)
-    )
+    together: str = of_method("single", "How several teachers teach.", choices=WAYS, was="teachers")
     order: str = of_method(
         "asc", "Of sequential teachers, by accuracy; or as given.", choices=("asc", "desc", "given")
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from kt_cli.settings.cluster import check_cluster
 from kt_cli.settings.data import check_images, whole_source
 from kt_cli.settings.declared import absolute, by_keyword, check, declared, values
 from kt_cli.settings.declared import build as built
+from kt_cli.settings.transfer import WAYS
 from kt_cli.spec import Model
 
 if sys.version_info >= (3, 11):
@@ -29,7 +31,7 @@ TOP = ("name", "models", "timeout_run")
 TABLES = (*TOP, "data", "complementarity", "transfer", "pretrain", "zoo", "slurm")
 ABOUT_PAIRS = ("class_embedding", "flips_by_class", "baseline")
 ABOUT_TRANSFERS = tuple(name for name in declared(SweepSpec) if name not in (*TOP, *ABOUT_PAIRS))
-REPLACED = ("method", "seed", "teachers")  # of TransferSpec, for each run of a sweep
+REPLACED = ("method", "seed", "together")  # of TransferSpec, for each run of a sweep
 GRID = ("lr", "temperature", "kd_lambda", "mcl_tau", "mcl_every", "kd_topk", "micro_batch", "bn")
 
 
@@ -206,14 +208,31 @@ def model_names(spec: SweepSpec, models: Sequence[Model]) -> list[str]:
     return [*(model.name for model in models), *(entry.name for entry in spec.zoo)]
 
 
+def require_roles(spec: SweepSpec, names: Sequence[str]) -> None:
+    """Refuse teachers and students that none of these models is, and one that has only itself.
+
+    Raises:
+        UnknownName, UsageError: names the first of them.
+    """
+    for role, globs in (("student", spec.students), ("teacher", spec.teachers)):
+        for glob in globs:
+            if not any(fnmatchcase(name, glob) for name in names):
+                tip = "How several teach is `together`, not `teachers`." if glob in WAYS else ""
+                raise unknown(role, glob, names, tip)
+    if spec.pairs != 0 and not spec.pair_count(names):
+        (alone,) = filter(spec.is_student, names)
+        tip = "Name others with --teachers or --students."
+        raise UsageError(f"{alone} is the only teacher and the only student", tip)
+
+
 def team_transfers(spec: SweepSpec) -> list[TransferSpec]:
     """The settings of all transfers of a team; methods that cannot choose are left out."""
     from kt_cli.distillation import methods
 
     return [
-        replace(settings, teachers=way)
+        replace(settings, together=way)
         for settings in spec.transfers()
-        for way in spec.teachers
+        for way in spec.together
         if way != "parallel" or methods.find(settings.method).many
     ]
 
@@ -221,6 +240,8 @@ def team_transfers(spec: SweepSpec) -> list[TransferSpec]:
 def transfer_count(spec: SweepSpec, names: Sequence[str]) -> int:
     """Transfers among models of these names, of pairs and at most of teams."""
     pairs = spec.pair_count(names)
-    students = sum(map(spec.is_student, names))
-    teams = min(pairs, students) if len(names) > spec.team else 0
+    teachers = sum(map(spec.is_teacher, names))
+    enough = (teachers - spec.is_teacher(name) >= spec.team for name in names
+              if spec.is_student(name))  # fmt: skip
+    teams = min(pairs, sum(enough))
     return pairs * len(spec.transfers()) + teams * len(team_transfers(spec))

@@ -51,14 +51,19 @@ class Costs:
         """Estimated seconds of a run on one GPU."""
         return kind_of(run).seconds(run, self)
 
-    def typical(self, kind: str, images: Sequence[float], epochs: int) -> float:
-        """About what a run takes that is not planned yet, in seconds; images: `per_image` each."""
-        if not images or kind not in ("predict", "transfer"):
-            return 0.0
-        image = float(np.mean(images))
+    def typical(
+        self, kind: str, images: Sequence[float], roles: Sequence[Sequence[float]], epochs: int
+    ) -> float:
+        """About what a run takes that is not planned yet, in seconds.
+
+        Args:
+            images: `per_image` of each model. roles: of those that teach, and that are taught.
+        """
         if kind == "predict":
-            return image * self.evaluation
-        return self._uncorrected([image, image], epochs)
+            return float(np.mean(images)) * self.evaluation
+        if kind == "transfer":
+            return self._uncorrected([float(np.mean(role)) for role in roles], epochs)
+        return 0.0
 
     def transfer(self, models: Sequence[Model], epochs: int) -> float:
         """What a transfer from the first models into the last takes, in seconds."""

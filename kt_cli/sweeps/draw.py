@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,11 @@ BINS = 20
 
 
 def ranked_pairs(
-    accuracies: NDArray[np.float64], keys: Sequence[str], seed: int, students: Collection[int]
+    accuracies: NDArray[np.float64],
+    keys: Sequence[str],
+    seed: int,
+    teachers: Sequence[int],
+    students: Sequence[int],
 ) -> list[tuple[int, int]]:
     """Ordered pairs (teacher, student) as they are drawn: evenly over accuracy differences.
 
@@ -24,13 +28,14 @@ def ranked_pairs(
     Args:
         accuracies: (M,) in percent; NaN, where it is not known, counts as their median.
         keys: the M models' identities.
-        students: indices of the models that are taught.
+        teachers, students: indices of the models that teach, and of those that are taught.
     """
     unknown = np.isnan(accuracies)
     typical = np.median(accuracies[~unknown]) if not unknown.all() else 0.0
     accuracies = np.where(unknown, typical, accuracies)
-    wanted = ~np.eye(len(keys), dtype=bool)
-    wanted[:, [i for i in range(len(keys)) if i not in students]] = False
+    wanted = np.zeros((len(keys), len(keys)), dtype=bool)
+    wanted[np.ix_(teachers, students)] = True
+    np.fill_diagonal(wanted, False)
     teacher, student = np.nonzero(wanted)
     difference = accuracies[teacher] - accuracies[student]
     low, high = difference.min(initial=0), difference.max(initial=0)
@@ -55,18 +60,22 @@ def _lots(keys: Sequence[str], seed: int) -> NDArray[np.uint64]:
 
 
 def draw_teams(
-    pairs: Sequence[tuple[int, int]], keys: Sequence[str], size: int, seed: int
+    pairs: Sequence[tuple[int, int]],
+    keys: Sequence[str],
+    size: int,
+    seed: int,
+    teachers: Sequence[int],
 ) -> list[tuple[list[int], int]]:
     """Teams (teachers, student) of `size` teachers, one for each student of the drawn pairs.
 
     A student's drawn teachers come first, so that a team can be compared with its members alone;
-    others are drawn where these are too few, and no team is where there are too few models.
+    other `teachers` are drawn where these are too few, and no team is where there are too few.
     """
     lots = _lots(keys, seed)
     teams = []
     for student in sorted({s for _, s in pairs}):
         drawn = {t for t, s in pairs if s == student}
-        others = [t for t in range(len(keys)) if t != student]
+        others = [t for t in teachers if t != student]
         ranked = sorted(others, key=lambda t: (t not in drawn, lots[t, student]))
         if len(ranked) >= size:
             teams.append((sorted(ranked[:size]), student))

@@ -10,13 +10,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kt_cli.errors import DataError, some_of, unknown
+from kt_cli.errors import DataError, some_of
 from kt_cli.rows.store import OK, OnSkip, Outcomes, read
 from kt_cli.runs.pairs import row_ids
 from kt_cli.runs.target_plan import keep_targets
@@ -108,12 +107,9 @@ class Planner:
         assert self.spec.data is not None
         self._data: DataSpec = self.spec.data
         self._how = self.spec.transfer.evaluation
-        names = model_names(self.spec, self.named)
-        for glob in self.spec.students:
-            if not any(fnmatchcase(name, glob) for name in names):
-                raise unknown("student", glob, names)
         # As long as not all of them are there.
-        self._later = {stage.name: stage for stage in unmeasured(self.spec, names)}
+        later = unmeasured(self.spec, model_names(self.spec, self.named))
+        self._later = {stage.name: stage for stage in later}
 
     def stage(self, name: str) -> Stage:
         """The stage as it stands now, by the rows on disk."""
@@ -218,8 +214,9 @@ class Planner:
         spec, models, ranked = self.spec, asked.models, self._ranked(asked)
         drawn = ranked[: spec.pair_count([m.name for m in models])]
         teams: list[tuple[list[int], int]] = []
-        if spec.teachers:
-            teams = draw_teams(drawn, asked.keys, spec.team, spec.pair_seed)
+        if spec.together:
+            teachers = _those(spec.is_teacher, models)
+            teams = draw_teams(drawn, asked.keys, spec.team, spec.pair_seed, teachers)
         groups = [*(([t], s, spec.transfers()) for t, s in sorted(drawn)),
                   *((team, s, team_transfers(spec)) for team, s in teams)]  # fmt: skip
         # Neighbours share their student, so that what they share is computed once.
@@ -238,8 +235,9 @@ class Planner:
 
     def _ranked(self, asked: Asked) -> list[tuple[int, int]]:
         """Pairs of indices of the models, as they are drawn."""
-        students = [i for i, model in enumerate(asked.models) if self.spec.is_student(model.name)]
-        return ranked_pairs(asked.accuracies, asked.keys, self.spec.pair_seed, students)
+        spec, models = self.spec, asked.models
+        roles = _those(spec.is_teacher, models), _those(spec.is_student, models)
+        return ranked_pairs(asked.accuracies, asked.keys, spec.pair_seed, *roles)
 
     def ranks(self) -> dict[tuple[str, ...], int]:
         """How early each pair (keys of teacher and student) is drawn; empty before predictions."""
@@ -265,6 +263,11 @@ class Planner:
         todo = tuple(replace(run, attempt=attempts + 1) for run, attempts in tried
                      if attempts < MAX_ATTEMPTS or self.retry_failed)  # fmt: skip
         return Stage(name, len(runs), len(runs) - len(left), todo, len(left) - len(todo))
+
+
+def _those(may: Callable[[str], bool], models: Sequence[Model]) -> list[int]:
+    """Indices of the models that may, by their names."""
+    return [i for i, model in enumerate(models) if may(model.name)]
 
 
 def unmeasured(spec: SweepSpec, names: Sequence[str]) -> list[Stage]:

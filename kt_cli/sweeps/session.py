@@ -105,7 +105,10 @@ class Session:
             return sum(map(costs.seconds, stage.todo))
         images = [*map(costs.per_image, self.models)]
         images += [costs.per_image(Model(zoo.arch), zoo.img_size) for zoo in self.spec.zoo]
-        return stage.waiting * costs.typical(stage.name, images, self.spec.transfer.epochs)
+        named = list(zip(self.names, images, strict=True))
+        roles = [[seconds for name, seconds in named if may(name)]
+                 for may in (self.spec.is_teacher, self.spec.is_student)]  # fmt: skip
+        return stage.waiting * costs.typical(stage.name, images, roles, self.spec.transfer.epochs)
 
     @property
     def at_once(self) -> int:

@@ -53,7 +53,7 @@ def test_with_batch_normalisation_too() -> None:
 
 
 def test_shares_of_parallel_teachers_are_those_by_hand() -> None:
-    spec = replace(SPEC, method="kl-dp", teachers="parallel", micro_batch=5)
+    spec = replace(SPEC, method="kl-dp", together="parallel", micro_batch=5)
     student, other, teachers = Tiny(1), Tiny(1), [Tiny(seed) for seed in (0, 2, 3)]
     found = train(spec, student, teachers)
     wanted = by_hand(spec, other, [Tiny(1), *teachers], by_label)

@@ -138,7 +138,7 @@ def test_the_drift_is_found_once_for_all_teachers(monkeypatch: pytest.MonkeyPatc
         assert_same(state(taught(spec, normalising)), state(first))
         for other in ({"method": "kl"}, {"method": "kl-dp", "margin": 0.1}, {"method": "flip-st"}):
             taught(replace(spec, **other), normalising, (2,))
-        taught(replace(spec, teachers="soup", method="kl"), normalising, (0, 2))
+        taught(replace(spec, together="soup", method="kl"), normalising, (0, 2))
     assert drift_files() == [kept]
     for other in ({"seed": 1}, {"lr": 0.1}, {"average": "last-half"}):
         taught(replace(spec, **other), normalising)
@@ -173,7 +173,7 @@ def test_a_teacher_teaches_where_it_is_ahead_by_the_margin() -> None:
     [("kl", {"margin": 0.1}), ("flip-st", {"margin": 0.1}), ("kl-mcl", {"average": "last-half"}),
      ("kl-mcl", {"subtract_drift": True}), ("crd", {"subtract_drift": True}),
      ("self", {"subtract_drift": True}),
-     ("kl-dp", {"subtract_drift": True, "teachers": "sequential"})],
+     ("kl-dp", {"subtract_drift": True, "together": "sequential"})],
 )  # fmt: skip
 def test_what_changes_nothing_is_refused(method: str, settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"changes nothing|cannot be had"):

@@ -88,7 +88,7 @@ def test_kept_targets_and_fresh_ones_give_the_same_student(
 
 
 def test_kept_parallel_targets_give_the_same_student() -> None:
-    spec = replace(SPEC, method="kl-dp", teachers="parallel", augment="flip")
+    spec = replace(SPEC, method="kl-dp", together="parallel", augment="flip")
     kept, fresh = students(spec, Memory(), None, seeds=(0, 2, 3))
     assert_same(kept, fresh)
 

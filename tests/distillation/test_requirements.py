@@ -27,7 +27,7 @@ def refused(name: str, count: int = 1, labelled: bool = True, **settings: Any) -
 def test_every_method_is_possible(name: str) -> None:
     methods.require_possible(spec_of(name), 1, labelled=True)
     for way in ("sequential", "soup"):
-        methods.require_possible(spec_of(name, teachers=way), 3, labelled=True)
+        methods.require_possible(spec_of(name, together=way), 3, labelled=True)
 
 
 @pytest.mark.parametrize("name", ["kl-dp", "xekl", "kl-mcl", "flip-avg", "crd", "cd"])
@@ -50,18 +50,18 @@ def test_flips_need_labels() -> None:
 def test_teachers_need_a_way_to_teach_together() -> None:
     assert "3 teachers" in refused("kl-dp", 3).message
     assert "sequential" in refused("kl-dp", 3).tip
-    assert "soup" in refused("kl-dp", 1, teachers="soup").message
-    methods.require_possible(spec_of("kl-dp", teachers="soup"), 2, labelled=True)
+    assert "soup" in refused("kl-dp", 1, together="soup").message
+    methods.require_possible(spec_of("kl-dp", together="soup"), 2, labelled=True)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_parallel_teachers_are_for_the_partitions_that_choose(name: str) -> None:
     if name in ("kl-dp", "kl-dp-u"):
-        methods.require_possible(spec_of(name, teachers="parallel"), 3, labelled=True)
+        methods.require_possible(spec_of(name, together="parallel"), 3, labelled=True)
     else:
-        error = refused(name, 3, teachers="parallel")
+        error = refused(name, 3, together="parallel")
         assert name in error.message and "kl-dp, kl-dp-u" in error.tip
-    methods.require_possible(spec_of(name, teachers="parallel"), 1, labelled=True)
+    methods.require_possible(spec_of(name, together="parallel"), 1, labelled=True)
 
 
 @pytest.mark.parametrize("name", METHODS)

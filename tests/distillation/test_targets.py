@@ -52,7 +52,7 @@ def answered(
 @pytest.mark.parametrize("teachers", [1, 3])
 @pytest.mark.parametrize("method", ["kl-dp", "kl-dp-u"])
 def test_each_target_comes_from_its_source(method: str, teachers: int, augment: str) -> None:
-    spec = replace(SPEC, method=method, teachers="parallel", augment=augment)
+    spec = replace(SPEC, method=method, together="parallel", augment=augment)
     found, said, views = answered(spec, *(Tiny(1 - i) if i < 2 else Tiny(i)
                                           for i in range(1 + teachers)), epoch=2)  # fmt: skip
     assert isinstance(found.target, Tensor) and found.weight is None
@@ -85,7 +85,7 @@ def test_a_mean_of_logits_is_one() -> None:
 def test_most_probable_classes_come_from_their_source_too(teachers: int) -> None:
     """Who teaches is decided by whole probabilities."""
     modules = [Tiny(1), *(Tiny(seed) for seed in (0, 2, 3)[:teachers])]
-    spec = replace(SPEC, method="kl-dp", teachers="parallel", temperature=2.0)
+    spec = replace(SPEC, method="kl-dp", together="parallel", temperature=2.0)
     whole, said, _ = answered(spec, *modules)
     some, _, _ = answered(replace(spec, target_topk=2), *modules)
     assert torch.equal(whole.weights, some.weights)

@@ -19,7 +19,7 @@ from kt_cli.distillation.target_cache import Memory
 from kt_cli.distillation.teachers import Asked, TransferJob, teach
 from kt_cli.distillation.train import Curve
 from kt_cli.settings import TransferSpec
-from kt_cli.settings.transfer import TEACHERS
+from kt_cli.settings.transfer import WAYS
 from tests.distillation.toys import (
     CONFIG,
     SPEC,
@@ -59,7 +59,7 @@ def taught(
     job = TransferJob(
         module, CONFIG, make_views(spec.augment), asked(begun(), "student"),
         [asked(other, f"teacher {i}") for i, other in enumerate(others)],
-        replace(spec, teachers=way), **more,
+        replace(spec, together=way), **more,
     )  # fmt: skip
     return module, teach(job)
 
@@ -125,7 +125,7 @@ def test_one_teacher_is_one_training_whatever_the_way(method: str, way: str) -> 
 
 
 def test_all_ways_are_known() -> None:
-    assert set(TEACHERS) == {"single", "parallel", "sequential", "soup"}
+    assert set(WAYS) == {"single", "parallel", "sequential", "soup"}
 
 
 # --- in parallel ---------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def stopping(stop: int) -> Callable[[int, int], None]:
 
 @pytest.mark.parametrize("way", ["single", "sequential", "soup"])
 def test_the_student_before_transfer_is_not_opened_for_nothing(way: str) -> None:
-    spec = replace(SPEC, method="kl", teachers=way)
+    spec = replace(SPEC, method="kl", together=way)
     others = teachers()[: 1 if way == "single" else 2]
     job = TransferJob(
         begun(), CONFIG, make_views(), Asked("student", never),

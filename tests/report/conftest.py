@@ -58,7 +58,7 @@ class Sweep:
             "teacher_key": f"key:{teacher}", "student_key": f"key:{student}",
             "method": "kl-dp", "seed": 0, "settings": "5e771465", "train_data": "t" * 16,
             "n_train": 1000, "fraction": 1.0, "subset_seed": 0, "guard_share": 0.0, "epochs": 5,
-            "lr": 0.01, "teachers": "single", "teacher_acc": 100 * self.accuracy(teacher),
+            "lr": 0.01, "together": "single", "teacher_acc": 100 * self.accuracy(teacher),
             "student_acc": before, "after_acc": before + delta, "delta": delta,
             "acc_diff": 100 * (self.accuracy(teacher) - self.accuracy(student)),
             "pos_flips": 5 + 10 * (self.accuracy(teacher) - self.accuracy(student)),
@@ -71,7 +71,7 @@ class Sweep:
 
     def team(self, names: Sequence[str], student: str, **changes: object) -> dict[str, object]:
         """A row of several teachers in parallel, or as `changes` say."""
-        row = self.transfer(" + ".join(names), student, settings="7ea3", teachers="parallel")
+        row = self.transfer(" + ".join(names), student, settings="7ea3", together="parallel")
         rates = (100 * self._random.random(len(names))).tolist()
         best = 100 * max(map(self.accuracy, names))
         accuracies = [100 * self.accuracy(name) for name in names]

@@ -26,7 +26,7 @@ DATA = {
 }  # fmt: skip
 SETTINGS = {
     "settings": "5e771465", "train_data": "t" * 16, "n_train": 1000, "fraction": 0.1,
-    "subset_seed": 0, "guard_share": 0.0, "teachers": "single", "order": "", "epochs": 3,
+    "subset_seed": 0, "guard_share": 0.0, "together": "single", "order": "", "epochs": 3,
 }  # fmt: skip
 TOP = (2, 5, 20, 50)
 

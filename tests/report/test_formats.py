@@ -288,8 +288,8 @@ def fill_teams(sweep: Any) -> None:
     names = [f"vit_base_patch16_clip_224.openai_ft_in12k_in1k_{i}" for i in range(4)]
     ways = (
         {},
-        {"settings": "5e9", "teachers": "sequential", "order": "asc", "step_accs": [81.0] * 4},
-        {"settings": "50a9", "teachers": "soup", "step_accs": [82.0] * 4},
+        {"settings": "5e9", "together": "sequential", "order": "asc", "step_accs": [81.0] * 4},
+        {"settings": "50a9", "together": "soup", "step_accs": [82.0] * 4},
     )
     for student in ("mixer_b16_224.goog_in21k_ft_in1k", "resnet50"):
         sweep.write("transfer", [

@@ -251,7 +251,7 @@ def test_matrices_beside_each_other_have_one_scale() -> None:
 def test_there_is_a_matrix_for_each_method_and_none_for_teams() -> None:
     found = toys.results()
     assert len(list(plots.draw_all(found, ["matrix"]))) == 3
-    assert not list(plots.draw_all(edited(found, "transfer", teachers="soup"), ["matrix"]))
+    assert not list(plots.draw_all(edited(found, "transfer", together="soup"), ["matrix"]))
 
 
 def test_curves_are_means_with_quartiles() -> None:

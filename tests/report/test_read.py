@@ -210,16 +210,30 @@ def test_old_and_newer_schemas_are_read(filled: Sweep) -> None:
     folder = filled.folder / "transfer"
     (part,) = store.list_parts(folder)
     rows = pq.read_table(part)
-    old = rows.drop_columns(["transfer_rate", "teachers", "gain"])
+    old = rows.drop_columns(["transfer_rate", "together", "gain"])
     old = old.append_column("unheard_of", pa.array(range(len(old))))
     delta = old.column_names.index("delta")
     whole = pa.array(np.arange(len(old)), pa.int32())
     pq.write_table(old.set_column(delta, "delta", whole), folder / "part-old.parquet")
     part.unlink()
     found = read_results([filled.folder]).ok("transfer")
-    assert found["gain"].isna().all() and found["teachers"].isna().all()
+    assert found["gain"].isna().all() and found["together"].isna().all()
     assert "unheard_of" not in found
     assert found["delta"].tolist() == list(range(len(old)))
+
+
+def test_a_column_that_was_called_otherwise_is_found_and_kept_by_a_merge(sweep: Sweep) -> None:
+    earlier = sweep.write("transfer", [sweep.team(["resnet50", "vit_b"], "a", together="soup")])
+    rows = pq.read_table(earlier)
+    names = ["teachers" if name == "together" else name for name in rows.column_names]
+    pq.write_table(rows.rename_columns(names), earlier.with_name("part-earlier.parquet"))
+    earlier.unlink()
+    sweep.write("transfer", [sweep.transfer("resnet50", "a")])
+    for _ in range(2):
+        for found in (transfers(sweep.folder), read_results([sweep.folder]).ok("transfer")):
+            assert sorted(found["together"]) == ["single", "soup"]
+        store.settle(sweep.folder, "transfer")
+    assert len(store.list_parts(sweep.folder / "transfer")) == 1
 
 
 def test_what_cannot_be_read_is_named_once_and_skipped(filled: Sweep) -> None:
@@ -305,7 +319,7 @@ def test_questions_that_cannot_be_are_refused(
 
 @pytest.mark.parametrize(
     "name",
-    ["run_id", "created", "error", "teachers", "limit", "n", "top2_rate", "reference_compat"],
+    ["run_id", "created", "error", "together", "limit", "n", "top2_rate", "reference_compat"],
 )
 def test_columns_of_every_type_can_be_asked_for(filled: Sweep, name: str) -> None:
     rows = transfers(filled.folder)

@@ -28,7 +28,7 @@ def test_each_teacher_alone_and_then_all_together(sweep: Sweep) -> None:
             (VIT, 0, 1.0, 10.0), (VIT, 1, 2.0, 20.0), (RESNET, 0, -1.0, 30.0),
         )
     ]  # fmt: skip
-    asc = {"settings": "aaaa", "teachers": "sequential", "order": "asc"}
+    asc = {"settings": "aaaa", "together": "sequential", "order": "asc"}
     together = [
         sweep.team([VIT, RESNET], MIXER, seed=0, delta=3.0, teacher_rates=[10.0, 20.0]),
         sweep.team([VIT, RESNET], MIXER, seed=1, delta=4.0, teacher_rates=[20.0, 40.0]),
@@ -103,7 +103,7 @@ def test_teachers_that_were_trained_again_are_told_apart(sweep: Sweep) -> None:
 
 
 def test_orders_of_teachers_are_no_seeds(sweep: Sweep) -> None:
-    given = {"teachers": "sequential", "order": "given"}
+    given = {"together": "sequential", "order": "given"}
     sweep.write("transfer", [
         sweep.team([VIT, RESNET], MIXER, delta=1.0, **given),
         sweep.team([RESNET, VIT], MIXER, delta=-3.0, **given),

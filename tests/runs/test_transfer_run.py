@@ -160,9 +160,9 @@ WAYS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "lr": 0.2,
         },
     ),
-    "soup": (SEVERAL, {"method": "kl", "teachers": "soup"}),
-    "sequential": (SEVERAL, {"method": "kl-dp", "teachers": "sequential"}),
-    "parallel": (SEVERAL, {"method": "kl-dp-u", "teachers": "parallel"}),
+    "soup": (SEVERAL, {"method": "kl", "together": "soup"}),
+    "sequential": (SEVERAL, {"method": "kl-dp", "together": "sequential"}),
+    "parallel": (SEVERAL, {"method": "kl-dp-u", "together": "parallel"}),
 }
 
 
@@ -224,7 +224,7 @@ def test_the_row_fits_the_table_and_its_curves_are_whole(
 ) -> None:
     names, settings = WAYS[way]
     row, _ = finished(way)
-    turns = len(names) - 1 if row["teachers"] in ("soup", "sequential") else 1
+    turns = len(names) - 1 if row["together"] in ("soup", "sequential") else 1
     epochs = settings.get("epochs", SPEC.epochs)
     for name in ("curve_loss", "curve_acc", "curve_taught"):
         assert len(row[name]) == turns * epochs, name
@@ -263,7 +263,7 @@ def test_the_order_of_sequential_teachers_is_by_accuracy_and_lists_are_as_named(
     }
     for order, first in (("asc", weak), ("desc", strong), ("given", strong)):
         row = transfer(place, tmp_path, strong, weak, "vit", method="kl", out="",
-                       teachers="sequential", order=order)  # fmt: skip
+                       together="sequential", order=order)  # fmt: skip
         assert row["teacher"] == f"{strong} + {weak}"
         assert row["teacher_accs"] == [accuracy[strong], accuracy[weak]]
         # The first turn is a transfer from the first teacher alone.
@@ -275,7 +275,7 @@ def test_the_order_of_sequential_teachers_is_by_accuracy_and_lists_are_as_named(
 def test_a_soup_is_the_mean_of_its_parts(place: Path, tmp_path: Path) -> None:
     for name in ("resnet", "mambaout"):
         transfer(place, tmp_path, name, "norm", method="kl", out=name)
-    row = transfer(place, tmp_path, "resnet", "mambaout", "norm", method="kl", teachers="soup")
+    row = transfer(place, tmp_path, "resnet", "mambaout", "norm", method="kl", together="soup")
     parts = [weights(tmp_path / name) for name in ("resnet", "mambaout")]
     for name, value in weights(tmp_path / "student").items():
         if value.is_floating_point():
@@ -564,9 +564,9 @@ def test_labels_are_not_looked_at_where_none_are_needed(
         (("resnet", "vit"), {"method": "kl-dp", "unlabelled": True}, "needs labels"),
         (("resnet", "vit"), {"method": "kl", "distil_on": "positive", "unlabelled": True},
          "needs labels"),
-        (("resnet", "vit"), {"teachers": "soup"}, "at least two teachers"),
+        (("resnet", "vit"), {"together": "soup"}, "at least two teachers"),
         (SEVERAL, {}, "a way to teach together"),
-        (SEVERAL, {"teachers": "parallel"}, "cannot choose"),
+        (SEVERAL, {"together": "parallel"}, "cannot choose"),
         (("resnet", "vit"), {"method": "kl-dp", "reference_compat": True}, "changes nothing"),
         (("resnet", "vit"), {"method": "crd", "distil_on": "positive"}, "is for kl and xekl"),
     ],

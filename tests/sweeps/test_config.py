@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,14 @@ import pytest
 
 from kt_cli.errors import DataError, UsageError
 from kt_cli.settings import DataSpec, PretrainSpec, SweepSpec, TransferSpec
-from kt_cli.sweeps.config import build, read_file, team_transfers, to_toml, transfer_count
+from kt_cli.sweeps.config import (
+    build,
+    read_file,
+    require_roles,
+    team_transfers,
+    to_toml,
+    transfer_count,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,7 +38,8 @@ GRID: dict[str, Any] = {
     **FULL,
     "transfer": {
         "methods": ["kl", "kl-dp+guard"], "lr": [0.1, 1], "bn": ["train", "eval"], "kd_lambda": 0.4,
-        "teachers": "parallel", "team": 2, "students": "res*", "target_budget": 1,
+        "together": "parallel", "team": 2, "students": "res*", "teachers": ["vit", "s*"],
+        "target_budget": 1,
     },
 }  # fmt: skip
 
@@ -49,12 +58,30 @@ def test_lists_of_settings_are_a_grid() -> None:
 
 def test_teams_teach_by_methods_that_can_choose() -> None:
     spec = build(GRID, "x")
-    assert {(t.method, t.teachers) for t in team_transfers(spec)} == {("kl-dp+guard", "parallel")}
-    both = build({**GRID, "transfer": {**GRID["transfer"], "teachers": ["soup", "parallel"]}}, "x")
-    ways = [(t.method, t.teachers) for t in team_transfers(both)]
+    assert {(t.method, t.together) for t in team_transfers(spec)} == {("kl-dp+guard", "parallel")}
+    both = build({**GRID, "transfer": {**GRID["transfer"], "together": ["soup", "parallel"]}}, "x")
+    ways = [(t.method, t.together) for t in team_transfers(both)]
     assert ways.count(("kl", "soup")) == 4 and ("kl", "parallel") not in ways
     assert transfer_count(both, THREE) == both.pair_count(THREE) * 8 + 1 * 12
     assert transfer_count(both, THREE[:2]) == both.pair_count(THREE[:2]) * 8  # too few for a team
+
+
+@pytest.mark.parametrize(
+    ("roles", "message"),
+    [
+        ({"students": ["swim"]}, "student 'swim'.*swin"),
+        ({"teachers": ["res*", "swim"]}, "teacher 'swim'.*swin"),
+        ({"teachers": ["soup"]}, "teacher 'soup'.*`together`"),  # as files said it before
+        ({"teachers": ["vit"], "students": "v*"}, "vit is the only teacher.*--students"),
+    ],
+)
+def test_who_neither_teaches_nor_learns_is_named(roles: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        require_roles(build({**FULL, "transfer": roles}, "x"), THREE)
+    assert re.search(message, f"{caught.value.message} {caught.value.tip}")
+    require_roles(
+        build({**FULL, "transfer": {**roles, "pairs": 0}}, "x"), ("swim", "soup", "vit", "resnet")
+    )
 
 
 def test_a_file_becomes_a_spec() -> None:
@@ -102,7 +129,7 @@ def test_the_projects_own_sweeps_are_valid(repository: Path) -> None:
         ({"transfer": {"lr": [0.1, -1]}}, "lr must be positive"),
         ({"transfer": {"bn": ["train", "evil"]}}, "evil.*eval"),
         ({"transfer": {"epochs": [1, 2]}}, "epochs must be int"),
-        ({"transfer": {"teachers": ["paralel"]}}, "paralel.*parallel"),
+        ({"transfer": {"together": ["paralel"]}}, "paralel.*parallel"),
         ({"transfer": {"team": 1}}, "team"),
         ({"transfer": {"target_budget": 0}}, "target_budget"),
         ({"transfer": {"distil_on": "flips"}}, "flips"),
@@ -123,8 +150,6 @@ def test_the_projects_own_sweeps_are_valid(repository: Path) -> None:
 def test_what_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         build({**FULL, **change}, "x")
-    import re
-
     assert re.search(message, f"{caught.value.message} {caught.value.tip}")
 
 

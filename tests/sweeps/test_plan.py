@@ -10,7 +10,6 @@ import pytest
 import timm
 from timm.data import resolve_data_config
 
-from kt_cli.errors import UnknownName
 from kt_cli.rows import store
 from kt_cli.rows.schema import TABLES
 from kt_cli.runs.kinds import kind_of
@@ -141,7 +140,7 @@ def test_failed_runs_are_tried_again_three_times(tmp_path: Path) -> None:
 def test_a_model_that_fails_costs_its_own_pairs_only(tmp_path: Path) -> None:
     """No others are drawn in their place, and none when it can be had at last."""
     models = [Model(key, key, key) for key in KEYS[:7]]
-    spec = replace(SPEC, pairs=20, teachers=("soup",), team=2)
+    spec = replace(SPEC, pairs=20, together=("soup",), team=2)
     bad, *good = planner(tmp_path, spec, models).stage("predict").todo or ()
     for i, run in enumerate(good):
         finish(tmp_path, run, accuracy=90.0 + i**2)
@@ -199,7 +198,7 @@ def test_models_of_a_zoo_exist_once_they_are_trained(tmp_path: Path) -> None:
 def test_only_students_are_counted_before_the_zoo_is_trained(tmp_path: Path) -> None:
     zoo = tuple(PretrainSpec(name, "test_vit") for name in ("weak_a", "weak_b", "c", "d"))
     spec = replace(
-        SPEC, zoo=zoo, students=("weak_*",), pairs="auto", teachers=("soup",), team=2,
+        SPEC, zoo=zoo, students=("weak_*",), pairs="auto", together=("soup",), team=2,
         methods=("kl", "kl-dp", "xekl"), seeds=(0, 1, 2),
     )  # fmt: skip
     totals = [stage.total for stage in stages_of(planner(tmp_path, spec, []))]
@@ -234,23 +233,58 @@ def test_only_named_students_are_taught(tmp_path: Path) -> None:
     pairs = {(run.models[0].name, run.models[-1].name) for run in stage.todo or ()}
     names = [m.name for m in MODELS]
     assert pairs == {(t, s) for s in ("model1", "model2") for t in names if t != s}
-    with pytest.raises(UnknownName, match="modle1"):
-        planner(tmp_path, replace(SPEC, students=("modle1",)))
+
+
+ROLES = {
+    "teachers": ({"teachers": ("model[01]",)}, "01", "0123"),
+    "apart": ({"teachers": ("model[01]",), "students": ("model[23]",)}, "01", "23"),
+    "overlap": ({"teachers": ("model0", "model[12]"), "students": ("model[23]",)}, "012", "23"),
+    "one": ({"teachers": ("model1",)}, "1", "0123"),
+}
+
+
+@pytest.mark.parametrize("together", [(), ("soup", "parallel")])
+@pytest.mark.parametrize("name", ROLES)
+def test_as_many_run_between_those_that_teach_and_are_taught_as_the_plan_counts(
+    tmp_path: Path, name: str, together: tuple[str, ...]
+) -> None:
+    said, teachers, students = ROLES[name]
+    spec = replace(SPEC, pairs="all", together=together, team=2, **said)
+    before = planner(tmp_path, spec).stage("transfer")
+    predict_all(tmp_path)
+    stage = planner(tmp_path, spec).stage("transfer")
+    runs = stage.todo or ()
+    assert before.total == stage.total == len(runs) and before.todo is None
+    alone = {tuple(m.name[-1] for m in run.models) for run in runs if len(run.models) == 2}
+    assert alone == {(t, s) for t in teachers for s in students if t != s}
+    teams = [[m.name[-1] for m in run.models] for run in runs if len(run.models) == 3]
+    assert all({*team[:-1]} <= {*teachers} - {team[-1]} for team in teams)
+    led = {s for s in students if len({*teachers} - {s}) >= 2} if together else set()
+    assert {team[-1] for team in teams} == led and len(teams) == len(led) * 3 * 2
+
+
+def test_which_pairs_of_teachers_are_drawn_is_one_list_of_any_length(tmp_path: Path) -> None:
+    predict_all(tmp_path)
+    spec = replace(SPEC, teachers=("model[12]",))
+    counts = (2, 5, 6)
+    found = [planner(tmp_path, replace(spec, pairs=n)).stage("transfer").todo or () for n in counts]
+    ids = [{run.id for run in runs} for runs in found]
+    assert [len(some) for some in ids] == [4 * n for n in counts] and ids[0] < ids[1] < ids[2]
 
 
 def test_each_student_has_a_team_of_its_drawn_teachers(tmp_path: Path) -> None:
     predict_all(tmp_path)
-    spec = replace(SPEC, pairs=6, methods=("kl", "kl-dp"), teachers=("parallel", "soup"), team=2)
+    spec = replace(SPEC, pairs=6, methods=("kl", "kl-dp"), together=("parallel", "soup"), team=2)
     runs = planner(tmp_path, spec).stage("transfer").todo or ()
     alone = [run for run in runs if len(run.models) == 2]
     teams = [run for run in runs if len(run.models) == 3]
-    assert len(alone) == 6 * 2 * 2 and {run.settings.teachers for run in alone} == {"single"}
+    assert len(alone) == 6 * 2 * 2 and {run.settings.together for run in alone} == {"single"}
     for team in teams:
         *teachers, student = team.models
         drawn = {run.models[0] for run in alone if run.models[-1] is student}
         assert student not in teachers and len(set(teachers)) == 2
         assert len(drawn & set(teachers)) == min(2, len(drawn))
-    ways = {(run.settings.method, run.settings.teachers) for run in teams}
+    ways = {(run.settings.method, run.settings.together) for run in teams}
     assert ways == {("kl", "soup"), ("kl-dp", "soup"), ("kl-dp", "parallel")}
     students = [run.models[-1].name for run in runs]
     assert sum(a != b for a, b in itertools.pairwise(students)) == len(set(students)) - 1
@@ -307,7 +341,7 @@ def test_one_use_is_not_worth_keeping(tmp_path: Path) -> None:
 
 
 def drawn(accuracies: np.ndarray, keys: list[str], count: int, seed: int) -> list[tuple[int, int]]:
-    return ranked_pairs(accuracies, keys, seed, range(len(keys)))[:count]
+    return ranked_pairs(accuracies, keys, seed, *[range(len(keys))] * 2)[:count]
 
 
 def test_drawn_pairs_are_ordered_pairs_once_each() -> None:

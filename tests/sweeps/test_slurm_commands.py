@@ -65,8 +65,9 @@ def test_a_plan_for_this_machine_has_time_and_disk(fake: FakeSlurm, kt: Kt) -> N
     assert "disk, about: predictions" in out and "training images" in out
 
 
-def test_the_plan_counts_pairs_of_the_students_only(fake: FakeSlurm, kt: Kt) -> None:
-    _, out, _ = kt("sweep", "x.toml", "--students", "o*", "--seeds", "0,1", "--dry-run")
+@pytest.mark.parametrize("role", ["--students", "--teachers"])
+def test_the_plan_counts_pairs_of_one_role_only(fake: FakeSlurm, kt: Kt, role: str) -> None:
+    _, out, _ = kt("sweep", "x.toml", role, "o*", "--seeds", "0,1", "--dry-run")
     assert "2 ordered pairs; transfer for 1 pair " in out
     assert re.search(r"transfer +2 +0 +2 ", out)
 

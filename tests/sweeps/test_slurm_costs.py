@@ -43,6 +43,13 @@ def test_an_architecture_costs_what_is_published_of_one_of_it_at_its_size(tmp_pa
     assert costs.per_image(arch, 80) == pytest.approx(published.gmacs / 4)
 
 
+def test_a_transfer_that_is_not_planned_yet_costs_as_who_teaches_and_learns(tmp_path: Path) -> None:
+    costs = Costs(tmp_path, training=100, evaluation=10)
+    each = [costs.per_image(model) for model in (A, B)]
+    planned = costs.seconds(transfer(A, B))
+    assert costs.typical("transfer", each, [[each[0]], [each[1]]], 2) == pytest.approx(planned)
+
+
 def test_speeds_in_rows_win(tmp_path: Path) -> None:
     store.write(tmp_path, "models", [
         {"run_id": key, "model_key": key, "status": status, "samples_per_s": speed, "seconds": took,

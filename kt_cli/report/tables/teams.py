@@ -56,7 +56,7 @@ LEGEND = (
 def tables(results: Results, query: Query) -> list[Table]:
     """A table for each group with transfers from several teachers."""
     rows = results.ok("transfer")
-    if not (rows["teachers"].notna() & (rows["teachers"] != "single")).any():
+    if not (rows["together"].notna() & (rows["together"] != "single")).any():
         return []
     rows = _one_setup(seed_average(rows) if query.seed_average else rows)
     found = [_table(g, results, query) for g in split(rows, (*SAME_IMAGES, "setup"))]
@@ -65,11 +65,11 @@ def tables(results: Results, query: Query) -> list[Table]:
 
 def _one_setup(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows whose settings are equal but for who teaches together, and how, share a `setup`."""
-    way = rows["teachers"].astype(object).fillna("single")
+    way = rows["together"].astype(object).fillna("single")
     order = rows["order"].astype(object).fillna("")
     # Under other names these two do not tell the groups apart.
-    rows = rows.drop(columns=["teachers", "order"]).assign(way=way, turns=order)
-    same = [c for c in SETTINGS if c not in ("teachers", "order")]
+    rows = rows.drop(columns=["together", "order"]).assign(way=way, turns=order)
+    same = [c for c in SETTINGS if c not in ("together", "order")]
     setups = rows.groupby(["sweep", *same], dropna=False, observed=True, sort=False)
     hashes = setups["settings"].transform(lambda known: JOINED.join(sorted(set(map(str, known)))))
     return rows.assign(setup=setups.ngroup(), settings=hashes)
