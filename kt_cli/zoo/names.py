@@ -39,8 +39,8 @@ from kt_cli.zoo.references import PREFIXES, UNREADABLE, Candidate, at_path, chec
 from kt_cli.zoo.timm_registry import ALIASES, architecture
 
 __all__ = [
-    "ALIASES", "architecture", "random_twins", "refuse_predictions", "require_architecture",
-    "resolve", "single",
+    "ALIASES", "architecture", "idle_arch", "random_twins", "refuse_predictions",
+    "require_architecture", "resolve", "single",
 ]  # fmt: skip
 
 TWINS = 10  # at most
@@ -68,7 +68,7 @@ def resolve(
         for candidate in _expand(reference, arch):
             found.setdefault(candidate.key, candidate)
     if arch is not None and not any(c.ref.partition("@")[1] for c in found.values()):
-        raise UsageError("--arch changes nothing without checkpoints", "Name their file or folder.")
+        raise idle_arch()
     if not found:
         raise UsageError("no model is named", "Name models of timm or your own; see kt models.")
     models = _named(list(found.values()))
@@ -76,6 +76,11 @@ def resolve(
     if unreadable and (needed is None or len(models) - len(unreadable) < needed):
         local_models.require_unchanged(unreadable[0])
     return models
+
+
+def idle_arch() -> UsageError:
+    """The error for an architecture that no reference needs."""
+    return UsageError("--arch changes nothing without checkpoints", "Name their file or folder.")
 
 
 def _require_known(references: Sequence[str]) -> None:
