@@ -9,11 +9,13 @@ import errno
 import os
 import shlex
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 NO_SPACE = "Free some space or choose another folder; then run again."
 FORBIDDEN = "Its permissions or the file system forbid it: choose a folder of your own."
 NO_FOLDER = "A file stands where a folder should: choose another folder."
@@ -75,6 +77,23 @@ class WeightsUnavailable(KtError):
 
 class WriteError(KtError):
     """Something could not be written (disk full, no permission)."""
+
+
+def readable(items: Iterable[Item], read: Callable[[Item], Found], needed: int = 2) -> list[Found]:
+    """What `read` makes of each; one that is damaged costs itself, where `needed` others remain.
+
+    Raises:
+        DataError: too few remain; of the first that cannot be read.
+    """
+    found, errors = [], []
+    for item in items:
+        try:
+            found.append(read(item))
+        except DataError as error:  # noqa: PERF203
+            errors.append(error)
+    if errors and len(found) < needed:
+        raise errors[0]
+    return found
 
 
 def unknown(what: str, name: str, valid: Iterable[str], tip: str = "") -> UnknownName:

@@ -69,9 +69,9 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise write_error(target, error) from error
     finally:
-        # Also after an interrupt between the two renames.
-        if outgoing.exists() and not target.exists():
-            outgoing.rename(target)
+        with suppress(OSError):  # also after an interrupt between the two renames
+            if not target.exists():
+                outgoing.rename(target)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(outgoing, ignore_errors=True)
 
@@ -82,9 +82,9 @@ def _temporary(target: Path) -> Path:
 
 def _replace_folder(source: Path, target: Path, outgoing: Path) -> None:
     """Rename `source` to `target`; where another writer was faster, replace what it wrote."""
-    for _ in range(RENAME_TRIES):
-        if target.exists():
-            shutil.rmtree(outgoing, ignore_errors=True)
+    while True:
+        shutil.rmtree(outgoing, ignore_errors=True)
+        with suppress(FileNotFoundError):  # there is none, or another has just moved it
             target.rename(outgoing)
         try:
             source.rename(target)
@@ -92,7 +92,6 @@ def _replace_folder(source: Path, target: Path, outgoing: Path) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-    source.rename(target)
 
 
 def file_name(text: str) -> str:

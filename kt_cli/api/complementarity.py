@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kt_cli.errors import UsageError, unknown, warn
+from kt_cli.errors import UsageError, readable, unknown, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, EvalSpec, PairsSpec
 from kt_cli.settings.data import data_spec
@@ -154,7 +154,7 @@ def _resolved(references: Sequence[str], arch: str | None, baseline: str) -> lis
 
     if baseline not in BASELINES:
         raise unknown("baseline", baseline, BASELINES)
-    resolved = names.resolve(references, arch)
+    resolved = names.resolve(references, arch, needed=2)
     trained = [model for model in resolved if not model.untrained]
     if len(trained) < 2:
         name = (trained or resolved)[0].name
@@ -182,7 +182,7 @@ def _images(models: Sequence[Model], given: Mapping[str, Any], how: How) -> Imag
 
         if "limit" in given:
             raise UsageError("--limit needs images", "Name them: --data, beside the predictions.")
-        return images_of([read_external(Path(target(model.ref))) for model in models])
+        return images_of(readable(models, lambda model: read_external(Path(target(model.ref)))))
     forget()
     images = open_data(data_spec(given)).eval
     images.warn_of_empty_classes()

@@ -70,12 +70,17 @@ def sweep(
     spec = _asked(file, settings)
     models = _resolved(spec)
     from kt_cli.data.training import forget
-    from kt_cli.sweeps.place import choose
+    from kt_cli.sweeps.place import INLINE, choose
     from kt_cli.sweeps.session import Session
     from kt_cli.sweeps.slots import cuda_devices, slots
 
     forget()
     place = choose(executor, spec.slurm.partition, processes, detach, follow, dry_run)
+    if place.executor == INLINE and spec.timeout_run is not None:
+        raise UsageError(
+            "--timeout-run needs processes, which can be ended: --executor inline has none",
+            "Leave one of them out.",
+        )
     folder = Path(output) / spec.name
     place.require_logs(folder)
     session = Session(

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kt_cli.cli import options, screen
 from kt_cli.cli.help_view import Command, Group
 from kt_cli.cli.options import choice, flag, option
-from kt_cli.errors import DataError, KtError, UsageError, counted, near, size_text, unknown
+from kt_cli.errors import KtError, counted, size_text
 from kt_cli.progress import Listener
-from kt_cli.spec import Model
-from kt_cli.zoo import SCHEMES, scheme, target
 
 if TYPE_CHECKING:
     from kt_cli.zoo.imagenet_facts import Fact
@@ -42,19 +38,6 @@ class _Listing(Group):
 
 
 app = typer.Typer(cls=_Listing)
-
-
-class Own(NamedTuple):
-    """What is known of a model of the user's own without its weights.
-
-    num_classes: None where only weights or data tell. path: or the reference of one that is none.
-    """
-
-    name: str
-    arch: str | None
-    num_classes: int | None
-    input_size: int | None
-    path: str
 
 
 @app.callback()
@@ -90,12 +73,15 @@ def listed(
     as_json: options.Json = False,
 ) -> None:
     """List timm's pretrained models with ImageNet results, or models of your own."""
-    references = [pattern for pattern in patterns or () if _is_own(pattern)]
+    from kt_cli.zoo import listing, names
+
+    references = [pattern for pattern in patterns or () if listing.is_own(pattern)]
     words = [pattern for pattern in patterns or () if pattern not in references]
     if arch is not None and not references:
-        raise UsageError("--arch changes nothing without checkpoints", "Name their file or folder.")
-    mine = [model for reference in references for model in _own_models(reference, arch)]
-    published = sorted(_matching(words), key=SORT_KEYS[sort]) if words or not references else []
+        raise names.idle_arch()
+    mine = [model for reference in references for model in listing.own(reference, arch)]
+    found = listing.known(words, [FETCHING]) if words or not references else []
+    published = sorted(found, key=SORT_KEYS[sort])
     if max_params is not None:
         published = [fact for fact in published if fact.params_m <= max_params]
     shown = published[: top or (None if as_json else SHOWN)]
@@ -148,94 +134,6 @@ def prefetch(
 
 def _size(wanted: Wanted) -> str:
     return "unknown" if wanted.bytes is None else size_text(wanted.bytes)
-
-
-def _matching(words: Sequence[str]) -> list[Fact]:
-    """The published models that match any of `words`; all where there are none."""
-    from kt_cli.zoo.imagenet_facts import facts
-    from kt_cli.zoo.timm_registry import ALIASES
-
-    if not words:
-        return list(facts())
-    found: dict[str, Fact] = {}
-    for word in words:
-        matches = [fact for fact in facts() if _matches(fact.model, word)]
-        if not matches and "/" in word:
-            tip = near(Path(word), "Models of the hub are hf-hub:ORG/NAME.")
-            raise DataError(f"no folder or file {word}", tip)
-        if not matches:
-            arch_names = {fact.model.partition(".")[0] for fact in facts()}
-            raise unknown("model", word, [FETCHING, *ALIASES, *sorted(arch_names)])
-        found |= {fact.model: fact for fact in matches}
-    return list(found.values())
-
-
-def _matches(name: str, word: str) -> bool:
-    from kt_cli.zoo.timm_registry import ALIASES
-
-    arch = name.partition(".")[0]
-    if word in ALIASES:
-        return arch == ALIASES[word]
-    if any(sign in word for sign in "*?["):
-        return fnmatchcase(name, word) or fnmatchcase(arch, word)
-    return word.lower() in name
-
-
-def _is_own(pattern: str) -> bool:
-    from kt_cli.zoo import local_models
-
-    return local_models.exists(pattern) or "@" in pattern or scheme(pattern) in SCHEMES
-
-
-def _own_models(reference: str, arch: str | None) -> list[Own]:
-    from kt_cli.zoo import local_models, names
-
-    folder = Path(reference).expanduser()
-    if not local_models.exists(reference) or folder.is_file():
-        of = arch if local_models.ending(folder) else None  # other references tell it themselves
-        return [_described(model) for model in names.resolve([reference], of)]
-    # Nothing is read of the weights, as `resolve` does for the models' identity.
-    found = [folder] if local_models.is_model(folder) else local_models.models_in(folder)
-    if found:
-        return [_of_folder(str(model)) for model in found]
-    files = local_models.checkpoints_in(folder)
-    if files and arch is not None:
-        names.require_architecture(arch)
-        return [_of_arch(file.name, names.architecture(arch), str(file)) for file in files]
-    tip = f"A model is a folder with {local_models.CONFIG} and weights."
-    raise DataError(
-        f"no models in {folder}", "For its checkpoints name --arch ARCH." if files else tip
-    )
-
-
-def _described(model: Model) -> Own:
-    kind, where = scheme(model.ref), target(model.ref)
-    if kind == "local-dir":
-        return _of_folder(where)
-    if kind == "checkpoint":
-        arch, _, path = model.ref.partition("@")
-        return _of_arch(model.name, arch, path)
-    if kind in ("random", "timm"):
-        return _of_arch(model.name, where.partition("#")[0].partition(".")[0], model.ref)
-    return Own(model.name, None, None, None, where if kind == "predictions" else model.ref)
-
-
-def _of_folder(path: str) -> Own:
-    from kt_cli.zoo import local_models
-
-    folder = Path(path)
-    config = local_models.read_config(folder)
-    size = config.get("pretrained_cfg", config).get("input_size")
-    return Own(
-        folder.absolute().name, config.get("architecture"), local_models.num_classes(folder),
-        size[-1] if size else None, path,
-    )  # fmt: skip
-
-
-def _of_arch(name: str, arch: str, path: str) -> Own:
-    from kt_cli.zoo import timm_registry
-
-    return Own(name, arch, None, timm_registry.config(arch).input_size[-1], path)
 
 
 def _show_published(shown: Sequence[Fact], matched: int) -> None:

@@ -13,7 +13,7 @@ from kt_cli.cli import options, progress_view, screen
 from kt_cli.errors import UsageError, command, counted, near, unknown
 
 if TYPE_CHECKING:
-    from kt_cli.sweeps.monitor import StageView, View
+    from kt_cli.sweeps.monitor import StageView, View, Watch
 
 
 def status(
@@ -59,10 +59,11 @@ def _show(folder: Path) -> None:
     from kt_cli.sweeps import remaining
     from kt_cli.sweeps.monitor import Watch
 
-    view, parts = Watch(folder).look(), remaining.parts(folder, screen.skipped_part)
+    watch = Watch(folder, screen.skipped_part)
+    view, parts = watch.look(), remaining.parts(folder, watch.outcomes)
     screen.line((folder.name, "bold"), f": {folder}")
     if not view.stages and not parts:  # of an earlier version
-        rows = [(name, *count.values()) for name, count in _rows(folder).items()]
+        rows = [(name, *count.values()) for name, count in _rows(watch).items()]
         screen.out.print(screen.table(("table", "done", "failed"), rows))
         return
     stages = remaining.stages(view.stages, parts)
@@ -89,25 +90,21 @@ def _outlook(folder: Path, view: View, stages: Sequence[StageView], seconds: flo
     return f"{why}{said}; {again} goes on"
 
 
-def _rows(folder: Path) -> dict[str, dict[str, int]]:
+def _rows(watch: Watch) -> dict[str, dict[str, int]]:
     """By table that has some: runs that are done, and runs that failed."""
-    from kt_cli.rows import schema, store
+    from kt_cli.rows import schema
 
-    counts = {}
-    for name in schema.TABLES:
-        found = store.Outcomes(folder, name, screen.skipped_part).by_id
-        done = sum(outcome.status == store.OK for outcome in found.values())
-        if found:
-            counts[name] = {"done": done, "failed": len(found) - done}
-    return counts
+    counts = {name: watch.outcomes(name).counts for name in schema.TABLES}
+    return {n: {"done": ok, "failed": failed} for n, (ok, failed) in counts.items() if ok + failed}
 
 
 def _described(folder: Path) -> dict[str, Any]:
     from kt_cli.sweeps import remaining
     from kt_cli.sweeps.monitor import Watch
 
-    view = asdict(Watch(folder, screen.skipped_part).look())
+    watch = Watch(folder, screen.skipped_part)
+    view = asdict(watch.look())
     told = {key: view[key] for key in ("stages", "active", "going_on", "cancelled", "error")}
-    planned = [asdict(part) for part in remaining.parts(folder)]
-    rows = _rows(folder)
+    planned = [asdict(part) for part in remaining.parts(folder, watch.outcomes)]
+    rows = _rows(watch)
     return {"sweep": folder.name, "folder": str(folder), "rows": rows, "planned": planned, **told}

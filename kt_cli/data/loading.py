@@ -72,9 +72,9 @@ def _worth(dataset: _Transformed) -> int:
 
 def _shared_bytes(dataset: _Transformed, workers: int, batch_size: int) -> int:
     """What batches on their way take of shared memory, where one that does not fit hangs."""
-    first = dataset[0] if len(dataset) else []
-    size = 0 if isinstance(first, DataError) else sum(seen.nbytes for seen in first)
-    return size * min(len(dataset), (PREFETCHED * workers + 1) * batch_size)
+    if not dataset.item_bytes and len(dataset):
+        dataset[0]  # nothing was read yet
+    return dataset.item_bytes * min(len(dataset), (PREFETCHED * workers + 1) * batch_size)
 
 
 def _shared_free() -> float:
@@ -97,6 +97,7 @@ class _Transformed(Dataset[Any]):
 
     def __init__(self, images: ImageSet, transforms: Sequence[Transform]) -> None:
         self.images, self.transforms = images, transforms
+        self.item_bytes = 0  # of what was read last
 
     def __len__(self) -> int:
         return len(self.images)
@@ -104,7 +105,9 @@ class _Transformed(Dataset[Any]):
     def __getitem__(self, i: int) -> list[Tensor] | DataError:
         try:
             image = self.images.read(i)
-            return [transform(image) for transform in self.transforms]
+            made = [transform(image) for transform in self.transforms]
+            self.item_bytes = sum(tensor.nbytes for tensor in made)
+            return made
         except DataError as error:
             return error
 

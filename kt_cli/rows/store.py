@@ -172,16 +172,31 @@ class Outcomes:
         self._parts = Parts([folder], table, on_skip)
         self._seen = set(list_parts(folder / table)) if only_new else set()
         self.by_id: dict[str, Outcome] = {}
+        self._took, self._timed = 0.0, 0
         self.refresh()
 
     def refresh(self) -> None:
         """Also looks again at parts that could not be read: perhaps only for a moment."""
-        rows = self._parts.read(["run_id", "status", "attempt", "error"], seen=self._seen)
+        columns = ["run_id", "status", "attempt", "error", "seconds"]
+        rows = self._parts.read(columns, seen=self._seen)
         values = (column.to_pylist() for column in rows.columns)
-        for run_id, status, attempt, error in zip(*values, strict=True):
+        for run_id, status, attempt, error, seconds in zip(*values, strict=True):
             known = self.by_id.get(run_id, UNTRIED)
             if known.status != OK and (status == OK or (attempt or 1) >= known.attempt):
                 self.by_id[run_id] = _outcome(status, attempt or 1, error)
+            if status == OK and seconds:
+                self._took, self._timed = self._took + seconds, self._timed + 1
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Runs that are done, and runs that failed."""
+        done = sum(outcome.status == OK for outcome in self.by_id.values())
+        return done, len(self.by_id) - done
+
+    @property
+    def seconds(self) -> float | None:
+        """About what one takes that is done; None where no row says it."""
+        return self._took / self._timed if self._timed else None
 
     def done(self, run_id: str) -> bool:
         return self.by_id.get(run_id, UNTRIED).status == OK

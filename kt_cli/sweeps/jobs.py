@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -97,37 +97,44 @@ def claim(folder: Path, what: str = STEP) -> Iterator[bool]:
     """
     path = folder / "jobs" / "claim"
     _remove_stale(path)
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    holder = f"{socket.gethostname()} {os.getpid()} {what} {since}\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(holder)
     except FileExistsError:
         yield False
         return
     except OSError as error:
+        _give_back(path, holder)
         raise write_error(path, error) from error
     try:
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.write(handle, f"{socket.gethostname()} {os.getpid()} {what} {since}\n".encode())
-        os.close(handle)
         with _kept_fresh(path):
             yield True
     finally:
-        with suppress(OSError):
+        _give_back(path, holder)
+
+
+def _give_back(path: Path, holder: str) -> None:
+    """Remove the claim, or what of it could be written, where it was not taken over meanwhile."""
+    with suppress(OSError):
+        if holder.startswith(path.read_text(encoding="utf-8")):
             path.unlink()
 
 
 def _remove_stale(path: Path) -> None:
     """Whoever held it is gone: dead on this machine, or silent for long on another."""
-    with suppress(OSError, ValueError):
-        holder = path.read_text(encoding="utf-8")
-        old = time.time() - path.stat().st_mtime > STALE_SECONDS
-        host, process, *_ = [*holder.split(), "", ""]
+    mode = "r+" if os.access(path, os.W_OK) else "r"  # on NFS only what can be written is locked
+    with suppress(OSError, ValueError), path.open(mode, encoding="utf-8") as file:
+        host, process, *_ = [*str(file.read()).split(), "", ""]
+        old = time.time() - os.fstat(file.fileno()).st_mtime > STALE_SECONDS
         if old or (process and host == socket.gethostname() and not alive(int(process))):
-            aside = path.rename(path.with_name(f"claim.{uuid.uuid4().hex}"))
-            if aside.read_text(encoding="utf-8") == holder:
-                aside.unlink()
-            else:  # somebody else was quicker, and holds it now
-                aside.rename(path)
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # Somebody else may have been quicker, and hold another one now.
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                path.unlink()
 
 
 def at_work(folder: Path) -> bool:

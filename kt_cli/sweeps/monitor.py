@@ -69,11 +69,8 @@ class Watch:
         waiting = [submitted for submitted in listed if submitted.state == OPEN]
         known = [job for submitted in waiting for job in submitted.jobs]
         states = cluster.active(known, {s.user for s in waiting}) if known else {}
-        for table in {submitted.table for submitted in listed}:
-            if table in self._rows:
-                self._rows[table].refresh()
-            else:
-                self._rows[table] = Outcomes(self._folder, table, self._on_skip)
+        for rows in self._rows.values():
+            rows.refresh()
         stages = tuple(
             self._stage(name, [s for s in listed if s.stage == name], states or {})
             for name in dict.fromkeys(submitted.stage for submitted in listed)
@@ -87,8 +84,14 @@ class Watch:
             cut_off=self._cut_off(listed[-1]) if listed and states == {} else {},
         )  # fmt: skip
 
+    def outcomes(self, table: str) -> Outcomes:
+        """The rows of a table as of the last look."""
+        if table not in self._rows:
+            self._rows[table] = Outcomes(self._folder, table, self._on_skip)
+        return self._rows[table]
+
     def _stage(self, name: str, listed: Sequence[Submitted], states: cluster.States) -> StageView:
-        rows = self._rows[listed[0].table]
+        rows = self.outcomes(listed[0].table)
         ids = {i for submitted in listed for i in self._row_ids(submitted)}
         failed = {run for submitted in listed for run in self._failed(submitted)}
         tasks = [state for s in listed for state in states.get(s.job, {}).values()]
@@ -103,7 +106,7 @@ class Watch:
         return self._ids[submitted.manifest]
 
     def _failed(self, submitted: Submitted) -> list[str]:
-        rows, ids = self._rows[submitted.table], self._row_ids(submitted)
+        rows, ids = self.outcomes(submitted.table), self._row_ids(submitted)
         if KINDS[submitted.stage].many_rows:
             ids = [run.id for run in self._read(submitted)] if rows.by_id else []
         return [i for i in ids if rows.failed(i)]
@@ -134,5 +137,5 @@ class Watch:
         for submitted in reversed(listed):
             failed = self._failed(submitted)
             if failed:
-                return self._rows[submitted.table].by_id[failed[-1]].error or ""
+                return self.outcomes(submitted.table).by_id[failed[-1]].error or ""
         return ""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kt_cli.rows import store
+from kt_cli.rows.store import Outcomes
 from kt_cli.runs.kinds import KINDS
 from kt_cli.sweeps.monitor import StageView
 
@@ -30,26 +30,25 @@ def plan(at_once: int, stages: Mapping[str, tuple[int, float]]) -> str:
     return json.dumps({"at_once": at_once, "stages": stages}, indent=1) + "\n"
 
 
-def parts(folder: Path, on_skip: store.OnSkip | None = None) -> list[Part]:
-    """All stages that the sweep in `folder` plans; none where that was not written down."""
+def parts(folder: Path, outcomes: Callable[[str], Outcomes]) -> list[Part]:
+    """All stages that the sweep in `folder` plans; none where that was not written down.
+
+    outcomes: gives what is known of the rows of a table.
+    """
     try:
         said = json.loads((folder / PLAN).read_text(encoding="utf-8"))
         stages = {n: (int(r), float(s)) for n, (r, s) in said["stages"].items() if r and n in KINDS}
         at_once = int(said["at_once"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return []
-    return [_part(folder, n, r, s / at_once, at_once, on_skip) for n, (r, s) in stages.items()]
+    return [_part(n, r, s, at_once, outcomes(KINDS[n].table)) for n, (r, s) in stages.items()]
 
 
-def _part(
-    folder: Path, name: str, total: int, seconds: float, at_once: int, on_skip: store.OnSkip | None
-) -> Part:
+def _part(name: str, total: int, seconds: float, at_once: int, rows: Outcomes) -> Part:
     """seconds: as planned, where no row says what a run takes."""
-    rows = store.read([folder], KINDS[name].table, ["status", "seconds"], on_skip)
-    ok = rows["status"] == store.OK
-    done, took = min(total, int(ok.sum())), rows["seconds"][ok & (rows["seconds"] > 0)]
-    each = float(took.mean()) / at_once if len(took) else seconds
-    return Part(name, total, done, int((~ok).sum()), (total - done) * each)
+    ok, failed = rows.counts
+    done = min(total, ok)
+    return Part(name, total, done, failed, (total - done) * (rows.seconds or seconds) / at_once)
 
 
 def stages(submitted: Sequence[StageView], planned: Sequence[Part]) -> tuple[StageView, ...]:

@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import time
+from contextlib import suppress
 from importlib.machinery import PathFinder
 from importlib.util import cache_from_source
 from itertools import accumulate
@@ -72,23 +73,33 @@ def natural(name: str) -> tuple[list[str | int], str]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model folder; DataError where it is missing or not a JSON object."""
+    """config.json of a model folder; DataError where it is missing or damaged."""
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read {path}: {reason}", "Save the model again.") from error
-    if not isinstance(config, dict):
-        raise DataError(f"{path} is not a JSON object", "Save the model again.")
+    if not isinstance(config, dict) or not isinstance(config.get("pretrained_cfg", {}), dict):
+        raise DataError(f"{path} is no model's configuration", "Save the model again.")
     return config
+
+
+def stated(model: Model) -> dict[str, Any]:
+    """config.json of a model folder; nothing of other models, and of what is damaged."""
+    if scheme(model.ref) == "local-dir":
+        with suppress(DataError):
+            return read_config(Path(target(model.ref)))
+    return {}
 
 
 def num_classes(folder: Path) -> int | None:
     """Number of classes that config.json of a model folder states, if it does."""
     config = read_config(folder)
     count = config.get("num_classes", config.get("pretrained_cfg", {}).get("num_classes"))
-    return None if count is None else int(count)
+    if not isinstance(count, int | None):
+        raise DataError(f"num_classes of {folder / CONFIG} is {count!r}", "Save the model again.")
+    return count
 
 
 def label_names(folder: Path) -> Any:
@@ -157,9 +168,7 @@ def require_unchanged(model: Model) -> None:
 
 def card_extra(model: Model) -> dict[str, Any] | None:
     """What `save` was given as `extra`; None for a model that kt did not save."""
-    if scheme(model.ref) != "local-dir":
-        return None
-    extra = read_config(Path(target(model.ref))).get("kt")
+    extra = stated(model).get("kt")
     return extra if isinstance(extra, dict) else None
 
 

@@ -34,23 +34,26 @@ from pathlib import Path
 from kt_cli.errors import DataError, UsageError, near
 from kt_cli.files import escaped
 from kt_cli.spec import Model
-from kt_cli.zoo import imagenet_facts, local_models, scheme, target, timm_registry
-from kt_cli.zoo.references import PREFIXES, Candidate, at_path, checkpoints
+from kt_cli.zoo import imagenet_facts, local_models, scheme, timm_registry
+from kt_cli.zoo.references import PREFIXES, UNREADABLE, Candidate, at_path, checkpoints
 from kt_cli.zoo.timm_registry import ALIASES, architecture
 
 __all__ = [
-    "ALIASES", "architecture", "random_twins", "refuse_predictions", "require_architecture",
-    "resolve", "single",
+    "ALIASES", "architecture", "idle_arch", "random_twins", "refuse_predictions",
+    "require_architecture", "resolve", "single",
 ]  # fmt: skip
 
 TWINS = 10  # at most
 
 
-def resolve(references: Sequence[str], arch: str | None = None) -> list[Model]:
+def resolve(
+    references: Sequence[str], arch: str | None = None, needed: int | None = None
+) -> list[Model]:
     """The models that `references` name, each once, in order.
 
     Args:
         arch: the timm architecture of references that are bare checkpoint files or folders.
+        needed: models whose files can be read, others fail when they are loaded; None for all.
 
     Raises:
         UnknownName: no such model or architecture; the tip names the nearest.
@@ -65,10 +68,19 @@ def resolve(references: Sequence[str], arch: str | None = None) -> list[Model]:
         for candidate in _expand(reference, arch):
             found.setdefault(candidate.key, candidate)
     if arch is not None and not any(c.ref.partition("@")[1] for c in found.values()):
-        raise UsageError("--arch changes nothing without checkpoints", "Name their file or folder.")
+        raise idle_arch()
     if not found:
         raise UsageError("no model is named", "Name models of timm or your own; see kt models.")
-    return _named(list(found.values()))
+    models = _named(list(found.values()))
+    unreadable = [model for model in models if model.key.startswith(UNREADABLE)]
+    if unreadable and (needed is None or len(models) - len(unreadable) < needed):
+        local_models.require_unchanged(unreadable[0])
+    return models
+
+
+def idle_arch() -> UsageError:
+    """The error for an architecture that no reference needs."""
+    return UsageError("--arch changes nothing without checkpoints", "Name their file or folder.")
 
 
 def _require_known(references: Sequence[str]) -> None:
@@ -214,7 +226,6 @@ def random_twins(models: Sequence[Model]) -> list[Model]:
 def _architecture(model: Model) -> str | None:
     kind = scheme(model.ref)
     if kind == "local-dir":
-        found: str | None = local_models.read_config(Path(target(model.ref))).get("architecture")
-        return found
+        return local_models.stated(model).get("architecture")
     known = kind in ("timm", "checkpoint")
     return model.ref.partition("@")[0].partition(".")[0] if known else None

@@ -17,6 +17,9 @@ HOW_TO_NAME_CHECKPOINT = "Say which architecture it is for: ARCH@FILE, or --arch
 KNOWN_CHECKPOINTS = f"Known: {', '.join(local_models.CHECKPOINT_EXTENSIONS)}."
 
 
+UNREADABLE = "unreadable:"  # before the reference, in place of a key: loading it tells why
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A model before it has a name: `names` from the shortest to one that no other model has."""
@@ -60,7 +63,15 @@ def _predictions(path: str) -> Iterator[Candidate]:
         raise DataError(f"no file {file}", near(file, tip))
     ref = f"predictions:{file}"
     names = (*_tails(file, Path(file.name.removesuffix(".gz")).stem), file.name, ref)
-    yield Candidate(f"predictions:{local_models.content(file).hex()[:16]}", ref, names)
+    key = _key(ref, lambda: f"predictions:{local_models.content(file).hex()[:16]}")
+    yield Candidate(key, ref, names)
+
+
+def _key(ref: str, of_content: Callable[[], str]) -> str:
+    try:
+        return of_content()
+    except DataError:
+        return UNREADABLE + ref
 
 
 def _absolute(path: str) -> Path:
@@ -104,7 +115,8 @@ def _folder(folder: Path, written: str = "") -> Candidate:
         tip = "A model folder is what kt and timm's save_for_hf write."
         raise DataError(f"{folder} holds no {local_models.CONFIG}", tip)
     ref = f"local-dir:{folder}"
-    return Candidate(local_models.folder_key(folder), ref, (*_tails(folder, folder.name), ref))
+    key = _key(ref, lambda: local_models.folder_key(folder))
+    return Candidate(key, ref, (*_tails(folder, folder.name), ref))
 
 
 def checkpoints(arch: str, path: str) -> Iterator[Candidate]:
@@ -131,7 +143,8 @@ def _checkpoint(arch: str, file: Path) -> Candidate:
         raise DataError(f"no file {file}", tip)
     ref = f"{arch}@{file}"
     names = _tails(file, file.name.removesuffix(ending))
-    return Candidate(local_models.checkpoint_key(arch, file), ref, (*names, ref))
+    key = _key(ref, lambda: local_models.checkpoint_key(arch, file))
+    return Candidate(key, ref, (*names, ref))
 
 
 PREFIXES: dict[str, Callable[[str], Iterator[Candidate]]] = {

@@ -63,6 +63,54 @@ def test_one_broken_model_of_a_zoo_costs_itself_only(kt: Kt, folder: Path) -> No
     assert (code, out) == (2, "") and "cannot load c:" in err
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("config.json", '{"archi', "cannot read {}/config.json"),
+        ("config.json", '{"pretrained_cfg": null}', "{}/config.json is no model's configuration"),
+        ("config.json", '{"num_classes": "ten"}', "num_classes of {}/config.json is 'ten'"),
+        ("model.safetensors", None, "no weights in {}"),
+    ],
+)
+def test_a_model_folder_that_is_damaged_costs_itself_only(
+    kt: Kt, folder: Path, file: str, text: str | None, said: str
+) -> None:
+    broken = folder / "c"
+    shutil.copytree(folder / "b", broken)
+    (broken / file).unlink()
+    if text:
+        (broken / file).write_text(text)
+    said = said.format(broken)
+    code, out, err = kt("complementarity", str(folder), *ON_DIGITS, "--baseline", "random")
+    assert code == 1 and "a → b" in out, err
+    assert said in " ".join(err.split()) and "1 of the models could not be evaluated" in err
+    code, out, err = kt("complementarity", str(broken), str(folder / "a"), *ON_DIGITS)
+    assert (code, out) == (2, "") and said in " ".join(err.split())
+    code, out, err = kt("transfer", str(broken), str(folder / "a"), "--data", "digits")
+    assert (code, out) == (2, "") and said in " ".join(err.split())
+
+
+def test_in_a_sweep_too(kt: Kt, folder: Path) -> None:
+    shutil.copytree(folder / "b", folder / "c")
+    (folder / "c" / "config.json").write_text('{"archi')
+    how = ("--pairs", "0", "--executor", "inline", "-o", str(folder / "results"))
+    code, out, err = kt("sweep", "--models", str(folder), *ON_DIGITS, *how, "--baseline", "random")
+    assert code == 1 and "over ordered pairs" in out
+    assert f"cannot read {folder}/c/config.json" in "".join(out.split("\n"))
+    code, _, err = kt("sweep", "--models", f"{folder}/a,{folder}/c", *ON_DIGITS)
+    assert code == 2 and f"cannot read {folder}/c/config.json" in "".join(err.split("\n"))
+
+
+def test_a_file_of_predictions_that_is_damaged_costs_itself_only(kt: Kt, tmp_path: Path) -> None:
+    for name, text in {"x": "pred,label\n1,1\n0,0\n", "y": "pred\n1\n1\n", "z": "no\n"}.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+    x, y, z = (f"predictions:{tmp_path / name}.csv" for name in "xyz")
+    code, out, err = kt("complementarity", z, x, y)
+    assert code == 1 and "x → y" in out and "z.csv" in err
+    code, out, err = kt("complementarity", z, x)
+    assert (code, out) == (2, "") and "z.csv" in err
+
+
 def test_one_model_named_twice_is_said_to_be_one(kt: Kt, folder: Path) -> None:
     code, _, err = kt("complementarity", f"{folder}/a", f"local-dir:{folder}/a", *ON_DIGITS)
     assert code == 2

@@ -59,3 +59,10 @@ def test_few_images_need_little_and_other_systems_have_no_such_folder(
     assert loading._shared_bytes(dataset, 8, 64) == 20 * 2 * SIZE
     monkeypatch.setattr(loading, "SHARED", str(tmp_path / "none"))
     assert loading._shared_free() == float("inf")
+
+
+def test_no_image_is_decoded_only_for_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = loading._Transformed(open_data(DataSpec("digits", limit=20)).eval, [seen])
+    assert loading._worth(dataset) == 0
+    monkeypatch.setattr(loading._Transformed, "__getitem__", pytest.fail)
+    assert loading._shared_bytes(dataset, 1, 2) == 6 * SIZE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from kt_cli.rows import arrays, scan, store
+from tests.several import CONTEXT, hammer
 
 SECONDS = 1.0
-PROCESSES = 3
 Counts = Any  # a dictionary that processes share
 
 
-def _write_and_settle(folder: Path, me: int, counts: Counts) -> None:
+def _write_and_settle(me: int, folder: Path, counts: Counts) -> None:
     """Writes runs, merges its own parts as a chunk does, settles as the end of a sweep does."""
     skipped: list[str] = []
     end, number = time.monotonic() + SECONDS, 0
@@ -36,32 +35,20 @@ def _write_and_settle(folder: Path, me: int, counts: Counts) -> None:
     counts[me] = number
 
 
-def _replace_arrays(path: Path, me: int, counts: Counts) -> None:
+def _replace_arrays(me: int, path: Path) -> None:
     """As two processes do that compute one entry of the cache."""
     end, number = time.monotonic() + SECONDS, 0
     while time.monotonic() < end:
         arrays.write(path, {"x": np.full(5000, 10 * number + me)}, {"by": str(me)})
         (found, about), number = arrays.read(path), number + 1
         assert len(set(found["x"])) == 1 and found["x"][0] % 10 == int(about["by"])
-    counts[me] = number
-
-
-def hammer(target: Any, place: Path) -> dict[int, int]:
-    spawn = multiprocessing.get_context("spawn")
-    with spawn.Manager() as manager:
-        counts = manager.dict()
-        processes = [spawn.Process(target=target, args=(place, i, counts))
-                     for i in range(PROCESSES)]  # fmt: skip
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(60)
-        assert [process.exitcode for process in processes] == [0] * PROCESSES
-        return dict(counts)
 
 
 def test_processes_that_write_merge_and_settle_lose_no_row(tmp_path: Path) -> None:
-    counts = hammer(_write_and_settle, tmp_path)
+    with CONTEXT.Manager() as manager:
+        shared = manager.dict()
+        hammer(_write_and_settle, tmp_path, shared)
+        counts = dict(shared)
     found = store.read([tmp_path], "models", ["run_id"])
     assert set(found["run_id"]) == {f"{me}-{i}" for me, n in counts.items() for i in range(n)}
     assert len(found) == sum(counts.values())

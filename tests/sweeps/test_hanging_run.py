@@ -15,6 +15,7 @@ from kt_cli.sweeps.execute import LocalStage
 from kt_cli.sweeps.slots import Slot
 from kt_cli.sweeps.worker_log import Told, cause
 from kt_cli.zoo.names import resolve
+from tests.conftest import Kt
 
 # Inside a C function that keeps the interpreter's lock, as a driver may.
 MODELS = """
@@ -45,6 +46,12 @@ def test_a_run_that_hangs_costs_itself_only(
     assert error.startswith("took longer than --timeout-run 0.05 minutes; see logs/")
     assert "hanging.py" in (tmp_path / error.split("see ")[1]).read_text()
     assert "no such weights" in found.loc["raises", "error"]
+
+
+def test_where_no_process_could_be_ended_it_is_refused(kt: Kt) -> None:
+    code, _, err = kt("sweep", "--models", "random:test_vit,random:test_resnet", "--data", "digits",
+                      "--timeout-run", "1", "--executor", "inline", "--dry-run")  # fmt: skip
+    assert code == 2 and "--timeout-run needs processes" in err and "Leave one" in err
 
 
 def test_a_model_that_says_timeout_has_not_timed_out(tmp_path: Path) -> None:

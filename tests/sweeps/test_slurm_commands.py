@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fake_slurm import FakeSlurm, fake_slurm
 
-from kt_cli.rows import store
+from kt_cli.rows import parts, store
 from kt_cli.spec import Run
 from kt_cli.sweeps import chunk, jobs, slurm
 from kt_cli.sweeps import place as places
@@ -121,7 +121,7 @@ def test_jobs_that_ended_early_are_said(fake: FakeSlurm, kt: Kt) -> None:
 
 
 def test_a_cancelled_job_is_said_and_what_is_left_in_all(
-    fake: FakeSlurm, kt: Kt, tmp_path: Path
+    fake: FakeSlurm, kt: Kt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The job that goes on was cancelled alone, and one of the tasks before it."""
     kt("sweep", "x.toml", "--detach")
@@ -139,8 +139,11 @@ def test_a_cancelled_job_is_said_and_what_is_left_in_all(
     assert "cancelled: 1 task of the jobs" in out
     assert "the jobs have ended, 7 runs left, about 15 min" in out
     assert "; kt sweep results/x/sweep.toml -o results goes on" in out.replace("\n", " ")
+    read: list[Path] = []
+    monkeypatch.setattr(parts, "_fault", lambda part: read.append(part) or "")
     (said,) = json.loads(kt("status", "x", "--json")[1])
     assert [part["total"] for part in said["planned"]] == [2, 2, 2, 2]
+    assert said["rows"] == {"pretrain": {"done": 1, "failed": 0}} and len(read) == 1
 
 
 def test_what_is_left_of_a_sweep_of_this_machine(kt: Kt, tmp_path: Path) -> None:
