@@ -27,6 +27,9 @@ from kt_cli.rows.schema import ESSENTIAL, TABLES
 OK = "ok"
 READ_AT_ONCE = 1 << 18  # bytes; what a processor's cache holds
 THREADS = 8
+# Others keep much of what is freed: of a million rows as much again as they need.
+SPARING = "jemalloc" in pa.supported_memory_backends()
+POOL = pa.jemalloc_memory_pool() if SPARING else pa.default_memory_pool()
 RUN = ("run_id", "status", "created")  # what decides which row of a run counts
 TYPES = {
     "string": pa.string(),
@@ -120,12 +123,8 @@ class Parts:
         self._folders, self._on_skip = [folder / table for folder in folders], on_skip
         self._skipped: set[Path] = set()
         coded = pa.dictionary(pa.int32(), pa.string())
-        fields = [f.with_type(coded) if f.name in texts else f for f in schema(table)]
-        # By its name, a column that earlier parts call otherwise.
-        self._was = {n: column.was for n, column in TABLES[table].items() if column.was}
-        earlier = [f.with_name(self._was[f.name]) for f in fields if f.name in self._was]
-        texts = [*texts, *(was for name, was in self._was.items() if name in texts)]
-        self._schema = pa.schema([*fields, *earlier])
+        fields = (f.with_type(coded) if f.name in texts else f for f in schema(table))
+        self._schema = pa.schema(fields)
         self._format = ds.ParquetFileFormat(
             ds.ParquetReadOptions(dictionary_columns=texts),
             default_fragment_scan_options=ds.ParquetFragmentScanOptions(
@@ -183,16 +182,13 @@ class Parts:
         """The rows of parts, all of which can be read."""
         fragments = [self._format.make_fragment(str(p), filesystem=self._files) for p in parts]
         data = ds.FileSystemDataset(fragments, self._schema, self._format, self._files)
-        wanted = {
-            c: pc.coalesce(pc.field(c), pc.field(self._was[c])) if c in self._was else pc.field(c)
-            for c in columns
-        }
-        return data.to_table(columns=wanted, filter=where)
+        return data.to_table(columns=list(columns), filter=where, memory_pool=POOL)
 
 
 def newest_ok(rows: pa.Table) -> pa.Table:
     """One row per run_id: the newest `ok`, else the newest; in order of first appearance."""
-    runs = pc.dictionary_encode(rows["run_id"]).combine_chunks().indices.to_numpy()
+    encoded = pc.dictionary_encode(rows["run_id"], memory_pool=POOL).combine_chunks()
+    runs = encoded.indices.to_numpy()
     counts = np.bincount(runs)
     if len(counts) == rows.num_rows:
         return rows

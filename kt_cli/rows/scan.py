@@ -7,6 +7,7 @@ those that `store.read` gives.
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kt_cli.rows.condition import Condition, columns_of
-from kt_cli.rows.parts import OK, RUN, OnSkip, Parts, list_parts, newest_ok, readable
+from kt_cli.rows.parts import OK, POOL, RUN, OnSkip, Parts, list_parts, newest_ok, readable
 from kt_cli.rows.schema import TABLES
 
 # Texts of which nearly every row has its own; all others repeat.
@@ -55,17 +56,22 @@ def scan(
     parts = Parts(folders, table, on_skip, texts)
     wanted = list(dict.fromkeys([*columns, *RUN]))
     if not where:
-        return Found(_frame(newest_ok(parts.read(wanted)), columns), 0)
-    runs = parts.read(RUN)
-    kept = newest_ok(runs)
-    if kept.num_rows == runs.num_rows:
-        rows = newest_ok(parts.read(wanted, _holds(where)))
+        rows, left_out = newest_ok(parts.read(wanted)), 0
     else:
-        # Only among all rows of a run can be told which one counts.
-        needed = dict.fromkeys([*wanted, *columns_of(where)])
-        rows = newest_ok(parts.read(list(needed))).filter(_holds(where))
-    before, after = (pc.sum(pc.equal(t["status"], OK)).as_py() or 0 for t in (kept, rows))
-    return Found(_frame(rows, columns), max(0, before - after))
+        runs = parts.read(RUN)
+        kept = newest_ok(runs)
+        if kept.num_rows == runs.num_rows:
+            rows = newest_ok(parts.read(wanted, _holds(where)))
+        else:
+            # Only among all rows of a run can be told which one counts.
+            needed = dict.fromkeys([*wanted, *columns_of(where)])
+            rows = newest_ok(parts.read(list(needed))).filter(_holds(where))
+        before, after = (pc.sum(pc.equal(t["status"], OK)).as_py() or 0 for t in (kept, rows))
+        left_out = max(0, before - after)
+    taken = {name: rows[name] for name in columns}
+    del rows  # what is taken is freed column by column
+    frame = {name: _values(taken.pop(name)) for name in columns}
+    return Found(pd.DataFrame(frame, copy=False), left_out)
 
 
 def _holds(where: Sequence[Condition]) -> pc.Expression:
@@ -101,23 +107,23 @@ def _rows(part: Path) -> int:
         return 0
 
 
-def _frame(rows: pa.Table, columns: Sequence[str]) -> pd.DataFrame:
-    # pandas copies one column after the other and frees what it has taken.
-    rows = rows.select(list(columns))
-    frame: pd.DataFrame = rows.to_pandas(split_blocks=True, self_destruct=True)
-    texts = {name: _sorted_texts(frame[name]) for name in columns if is_texts(frame[name])}
-    return frame.assign(**texts)
+def _values(column: pa.ChunkedArray) -> pd.Series[Any]:
+    """A column for pandas. Of texts that repeat, the categories are those that occur, in order, so
+    that they sort and compare as the texts do."""
+    if not pa.types.is_dictionary(column.type):
+        plain: pd.Series[Any] = column.to_pandas(memory_pool=POOL)
+        return plain
+    whole = column.combine_chunks(POOL)
+    texts, codes = whole.dictionary.to_pylist(), whole.indices.fill_null(-1).to_numpy()
+    occurs = np.bincount(codes + 1, minlength=len(texts) + 1)[1:] > 0
+    dtype = texts_dtype(itertools.compress(texts, occurs))
+    places = np.append(dtype.categories.get_indexer(pd.Index(texts, dtype=str)), -1)
+    return pd.Series(pd.Categorical.from_codes(places[codes], dtype=dtype))
 
 
 def is_texts(values: pd.Series[Any]) -> bool:
     """Whether a column is texts that repeat."""
     return isinstance(values.dtype, pd.CategoricalDtype)
-
-
-def _sorted_texts(values: pd.Series[Any]) -> pd.Series[Any]:
-    """Categories that occur, in order, so that they sort and compare as the texts do."""
-    dtype = texts_dtype(values.cat.remove_unused_categories().cat.categories)
-    return values.cat.set_categories(dtype.categories, ordered=True)
 
 
 def texts_dtype(texts: Iterable[str]) -> pd.CategoricalDtype:

@@ -16,7 +16,6 @@ TOP_PERCENTS = (2, 5, 20, 50)
 class Column(NamedTuple):
     type: str  # one of kt_cli.rows.store.TYPES
     meaning: str
-    was: str = ""  # its name in earlier parts
 
 
 S, N, F, B = "string", "int64", "double", "bool"
@@ -26,9 +25,7 @@ TYPES = {str: S, int: N, float: F, bool: B}
 def settings_of(kind: type) -> dict[str, Column]:
     """The columns of settings, from their declarations."""
     return {
-        name: Column(
-            TYPES[one.types[0]], one.said.column or one.said.help.rstrip("."), one.said.was
-        )
+        name: Column(TYPES[one.types[0]], one.said.column or one.said.help.rstrip("."))
         for name, one in declared(kind).items()
         if one.said.column is not None
     }

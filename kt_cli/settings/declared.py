@@ -39,7 +39,7 @@ class Setting:
         later: it came when there were runs without it, which are those with its default.
         column: its meaning in rows, where that is not `help`; None where rows do not have it.
         envvar: environment variable that gives it.
-        was: its earlier name, under which identities and earlier rows have it.
+        was: its earlier name, under which identities have it.
     """
 
     help: str

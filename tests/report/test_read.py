@@ -222,20 +222,6 @@ def test_old_and_newer_schemas_are_read(filled: Sweep) -> None:
     assert found["delta"].tolist() == list(range(len(old)))
 
 
-def test_a_column_that_was_called_otherwise_is_found_and_kept_by_a_merge(sweep: Sweep) -> None:
-    earlier = sweep.write("transfer", [sweep.team(["resnet50", "vit_b"], "a", together="soup")])
-    rows = pq.read_table(earlier)
-    names = ["teachers" if name == "together" else name for name in rows.column_names]
-    pq.write_table(rows.rename_columns(names), earlier.with_name("part-earlier.parquet"))
-    earlier.unlink()
-    sweep.write("transfer", [sweep.transfer("resnet50", "a")])
-    for _ in range(2):
-        for found in (transfers(sweep.folder), read_results([sweep.folder]).ok("transfer")):
-            assert sorted(found["together"]) == ["single", "soup"]
-        store.settle(sweep.folder, "transfer")
-    assert len(store.list_parts(sweep.folder / "transfer")) == 1
-
-
 def test_what_cannot_be_read_is_named_once_and_skipped(filled: Sweep) -> None:
     folder = filled.folder / "transfer"
     (part,) = store.list_parts(folder)
