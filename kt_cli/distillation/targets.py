@@ -27,7 +27,7 @@ from kt_cli.settings.declared import digest
 from kt_cli.zoo.features import FeatureTap
 
 BATCH = 64
-FORMAT = 2  # of kept answers; raise it when how they are computed changes
+FORMAT = 3  # of kept answers; raise it when how they are computed changes
 # A module and its preprocessing at training size.
 Opened = tuple[nn.Module, Mapping[str, Any]]
 
