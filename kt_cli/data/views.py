@@ -25,6 +25,7 @@ from kt_cli.settings.declared import digest
 
 GREY = (0.299, 0.587, 0.114)
 AHEAD = 2  # batches
+KEPT = 2**29  # bytes of views
 DRAWS = 16  # random numbers per view; more than any augmentation uses, so that adding one is free
 OPERATIONS = BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 NEVER = -1
@@ -54,6 +55,7 @@ class Views:
         self.deterministic = not is_random(augment)
         self.key = digest([key, augment, None if self.deterministic else seed])
         self._draws: tuple[int, Tensor] | None = None
+        self._kept: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -76,6 +78,10 @@ class Views:
 
         `waited` is told how many seconds each batch's pixels took.
         """
+        kept = self._kept.get(epoch)
+        if kept is not None:
+            yield from (kept[indices] for indices in batches)
+            return
         cuda = self.device.type == "cuda"
         pixels = self._read_ahead(batches) if cuda else map(self._picked, batches)
         for indices in batches:
@@ -83,6 +89,22 @@ class Views:
             picked = next(pixels)
             waited(time.perf_counter() - start)
             yield self._augmented(epoch, indices, picked)
+
+    def keep(self, epoch: int) -> None:
+        """Make the views of an epoch once for all who ask for them, where a CPU's memory has room.
+
+        Runs go through the same epochs in the same order, so it is the newest that makes room.
+        """
+        size = 4 * self._pixels.size
+        if epoch in self._kept or self.deterministic or self.device.type != "cpu" or size > KEPT:
+            return
+        if size * (1 + len(self._kept)) > KEPT:
+            self._kept.popitem()
+        kept = torch.empty(self._pixels.shape)
+        parts = [torch.split(all_of_them, 64) for all_of_them in (kept, torch.arange(len(self)))]
+        for views, indices in zip(*parts, strict=True):
+            views.copy_(self.batch(epoch, indices))
+        self._kept[epoch] = kept
 
     def plain(self, indices: Tensor) -> Tensor:
         """As `batch`, with nothing random done to the images."""
@@ -138,7 +160,7 @@ def preprocess(data_config: Mapping[str, Any], device: torch.device) -> Callable
     def prepare(images: Tensor) -> Tensor:
         if images.shape[-2:] != size:
             images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp_(0, 1)
-        return (images - mean) / std
+        return (images - mean).div_(std)
 
     return prepare
 

@@ -74,6 +74,7 @@ class Source:
     def begin(self, epoch: int) -> None:
         """Have the answers of an epoch ready where they are kept, else the model."""
         if self._cache is not None:
+            self._query.views.keep(epoch)
             key = self._query.key(self._key, epoch)
             self._epoch = self._cache.get(key, lambda: self._all(epoch))
         else:
