@@ -56,7 +56,7 @@ class Sweep:
     def __init__(self, spec: TransferSpec, images: int) -> None:
         everything = open_data(DataSpec("digits"), training=True).training()
         some = everything.subset(stratified(everything.labels, images, spec.seed))
-        self._spec, self._views = spec, views_of(some, spec)
+        self._spec, self._images, self._views = spec, some, views_of(some, spec)
         self._models = {arch: build(arch, CLASSES, SIZE) for arch in STUDENTS + TEACHERS}
         for module, _ in self._models.values():
             module.to(self._views.device)
@@ -79,6 +79,7 @@ class Sweep:
         return {**found, "steps": steps, "forward": forward, "ideal": ideal}
 
     def _all_runs(self, memory: Memory | None) -> None:
+        self._views = views_of(self._images, self._spec)  # that keep nothing yet
         for student, teacher, method in product(STUDENTS, TEACHERS, METHODS):
             self._run(student, teacher, replace(self._spec, method=method), memory)
 

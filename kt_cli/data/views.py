@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,12 @@ from kt_cli.settings.declared import digest
 
 GREY = (0.299, 0.587, 0.114)
 AHEAD = 2  # batches
+KEPT = 2**29  # bytes of views
 DRAWS = 16  # random numbers per view; more than any augmentation uses, so that adding one is free
+OPERATIONS = BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+NEVER = -1
+# Sixths of the circle: cyan, magenta and yellow have the least red, green and blue.
+LEAST = torch.tensor([3.0, 5.0, 1.0])
 Augment = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -49,6 +55,7 @@ class Views:
         self.deterministic = not is_random(augment)
         self.key = digest([key, augment, None if self.deterministic else seed])
         self._draws: tuple[int, Tensor] | None = None
+        self._kept: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -71,6 +78,10 @@ class Views:
 
         `waited` is told how many seconds each batch's pixels took.
         """
+        kept = self._kept.get(epoch)
+        if kept is not None:
+            yield from (kept[indices] for indices in batches)
+            return
         cuda = self.device.type == "cuda"
         pixels = self._read_ahead(batches) if cuda else map(self._picked, batches)
         for indices in batches:
@@ -78,6 +89,22 @@ class Views:
             picked = next(pixels)
             waited(time.perf_counter() - start)
             yield self._augmented(epoch, indices, picked)
+
+    def keep(self, epoch: int) -> None:
+        """Make the views of an epoch once for all who ask for them, where a CPU's memory has room.
+
+        Runs go through the same epochs in the same order, so it is the newest that makes room.
+        """
+        size = 4 * self._pixels.size
+        if epoch in self._kept or self.deterministic or self.device.type != "cpu" or size > KEPT:
+            return
+        if size * (1 + len(self._kept)) > KEPT:
+            self._kept.popitem()
+        kept = torch.empty(self._pixels.shape)
+        parts = [torch.split(all_of_them, 64) for all_of_them in (kept, torch.arange(len(self)))]
+        for views, indices in zip(*parts, strict=True):
+            views.copy_(self.batch(epoch, indices))
+        self._kept[epoch] = kept
 
     def plain(self, indices: Tensor) -> Tensor:
         """As `batch`, with nothing random done to the images."""
@@ -133,7 +160,7 @@ def preprocess(data_config: Mapping[str, Any], device: torch.device) -> Callable
     def prepare(images: Tensor) -> Tensor:
         if images.shape[-2:] != size:
             images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp_(0, 1)
-        return (images - mean) / std
+        return (images - mean).div_(std)
 
     return prepare
 
@@ -149,7 +176,9 @@ def _flip(images: Tensor, draws: Tensor) -> Tensor:
 def _paper(images: Tensor, draws: Tensor) -> Tensor:
     """The paper's views: flip (p 0.5), colour distortion (p 0.8, strength 1), grey (p 0.2)."""
     images = _flip(images, draws)
-    images = _change(images, draws[:, 1] < 0.8, _colour, draws[:, 2:10])
+    turn_of_hue = draws[:, 6:10].argsort(dim=1).argmax(dim=1).where(draws[:, 1] < 0.8, NEVER)
+    for turn in range(len(OPERATIONS)):
+        images = _change(images, turn_of_hue == turn, partial(_distort, turn), draws[:, 2:10])
     return _change(images, draws[:, 10] < 0.2, lambda some, _: _grey(some), draws)
 
 
@@ -164,14 +193,17 @@ def _affine(images: Tensor, draws: Tensor) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def _colour(images: Tensor, draws: Tensor) -> Tensor:
-    """SimCLR's colour distortion at strength 1, in an order of its own (draws 4 to 7) for each."""
+def _distort(turn_of_hue: int, images: Tensor, draws: Tensor) -> Tensor:
+    """SimCLR's colour distortion at strength 1, in an order of its own (draws 4 to 7) for each.
+
+    Of images whose hue has the same turn, so that all of them are blended in the others.
+    """
     factor = 0.2 + 1.6 * draws[:, :3]  # 1 ± 0.8
-    amounts = [*factor.unbind(1), (draws[:, 3] * 2 - 1) * 0.2]
-    order = draws[:, 4:8].argsort(dim=1)
-    for turn in range(4):
-        for operation, (adjust, amount) in enumerate(zip(ADJUSTMENTS, amounts, strict=True)):
-            images = _change(images, order[:, turn] == operation, adjust, amount)
+    for turn, operation in enumerate(torch.split(draws[:, 4:8].argsort(dim=1), 1, dim=1)):
+        if turn == turn_of_hue:
+            images = _hue(images, (draws[:, 3] * 2 - 1) * 0.2)
+        else:
+            images = _blend(images, operation[:, 0], factor.gather(1, operation)[:, 0])
     return images
 
 
@@ -184,42 +216,47 @@ def _change(images: Tensor, which: Tensor, adjust: Augment, draws: Tensor) -> Te
     return images
 
 
-def _brightness(images: Tensor, factor: Tensor) -> Tensor:
-    return (images * _each(factor, images)).clamp(0, 1)
+def _blend(images: Tensor, operation: Tensor, factor: Tensor) -> Tensor:
+    """Brightness, contrast or saturation, as each image's `operation` says; in place.
 
-
-def _contrast(images: Tensor, factor: Tensor) -> Tensor:
-    mean = _grey(images).mean(dim=(1, 2, 3), keepdim=True)
-    return torch.lerp(mean.expand_as(images), images, _each(factor, images)).clamp(0, 1)
-
-
-def _saturation(images: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(_grey(images).expand_as(images), images, _each(factor, images)).clamp(0, 1)
+    The image times its factor, the rest black, its mean grey, or its grey.
+    """
+    rest = 1 - factor
+    of_mean, of_grey = (rest * (operation == other) for other in (CONTRAST, SATURATION))
+    factor, of_mean, of_grey = _each(torch.stack([factor, of_mean, of_grey])[..., None], images)
+    grey = _grey(images)
+    mean = grey.mean(dim=(2, 3), keepdim=True)
+    return images.mul_(factor).add_(grey.mul_(of_grey).add_(mean.mul_(of_mean))).clamp_(0, 1)
 
 
 def _hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue by `turn` (in full circles), through HSV."""
-    value, largest = images.max(dim=1)
-    chroma = value - images.min(dim=1).values
-    safe = chroma.clamp_min(1e-12)
+    """Turn the hue by `turn` (in full circles), as through HSV; in place.
+
+    Hues are in sixths of the circle and times chroma, so that nothing is divided. From red (0) by
+    green to cyan (3) the hue is 1 + (green + blue - red - least) / chroma, and where there is more
+    blue than green as much below 0.
+    """
     red, green, blue = images.unbind(1)
-    sector = torch.stack([(green - blue) / safe, (blue - red) / safe + 2, (red - green) / safe + 4])
-    hue = torch.where(chroma > 0, sector.gather(0, largest[None])[0], 0.0)
-    hue = hue + 6 * send(turn, images.device).view(-1, 1, 1)
-    k = torch.stack([hue + 5, hue + 3, hue + 1], dim=1) % 6
-    return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
+    most = torch.maximum(torch.maximum(red, green), blue)
+    least = torch.minimum(torch.minimum(red, green), blue)
+    chroma = most - least
+    hue = (green + blue).sub_(red).add_(most).sub_(least, alpha=2).copysign_(green - blue)
+    # 3 - |3 - |hue + shift|| is how far it is from where a channel is least.
+    shift = _each((6 * turn[:, None] - LEAST + 3) % 6 - 3, images)
+    most, least, chroma, hue = (plane[:, None] for plane in (most, least, chroma, hue))
+    near = torch.addcmul(hue, chroma, shift).abs_().sub_(chroma, alpha=3).abs_()
+    return torch.clamp(torch.sub(most + chroma, near, out=near), least, most, out=images)
 
 
 def _grey(images: Tensor) -> Tensor:
     red, green, blue = images.unbind(1)
-    return (GREY[0] * red + GREY[1] * green + GREY[2] * blue)[:, None]
+    return (GREY[0] * red).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2])[:, None]
 
 
 def _each(values: Tensor, images: Tensor) -> Tensor:
-    return send(values, images.device).view(-1, 1, 1, 1)
+    return send(values, images.device)[..., None, None]
 
 
-ADJUSTMENTS = (_brightness, _contrast, _saturation, _hue)
 AUGMENTS: dict[str, Augment] = {
     "none": lambda images, _: images,
     "flip": _flip,

@@ -27,7 +27,7 @@ from kt_cli.settings.declared import digest
 from kt_cli.zoo.features import FeatureTap
 
 BATCH = 64
-FORMAT = 2  # of kept answers; raise it when how they are computed changes
+FORMAT = 3  # of kept answers; raise it when how they are computed changes
 # A module and its preprocessing at training size.
 Opened = tuple[nn.Module, Mapping[str, Any]]
 
@@ -74,6 +74,7 @@ class Source:
     def begin(self, epoch: int) -> None:
         """Have the answers of an epoch ready where they are kept, else the model."""
         if self._cache is not None:
+            self._query.views.keep(epoch)
             key = self._query.key(self._key, epoch)
             self._epoch = self._cache.get(key, lambda: self._all(epoch))
         else:

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import colorsys
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as tv
+from numpy.typing import NDArray
 from PIL import Image
 
 from kt_cli.data import views
 from kt_cli.data.canonical import canonical, canonical_path, centre_square
 from kt_cli.data.sources import open_data
-from kt_cli.data.views import AUGMENTS, Views, preprocess
+from kt_cli.data.views import AUGMENTS, Augment, Views, preprocess
 from kt_cli.errors import UnknownName
 from kt_cli.settings import DataSpec
 
@@ -59,17 +62,67 @@ def test_without_augmentation_all_epochs_are_one() -> None:
 def test_colour_adjustments_equal_torchvision(images: torch.Tensor) -> None:
     amounts = torch.tensor([0.2, 0.7, 1.0, 1.3, 1.7, 1.8])
     turns = torch.tensor([-0.2, -0.1, 0.0, 0.05, 0.1, 0.2])
+
+    def blend(operation: int) -> Augment:
+        return lambda some, factor: views._blend(some, torch.full((6,), operation), factor)
+
     for ours, theirs, values in (
-        (views._brightness, tv.adjust_brightness, amounts),
-        (views._contrast, tv.adjust_contrast, amounts),
-        (views._saturation, tv.adjust_saturation, amounts),
+        (blend(views.BRIGHTNESS), tv.adjust_brightness, amounts),
+        (blend(views.CONTRAST), tv.adjust_contrast, amounts),
+        (blend(views.SATURATION), tv.adjust_saturation, amounts),
         (views._hue, tv.adjust_hue, turns),
     ):
-        got = ours(images, values)
         wanted = torch.stack(
             [theirs(image, float(v)) for image, v in zip(images, values, strict=True)]
         )
-        torch.testing.assert_close(got, wanted, atol=2e-4, rtol=0)
+        torch.testing.assert_close(ours(images.clone(), values), wanted, atol=2e-4, rtol=0)
+
+
+def papers_view(image: NDArray[np.float64], draws: list[float]) -> NDArray[np.float64]:
+    """One image (3, S, S), pixel by pixel in float64, with Python's own HSV."""
+
+    def hue(image: NDArray[np.float64]) -> NDArray[np.float64]:
+        def turned(pixel: NDArray[np.float64]) -> tuple[float, float, float]:
+            h, s, v = colorsys.rgb_to_hsv(*pixel)
+            return colorsys.hsv_to_rgb((h + 0.4 * draws[5] - 0.2) % 1, s, v)
+
+        return np.apply_along_axis(turned, 0, image)
+
+    def grey(image: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.tensordot(views.GREY, image, 1)
+
+    brightness, contrast, saturation = (0.2 + 1.6 * draw for draw in draws[2:5])
+    adjustments = (
+        lambda image: image * brightness,
+        lambda image: image * contrast + grey(image).mean() * (1 - contrast),
+        lambda image: image * saturation + grey(image) * (1 - saturation),
+        hue,
+    )
+    if draws[0] < 0.5:
+        image = image[..., ::-1]
+    for operation in np.argsort(draws[6:10]) if draws[1] < 0.8 else ():
+        image = adjustments[operation](image).clip(0, 1)
+    return np.stack([grey(image)] * 3) if draws[10] < 0.2 else image
+
+
+@pytest.mark.parametrize("values", [(0, 128, 255), (0, 1), (7,), range(256)])
+def test_papers_views_equal_a_loop_over_images(values: Sequence[int]) -> None:
+    """Also where two channels, or all, are the same: black, white, grey and pure colours."""
+    n, rng = 60, np.random.default_rng(1)
+    images = rng.choice(values, (n, 3, 5, 5)) / 255
+    draws = torch.rand(n, views.DRAWS, generator=torch.Generator().manual_seed(2))
+    found = AUGMENTS["paper"](torch.from_numpy(images).float(), draws)
+    wanted = [papers_view(*each) for each in zip(images, draws.tolist(), strict=True)]
+    np.testing.assert_allclose(found, np.stack(wanted), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("augment", AUGMENTS)
+def test_a_view_has_the_same_bits_in_any_batch(augment: str) -> None:
+    made = make(augment, n=40)
+    everything = made.batch(0, torch.arange(40))
+    for size in (1, 7, 16):
+        parts = [made.batch(0, some) for some in torch.arange(40).split(size)]
+        assert torch.equal(torch.cat(parts), everything)
 
 
 def test_papers_probabilities() -> None:
