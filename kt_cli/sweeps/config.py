@@ -32,7 +32,10 @@ TABLES = (*TOP, "data", "complementarity", "transfer", "pretrain", "zoo", "slurm
 ABOUT_PAIRS = ("class_embedding", "flips_by_class", "baseline")
 ABOUT_TRANSFERS = tuple(name for name in declared(SweepSpec) if name not in (*TOP, *ABOUT_PAIRS))
 REPLACED = ("method", "seed", "together")  # of TransferSpec, for each run of a sweep
-GRID = ("lr", "temperature", "kd_lambda", "mcl_tau", "mcl_every", "kd_topk", "micro_batch", "bn")
+GRID = (
+    "lr", "schedule", "temperature", "kd_lambda", "mcl_tau", "mcl_every", "kd_topk", "micro_batch",
+    "bn", "average", "margin", "subtract_drift",
+)  # fmt: skip
 
 
 def read_file(path: Path) -> dict[str, Any]:
