@@ -108,7 +108,8 @@ def _record(me: int, folder: Path) -> None:
 
     _hurry()
     spec = SweepSpec("x", models=("a", "b"), seeds=(me,))
-    planner = SimpleNamespace(models=lambda: [SimpleNamespace(key=f"{me}-{i}") for i in range(9)])
+    models = [SimpleNamespace(key=f"{me}-{i}") for i in range(9)]
+    planner = SimpleNamespace(models=lambda: models, drawn=lambda: [(f"{me}", f"{me}")])
     session = cast(Session, SimpleNamespace(spec=spec, folder=folder, planner=planner, at_once=1))
     recorded = 0
     while recorded < TURNS:
@@ -116,8 +117,9 @@ def _record(me: int, folder: Path) -> None:
             if mine:
                 Session.record(session, [])
                 recorded += 1
-                planned = Planned.of(folder).values
-                assert planned["seed"] == {me} and f"{me}-0" in planned["model_key"]
+                planned = Planned.of(folder)
+                assert planned.values["seed"] == {me} and f"{me}-0" in planned.values["model_key"]
+                assert planned.pairs == {(f"{me}", f"{me}")}
         if (folder / "models.json").exists():  # written after the other
             assert build(read_file(folder / "sweep.toml"), "x").seeds[0] in range(PROCESSES)
             assert len(json.loads((folder / "models.json").read_text())) == 9

@@ -20,11 +20,11 @@ RESULTS = Path("results")
 
 
 def say_unplanned(found: Read) -> None:
-    """Say how many rows are left out since the sweep.toml beside them plans them no more."""
+    """Say how many rows are left out since their sweep plans them no more."""
     if count := found.unplanned:
         warn(
-            f"{counted(count, 'row')} of methods, seeds or models that sweep.toml does "
-            "not plan left out; --all-rows (all_rows=True) has them."
+            f"{counted(count, 'row')} of methods, seeds, models or pairs that the "
+            "sweep does not plan left out; --all-rows (all_rows=True) has them."
         )
 
 

@@ -16,9 +16,10 @@ PAIR = ["teacher", "student", "teacher_key", "student_key"]
 SEVERAL = ["teacher_names", "teacher_keys"]
 TRAINING = ["n_train", "train_data", "fraction", "subset_seed", "guard_share", "guard_data"]
 SETTINGS = [
-    "together", "order", "epochs", "lr", "schedule", "batch_size", "micro_batch", "momentum", "weight_decay",
-    "temperature", "kd_lambda", "kd_topk", "distil_on", "label_smoothing", "mcl_tau", "mcl_every",
-    "bn", "average", "subtract_drift", "margin", "augment", "crop", "side", "amp", "target_topk", "reference_compat",
+    "together", "order", "epochs", "lr", "schedule", "batch_size", "micro_batch", "momentum",
+    "weight_decay", "temperature", "kd_lambda", "kd_topk", "distil_on", "margin", "label_smoothing",
+    "mcl_tau", "mcl_every", "bn", "average", "subtract_drift", "augment", "crop", "side", "amp",
+    "target_topk", "reference_compat",
 ]  # fmt: skip
 # What is always read: who, on what, with which settings, and how it ended.
 KEYS = {

@@ -1,4 +1,4 @@
-"""Which rows of a sweep's folder its `sweep.toml` plans: those of its methods, seeds and models."""
+"""Which rows of a sweep's folder it plans: those of its methods, seeds, models and drawn pairs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,19 @@ else:
     import tomli as tomllib
 
 MODELS = "models.json"  # the keys of the sweep's models, beside sweep.toml
+PLAN = "plan.json"  # likewise; "pairs" has the drawn ones, once they are known
 KEYS = ("model_key", "teacher_key", "student_key")
 
 
 @dataclass(frozen=True)
 class Planned:
-    """Values that rows may have, by column; a column that is not there may have any."""
+    """Values that rows may have, by column; a column that is not there may have any.
+
+    pairs: keys of teacher and student between which transfers may be; empty for all.
+    """
 
     values: dict[str, set[Any]]
+    pairs: frozenset[tuple[str, str]] = frozenset()
 
     @classmethod
     def of(cls, folder: Path) -> Planned:
@@ -39,7 +44,9 @@ class Planned:
         keys = _read(folder / MODELS, json.loads) if sweep else None
         found = {"method": transfer.get("methods"), "seed": transfer.get("seeds")}
         found |= dict.fromkeys(KEYS, keys)
-        return cls({column: set(values) for column, values in found.items() if values})
+        pairs = _read(folder / PLAN, _pairs) if sweep else None
+        known = {column: set(values) for column, values in found.items() if values}
+        return cls(known, pairs or frozenset())
 
     def holds(self, rows: pd.DataFrame) -> np.ndarray:
         """Which rows are planned: bool (n,). What a row does not say rules nothing out."""
@@ -54,11 +61,30 @@ class Planned:
                 kept &= np.array([*known, True])[values.cat.codes]
             else:
                 kept &= (values.isin(self.values[column]) | values.isna()).to_numpy()
+        if self.pairs and len(rows) and "method" in rows:  # a transfer
+            kept &= self._drawn(rows)
         return kept
+
+    def _drawn(self, rows: pd.DataFrame) -> np.ndarray:
+        """Which transfers are of a drawn pair, or from several teachers: bool (n,)."""
+        teachers, students = rows["teacher_key"].cat, rows["student_key"].cat
+        several = members(rows, "teacher_key")
+        shape = len(teachers.categories) + 1, len(students.categories) + 1  # the last is null
+        known = np.ones(shape, dtype=bool)
+        known[:-1, :-1] = [
+            [t in several or (t, s) in self.pairs for s in students.categories]
+            for t in teachers.categories
+        ]
+        found: np.ndarray = known[teachers.codes, students.codes]
+        return found
+
+
+def _pairs(text: str) -> frozenset[tuple[str, str]]:
+    return frozenset((str(teacher), str(student)) for teacher, student in json.loads(text)["pairs"])
 
 
 def _read(file: Path, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None

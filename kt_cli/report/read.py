@@ -31,7 +31,7 @@ class Results:
         skipped: parts that could not be read.
         filtered: finished rows that the condition left out, by table that it was applied to.
         folders: the folder of each sweep, by its label in the column `sweep`.
-        unplanned: rows left out since the sweep.toml beside them does not plan them.
+        unplanned: rows left out since their sweep does not plan them.
     """
 
     frames: Frames

@@ -42,7 +42,7 @@ class QuerySpec:
     )
     top: int | None = of_arrangement(None, "Only the first rows of each table.", within=POSITIVE)
     all_rows: bool = of_rows(
-        False, "Also rows of methods, seeds and models that a sweep no longer plans."
+        False, "Also rows of methods, seeds, models and pairs that a sweep no longer plans."
     )
     seed_average: bool = of_rows(
         False, "Average the seeds of each pair first; n then counts pairs."

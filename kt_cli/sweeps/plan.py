@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kt_cli.errors import DataError, some_of
+from kt_cli.errors import some_of
 from kt_cli.rows.store import OK, OnSkip, Outcomes, read
 from kt_cli.runs.pairs import row_ids
 from kt_cli.runs.target_plan import keep_targets
@@ -211,8 +211,7 @@ class Planner:
         return replace(stage, todo=(replace(run, attempt=attempts + 1),))
 
     def _transfer(self, asked: Asked) -> Stage:
-        spec, models, ranked = self.spec, asked.models, self._ranked(asked)
-        drawn = ranked[: spec.pair_count([m.name for m in models])]
+        spec, models, drawn = self.spec, asked.models, self._drawn(asked)
         teams: list[tuple[list[int], int]] = []
         if spec.together:
             teachers = _those(spec.is_teacher, models)
@@ -239,10 +238,18 @@ class Planner:
         roles = _those(spec.is_teacher, models), _those(spec.is_student, models)
         return ranked_pairs(asked.accuracies, asked.keys, spec.pair_seed, *roles)
 
+    def _drawn(self, asked: Asked) -> list[tuple[int, int]]:
+        return self._ranked(asked)[: self.spec.pair_count([m.name for m in asked.models])]
+
+    def drawn(self) -> list[tuple[str, str]]:
+        """Keys of teacher and student of the pairs to transfer; none before predictions."""
+        if (asked := self._asked()) is None:
+            return []
+        return [(asked.models[t].key, asked.models[s].key) for t, s in self._drawn(asked)]
+
     def ranks(self) -> dict[tuple[str, ...], int]:
         """How early each pair (keys of teacher and student) is drawn; empty before predictions."""
-        asked = self._asked()
-        if asked is None:
+        if (asked := self._asked()) is None:
             return {}
         keys = [model.key for model in asked.models]
         return {(keys[t], keys[s]): rank for rank, (t, s) in enumerate(self._ranked(asked))}
@@ -293,7 +300,4 @@ def starting_point(spec: PretrainSpec) -> tuple[Model, ...]:
 
 def trained_by(folder: Path) -> str | None:
     """The id of the run that saved the model in `folder`; None where there is no such model."""
-    try:
-        return str(local_models.read_config(folder)["kt"]["run_id"])
-    except (DataError, KeyError):
-        return None
+    return (local_models.card_extra(Model("", f"local-dir:{folder}")) or {}).get("run_id")

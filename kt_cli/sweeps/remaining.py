@@ -25,9 +25,15 @@ class Part:
     seconds: float
 
 
-def plan(at_once: int, stages: Mapping[str, tuple[int, float]]) -> str:
-    """The text of PLAN: how many runs each stage has, and about how many seconds one takes."""
-    return json.dumps({"at_once": at_once, "stages": stages}, indent=1) + "\n"
+def plan(
+    at_once: int, stages: Mapping[str, tuple[int, float]], pairs: Sequence[tuple[str, str]]
+) -> str:
+    """The text of PLAN: how many runs each stage has, and about how many seconds one takes.
+
+    pairs: keys of teacher and student, where not all are transferred.
+    """
+    said = {"at_once": at_once, "stages": stages, "pairs": pairs}
+    return json.dumps(said, indent=1) + "\n"
 
 
 def parts(folder: Path, outcomes: Callable[[str], Outcomes]) -> list[Part]:

@@ -13,7 +13,7 @@ import pytest
 from kt_cli.api.report import report
 from kt_cli.api.results import results
 from kt_cli.errors import KtWarning
-from kt_cli.report.planned import MODELS, Planned
+from kt_cli.report.planned import MODELS, PLAN, Planned
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results, read_results
 
@@ -60,6 +60,27 @@ def test_a_model_that_was_taken_out_is_left_out_everywhere(filled: Sweep) -> Non
     assert len(rows) == 60 + 1 and rows["teacher"].str.contains(" + ", regex=False).sum() == 1
     assert len(found.failed("transfer")) == 1
     assert not rows[["teacher", "student"]].isin([gone]).any(axis=None)
+
+
+def test_pairs_that_are_no_longer_drawn_are_left_out(filled: Sweep) -> None:
+    a, b, c, _ = filled.MODELS
+    filled.write("transfer", [
+        filled.team([a, b], c),  # of several teachers the models count
+        filled.failed("transfer", "x", teacher_key=f"key:{c}", student_key=f"key:{a}"),
+        filled.failed("transfer", "y", teacher_key=None, student_key=None),
+    ])  # fmt: skip
+    plan(filled.folder, 'name = "demo"\n')
+    pairs = [[f"key:{t}", f"key:{s}"] for t, s in ((a, b), (b, a))]
+    (filled.folder / PLAN).write_text(json.dumps({"pairs": pairs}))
+    found = read(filled)
+    rows = found.ok("transfer")
+    alone = rows[~rows["teacher"].str.contains(" + ", regex=False)]
+    assert {*zip(alone["teacher"], alone["student"], strict=True)} == {(a, b), (b, a)}
+    assert len(alone) == 20 and len(rows) == 21 and found.unplanned == 100 + 1
+    assert len(found.failed("transfer")) == 1 and len(found.ok("complementarity")) == 12
+    for odd in ("[]", '{"pairs": 1}', '{"pairs": [1]}', '{"pairs": []}', "{"):
+        (filled.folder / PLAN).write_text(odd)
+        assert read(filled).unplanned == 0
 
 
 @pytest.mark.parametrize("toml", ["not = toml = at all", "", 'transfer = "x"'])

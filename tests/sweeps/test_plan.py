@@ -226,6 +226,14 @@ def test_students_are_kept_on_request(tmp_path: Path) -> None:
     assert not any(run.out for run in planner(tmp_path).stage("transfer").todo or ())
 
 
+def test_the_drawn_pairs_are_told_once_they_are_known(tmp_path: Path) -> None:
+    assert planner(tmp_path).drawn() == []
+    predict_all(tmp_path)
+    runs = planner(tmp_path).stage("transfer").todo or ()
+    drawn = planner(tmp_path).drawn()
+    assert len(drawn) == 3 and {*drawn} == {(r.models[0].key, r.models[-1].key) for r in runs}
+
+
 def test_only_named_students_are_taught(tmp_path: Path) -> None:
     predict_all(tmp_path)
     spec = replace(SPEC, pairs="all", students=("model[12]",))
