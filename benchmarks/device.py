@@ -282,17 +282,18 @@ def _wait_cells(student: Student, pixels: Any) -> list[str]:
         return picked.pin_memory() if device.type == "cuda" else picked
 
     def copy(picked: Tensor) -> Tensor:
-        return picked.to(device, non_blocking=True).float().div_(255)
+        return picked.to(device, non_blocking=True)
 
     lying = [read(part) for part in parts]
-    units = [copy(one) for one in lying]
+    there = [copy(one) for one in lying]
+    units = [one.float().div_(255) for one in there]
     bare = bare_epoch(deepcopy(student.module).to(device), spec,
                       ready(student.config, train.CLASSES, views, spec))  # fmt: skip
     works: dict[str, Callable[[], Any]] = {
         "read": lambda: [read(part) for part in parts],
         "copy": lambda: [copy(one) for one in lying],
-        "augment": lambda: [augment(unit.clone(), draws[part])
-                            for unit, part in zip(units, parts, strict=True)],
+        "augment": lambda: [augment(one, draws[part])
+                            for one, part in zip(there, parts, strict=True)],
         "resize": lambda: [prepare(unit) for unit in units],
         "step": bare,
         "whole": student.kt(views, student.kept),

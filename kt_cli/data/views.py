@@ -27,8 +27,8 @@ GREY = (0.299, 0.587, 0.114)
 AHEAD = 2  # batches
 KEPT = 2**29  # bytes of views
 DRAWS = 16  # random numbers per view; more than any augmentation uses, so that adding one is free
-OPERATIONS = BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
-NEVER = -1
+CONTRAST, SATURATION = 1, 2  # of 0 to 3: brightness is the first operation, hue the last
+NEVER = -1  # turn
 # Sixths of the circle: cyan, magenta and yellow have the least red, green and blue.
 LEAST = torch.tensor([3.0, 5.0, 1.0])
 Augment = Callable[[Tensor, Tensor], Tensor]
@@ -101,14 +101,13 @@ class Views:
         if size * (1 + len(self._kept)) > KEPT:
             self._kept.popitem()
         kept = torch.empty(self._pixels.shape)
-        parts = [torch.split(all_of_them, 64) for all_of_them in (kept, torch.arange(len(self)))]
-        for views, indices in zip(*parts, strict=True):
-            views.copy_(self.batch(epoch, indices))
+        for indices in torch.split(torch.arange(len(self)), 64):
+            kept[indices[0] : indices[-1] + 1] = self.batch(epoch, indices)
         self._kept[epoch] = kept
 
     def plain(self, indices: Tensor) -> Tensor:
         """As `batch`, with nothing random done to the images."""
-        return self._unit(self._picked(indices))
+        return _unit(send(self._picked(indices), self.device))
 
     def here(self, indices: Tensor) -> Tensor:
         """Indices on the device."""
@@ -127,17 +126,12 @@ class Views:
         picked = torch.from_numpy(self._pixels[indices.numpy()])
         return picked.pin_memory() if self.device.type == "cuda" else picked
 
-    def _unit(self, picked: Tensor) -> Tensor:
-        return send(picked, self.device).float().div_(255)
-
     def _augmented(self, epoch: int, indices: Tensor, picked: Tensor) -> Tensor:
-        if self.deterministic:
-            return self._unit(picked)
         if self._draws is None or self._draws[0] != epoch:
             generator = torch.Generator().manual_seed(seed_of("views", self._seed, epoch))
             # Row i belongs to sample i, whatever batch it comes in.
             self._draws = epoch, torch.rand(len(self), DRAWS, generator=generator)
-        return self._augment(self._unit(picked), self._draws[1][indices])
+        return self._augment(send(picked, self.device), self._draws[1][indices])
 
 
 def is_random(augment: str) -> bool:
@@ -165,25 +159,33 @@ def preprocess(data_config: Mapping[str, Any], device: torch.device) -> Callable
     return prepare
 
 
-# Augmentations: (b, 3, S, S) images, which they write to, and (b, DRAWS) uniform draws on the CPU,
-# so that which images an operation is for is known without asking the device.
+# Augmentations: (b, 3, S, S) uint8, and (b, DRAWS) uniform draws on the CPU, so that
+# which images an operation is for is known without asking the device.
 
 
-def _flip(images: Tensor, draws: Tensor) -> Tensor:
-    return _change(images, draws[:, 0] < 0.5, lambda some, _: some.flip(-1), draws)
+def _unit(pixels: Tensor) -> Tensor:
+    return pixels.float().div_(255)
 
 
-def _paper(images: Tensor, draws: Tensor) -> Tensor:
+def _flip(pixels: Tensor, draws: Tensor) -> Tensor:
+    which = torch.arange(len(pixels)) + len(pixels) * (draws[:, 0] < 0.5)
+    return torch.cat([pixels, pixels.flip(-1)]).index_select(0, send(which, pixels.device))
+
+
+def _paper(pixels: Tensor, draws: Tensor) -> Tensor:
     """The paper's views: flip (p 0.5), colour distortion (p 0.8, strength 1), grey (p 0.2)."""
-    images = _flip(images, draws)
+    pixels = _flip(pixels, draws)
+    images = torch.empty(pixels.shape, device=pixels.device)
     turn_of_hue = draws[:, 6:10].argsort(dim=1).argmax(dim=1).where(draws[:, 1] < 0.8, NEVER)
-    for turn in range(len(OPERATIONS)):
-        images = _change(images, turn_of_hue == turn, partial(_distort, turn), draws[:, 2:10])
-    return _change(images, draws[:, 10] < 0.2, lambda some, _: _grey(some), draws)
+    _change(images, turn_of_hue == NEVER, lambda some, _: _unit(some), pixels, draws)
+    for turn in range(4):
+        _change(images, turn_of_hue == turn, partial(_distort, turn), pixels, draws[:, 2:10])
+    return _change(images, draws[:, 10] < 0.2, lambda some, _: _grey(some), images, draws)
 
 
-def _affine(images: Tensor, draws: Tensor) -> Tensor:
+def _affine(pixels: Tensor, draws: Tensor) -> Tensor:
     """Small rotation (±15°), scaling (±10%) and shift (±10%); for images that must not flip."""
+    images = _unit(pixels)
     angle = (draws[:, 11] * 2 - 1) * math.radians(15)
     scale = 1 + (draws[:, 12] * 2 - 1) * 0.1
     shift = (draws[:, 13:15] * 2 - 1) * 0.2  # in units of half the side
@@ -193,37 +195,39 @@ def _affine(images: Tensor, draws: Tensor) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def _distort(turn_of_hue: int, images: Tensor, draws: Tensor) -> Tensor:
+def _distort(turn_of_hue: int, pixels: Tensor, draws: Tensor) -> Tensor:
     """SimCLR's colour distortion at strength 1, in an order of its own (draws 4 to 7) for each.
 
     Of images whose hue has the same turn, so that all of them are blended in the others.
     """
-    factor = 0.2 + 1.6 * draws[:, :3]  # 1 ± 0.8
-    for turn, operation in enumerate(torch.split(draws[:, 4:8].argsort(dim=1), 1, dim=1)):
+    order = draws[:, 4:8].argsort(dim=1)
+    factor = F.pad(0.2 + 1.6 * draws[:, :3], (0, 1)).gather(1, order)  # 1 ± 0.8; hues have none
+    weights = [factor, *((1 - factor) * (order == other) for other in (CONTRAST, SATURATION))]
+    images = _unit(pixels)
+    for turn, blend in enumerate(_each(torch.stack(weights).movedim(2, 0)[..., None], images)):
         if turn == turn_of_hue:
             images = _hue(images, (draws[:, 3] * 2 - 1) * 0.2)
         else:
-            images = _blend(images, operation[:, 0], factor.gather(1, operation)[:, 0])
+            images = _blend(images, *blend)
     return images
 
 
-def _change(images: Tensor, which: Tensor, adjust: Augment, draws: Tensor) -> Tensor:
-    """`adjust` those images that `which` (b,) tells, with their draws (b, …); in place."""
+def _change(
+    images: Tensor, which: Tensor, adjust: Augment, source: Tensor, draws: Tensor
+) -> Tensor:
+    """Those images that `which` (b,) tells are the adjusted ones of `source`; in place."""
     chosen = which.nonzero()[:, 0]
     if len(chosen):
         here = send(chosen, images.device)
-        images[here] = adjust(images[here], draws[chosen]).expand(-1, 3, -1, -1)
+        images[here] = adjust(source.index_select(0, here), draws[chosen]).expand(-1, 3, -1, -1)
     return images
 
 
-def _blend(images: Tensor, operation: Tensor, factor: Tensor) -> Tensor:
-    """Brightness, contrast or saturation, as each image's `operation` says; in place.
+def _blend(images: Tensor, factor: Tensor, of_mean: Tensor, of_grey: Tensor) -> Tensor:
+    """Brightness, contrast and saturation; in place.
 
-    The image times its factor, the rest black, its mean grey, or its grey.
+    An image times its factor (b, 1, 1, 1), and as much of its mean grey and of its grey.
     """
-    rest = 1 - factor
-    of_mean, of_grey = (rest * (operation == other) for other in (CONTRAST, SATURATION))
-    factor, of_mean, of_grey = _each(torch.stack([factor, of_mean, of_grey])[..., None], images)
     grey = _grey(images)
     mean = grey.mean(dim=(2, 3), keepdim=True)
     return images.mul_(factor).add_(grey.mul_(of_grey).add_(mean.mul_(of_mean))).clamp_(0, 1)
@@ -240,12 +244,12 @@ def _hue(images: Tensor, turn: Tensor) -> Tensor:
     most = torch.maximum(torch.maximum(red, green), blue)
     least = torch.minimum(torch.minimum(red, green), blue)
     chroma = most - least
-    hue = (green + blue).sub_(red).add_(most).sub_(least, alpha=2).copysign_(green - blue)
+    hue = (green + blue).sub_(red).add_(chroma).sub_(least).copysign_(green - blue)
     # 3 - |3 - |hue + shift|| is how far it is from where a channel is least.
     shift = _each((6 * turn[:, None] - LEAST + 3) % 6 - 3, images)
     most, least, chroma, hue = (plane[:, None] for plane in (most, least, chroma, hue))
-    near = torch.addcmul(hue, chroma, shift).abs_().sub_(chroma, alpha=3).abs_()
-    return torch.clamp(torch.sub(most + chroma, near, out=near), least, most, out=images)
+    near = torch.addcmul(hue, chroma, shift, out=images).abs_().sub_(chroma, alpha=3).abs_()
+    return torch.clamp(torch.sub(most + chroma, near, out=near), least, most, out=near)
 
 
 def _grey(images: Tensor) -> Tensor:
@@ -258,8 +262,8 @@ def _each(values: Tensor, images: Tensor) -> Tensor:
 
 
 AUGMENTS: dict[str, Augment] = {
-    "none": lambda images, _: images,
-    "flip": _flip,
+    "none": lambda pixels, _: _unit(pixels),
+    "flip": lambda pixels, draws: _unit(_flip(pixels, draws)),
     "paper": _paper,
     "affine": _affine,
 }

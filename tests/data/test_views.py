@@ -63,13 +63,17 @@ def test_colour_adjustments_equal_torchvision(images: torch.Tensor) -> None:
     amounts = torch.tensor([0.2, 0.7, 1.0, 1.3, 1.7, 1.8])
     turns = torch.tensor([-0.2, -0.1, 0.0, 0.05, 0.1, 0.2])
 
-    def blend(operation: int) -> Augment:
-        return lambda some, factor: views._blend(some, torch.full((6,), operation), factor)
+    def blend(of_mean: int, of_grey: int) -> Augment:
+        def adjust(some: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+            factor = factor[:, None, None, None]
+            return views._blend(some, factor, of_mean * (1 - factor), of_grey * (1 - factor))
+
+        return adjust
 
     for ours, theirs, values in (
-        (blend(views.BRIGHTNESS), tv.adjust_brightness, amounts),
-        (blend(views.CONTRAST), tv.adjust_contrast, amounts),
-        (blend(views.SATURATION), tv.adjust_saturation, amounts),
+        (blend(0, 0), tv.adjust_brightness, amounts),
+        (blend(1, 0), tv.adjust_contrast, amounts),
+        (blend(0, 1), tv.adjust_saturation, amounts),
         (views._hue, tv.adjust_hue, turns),
     ):
         wanted = torch.stack(
@@ -109,10 +113,10 @@ def papers_view(image: NDArray[np.float64], draws: list[float]) -> NDArray[np.fl
 def test_papers_views_equal_a_loop_over_images(values: Sequence[int]) -> None:
     """Also where two channels, or all, are the same: black, white, grey and pure colours."""
     n, rng = 60, np.random.default_rng(1)
-    images = rng.choice(values, (n, 3, 5, 5)) / 255
+    pixels = rng.choice(np.array(values, np.uint8), (n, 3, 5, 5))
     draws = torch.rand(n, views.DRAWS, generator=torch.Generator().manual_seed(2))
-    found = AUGMENTS["paper"](torch.from_numpy(images).float(), draws)
-    wanted = [papers_view(*each) for each in zip(images, draws.tolist(), strict=True)]
+    found = AUGMENTS["paper"](torch.from_numpy(pixels), draws)
+    wanted = [papers_view(*each) for each in zip(pixels / 255, draws.tolist(), strict=True)]
     np.testing.assert_allclose(found, np.stack(wanted), atol=1e-5, rtol=0)
 
 
@@ -127,13 +131,13 @@ def test_a_view_has_the_same_bits_in_any_batch(augment: str) -> None:
 
 def test_papers_probabilities() -> None:
     n = 4000
-    flat = torch.rand(1, 3, 4, 4).repeat(n, 1, 1, 1)
+    flat = torch.randint(256, (1, 3, 4, 4)).byte().repeat(n, 1, 1, 1)
     draws = torch.rand(n, views.DRAWS, generator=torch.Generator().manual_seed(1))
-    grey = AUGMENTS["paper"](flat.clone(), draws)
+    grey = AUGMENTS["paper"](flat, draws)
     is_grey = (grey.amax(1) - grey.amin(1)).amax((1, 2)) < 1e-6
     assert abs(float(is_grey.float().mean()) - 0.2) < 0.03
-    flipped = AUGMENTS["flip"](flat.clone(), draws)
-    changed = (flipped != flat).flatten(1).any(1)
+    flipped = AUGMENTS["flip"](flat, draws)
+    changed = (flipped != flat / 255).flatten(1).any(1)
     assert abs(float(changed.float().mean()) - 0.5) < 0.03
 
 
@@ -261,6 +265,29 @@ def test_a_stream_is_batch_after_batch(augment: str) -> None:
     for shown, indices in zip(found, batches, strict=True):
         assert torch.equal(shown, make(augment).batch(2, indices))
     assert list(made.stream(0, [])) == []
+
+
+@pytest.mark.parametrize("augment", ["flip", "paper", "affine"])
+def test_views_that_are_kept_are_the_views(augment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, batches = make(augment, n=150), torch.split(torch.randperm(150), 32)
+    made.keep(1)
+    monkeypatch.setattr(made, "_augment", None)
+    for shown, indices in zip(made.stream(1, batches), batches, strict=True):
+        assert torch.equal(shown, make(augment, n=150).batch(1, indices))
+
+
+def test_views_are_kept_within_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run goes through the same epochs in order, so the first ones stay."""
+    size = 4 * 20 * 3 * 8 * 8
+    for budget, wanted in ((size - 1, []), (size, [5]), (3 * size, [0, 1, 5])):
+        monkeypatch.setattr(views, "KEPT", budget)
+        made = make("paper")
+        for epoch in (*range(6), 0, 5):
+            made.keep(epoch)
+        assert list(made._kept) == wanted
+    plain = make("none")
+    plain.keep(0)
+    assert not plain._kept
 
 
 class Ahead(Views):
