@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kt_cli.settings.declared import digest
+from kt_cli.spec import Model
 
 BINS = 20
 
@@ -80,3 +81,8 @@ def draw_teams(
         if len(ranked) >= size:
             teams.append((sorted(ranked[:size]), student))
     return teams
+
+
+def those(may: Callable[[str], bool], models: Sequence[Model]) -> list[int]:
+    """Indices of the models that may, by their names."""
+    return [i for i, model in enumerate(models) if may(model.name)]

@@ -22,7 +22,7 @@ from kt_cli.runs.target_plan import keep_targets
 from kt_cli.settings import DataSpec, PairsSpec, PretrainSpec, SweepSpec, TransferSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps.config import model_names, team_transfers, transfer_count
-from kt_cli.sweeps.draw import draw_teams, ranked_pairs
+from kt_cli.sweeps.draw import draw_teams, ranked_pairs, those
 from kt_cli.sweeps.images import Images
 from kt_cli.zoo import local_models
 from kt_cli.zoo.names import random_twins
@@ -214,7 +214,7 @@ class Planner:
         spec, models, drawn = self.spec, asked.models, self._drawn(asked)
         teams: list[tuple[list[int], int]] = []
         if spec.together:
-            teachers = _those(spec.is_teacher, models)
+            teachers = those(spec.is_teacher, models)
             teams = draw_teams(drawn, asked.keys, spec.team, spec.pair_seed, teachers)
         groups = [*(([t], s, spec.transfers()) for t, s in sorted(drawn)),
                   *((team, s, team_transfers(spec)) for team, s in teams)]  # fmt: skip
@@ -235,7 +235,7 @@ class Planner:
     def _ranked(self, asked: Asked) -> list[tuple[int, int]]:
         """Pairs of indices of the models, as they are drawn."""
         spec, models = self.spec, asked.models
-        roles = _those(spec.is_teacher, models), _those(spec.is_student, models)
+        roles = those(spec.is_teacher, models), those(spec.is_student, models)
         return ranked_pairs(asked.accuracies, asked.keys, spec.pair_seed, *roles)
 
     def _drawn(self, asked: Asked) -> list[tuple[int, int]]:
@@ -270,11 +270,6 @@ class Planner:
         todo = tuple(replace(run, attempt=attempts + 1) for run, attempts in tried
                      if attempts < MAX_ATTEMPTS or self.retry_failed)  # fmt: skip
         return Stage(name, len(runs), len(runs) - len(left), todo, len(left) - len(todo))
-
-
-def _those(may: Callable[[str], bool], models: Sequence[Model]) -> list[int]:
-    """Indices of the models that may, by their names."""
-    return [i for i, model in enumerate(models) if may(model.name)]
 
 
 def unmeasured(spec: SweepSpec, names: Sequence[str]) -> list[Stage]:
