@@ -116,6 +116,8 @@ def by_one_teacher(group: Group) -> bool:
 def trained(pairs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Pairs with a trained teacher, and those with a randomly initialised one."""
     keys = [key for key in pairs["teacher_key"].unique() if str(key).startswith("random:")]
+    if not keys:
+        return pairs, pairs[:0]
     untrained = pairs["teacher_key"].isin(keys)
     return pairs[~untrained], pairs[untrained]
 
