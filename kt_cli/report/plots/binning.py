@@ -31,7 +31,8 @@ class Series:
 
 def parts_of(rows: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
     """The rows with a value in `column` of each method that has some, in the paper's order."""
-    known = rows[np.isfinite(numbers(rows, column))]
+    finite = np.isfinite(numbers(rows, column))
+    known = rows if finite.all() else rows[finite]
     parts = {str(name): part for name, part in known.groupby("method", observed=True, sort=True)}
     return {method: parts[method] for method in sorted(parts, key=method_rank)}
 
