@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,15 +70,22 @@ def split(rows: pd.DataFrame, same: Sequence[str]) -> list[Group]:
         rows = _with_guard(rows, [column for column in same if column != "guard_data"])
     fields = [c for c in (*DATA, *TRAINING, *SETTINGS) if c in rows.columns]
     groups = []
-    for _, sweep in rows.groupby("sweep", sort=True, observed=True):
+    for _, sweep in _parts(rows, ["sweep"]):
         differing = [c for c in fields if sweep[c].nunique(dropna=False) > 1]
-        for key, members in sweep.groupby(list(same), dropna=False, sort=True, observed=True):
+        for key, members in _parts(sweep, list(same)):
             known = {name: native(value) for name, value in zip(same, key, strict=True)}
             about = {"sweep": known.pop("sweep"), **_images(members), **known}
             common = [c for c in differing if members[c].nunique(dropna=False) == 1]
             differs = ", ".join(_named(c, members[c].iloc[0]) for c in common)
             groups.append(Group(members, about, differs))
     return groups
+
+
+def _parts(rows: pd.DataFrame, by: list[str]) -> Iterable[tuple[Any, pd.DataFrame]]:
+    """Rows by their values of `by`, sorted; where all have the same, as they are: no copy."""
+    if len(rows) and all(rows[column].nunique(dropna=False) == 1 for column in by):
+        return [(tuple(rows[by].iloc[0]), rows)]
+    return rows.groupby(by, dropna=False, sort=True, observed=True)
 
 
 def _with_guard(rows: pd.DataFrame, same: list[str]) -> pd.DataFrame:
@@ -117,6 +124,8 @@ def by_one_teacher(group: Group) -> bool:
 def trained(pairs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Pairs with a trained teacher, and those with a randomly initialised one."""
     keys = [key for key in pairs["teacher_key"].unique() if str(key).startswith("random:")]
+    if not keys:
+        return pairs, pairs[:0]
     untrained = pairs["teacher_key"].isin(keys)
     return pairs[~untrained], pairs[untrained]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kt_cli.report.intervals import ROUNDING, Codes, Floats, Pairs, mean_changes
+from kt_cli.report.intervals import ROUNDING, Floats, Pairs, Role
 from kt_cli.report.stats import DECIMALS
 from kt_cli.report.table import Interval
 
@@ -29,15 +29,16 @@ def spearman(x: Floats, y: Floats, pairs: Pairs) -> Interval:
     if len(x) < FEWEST_PAIRS or 1 - abs(value) < ROUNDING:
         return Interval(value, float("nan"), float("nan"))
 
-    def changes(*role: Codes) -> Floats:
-        models = np.unique(np.concatenate(role))
-        if len(models) > MOST_MODELS:
-            return mean_changes(influences / (1 - value**2), role)
-        left = [_without(x, y, np.all([codes != m for codes in role], axis=0)) for m in models]
-        known = np.array([one for one in left if not np.isnan(one)], dtype=np.float64)
-        return np.asarray(np.arctanh(known) - np.arctanh(value))
+    pairs = Pairs(pairs.students[known], pairs.teachers[known])
 
-    half = Pairs(pairs.students[known], pairs.teachers[known]).half_width(changes)
+    def changes(role: Role) -> Floats:
+        if np.count_nonzero(role.counts) > MOST_MODELS:
+            return pairs.mean_changes(influences / (1 - value**2), role)
+        kept = (np.all([codes != m for codes in role.codes], axis=0) for m in range(len(role.sets)))
+        left = np.array([_without(x, y, rows) for rows in kept])
+        return np.asarray(np.arctanh(left) - np.arctanh(value))
+
+    half = float(pairs.half_widths(changes)[0])
     low, high = np.tanh(np.arctanh(value) + np.array([-half, half])).tolist()
     return Interval(value, low, high)
 

@@ -38,29 +38,55 @@ def mean_interval(rows: pd.DataFrame, column: str, percent: bool = False) -> Int
 
 
 @dataclass(frozen=True)
+class Role:
+    """Models that are left out, each set of rows its own: in one role, in either, or two at once.
+
+    Attributes:
+        codes: what each row is left out with: one or two codes (n,).
+        sets: the set that each code is of (m,).
+    """
+
+    codes: Sequence[Codes]
+    sets: Codes
+
+    def sums(self, values: Floats) -> Floats:
+        """Of each code the sum (m,) of values (n,) over the rows that are left out with it."""
+        found = np.bincount(self.codes[0], values, len(self.sets)).astype(np.float64)
+        for codes in self.codes[1:]:
+            others = np.where(codes == self.codes[0], 0.0, values)
+            found += np.bincount(codes, others, len(self.sets))
+        return found
+
+    @cached_property
+    def counts(self) -> Floats:
+        return self.sums(np.ones(len(self.codes[0])))
+
+
+@dataclass(frozen=True)
 class Pairs:
-    """Which student and which teacher each of n rows is about.
+    """Which student and which teacher each of n rows is about, and which of k sets it is in.
 
     Attributes:
         students, teachers: codes (n,) of one list of models.
+        sets: codes (n,), each of them one of `count`; by default all rows are one set.
     """
 
     students: Codes
     teachers: Codes
+    sets: Codes | None = None
+    count: int = 1
 
     @classmethod
-    def of(cls, rows: pd.DataFrame) -> Pairs:
+    def of(cls, rows: pd.DataFrame, sets: Codes | None = None, count: int = 1) -> Pairs:
         models = pd.factorize(pd.concat([rows["student"], rows["teacher"]]))[0]
-        return cls(models[: len(rows)], models[len(rows) :])
-
-    @cached_property
-    def unordered(self) -> Codes:
-        """Codes (n,) of the two models of each row, whichever teaches."""
-        both = np.sort([self.students, self.teachers], axis=0)
-        return np.asarray(pd.factorize(both[0] * (both.max(initial=0) + 1) + both[1])[0])
+        return cls(models[: len(rows)], models[len(rows) :], sets, count)
 
     def mean(self, values: Floats, percent: bool = False) -> Interval:
-        """The mean of values (n,), of which NaN take no part, and its interval.
+        """As `means`, of a single set."""
+        return self.means(values, percent)[0]
+
+    def means(self, values: Floats, percent: bool = False) -> list[Interval]:
+        """The mean in each set of values (n,), of which NaN take no part, and its interval.
 
         NaN ends where models are too few, and where all values, or all models' means, are equal.
 
@@ -68,64 +94,88 @@ class Pairs:
             percent: values are shares in percent: the interval stays within 0 and 100.
         """
         known = ~np.isnan(values)
-        if not known.any():
-            return Interval(*[float("nan")] * 3)
-        mean = float(values[known].mean())
-        half = self.half_width(lambda *role: mean_changes(values - mean, role))
-        if not half > ROUNDING * max(1.0, abs(mean)):
-            return Interval(mean, float("nan"), float("nan"))
-        if not percent:
-            return Interval(mean, mean - half, mean + half)
-        share = mean / 100
-        odds = logit(share) + np.array([-1, 1]) * half / (100 * share * (1 - share))
-        low, high = (100 * expit(odds)).tolist()
-        return Interval(mean, low, high)
+        if not known.all():
+            sets = None if self.sets is None else self.sets[known]
+            some = Pairs(self.students[known], self.teachers[known], sets, self.count)
+            return some.means(values[known], percent)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            means = self._whole.sums(values) / self._whole.counts
+            differences = values - means[self._whole.codes[0]]
+            half = self.half_widths(lambda role: self.mean_changes(differences, role))
+            half[~(half > ROUNDING * np.maximum(1.0, np.abs(means)))] = np.nan
+            if percent:
+                share = means / 100
+                wide = half / (100 * share * (1 - share))
+                low, high = (100 * expit(logit(share) + sign * wide) for sign in (-1, 1))
+            else:
+                low, high = means - half, means + half
+        return [Interval(*ends) for ends in np.transpose([means, low, high]).tolist()]
 
-    def half_width(self, changes: Callable[..., Floats]) -> float:
-        """Half of the 95% interval of a value; NaN where there are too few models.
+    def half_widths(self, changes: Callable[[Role], Floats]) -> Floats:
+        """Half of the 95% interval of a value of each set; NaN where there are too few models.
 
         Args:
-            changes: given codes (n,) of one or of both roles, by how much the value changes
-                without the rows of each model; of none where these are all rows.
+            changes: by how much the value changes without what each code of a role stands for
+                (m,); NaN of what is in no row, or in all rows of its set.
         """
-        roles = changes(self.students), changes(self.teachers)
-        vary = [role for role in roles if len(role)]
-        if not vary or min(map(len, vary)) < FEWEST:
-            return float("nan")
-        models = changes(self.students, self.teachers)
-        variance, freedom = _variance(models), len(models) - 1.0
-        if len(vary) == 2 and variance > 0:
-            own = min(0.5, _variance(changes(self.unordered)) / variance)
-            variance *= 1 - 4 * own**3
-            parts = np.array([_variance(role) for role in roles])
-            if parts.any():
-                terms = parts**2 / [len(role) - 1 for role in roles]
-                freedom = min(freedom, float(parts.sum() ** 2 / terms.sum()))
-        return float(stdtrit(freedom, 0.975) * np.sqrt(variance))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = [_variances(changes(role), role.sets, self.count) for role in self._roles]
+            own, (variance, models), (of_pairs, _) = found[:2], *found[2:]
+            parts, number = (np.array(values) for values in zip(*own, strict=True))
+            satterthwaite = parts.sum(axis=0) ** 2 / (parts**2 / (number - 1)).sum(axis=0)
+            both, freedom = (number > 0).all(axis=0), models - 1.0
+            freedom = np.where(both, np.fmin(freedom, satterthwaite), freedom)
+            twice = np.where(both, 4 * np.fmin(0.5, of_pairs / variance) ** 3, 0.0)
+            half = stdtrit(freedom, 0.975) * np.sqrt(variance * (1 - twice))
+        few = ((number > 0) & (number < FEWEST)).any(axis=0) | (number == 0).all(axis=0)
+        return np.where(few, np.nan, half)
+
+    def mean_changes(self, differences: Floats, role: Role) -> Floats:
+        """How much the means of sets change, as `half_widths` asks.
+
+        Args:
+            differences: values less the mean of their set (n,).
+        """
+        others = self._whole.counts[role.sets] - role.counts
+        changes = np.full(len(others), np.nan)
+        left = (role.counts > 0) & (others > 0)
+        changes[left] = -role.sums(differences)[left] / others[left]
+        return changes
+
+    @cached_property
+    def _whole(self) -> Role:
+        """Sets, each as a whole."""
+        sets = np.zeros(len(self.students), dtype=np.intp) if self.sets is None else self.sets
+        return Role((sets,), np.arange(self.count))
+
+    @cached_property
+    def _roles(self) -> tuple[Role, Role, Role, Role]:
+        """Students, teachers, models in either role, and two models, whichever teaches."""
+        size = 1 + int(max(self.students.max(initial=0), self.teachers.max(initial=0)))
+        students, teachers = self._role(size, self.students), self._role(size, self.teachers)
+        either = self._role(size, self.students, self.teachers)
+        return students, teachers, either, self.unordered
+
+    @cached_property
+    def unordered(self) -> Role:
+        """The two models of each row, whichever teaches."""
+        low, high = (of(self.students, self.teachers) for of in (np.minimum, np.maximum))
+        size = 1 + int(high.max(initial=0))
+        return self._role(size**2, low * size + high)
+
+    def _role(self, size: int, *codes: Codes) -> Role:
+        """Codes below `size` as those of a role, in which each set has its own."""
+        (sets,) = self._whole.codes
+        own = [sets * size + one for one in codes]
+        if self.count * size <= 2 * len(sets):
+            return Role(own, np.repeat(np.arange(self.count), size))
+        places, known = pd.factorize(np.concatenate(own))
+        return Role(np.split(places, len(own)), known // size)
 
 
-def _variance(changes: Floats) -> float:
-    """The jackknife's."""
-    return float((len(changes) - 1) / max(1, len(changes)) * (changes**2).sum())
-
-
-def mean_changes(differences: Floats, role: Sequence[Codes]) -> Floats:
-    """How much a mean changes without the rows of each model, as `Pairs.half_width` asks.
-
-    Args:
-        differences: values less their mean (n,), of which NaN take no part.
-        role: codes (n,) of one or of both roles that a model may have in a row.
-    """
-    known = ~np.isnan(differences)
-    sums, counts = (_sums(of, role) for of in (np.where(known, differences, 0.0), known * 1.0))
-    left = (counts > 0) & (counts < known.sum())
-    return np.asarray(-sums[left] / (known.sum() - counts[left]))
-
-
-def _sums(values: Floats, role: Sequence[Codes]) -> Floats:
-    """Of each model the sum over the rows that it is in, in whichever role."""
-    count = 1 + max(int(codes.max(initial=0)) for codes in role)
-    sums = np.bincount(role[0], values, count).astype(np.float64)
-    for codes in role[1:]:
-        sums += np.bincount(codes, np.where(codes == role[0], 0.0, values), count)
-    return sums
+def _variances(changes: Floats, sets: Codes, count: int) -> tuple[Floats, Codes]:
+    """The jackknife's of each set, and how many changes that are."""
+    left = ~np.isnan(changes)
+    number = np.bincount(sets[left], minlength=count)
+    squares = np.bincount(sets, np.where(left, changes**2, 0.0), count)
+    return (number - 1) / np.maximum(1, number) * squares, number

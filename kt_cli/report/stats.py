@@ -31,11 +31,6 @@ class Spread(NamedTuple):
     max: float
 
 
-def share(hits: pd.Series[bool]) -> float:
-    """Percentage of true values."""
-    return float(100 * hits.mean()) if len(hits) else float("nan")
-
-
 def mean(values: pd.Series[float]) -> float:
     return float(values.mean())
 
@@ -45,30 +40,30 @@ def mean_std(values: pd.Series[float]) -> MeanStd:
     return MeanStd(float(values.mean()), float(values.std(ddof=1)), int(values.count()))
 
 
-def student_success(rows: pd.DataFrame) -> pd.Series[float]:
-    """Of each student the share of its teachers with Δ > 0.
+def student_success(pairs: pd.DataFrame, within: str = "method") -> pd.Series[float]:
+    """Of each student the share of its teachers with Δ > 0, from `pair_deltas`.
 
     Roth et al. report the median over students. They have one seed; with more, a pair's Δ is its
     mean over seeds.
     """
-    pairs = pair_deltas(rows)
-    return 100 * (pairs["delta"] > 0).groupby(pairs["student"], observed=True).mean()
+    won = 100.0 * (pairs["delta"] > 0)
+    return won.groupby([pairs[within], pairs["student"]], observed=True).mean()
 
 
-def significant_share(rows: pd.DataFrame, sign: int) -> float:
-    """Share of transfers with a significant gain (sign 1) or loss (sign −1).
+def significant(rows: pd.DataFrame, sign: int) -> pd.Series[float]:
+    """100 where a transfer has a significant gain (sign 1) or loss (sign −1), 0 where it has none.
 
-    By McNemar's exact test of gain against loss, p < 0.05, uncorrected.
+    By McNemar's exact test of gain against loss, p < 0.05, uncorrected; NaN without p.
     """
-    known = rows.dropna(subset=["delta", "transfer_p"])
-    right_sign = np.sign(known["delta"]) == sign
-    return share((known["transfer_p"] < SIGNIFICANT) & right_sign)
+    found = (rows["transfer_p"] < SIGNIFICANT) & (np.sign(rows["delta"]) == sign)
+    known: pd.Series[float] = (100.0 * found).where(rows["transfer_p"].notna())
+    return known
 
 
-def pair_deltas(rows: pd.DataFrame) -> pd.DataFrame:
-    """Δ of each (student, teacher, method), averaged over seeds."""
+def pair_deltas(rows: pd.DataFrame, within: str = "method") -> pd.DataFrame:
+    """Δ of each student and teacher, within a method, averaged over seeds."""
     known = rows.dropna(subset=["delta"])
-    by_pair = known.groupby(["student", "teacher", "method"], sort=True, observed=True)
+    by_pair = known.groupby(["student", "teacher", within], sort=True, observed=True)
     return by_pair["delta"].mean().round(DECIMALS).reset_index()
 
 
@@ -79,9 +74,9 @@ def over_teachers(rows: pd.DataFrame) -> dict[tuple[str, str], MeanStd]:
     return {(str(s), str(m)): MeanStd(mean, std, int(count)) for (s, m), mean, std, count in found}
 
 
-def spread(values: pd.Series[float]) -> Spread:
+def spread(values: Floats) -> Spread:
     """Minimum, 5% quantile (linear), median, 95% quantile and maximum."""
-    known = values.dropna().to_numpy(dtype=float)
+    known = values[~np.isnan(values)]
     if not len(known):
         return Spread(0, *[float("nan")] * 5)
     return Spread(len(known), *np.quantile(known, [0, 0.05, 0.5, 0.95, 1]).tolist())

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from kt_cli.knowledge.significance import SIGNIFICANT, holm
-from kt_cli.report.intervals import Floats, Pairs
+from kt_cli.report.intervals import Codes, Floats, Pairs
 from kt_cli.report.stats import DECIMALS, wilcoxon
 from kt_cli.report.table import Interval
 
-RUN = ["student", "teacher", "seed"]
+PAIR = ["student", "teacher"]
 
 
-def by_run(rows: pd.DataFrame, column: str = "delta", what: str = "method") -> pd.DataFrame:
-    """A column's values by student, teacher and seed (n), of each method (k): (n, k)."""
-    known = rows.dropna(subset=[column])
-    found = known.groupby([*RUN, what], observed=True, dropna=False)[column].mean()
-    return found.unstack(what)
+def by_run(
+    rows: pd.DataFrame, values: str | list[str] = "delta", what: str = "method",
+    within: Sequence[str] = (),
+) -> pd.DataFrame:  # fmt: skip
+    """Values by student, teacher and seed (n), of each method (k): (n, k).
+
+    Args:
+        within: columns that tell runs apart too, and come first in the index.
+    """
+    known = rows.dropna(subset=values)
+    runs = known.groupby([*within, *PAIR, "seed", what], observed=True, dropna=False)
+    return pd.DataFrame(runs[values].mean().unstack(what))
 
 
 class Versus(NamedTuple):
@@ -37,37 +44,64 @@ class Versus(NamedTuple):
     p: float
 
 
+class _Seeds:
+    """Of runs (n,) in contests the pairs (p,), each of them in one contest.
+
+    Attributes:
+        contests: codes (p,). pairs: with the contests as sets.
+    """
+
+    def __init__(self, runs: pd.Index, contests: Codes, count: int) -> None:
+        who = runs.to_frame(index=False)[PAIR].assign(contest=contests)
+        self._place = who.groupby([*who], observed=True, sort=False).ngroup().to_numpy()
+        who = who.drop_duplicates()
+        self.contests = who["contest"].to_numpy()
+        self.pairs = Pairs.of(who, self.contests, count)
+
+    def means(self, values: Floats) -> Floats:
+        """Over the seeds of each pair (p,), of values (n,); NaN takes no part."""
+        known, count = ~np.isnan(values), len(self.contests)
+        sums = np.bincount(self._place[known], values[known], count)
+        with np.errstate(invalid="ignore"):
+            return (sums / np.bincount(self._place[known], minlength=count)).round(DECIMALS)
+
+
 def versus(one: pd.Series[float], other: pd.Series[float]) -> Versus:
     """Compare two columns of `by_run`."""
-    both = (one - other).dropna().rename("difference")
-    pairs = both.groupby(level=RUN[:2], observed=True).mean().reset_index()
-    differences = pairs["difference"].to_numpy(dtype=float).round(DECIMALS)
-    return Versus(Pairs.of(pairs).mean(differences), differences, wilcoxon(differences))
+    seeds = _Seeds(one.index, np.zeros(len(one), dtype=np.intp), 1)
+    means = seeds.means(np.asarray(one - other, dtype=np.float64))
+    differences = means[~np.isnan(means)]
+    return Versus(seeds.pairs.mean(means), differences, wilcoxon(differences))
 
 
-def borne_out(contests: Iterable[pd.DataFrame]) -> list[str | None]:
-    """Of each contest (of `by_run`) the method that is better than every other; None if none is.
+def borne_out(runs: pd.DataFrame, contests: Codes, count: int) -> list[str | None]:
+    """Of each contest the method that is better than every other in it; None if none is.
 
     The one with the highest mean is, where its differences to each of the others have a mean whose
     95% interval is above zero, and the largest of Wilcoxon's p-values is below 0.05 after Holm's
     correction for as many contests.
+
+    Args:
+        runs: of `by_run`.
+        contests: codes (n,) below `count`, of which each run is.
     """
-    found = [_best(contest) for contest in contests]
-    corrected = holm(np.array([p for _, p in found]))
-    return [
-        name if p < SIGNIFICANT else None for (name, _), p in zip(found, corrected, strict=True)
-    ]
-
-
-def _best(contest: pd.DataFrame) -> tuple[str, float]:
-    """The method with the highest mean, and its largest p: 1 where an interval reaches zero."""
-    ranked = list(contest.mean().sort_values(ascending=False, kind="stable").index)
-    if len(ranked) < 2:
-        return "", 1.0
-    best, largest = ranked[0], 0.0
-    for other in ranked[1:]:
-        found = versus(contest[best], contest[other])
-        if not found.interval.low > 0:
-            return str(best), 1.0
-        largest = max(largest, found.p)
-    return str(best), largest
+    values, seeds = runs.to_numpy(dtype=np.float64), _Seeds(runs.index, contests, count)
+    means = runs.groupby(contests).mean().reindex(range(count)).to_numpy(dtype=np.float64)
+    ranked, entered = np.argsort(-means, axis=1, kind="stable"), (~np.isnan(means)).sum(axis=1)
+    largest = np.where(entered > 1, 0.0, 1.0)  # p; 1 where an interval reaches zero
+    for place in range(1, values.shape[1]):
+        undecided = (largest < 1) & (entered > place)
+        asked = np.flatnonzero(undecided[contests])
+        best, other = ranked[contests[asked]][:, [0, place]].T
+        differences = np.full(len(values), np.nan)
+        differences[asked] = values[asked, best] - values[asked, other]
+        differences = seeds.means(differences)
+        intervals = seeds.pairs.means(differences)
+        for i in np.flatnonzero(undecided):
+            if not intervals[i].low > 0:
+                largest[i] = 1.0
+                continue
+            mine = differences[(seeds.contests == i) & ~np.isnan(differences)]
+            largest[i] = max(largest[i], wilcoxon(mine))
+    chosen = holm(largest) < SIGNIFICANT
+    return [str(runs.columns[ranked[i, 0]]) if one else None for i, one in enumerate(chosen)]

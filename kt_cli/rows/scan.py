@@ -111,8 +111,8 @@ def _values(column: pa.ChunkedArray) -> pd.Series[Any]:
     """A column for pandas. Of texts that repeat, the categories are those that occur, in order, so
     that they sort and compare as the texts do."""
     if not pa.types.is_dictionary(column.type):
-        plain: pd.Series[Any] = column.to_pandas(memory_pool=POOL)
-        return plain
+        values: pd.Series[Any] = column.to_pandas(memory_pool=POOL)
+        return values
     whole = column.combine_chunks(POOL)
     texts, codes = whole.dictionary.to_pylist(), whole.indices.fill_null(-1).to_numpy()
     occurs = np.bincount(codes + 1, minlength=len(texts) + 1)[1:] > 0

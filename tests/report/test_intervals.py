@@ -53,6 +53,25 @@ def test_intervals_against_loops_that_leave_out_models(share: float, percent: bo
         assert (found.low, found.high) == pytest.approx(mean_ends(rows, "delta", percent))
 
 
+@pytest.mark.parametrize("percent", [False, True])
+def test_of_several_sets_each_is_as_by_itself(percent: bool) -> None:
+    random = np.random.default_rng(3)
+    several = [zoo(random, 6), rows_of(additive(random, 4, 9), random, 0.7), zoo(random, 2),
+               zoo(random, 5, 0.0), rows_of(additive(random, 1, 6), random)]  # fmt: skip
+    several[1].loc[3, "delta"] = np.nan
+    sets = np.repeat(np.arange(5), [len(rows) for rows in several])
+    order = random.permutation(len(sets))
+    rows = pd.concat(several, ignore_index=True).iloc[order]
+    values = rows["delta"].to_numpy(float) + 50
+    found = Pairs.of(rows, sets[order], 5).means(values, percent)
+    for one, mine in zip(found, several, strict=True):
+        shifted = mine.assign(delta=mine["delta"].astype(float) + 50)
+        alone = mean_interval(shifted, "delta", percent)
+        assert (one.value, one.low, one.high) == pytest.approx(
+            (alone.value, alone.low, alone.high), nan_ok=True
+        )
+
+
 def test_pairs_that_are_alike_in_both_directions_are_as_good_as_one() -> None:
     random = np.random.default_rng(1)
     rows = zoo(random, 7)

@@ -21,6 +21,11 @@ def rows_of(**means: float) -> pd.DataFrame:
     ])  # fmt: skip
 
 
+def winners(*contests: pd.DataFrame) -> list[str | None]:
+    codes = np.repeat(np.arange(len(contests)), [len(runs) for runs in contests])
+    return borne_out(pd.concat(contests), codes, len(contests))
+
+
 def test_only_pairs_and_seeds_of_both_are_compared() -> None:
     rows = pd.DataFrame(
         [
@@ -47,8 +52,8 @@ def test_seeds_are_averaged_and_the_rest_is_by_hand() -> None:
 
 def test_the_best_must_be_better_than_each_other_one() -> None:
     clear, unclear = rows_of(a=2.0, b=0.0, c=-1.0), rows_of(a=0.0, b=2.0, c=2.001)
-    assert borne_out([by_run(clear), by_run(unclear)]) == ["a", None]
-    assert borne_out([by_run(rows_of(a=2.0)), by_run(clear[:0])]) == [None, None]
+    assert winners(by_run(clear), by_run(unclear)) == ["a", None]
+    assert winners(by_run(rows_of(a=2.0)), by_run(clear[:0])) == [None, None]
 
 
 def test_one_student_that_carries_a_difference_does_not_bear_it_out() -> None:
@@ -58,15 +63,15 @@ def test_one_student_that_carries_a_difference_does_not_bear_it_out() -> None:
     runs = by_run(rows)
     found = versus(runs["a"], runs["b"])
     assert found.p < 0.001 and found.interval.low < 0
-    assert borne_out([runs]) == [None]
+    assert winners(runs) == [None]
 
 
 def test_p_values_are_those_of_as_many_contests() -> None:
     """Six pairs bear a method out alone (p = 1/32), not as one of two contests."""
     rows = rows_of(a=3.0, b=0.0)
     contest = by_run(rows[rows["student"].isin(list("abcdef")) & (rows["teacher"] == "t")])
-    assert borne_out([contest]) == ["a"]
-    assert borne_out([contest] * 2) == [None, None]
+    assert winners(contest) == ["a"]
+    assert winners(contest, contest) == [None, None]
 
 
 def test_nothing_is_borne_out_among_equals() -> None:
@@ -75,10 +80,10 @@ def test_nothing_is_borne_out_among_equals() -> None:
     names = ["student", "teacher", "seed"]
     places = pd.MultiIndex.from_product([list(STUDENTS), list(TEACHERS), [0]], names=names)
     shape = (len(STUDENTS), len(TEACHERS), 3)
-    winners = 0
+    won = 0
     for _ in range(100):
         models = random.normal(size=(shape[0], 1, 3)) + random.normal(size=(1, *shape[1:]))
         values = (models + random.normal(size=shape)).reshape(-1, 3)
-        (winner,) = borne_out([pd.DataFrame(values, places, columns=list("abc"))])
-        winners += winner is not None
-    assert winners <= 5
+        (winner,) = winners(pd.DataFrame(values, places, columns=list("abc")))
+        won += winner is not None
+    assert won <= 5

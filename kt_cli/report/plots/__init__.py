@@ -13,7 +13,7 @@ import pandas as pd
 
 from kt_cli.errors import unknown
 from kt_cli.report.captions import caption, general_notes
-from kt_cli.report.groups import SAME_DATA, SAME_TRANSFER, Group, split
+from kt_cli.report.groups import KEYS, SAME_DATA, SAME_TRANSFER, Group, split
 from kt_cli.report.plots import classes, curves, matrix, methods, pairs
 from kt_cli.report.plots.output import SUFFIXES, Drawn, save, svg
 from kt_cli.report.plots.style import PlotResult, applied, slug
@@ -62,6 +62,8 @@ class Plot:
     def groups(self, results: Results, query: Query) -> list[Group]:
         """What it draws, each in a figure of its own."""
         rows = results.ok(self.table) if self.rows is None else self.rows(results)
+        if self.rows is None:  # of what others need too, each part would be copied
+            rows = rows[list(dict.fromkeys(["sweep", *KEYS[self.table], *self.columns]))]
         if self.table != "transfer":
             return split(rows, SAME_DATA)
         if query.seed_average and not self.lists:

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from kt_cli.errors import counted
+from kt_cli.report.groups import DATA, OUTCOME, SETTINGS, TRAINING
 from kt_cli.report.intervals import Floats, mean_interval, numbers
 from kt_cli.report.methods import method_rank
 
@@ -31,7 +32,9 @@ class Series:
 
 def parts_of(rows: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
     """The rows with a value in `column` of each method that has some, in the paper's order."""
-    known = rows[np.isfinite(numbers(rows, column))]
+    finite = np.isfinite(numbers(rows, column))
+    rows = rows.drop(columns=[*DATA, *TRAINING, *SETTINGS, *OUTCOME], errors="ignore")
+    known = rows if finite.all() else rows[finite]
     parts = {str(name): part for name, part in known.groupby("method", observed=True, sort=True)}
     return {method: parts[method] for method in sorted(parts, key=method_rank)}
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from kt_cli.errors import counted
 from kt_cli.knowledge.significance import SIGNIFICANT, holm
@@ -43,6 +43,7 @@ QUANTITIES: dict[str, str] = {
     **{f"top{p}_similarity_pct": f"its percentile, top {p}%" for p in TOP},
 }
 OPTIONAL = [c for c in QUANTITIES if c.endswith(("similarity", "_excess", "_pct"))]
+RANDOM = "pos_flips_random"
 SYMMETRIC = ("agreement", "kappa", "oracle_acc")
 PERCENT = ("pos_flips", "pos_flips_weaker", "pos_flips_random", "agreement", "oracle_acc")
 COLUMNS = (
@@ -66,15 +67,9 @@ def tables(results: Results, query: Query) -> list[Table]:
 
 
 def _table(group: Group, results: Results, query: Query) -> Table:
-    every = group.rows.sort_values(["teacher", "student"], ignore_index=True)
-    pairs, random = (rows.reset_index(drop=True) for rows in trained(every))
-    excess = {f"top{p}_excess": pairs[f"top{p}_similarity"] - pairs["class_similarity"]
-              for p in TOP}  # fmt: skip
-    weaker = pairs["pos_flips"].where(pairs["acc_diff"] < 0)
-    pairs = pairs.assign(pos_flips_weaker=weaker, **excess)
-    random = random.assign(pos_flips_random=random["pos_flips"])
-    first = ~pd.Series(Pairs.of(pairs).unordered).duplicated()
-    once = pairs.loc[first, ["teacher", "student", "mcnemar_p", *SYMMETRIC]]
+    pairs, random = trained(group.rows)
+    places = Pairs.of(pairs)
+    once = _once(pairs, places)
     notes = (
         f"n = {counted(len(pairs), 'ordered pair')} of {counted(models_of(pairs), 'model')}. "
         "ρ⁺(teacher → student): images that the teacher has right and the student wrong. "
@@ -82,51 +77,71 @@ def _table(group: Group, results: Results, query: Query) -> Table:
         INTERVALS,
         *_extremes(pairs),
         *_random_note(random),
-        *_different(numbers(once, "mcnemar_p")),
+        *_different(numbers(pairs, "mcnemar_p")[once]),
         *_alike(pairs),
         *_uniform(group),
         *general_notes(group, results, query, "complementarity"),
     )
-    asked = [c for c in QUANTITIES if c in pairs and (c not in OPTIONAL or pairs[c].count())]
+    both = pairs[["teacher", "student", *SYMMETRIC]].iloc[once]
+    of_once = Pairs(places.students[once], places.teachers[once])
     rows = [
-        *_rows(pairs, [column for column in asked if column not in SYMMETRIC]),
-        *_rows(once, [column for column in asked if column in SYMMETRIC]),
-        *_rows(random, ["pos_flips_random"] if len(random) else []),
+        _row(c, *((both, of_once) if c in SYMMETRIC else (pairs, places)))
+        for c in QUANTITIES
+        if c != RANDOM
     ]
-    rows.sort(key=lambda row: list(QUANTITIES).index(str(row[0])))
-    return Table("complementarity", TITLE, COLUMNS, tuple(rows), caption(group), notes, group.about)
+    if len(random):
+        rows.insert(list(QUANTITIES).index(RANDOM), _row(RANDOM, random, Pairs.of(random)))
+    kept = tuple(row for row in rows if row[0] not in OPTIONAL or row[2])
+    return Table("complementarity", TITLE, COLUMNS, kept, caption(group), notes, group.about)
 
 
-def _rows(pairs: pd.DataFrame, columns: Iterable[str]) -> list[Row]:
-    places = Pairs.of(pairs)
-    return [_row(column, pairs, places) for column in columns]
+def _once(pairs: pd.DataFrame, places: Pairs) -> NDArray[np.intp]:
+    """A row for each two models: of both directions that whose teacher is the first by name."""
+    order = np.argsort((pairs["teacher"] > pairs["student"]).to_numpy(), kind="stable")
+    again = pd.Series(places.unordered.codes[0][order]).duplicated().to_numpy()
+    return order[~again]
+
+
+def _values(column: str, pairs: pd.DataFrame) -> Floats:
+    if column == RANDOM:
+        column = "pos_flips"
+    if column == "pos_flips_weaker":
+        return np.where(pairs["acc_diff"] < 0, numbers(pairs, "pos_flips"), np.nan)
+    if column.endswith("_excess"):
+        top = numbers(pairs, column.replace("_excess", "_similarity"))
+        return top - numbers(pairs, "class_similarity")
+    return numbers(pairs, column)
 
 
 def _row(column: str, pairs: pd.DataFrame, places: Pairs) -> Row:
-    values = numbers(pairs, column)
+    values = _values(column, pairs)
     mean = places.mean(values, percent=column in PERCENT)
-    count, *quantiles = stats.spread(pairs[column])
+    count, *quantiles = stats.spread(values)
     if column.endswith("_classes"):  # counts, unless between two
         quantiles = [int(v) if v % 1 == 0 else v for v in quantiles]
     low, q05, median, q95, high = quantiles
-    ends = _extreme_pairs(pairs, values)
+    ends = (_pair(pairs, values == end) for end in (low, high))
     return (column, QUANTITIES[column], count, low, q05, median, mean, q95, high, *ends)
 
 
-def _extreme_pairs(pairs: pd.DataFrame, values: Floats) -> tuple[str, str] | tuple[None, None]:
-    """The pairs with the lowest and the highest value; of equal ones the first by name."""
-    if np.isnan(values).all():
-        return None, None
-    low, high = (pairs.iloc[int(find(values))] for find in (np.nanargmin, np.nanargmax))
-    return f"{low['teacher']} → {low['student']}", f"{high['teacher']} → {high['student']}"
+def _pair(pairs: pd.DataFrame, chosen: NDArray[np.bool_]) -> str | None:
+    """The chosen pair, of several the first by name."""
+    if not chosen.any():
+        return None
+    some = pairs.loc[chosen, ["teacher", "student"]]
+    teacher = some["teacher"].min()
+    return f"{teacher} → {some['student'][some['teacher'] == teacher].min()}"
 
 
 def _extremes(pairs: pd.DataFrame) -> list[str]:
-    flips = pairs["pos_flips"]
-    low, high = _extreme_pairs(pairs, numbers(pairs, "pos_flips"))
-    if low is None:
+    flips = numbers(pairs, "pos_flips")
+    if np.isnan(flips).all():
         return []
-    return [f"Smallest ρ⁺: {low} ({flips.min():.2f}%); largest: {high} ({flips.max():.2f}%)."]
+    low, high = np.nanmin(flips), np.nanmax(flips)
+    return [
+        f"Smallest ρ⁺: {_pair(pairs, flips == low)} ({low:.2f}%); "
+        f"largest: {_pair(pairs, flips == high)} ({high:.2f}%)."
+    ]
 
 
 def _random_note(random: pd.DataFrame) -> list[str]:
@@ -152,8 +167,8 @@ def _different(p_values: Floats) -> list[str]:
 
 
 def _alike(pairs: pd.DataFrame) -> list[str]:
-    known = pairs["class_embedding"].dropna().astype(str).unique()
-    sources = ", ".join(sorted(source for source in known if not source.endswith(":")))
+    known = pairs["class_embedding"].dropna().unique()
+    sources = ", ".join(sorted(source for source in map(str, known) if not source.endswith(":")))
     if not sources:
         return []
     return [

@@ -81,10 +81,13 @@ def _facts(rows: pd.DataFrame, results: Results) -> dict[str, list[Cell]]:
 
 
 def _best(rows: pd.DataFrame, names: Sequence[str]) -> frozenset[tuple[int, str]]:
-    """The method that a student's teachers bear out as the best for it."""
-    contests = {str(name): runs for name, runs in by_run(rows).groupby("student", observed=True)}
-    best = dict(zip(contests, borne_out(contests.values()), strict=True))
-    return frozenset((i, m) for i, name in enumerate(names) if (m := best.get(name)))
+    """The method that a student's teachers bear out as the best for it, if it has all methods."""
+    runs = by_run(rows)
+    contests, students = pd.factorize(runs.index.get_level_values("student"))
+    whole = runs.notna().groupby(contests).any().all(axis=1).to_numpy()[contests]
+    found = borne_out(runs[whole], contests[whole], len(students))
+    won = dict(zip(map(str, students), found, strict=True))
+    return frozenset((i, m) for i, name in enumerate(names) if (m := won.get(name)))
 
 
 def _published_note(names: list[str]) -> list[str]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from kt_cli.report import paper_figures, stats
 from kt_cli.report.captions import caption
 from kt_cli.report.derived import EQUAL_WITHIN, STRONGER
 from kt_cli.report.groups import Group, by_one_teacher, native
-from kt_cli.report.intervals import Pairs, numbers
+from kt_cli.report.intervals import Codes, Pairs, numbers
 from kt_cli.report.methods import method_rank
 from kt_cli.report.query import Query, derived
 from kt_cli.report.read import Results
-from kt_cli.report.table import Cell, Column, Row, Table
+from kt_cli.report.table import Cell, Column, MeanStd, Table
 from kt_cli.report.tables.shared import BEST, INTERVALS, seen_note, transfer_groups, transfer_notes
 from kt_cli.report.versus import borne_out, by_run
 
@@ -50,6 +52,11 @@ AGAINST = (
     Column("published_mean", "published\nmean (%)", digits=1),
 )
 BEST_OF = {"success_rate": "won", "delta": "delta"}  # column: what is compared by run
+MEANS = (
+    "gain", "loss", "transfer_rate", "share_taught", "abstained", "significant_gain",
+    "significant_loss",
+)  # fmt: skip
+COUNTS = [column.key for column in COLUMNS if column.kind == "count"]
 LEGEND = (
     "n: transfers; success: share of them with Δ > 0; paper’s: median over students of the share "
     "of their teachers with Δ > 0; Δ: accuracy after − before, mean ± standard deviation; Δ "
@@ -68,7 +75,6 @@ PUBLISHED = (
     "teachers with Δ > 0. Their xekl and xekl-mcl take a double softmax: compare runs with "
     "--reference-compat."
 )
-Parts = list[tuple[tuple[Cell, ...], pd.DataFrame]]
 
 
 def tables(results: Results, query: Query) -> list[Table]:
@@ -77,16 +83,18 @@ def tables(results: Results, query: Query) -> list[Table]:
 
 def _table(group: Group, results: Results, query: Query) -> Table:
     by = list(dict.fromkeys(name for name in query.by if name != "method"))
-    used = ["student", "teacher", "method", "seed", *USED]
+    used = ["student", "teacher", "method", "seed", *USED, "stronger"]
     rows = derived(group.rows, [*by, "stronger"], results.ok("models"))
-    rows = rows[list(dict.fromkeys([*by, *used, "stronger"]))]
-    rows = rows.assign(won=100.0 * (rows["delta"] > 0))
-    parts = _parts(rows, by)
+    rows = rows[list(dict.fromkeys([*by, *used]))]
+    lead, (keys, parts) = [_by_column(name, rows) for name in by], _parts(rows, by)
+    rows = rows.assign(part=parts, won=100.0 * (rows["delta"] > 0)).dropna(subset=["delta"])
     against = query.against == paper_figures.PAPER and by_one_teacher(group)
     guarded = bool(rows["guard_alpha"].notna().any())
     own = (c if guarded or c.key != "abstained" else replace(c, detail=True) for c in COLUMNS)
-    columns = (*(_by_column(name, rows) for name in by), *own, *(AGAINST if against else ()))
-    several = len(parts) > 1
+    columns = (*own, *(AGAINST if against else ()))
+    cells = _cells(rows, [str(key[-1]) for key in keys])
+    lines = zip(*(cells[column.key] for column in columns), strict=True)
+    several = len(keys) > 1
     notes = (
         LEGEND,
         *([ABSTAINED] if guarded else []),
@@ -97,22 +105,22 @@ def _table(group: Group, results: Results, query: Query) -> Table:
         *transfer_notes(group, results, query),
     )
     return Table(
-        "summary", TITLE, columns, tuple(_row(key, part, against) for key, part in parts),
-        caption(group), notes, group.about, _best(parts) if several else frozenset(),
+        "summary", TITLE, (*lead, *columns),
+        tuple((*key[:-1], *line) for key, line in zip(keys, lines, strict=True)),
+        caption(group), notes, group.about, _best(rows, keys) if several else frozenset(),
     )  # fmt: skip
 
 
-def _parts(rows: pd.DataFrame, by: list[str]) -> Parts:
-    """The rows by the values of `by`, in their order and missing ones last, then by method.
-
-    Those without Δ say only that there is such a part.
-    """
-    parts = [
-        (tuple(map(native, key)), part.dropna(subset=["delta"]))
-        for key, part in rows.groupby([*by, "method"], observed=True, dropna=False)
-    ]
-    order = {values: place for place, values in enumerate(dict.fromkeys(k[:-1] for k, _ in parts))}
-    return sorted(parts, key=lambda part: (order[part[0][:-1]], method_rank(str(part[0][-1]))))
+def _parts(rows: pd.DataFrame, by: list[str]) -> tuple[list[tuple[Cell, ...]], Codes]:
+    """The parts of the table: values of `by` in their order, missing ones last, each with its
+    methods; and in which of them each row is (n,). A part may have no row with Δ."""
+    grouped = rows.groupby([*by, "method"], observed=True, dropna=False)
+    found = grouped.size().index.to_frame().itertuples(index=False)
+    keys = [tuple(str(v) if isinstance(v, bool) else v for v in map(native, key)) for key in found]
+    order = {values: place for place, values in enumerate(dict.fromkeys(k[:-1] for k in keys))}
+    ranks = [(order[key[:-1]], method_rank(str(key[-1]))) for key in keys]
+    ranked = sorted(range(len(keys)), key=ranks.__getitem__)
+    return [keys[i] for i in ranked], np.argsort(ranked)[grouped.ngroup()]
 
 
 def _by_column(name: str, rows: pd.DataFrame) -> Column:
@@ -123,44 +131,57 @@ def _by_column(name: str, rows: pd.DataFrame) -> Column:
     return Column(key, name, "count" if whole else "number", lead=True)
 
 
-def _row(key: tuple[Cell, ...], rows: pd.DataFrame, against: bool) -> Row:
-    pairs = Pairs.of(rows)
-    by_strength = [rows.loc[rows["stronger"] == strength, "delta"] for strength in STRENGTHS]
-    by_student = stats.student_success(rows)
-    lead = [str(v) if isinstance(v, bool) else v for v in key]
-    guarded = rows["guard_alpha"].notna().any()
-    published = paper_figures.success(str(lead[-1])) or (None, None)
-    return (
-        *lead,
-        len(rows),
-        len(rows.drop_duplicates(["teacher", "student"])),
-        int(rows["seed"].nunique()),
-        pairs.mean(numbers(rows, "won"), percent=True),
-        float(by_student.median()),
-        stats.share(rows["guard_alpha"] == 0) if guarded else None,
-        stats.mean_std(rows["delta"]),
-        pairs.mean(numbers(rows, "delta")),
-        *map(stats.mean, by_strength),
-        *(int(values.count()) for values in by_strength),
-        stats.mean(rows["gain"]),
-        stats.mean(rows["loss"]),
-        stats.mean(rows["transfer_rate"]),
-        stats.significant_share(rows, 1),
-        stats.significant_share(rows, -1),
-        stats.mean(rows["share_taught"]),
-        *((float(by_student.mean()), *published[:2]) if against else ()),
-    )
+def _cells(rows: pd.DataFrame, methods: list[str]) -> dict[str, list[Any]]:
+    """The cells of each column, by its key: one for each `part` of the rows, of its method."""
+    pairs = Pairs.of(rows, rows["part"].to_numpy(), len(methods))
+    by_pair = stats.pair_deltas(rows, "part")
+    by_student = stats.student_success(by_pair, "part").groupby("part")
+    parts = rows.assign(
+        abstained=100.0 * (rows["guard_alpha"] == 0),
+        significant_gain=stats.significant(rows, 1), significant_loss=stats.significant(rows, -1),
+        **{f"delta_{s}": rows["delta"].where(rows["stronger"] == s) for s in STRENGTHS},
+    ).groupby("part")  # fmt: skip
+    strengths = [f"delta_{s}" for s in STRENGTHS]
+    found = pd.DataFrame({
+        "n": parts.size(), "pairs": by_pair.groupby("part").size(),
+        "seeds": parts["seed"].nunique(), "std": parts["delta"].std(),
+        **dict(parts[[*MEANS, *strengths]].mean()),
+        **dict(parts[strengths].count().rename(columns=lambda name: f"n{name[5:]}")),
+        "paper_success_rate": by_student.median(), "mean_success_rate": by_student.mean(),
+    }, index=range(len(methods)))  # fmt: skip
+    found = found.fillna(dict.fromkeys(COUNTS, 0)).astype(dict.fromkeys(COUNTS, int))
+    found["abstained"] = found["abstained"].where(parts["guard_alpha"].count() > 0)
+    intervals = pairs.means(numbers(rows, "delta"))
+    published = [paper_figures.success(method) or (None, None) for method in methods]
+    return {
+        **{str(name): values.tolist() for name, values in found.items()},
+        "method": methods,
+        "success_rate": pairs.means(numbers(rows, "won"), percent=True),
+        "abstained": list(map(native, found["abstained"])),
+        "delta": [MeanStd(one.value, std, n)
+                  for one, std, n in zip(intervals, found["std"], found["n"], strict=True)],
+        "delta_interval": intervals,
+        "published_median": [one[0] for one in published],
+        "published_mean": [one[1] for one in published],
+    }  # fmt: skip
 
 
-def _best(parts: Parts) -> frozenset[tuple[int, str]]:
+def _best(rows: pd.DataFrame, keys: list[tuple[Cell, ...]]) -> frozenset[tuple[int, str]]:
     """In each group of `--by` the method that the same pairs bear out as the best, by column."""
-    blocks: dict[tuple[Cell, ...], dict[str, int]] = {}
-    for i, ((*block, method), _) in enumerate(parts):
-        blocks.setdefault(tuple(block), {})[str(method)] = i
-    together = [pd.concat([parts[i][1] for i in block.values()]) for block in blocks.values()]
-    found = set()
-    for key, column in BEST_OF.items():
-        won = borne_out(by_run(rows, column) for rows in together)
-        best = zip(blocks.values(), won, strict=True)
-        found |= {(block[method], key) for block, method in best if method}
-    return frozenset(found)
+    if rows.empty:
+        return frozenset()
+    blocks = {block: i for i, block in enumerate(dict.fromkeys(key[:-1] for key in keys))}
+    of_parts = [blocks[key[:-1]] for key in keys]
+    runs = by_run(
+        rows.assign(block=np.take(of_parts, rows["part"])), list(BEST_OF.values()), within=["block"]
+    )
+    contests = runs.index.get_level_values("block").to_numpy()
+    places = {
+        (block, str(key[-1])): i for i, (block, key) in enumerate(zip(of_parts, keys, strict=True))
+    }
+    return frozenset(
+        (places[block, method], key)
+        for key, column in BEST_OF.items()
+        for block, method in enumerate(borne_out(pd.DataFrame(runs[column]), contests, len(blocks)))
+        if method
+    )

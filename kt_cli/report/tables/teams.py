@@ -201,9 +201,11 @@ def _each(runs: pd.DataFrame, column: str) -> Cell:
 
 def _best(overall: Sequence[Block]) -> frozenset[tuple[int, str]]:
     """Of these blocks, the first of the table, the way that all teams bear out as the best."""
-    contests, first = [], 0
+    blocks, first = [], 0
     for block in overall:
         lines = [line.runs.assign(way=first + i) for i, line in enumerate(block.lines)]
-        contests.append(by_run(pd.concat(lines), what="way"))
+        blocks.append(by_run(pd.concat(lines), what="way"))
         first += len(lines)
-    return frozenset((int(place), "delta") for place in borne_out(contests) if place)
+    contests = np.repeat(np.arange(len(blocks)), [len(runs) for runs in blocks])
+    best = borne_out(pd.concat(blocks), contests, len(blocks)) if blocks else []
+    return frozenset((int(place), "delta") for place in best if place)
