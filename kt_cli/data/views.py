@@ -229,7 +229,8 @@ def _blend(images: Tensor, factor: Tensor, of_mean: Tensor, of_grey: Tensor) -> 
     An image times its factor (b, 1, 1, 1), and as much of its mean grey and of its grey.
     """
     grey = _grey(images)
-    mean = grey.mean(dim=(2, 3), keepdim=True)
+    # By rows, since threads would share a lone image, and add in another order.
+    mean = grey.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
     return images.mul_(factor).add_(grey.mul_(of_grey).add_(mean.mul_(of_mean))).clamp_(0, 1)
 
 

@@ -82,6 +82,18 @@ def test_colour_adjustments_equal_torchvision(images: torch.Tensor) -> None:
         torch.testing.assert_close(ours(images.clone(), values), wanted, atol=2e-4, rtol=0)
 
 
+def test_threads_do_not_share_a_lone_image() -> None:
+    images, weights = torch.rand(3, 3, 224, 224), torch.full((3, 1, 1, 1), 0.5)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        together = views._blend(images.clone(), *[weights] * 2, 0 * weights)
+        alone = [views._blend(i[None].clone(), *[weights[:1]] * 2, 0 * weights[:1]) for i in images]
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(torch.cat(alone), together)
+
+
 def papers_view(image: NDArray[np.float64], draws: list[float]) -> NDArray[np.float64]:
     """One image (3, S, S), pixel by pixel in float64, with Python's own HSV."""
 
