@@ -28,7 +28,7 @@ from kt_cli.knowledge.predictions import (
     joined,
     kept,
     renewed,
-)
+)  # fmt: skip
 from kt_cli.progress import Progress, silent
 from kt_cli.rows import arrays
 from kt_cli.settings import EvalSpec
@@ -229,8 +229,7 @@ def _groups(models: Sequence[Model], images: ImageSet, how: How) -> Iterator[lis
             loaded = zoo.load(model, images.classes, how.spec.size, images.select)
             subject.found = _as_loaded(loaded, model, images, how)
         except Exception as error:  # one model that cannot be read stops no other
-            full = f"{model.name} exhausts the memory while it is loaded"
-            subject.error = KtError(full) if out_of_memory(error) else without_frames(error)
+            subject.error = without_frames(error)
         if subject.error or subject.found:
             group.append(subject)
             continue

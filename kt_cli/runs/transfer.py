@@ -29,7 +29,7 @@ from kt_cli.knowledge.evaluate import Evaluator
 from kt_cli.knowledge.predict import How, predict_all
 from kt_cli.knowledge.predictions import Predictions, evaluate
 from kt_cli.progress import Progress, silent
-from kt_cli.runs import columns
+from kt_cli.runs import columns, controls
 from kt_cli.runs.columns import Row
 from kt_cli.runs.kind import Kind, one_by_one
 from kt_cli.runs.measured import require_as_measured, traits_measured
@@ -46,7 +46,6 @@ TARGET_CACHES: dict[str, target_cache.TargetCache | None] = {
     target_cache.DISK: target_cache.Disk(),
     target_cache.ONLINE: None,
 }
-CONTROLS: dict[str, float] = {}  # of students in this process, for all their transfers
 
 
 @loss_named()
@@ -157,7 +156,7 @@ class _Transfer:
         """Measure what changed, and save the student where it is kept."""
         run, spec, evaluated = self.run, self.spec, self.data.eval
         full = self._evaluate(evaluated)
-        drifted = self._statistics_alone()
+        alone = self._controls()
         choice = self._guarded() if spec.guarded else None
         after = self._evaluate(evaluated) if choice else full
         right = np.stack([said.right for said in self.told])
@@ -180,11 +179,8 @@ class _Transfer:
             **(flips_by_class(*flips) if spec.by_class else {}),
             **columns.course_columns(curves, self.order, self.images.labelled),
             "step_accs": self.steps or None,
-            "delta_statistics": drifted,
-            "delta_control": self._control(),
-            "worse": lost_beyond(
-                *flips[:3], self.data.classes, spec.fail_if_worse, spec.fail_if_class_worse
-            ),
+            **alone,
+            "worse": lost_beyond(*flips[:3], self.data.classes, *spec.limits),
             **(columns.guard_columns(choice, self.before.right, full.right) if choice else {}),
             "path": run.out or None,
             **self.meter.columns(
@@ -230,33 +226,19 @@ class _Transfer:
         config = self.loaded.config(self.spec.eval_size)
         return evaluate(self.module, config, images, self.device, amp=self.spec.eval_amp)
 
-    def _statistics_alone(self) -> float | None:
-        """Δ of the student before transfer with the running statistics after it."""
-        start, end, names = self.start, copied(self.module), batch_norm.statistics(self.module)
-        if not names:
-            return None
-        if all(torch.equal(start[name], end[name]) for name in names):
-            return 0.0
-        load(self.module, {**start, **{name: end[name] for name in names}})
-        found = self._evaluate(self.data.eval).accuracy - self.before.accuracy
-        load(self.module, end)
-        return found
-
-    def _control(self) -> float | None:
-        """Δ of the student before transfer with statistics estimated anew, and nothing learned."""
-        if not batch_norm.statistics(self.module) or self.spec.bn == "eval":
-            return None
+    def _controls(self) -> dict[str, float | None]:
+        """What running statistics do alone."""
+        student = self.module, self.start, lambda: self._evaluate(self.data.eval).accuracy
+        before, spec = self.before.accuracy, self.spec
         key = digest([
-            self.student.key, self.traits[self.student], self.images.fingerprint, self.spec.crop,
-            self.spec.side, self.data.eval.fingerprint, signature(self.spec.evaluation),
+            self.student.key, self.traits[self.student], self.images.fingerprint, spec.crop,
+            spec.side, self.data.eval.fingerprint, signature(spec.evaluation),
         ])  # fmt: skip
-        if key not in CONTROLS:
-            end = copied(self.module)
-            load(self.module, self.start)
-            self._estimate_statistics(self.module)
-            CONTROLS[key] = self._evaluate(self.data.eval).accuracy - self.before.accuracy
-            load(self.module, end)
-        return CONTROLS[key]
+        found = {"delta_statistics": controls.statistics_alone(*student, before)}
+        if spec.bn != "eval":
+            args = before, self._estimate_statistics, key
+            found["delta_control"] = controls.control(*student, *args)
+        return {"delta_control": None, **found}
 
     def _estimate_statistics(self, module: nn.Module) -> None:
         batch_norm.recompute(

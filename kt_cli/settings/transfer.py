@@ -154,6 +154,11 @@ class TransferSpec(Settings):
         return self.method.endswith(GUARDED)
 
     @property
+    def limits(self) -> tuple[float | None, float | None]:
+        """Of what the student, and each class, may lose, in points; None for none."""
+        return self.fail_if_worse, self.fail_if_class_worse
+
+    @property
     def statistics_anew(self) -> bool:
         """Whether running statistics are estimated at the end: moved weights have none."""
         moved = self.average != "none" or self.subtract_drift

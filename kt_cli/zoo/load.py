@@ -274,7 +274,7 @@ def _explained(model: Model) -> Iterator[None]:
         raise
     except Exception as error:
         if out_of_memory(error):
-            raise
+            raise KtError(f"{model.name} exhausts the memory while it is loaded") from error
         message = f"cannot load {model.name}: {_one_line(error)}"
         if published(model.ref):
             raise WeightsUnavailable(message, HOW_TO_GET_WEIGHTS) from error
