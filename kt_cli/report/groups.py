@@ -71,11 +71,11 @@ def split(rows: pd.DataFrame, same: Sequence[str]) -> list[Group]:
     fields = [c for c in (*DATA, *TRAINING, *SETTINGS) if c in rows.columns]
     groups = []
     for _, sweep in _parts(rows, ["sweep"]):
-        differing = [c for c in fields if sweep[c].nunique(dropna=False) > 1]
+        differing = [c for c in fields if _varies(sweep[c])]
         for key, members in _parts(sweep, list(same)):
             known = {name: native(value) for name, value in zip(same, key, strict=True)}
             about = {"sweep": known.pop("sweep"), **_images(members), **known}
-            common = [c for c in differing if members[c].nunique(dropna=False) == 1]
+            common = [c for c in differing if not _varies(members[c])]
             differs = ", ".join(_named(c, members[c].iloc[0]) for c in common)
             groups.append(Group(members, about, differs))
     return groups
@@ -83,9 +83,18 @@ def split(rows: pd.DataFrame, same: Sequence[str]) -> list[Group]:
 
 def _parts(rows: pd.DataFrame, by: list[str]) -> Iterable[tuple[Any, pd.DataFrame]]:
     """Rows by their values of `by`, sorted; where all have the same, as they are: no copy."""
-    if len(rows) and all(rows[column].nunique(dropna=False) == 1 for column in by):
+    if len(rows) and not any(_varies(rows[column]) for column in by):
         return [(tuple(rows[by].iloc[0]), rows)]
     return rows.groupby(by, dropna=False, sort=True, observed=True)
+
+
+def _varies(values: pd.Series[Any]) -> bool:
+    """Whether not all rows have the same; quicker than to count what they have."""
+    if values.empty:
+        return False
+    first = values.iloc[0]
+    same = values.isna() if pd.isna(first) else values == first
+    return not bool(same.all())
 
 
 def _with_guard(rows: pd.DataFrame, same: list[str]) -> pd.DataFrame:
