@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,12 @@ class Breaking(Views):
         self.__dict__ |= vars(make_views(augment))
         self.left = after
 
-    def _augmented(self, epoch: int, indices: Tensor, picked: Tensor) -> Tensor:
-        self.left -= 1
-        if self.left < 0:
-            raise InterruptedError
-        return super()._augmented(epoch, indices, picked)
+    def stream(self, *arguments: Any) -> Iterator[Tensor]:
+        for images in super().stream(*arguments):
+            self.left -= 1
+            if self.left < 0:
+                raise InterruptedError
+            yield images
 
 
 PASSES = 18  # three epochs of three updates, each of two micro-batches
