@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kt_cli.cache import Entry
 
 SECONDS = {"d": 86400, "h": 3600, "min": 60}
-KINDS = ("predictions", "classes", "canonical", "targets", "contents", "unfinished")
+KINDS = ("predictions", "classes", "canonical", "targets", "contents", "drift", "unfinished")
 
 app = typer.Typer(cls=Group)
 
@@ -49,6 +49,7 @@ def cache() -> None:
       canonical    decoded training images
       targets      what models say about views of these
       contents     digests of images, so that only what changed is read again
+      drift        what students change of themselves (--subtract-drift)
       unfinished   being written, or left by a killed process
     """
 
@@ -185,6 +186,8 @@ def _cells(alike: Sequence[Entry]) -> tuple[str, ...]:
         model = f"{rows} × {said['side']} px"
     elif entry.kind == "targets":
         model = _targets(alike)
+    elif entry.kind == "drift":
+        model = f"a student's {len(entry.columns)} tensors"
     age = _age(time.time() - max(entry.modified for entry in alike))
     return entry.kind, model, _size(alike), age, images, logits, said.get("data", "")
 
