@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +14,9 @@ from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.errors import StudentLost, UsageError
 from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.settings.shared import NO_HARM, STUDENT
+
+if TYPE_CHECKING:
+    from kt_cli.api.transfer import Transferred
 
 FIRST_OF_IMAGES = ("source", "fraction", "limit", "unlabelled", "guard_data")
 FIRST = ("method", "together", "epochs", "lr", "bn")
@@ -66,21 +70,25 @@ def transfer(
         require_pushable(push_to_hub)
     *teachers, student = models
     how["amp"] = options.precision(amp, amp_dtype)
-    lost: StudentLost | None = None
-    try:
-        with screen.progress() as progress:
-            found = moved(
-                teachers, student, output=output, overwrite=overwrite, guard=guard,
-                progress=progress, **images, **how,
-            )  # fmt: skip
-    except StudentLost as error:
-        lost, found = error, error.transferred
+    with screen.progress() as progress:
+        found, lost = _kept(lambda: moved(
+            teachers, student, output=output, overwrite=overwrite, guard=guard,
+            progress=progress, **images, **how,
+        ))  # fmt: skip
     if as_json:
         screen.show_json(dict(found.row))
     else:
         transfer_view.show(found.row)
     screen.note(f"Saved the student to {found.path}")
-    if push_to_hub is not None and lost is None:
-        screen.note(f"Uploaded to {found.push(push_to_hub, private)}")
     if lost is not None:
         raise lost
+    if push_to_hub is not None:
+        screen.note(f"Uploaded to {found.push(push_to_hub, private)}")
+
+
+def _kept(transfer: Callable[[], Transferred]) -> tuple[Transferred, StudentLost | None]:
+    """What came of a transfer, and the error where the student lost more than was allowed."""
+    try:
+        return transfer(), None
+    except StudentLost as error:
+        return error.transferred, error
