@@ -70,9 +70,8 @@ def distil(
         kept["contrast"] = contrast.state_dict()
     loop = Loop(
         spec.amp, spec.bn, begin_epoch=targets.begin, kept=kept, checkpoint=checkpoint,
-        on_epoch=on_epoch,
+        on_epoch=on_epoch, lr_factor=lambda done: SCHEDULES[spec.schedule](done / order.updates),
         after_update=averaged.after_update if averaged is not None else lambda updates: None,
-        lr_factor=lambda update: SCHEDULES[spec.schedule](update / order.updates),
     )  # fmt: skip
     modules = [student] if contrast is None else [student, contrast]
     try:
