@@ -109,6 +109,7 @@ def _work(session: Session, dry_run: bool) -> None:
         with jobs.claim(session.folder, jobs.LOCAL) as mine:
             if not mine:
                 jobs.refuse(session.folder)
+            cluster_loop.require_ended(session.folder)
             session.begin(stages)
             session.work()
         return

@@ -11,9 +11,9 @@ from pathlib import Path
 from kt_cli.errors import KtError, command, warn
 from kt_cli.runs.kinds import are_decoded, decode_training_images
 from kt_cli.spec import Run
-from kt_cli.sweeps import jobs
+from kt_cli.sweeps import cluster, jobs
 from kt_cli.sweeps.cluster import Silent
-from kt_cli.sweeps.coordinator import BUSY, CLAIMED, FINISHED, Coordinator
+from kt_cli.sweeps.coordinator import BUSY, CLAIMED, FINISHED, Coordinator, close_ended
 from kt_cli.sweeps.monitor import Watch
 from kt_cli.sweeps.place import PATIENCE
 from kt_cli.sweeps.session import Session
@@ -22,6 +22,16 @@ from kt_cli.sweeps.slurm import Submitter
 FIRST_LOOK, LAST_LOOK, SLOWER = 2.0, 20.0, 1.1  # seconds between two looks
 AGAIN = "again"
 DECODED_HERE = 20_000  # images, at most, that a login node may be asked to decode
+
+
+def require_ended(folder: Path) -> None:
+    """Refuse to do here what jobs of the sweep in `folder` may be doing (KtError)."""
+    if cluster.is_there() and not close_ended(folder):
+        listed = [job for submitted in jobs.waiting(folder) for job in submitted.jobs]
+        raise KtError(
+            f"jobs of this sweep may be queued or running on the cluster: {', '.join(listed)}",
+            "kt status shows how far they are, kt cancel ends them, --executor slurm goes on.",
+        )
 
 
 def coordinate(session: Session) -> bool:

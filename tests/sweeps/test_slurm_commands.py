@@ -16,6 +16,7 @@ from kt_cli.sweeps import chunk, jobs, slurm
 from kt_cli.sweeps import place as places
 from kt_cli.sweeps.execute import run_inline
 from kt_cli.sweeps.manifest import read_manifest
+from kt_cli.sweeps.session import Session
 from kt_cli.sweeps.slots import Slot
 from kt_cli.zoo import prefetch, timm_registry
 from kt_cli.zoo.prefetch import Failure, Wanted
@@ -273,6 +274,26 @@ def test_without_the_hub_what_is_missing_is_named(
     there.clear()
     code, _, err = kt("sweep", "--models", models, "--name", "none", *digits)
     assert code == 1 and "the cache holds no weights of" in err
+
+
+def test_what_jobs_may_be_doing_is_not_done_here(
+    fake: FakeSlurm, kt: Kt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queued, running, or of which the cluster does not say; when they have ended it is."""
+    worked: list[Session] = []
+    monkeypatch.setattr(Session, "work", lambda session: worked.append(session))
+    kt("sweep", "x.toml", "--detach")
+    (array, _), here = fake.submitted, ("sweep", "x.toml", "--executor", "local")
+    fake.queue(f"{array}|0|RUNNING", f"{array}|1|PENDING")
+    code, _, err = kt(*here)
+    assert code == 1 and f"may be queued or running on the cluster: {array}, " in err
+    assert "kt cancel ends them" in err and not jobs.at_work(tmp_path / "results" / "x")
+    fake.queue()
+    fake.squeue_fails()
+    assert kt(*here)[0] == 1 and not worked
+    fake.squeue_fails(False)
+    kt(*here)
+    assert len(worked) == 1 and not jobs.waiting(tmp_path / "results" / "x")
 
 
 def test_inline_does_the_runs_here(
