@@ -174,7 +174,7 @@ class Session:
         """Write down what is planned: the sweep, its models once all are known, how much it is."""
         keys = [model.key for model in self.planner.models() or ()]
         runs = {s.name: (s.total - s.left_out, self.seconds(s) / max(1, s.waiting)) for s in stages}
-        every = self.spec.pairs == "all" and not self.spec.students
+        every = self.spec.pairs == "all" and not (self.spec.teachers or self.spec.students)
         pairs = () if every else self.planner.drawn()
         files = {"sweep.toml": to_toml(self.spec), "models.json": json.dumps(keys),
                  remaining.PLAN: remaining.plan(self.at_once, runs, pairs)}  # fmt: skip
