@@ -166,6 +166,11 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def signed(points: float) -> str:
+    """Percentage points with their sign."""
+    return f"{points:+.2f}".replace("-", "−")
+
+
 def size_text(size: float) -> str:
     """Bytes in the largest unit that they fill."""
     units = iter(("bytes", "kB", "MB", "GB", "TB"))

@@ -129,6 +129,23 @@ def save_tensors(
         raise OSError(str(error)) from error
 
 
+def keep_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors to a file of the cache; where that is not possible, a note says so."""
+    try:
+        with atomic_file(path) as temporary:
+            save_tensors(temporary, tensors)
+    except WriteError as error:
+        not_kept(error)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, by name, mapped: what is not used is not read."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
 def _make(folder: Path) -> None:
     """Make a folder, although others may remove an empty one above it at the same time."""
     for _ in range(RENAME_TRIES):

@@ -68,11 +68,10 @@ def transfer(
         from kt_cli.zoo.hub_push import require_pushable
 
         require_pushable(push_to_hub)
-    *teachers, student = models
     how["amp"] = options.precision(amp, amp_dtype)
     with screen.progress() as progress:
         found, lost = _kept(lambda: moved(
-            teachers, student, output=output, overwrite=overwrite, guard=guard,
+            models[:-1], models[-1], output=output, overwrite=overwrite, guard=guard,
             progress=progress, **images, **how,
         ))  # fmt: skip
     if as_json:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kt_cli.cli import screen
+from kt_cli.errors import signed
 
 
 def show(row: Mapping[str, Any]) -> None:
@@ -28,7 +29,7 @@ def show(row: Mapping[str, Any]) -> None:
     screen.out.print(screen.table(("%", "before", "after"), cells))
     style = "green" if row["delta"] > 0 else "red" if row["delta"] < 0 else "yellow"
     screen.line(
-        "\ntransfer delta Δ ", (_signed(row["delta"]), f"bold {style}"), f" points = gain "
+        "\ntransfer delta Δ ", (signed(row["delta"]), f"bold {style}"), f" points = gain "
         f"{row['gain']:.2f} − loss {row['loss']:.2f} (McNemar p = {row['transfer_p']:.2g})"
     )  # fmt: skip
     screen.line("\n".join(_further(row)))
@@ -50,22 +51,18 @@ def _further(row: Mapping[str, Any]) -> list[str]:
         lines.append(f"student's top-1 {what}: {steps}")
     if row["delta_statistics"]:
         lines.append(
-            f"running statistics alone, on the weights before: Δ {_signed(row['delta_statistics'])}"
+            f"running statistics alone, on the weights before: Δ {signed(row['delta_statistics'])}"
         )
     if row["delta_control"]:
         lines.append(
             "control, nothing learned but statistics estimated anew: Δ "
-            f"{_signed(row['delta_control'])}"
+            f"{signed(row['delta_control'])}"
         )
     if "guard_alpha" in row:
         alpha = row["guard_alpha"]
         went = f"{alpha:.0%} of the way" if alpha else "the student stays as it was"
         lines.append(
             f"guard: {went} (α = {alpha:g}), judged on {row['guard_n']:,} images; "
-            f"without it Δ {_signed(row['delta_unguarded'])}"
+            f"without it Δ {signed(row['delta_unguarded'])}"
         )
     return lines
-
-
-def _signed(points: float) -> str:
-    return f"{points:+.2f}".replace("-", "−")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kt_cli.errors import some_of
+from kt_cli.errors import signed, some_of
 from kt_cli.knowledge.significance import mcnemar
 from kt_cli.rows.schema import TOP_PERCENTS
 
@@ -84,7 +84,7 @@ def lost_beyond(
 
 
 def _beyond(what: str, delta: float, points: float) -> str:
-    return f"{what} {delta:+.2f}".replace("-", "−") if delta < -points - ROUNDING else ""
+    return f"{what} {signed(delta)}" if delta < -points - ROUNDING else ""
 
 
 def _by_class(

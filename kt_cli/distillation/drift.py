@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from torch import Tensor, nn
 
 from kt_cli.data.views import Views
 from kt_cli.distillation.weight_averaging import copied, load
-from kt_cli.errors import WriteError
-from kt_cli.files import atomic_file, cache_folder, cached, not_kept, save_tensors
+from kt_cli.files import cache_folder, cached, keep_tensors, read_tensors
 from kt_cli.settings import TransferSpec
 from kt_cli.settings.declared import digest, signature
 
@@ -37,7 +35,7 @@ def of(
     """
     said = digest([FORMAT, key, views.key, views.device.type, len(views), signature(spec)])
     path = cache_folder("drift") / f"{said[:24]}.safetensors"
-    kept = cached(path, _read)
+    kept = cached(path, read_tensors)
     if kept is not None:
         return kept
     start = copied(module)
@@ -48,16 +46,5 @@ def of(
         if value.is_floating_point()
     }
     load(module, start)
-    try:
-        with atomic_file(path) as temporary:
-            save_tensors(temporary, moved)
-    except WriteError as error:
-        not_kept(error)
+    keep_tensors(path, moved)
     return moved
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -14,8 +14,7 @@ from torch import Tensor
 from kt_cli.device import send
 from kt_cli.distillation.losses import TopK
 from kt_cli.distillation.partition import SampleStats
-from kt_cli.errors import WriteError
-from kt_cli.files import atomic_file, cache_folder, cached, not_kept, save_tensors
+from kt_cli.files import cache_folder, cached, keep_tensors, read_tensors
 
 MEMORY, DISK, ONLINE = "memory", "disk", "online"
 MEMORY_BUDGET = 2 * 2**30
@@ -121,18 +120,11 @@ class Disk:
         if found is not None:
             return found
         answers = compute()
-        try:
-            with atomic_file(path) as temporary:
-                save_tensors(temporary, answers.tensors())
-        except WriteError as error:
-            not_kept(error)
+        keep_tensors(path, answers.tensors())
         return cached(path, self._read) or answers
 
     def _read(self, path: Path) -> TeacherOutputs:
-        from safetensors import safe_open
-
-        with safe_open(path, "pt") as file:
-            return TeacherOutputs.of({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        return TeacherOutputs.of(read_tensors(path))
 
 
 TargetCache = Memory | Disk

@@ -28,9 +28,7 @@ def statistics_alone(
     if all(torch.equal(start[name], end[name]) for name in names):
         return 0.0
     load(module, {**start, **{name: end[name] for name in names}})
-    found = accuracy() - before
-    load(module, end)
-    return found
+    return _and_back(module, end, accuracy) - before
 
 
 def control(
@@ -48,6 +46,11 @@ def control(
         end = copied(module)
         load(module, start)
         estimate_statistics(module)
-        CONTROLS[key] = accuracy() - before
-        load(module, end)
+        CONTROLS[key] = _and_back(module, end, accuracy) - before
     return CONTROLS[key]
+
+
+def _and_back(module: nn.Module, end: State, accuracy: Callable[[], float]) -> float:
+    found = accuracy()
+    load(module, end)
+    return found

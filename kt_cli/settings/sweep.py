@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -91,11 +91,11 @@ class SweepSpec:
 
     def is_student(self, name: str) -> bool:
         """Whether a model is taught."""
-        return not self.students or any(fnmatchcase(name, glob) for glob in self.students)
+        return _named(name, self.students)
 
     def is_teacher(self, name: str) -> bool:
         """Whether a model teaches."""
-        return not self.teachers or any(fnmatchcase(name, glob) for glob in self.teachers)
+        return _named(name, self.teachers)
 
     def pair_count(self, names: Collection[str]) -> int:
         """Ordered pairs to transfer among models of these names."""
@@ -104,3 +104,8 @@ class SweepSpec:
         if self.pairs == "all":
             return every
         return min(every, AUTO_PAIRS if self.pairs == "auto" else int(self.pairs))
+
+
+def _named(name: str, globs: Sequence[str]) -> bool:
+    """Whether globs name a model; none name all."""
+    return not globs or any(fnmatchcase(name, glob) for glob in globs)
