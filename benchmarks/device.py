@@ -420,9 +420,11 @@ WORKS: dict[str, Callable[[Size, torch.device, Table], None]] = {
 }  # fmt: skip
 
 
-def main() -> None:
+def run(works: Callable[[Size, torch.device, Table], None] | None = None) -> None:
+    """Write the tables of `works`, or of those that the command names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("table", choices=WORKS)
+    if works is None:
+        parser.add_argument("table", choices=WORKS)
     parser.add_argument("--out", type=Path, help="its file benchmarks.md gets the rows too")
     parser.add_argument("--seconds", type=float, default=200.0)
     chosen = parser.parse_args()
@@ -430,9 +432,9 @@ def main() -> None:
     if chosen.out:
         chosen.out.mkdir(parents=True, exist_ok=True)
     table = Table(chosen.out / "benchmarks.md" if chosen.out else None, chosen.seconds)
-    WORKS[chosen.table](SIZES[device.type], device, table)
+    (works or WORKS[chosen.table])(SIZES[device.type], device, table)
     sys.exit(1 if table.failed else 0)
 
 
 if __name__ == "__main__":
-    main()
+    run()

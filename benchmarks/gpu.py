@@ -29,7 +29,8 @@ from benchmarks.measure import ROOT
 # The most telling first.
 FILES = ("overflow", "workers", "going_on", "memory", "waiting", "guarded", "compiled", "agreement")
 # Of the time that is left then, the share that a table may take.
-TABLES = {"steps": 0.55, "waits": 0.5, "evaluation": 0.75, "pairs": 1.0}
+TABLES = {"device steps": 0.4, "device evaluation": 0.35, "levers": 0.5, "device waits": 0.75,
+          "device pairs": 1.0}  # fmt: skip
 TESTS_SHARE = {"cuda": 0.5, "cpu": 0.75}  # of the time, at most
 LAST_SECONDS = 5.0  # to end in time
 GRACE_SECONDS = 15.0  # for a row that took longer than the one before
@@ -125,7 +126,7 @@ def tables(out: Path, until: float, say: Tell, write: Tell) -> bool:
             write(f"{name}: left out, no time left\n")
             say(f"{name}: left out, no time left")
             continue
-        command = [sys.executable, "-m", "benchmarks.device", name, "--out", str(out),
+        command = [sys.executable, "-m", *f"benchmarks.{name}".split(), "--out", str(out),
                    "--seconds", f"{share * left:.0f}"]  # fmt: skip
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path},
