@@ -37,7 +37,8 @@ JOB_VARIABLES = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
 def pick_device() -> torch.device:
     """What KT_DEVICE (--device) names, else CUDA where there is one, else the CPU.
 
-    With algorithms that give the same numbers again.
+    With algorithms that give the same numbers again, and on a GPU with products and convolutions
+    in TF32 where it has it: `tf32`.
 
     Raises:
         UsageError: a GPU is asked for, and there is none.
@@ -45,10 +46,28 @@ def pick_device() -> torch.device:
     torch.backends.cudnn.deterministic = True
     asked = os.environ.get("KT_DEVICE", "")
     if asked != "cpu" and torch.cuda.is_available():
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32()
         return torch.device("cuda")
     if asked.startswith("cuda"):
         raise UsageError(f"--device {asked}: torch sees no such GPU", "kt doctor looks at them.")
     return torch.device("cpu")
+
+
+def lacks_bfloat16() -> bool:
+    """Whether work runs on a GPU that only emulates it."""
+    return pick_device().type == "cuda" and not torch.cuda.is_bf16_supported(
+        including_emulation=False
+    )
+
+
+def tf32() -> bool:
+    """Whether a GPU may round the factors of float32 to TF32: if KT_TF32 (--no-tf32) lets it."""
+    return os.environ.get("KT_TF32", "1") != "0"
+
+
+def arithmetic(device: torch.device) -> str:
+    """What else than model and images decides about the last digits of answers."""
+    return device.type if device.type != "cuda" or tf32() else "cuda without TF32"
 
 
 def place(module: nn.Module, device: torch.device, amp: str = "") -> nn.Module:
@@ -85,7 +104,7 @@ class Meter:
         """Provenance of a run that processed `samples` images, `earlier` seconds ago included."""
         seconds = earlier + time.perf_counter() - self._started
         if self._device.type == "cuda":
-            name = torch.cuda.get_device_name(self._device)
+            name = torch.cuda.get_device_name(self._device) + ("" if tf32() else " without TF32")
             peak = torch.cuda.max_memory_allocated(self._device) / 2**20
         else:
             name = f"cpu ({platform.machine()})"

@@ -41,6 +41,7 @@ def complementarity(
     amp: options.Amp = None,
     amp_dtype: options.AmpType = None,
     device: options.Device = None,
+    tf32: options.Tf32 = None,
     batch_size: options.EvalBatch = None,
     logits: Annotated[
         bool, flag("--logits", "Keep logits too: gives the mean of probabilities.", COMPUTATION)

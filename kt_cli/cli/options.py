@@ -62,7 +62,7 @@ Amp = Annotated[bool | None, option("--amp/--no-amp", panel=COMPUTATION, help="M
 AmpType = Annotated[
     str | None,
     option("--amp-dtype", panel=COMPUTATION, hidden=True, **one_of(AMP[1:]),
-           help="float16 (default on a GPU) or bfloat16 (default on the CPU)."),
+           help="float16 or bfloat16, the default but on GPUs that lack it."),
 ]  # fmt: skip
 Overwrite = Annotated[
     bool, flag("--overwrite", "Replace a model that kt saved there before.", OUTPUT)
@@ -99,9 +99,24 @@ Device = Annotated[
 ]  # fmt: skip
 
 
+def _round(tf32: bool | None) -> None:
+    """By what every process from here on lets a GPU do."""
+    if tf32 is not None:
+        os.environ["KT_TF32"] = str(int(tf32))
+
+
+Tf32 = Annotated[
+    bool | None,
+    option("--tf32/--no-tf32", panel=COMPUTATION, hidden=True, callback=_round,
+           expose_value=False, show_default="--tf32",
+           help="Let a GPU round the factors of float32 to TF32, in training and evaluation."),
+]  # fmt: skip
+
+
 def precision(amp: bool | None, dtype: str | None, on_gpus: bool = False) -> str | None:
     """The type of mixed precision that --amp and --amp-dtype say: "" for none, None if unsaid.
 
+    Without --amp-dtype bfloat16, but float16 on a GPU here that has no bfloat16.
     on_gpus: it is for GPUs that need not be here.
 
     Raises:
@@ -111,10 +126,9 @@ def precision(amp: bool | None, dtype: str | None, on_gpus: bool = False) -> str
         raise UsageError("--amp-dtype changes nothing without --amp", "Add --amp.")
     if not amp:
         return None if amp is None else ""
-    from kt_cli.device import pick_device
+    from kt_cli.device import lacks_bfloat16
 
-    half = "float16" if on_gpus or pick_device().type == "cuda" else "bfloat16"
-    chosen = dtype or half
+    chosen = dtype or ("float16" if not on_gpus and lacks_bfloat16() else "bfloat16")
     if chosen not in AMP[1:]:
         raise unknown("type of mixed precision", chosen, AMP[1:])
     return chosen

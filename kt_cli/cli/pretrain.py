@@ -35,6 +35,7 @@ def pretrain(
     amp: options.Amp = None,
     amp_dtype: options.AmpType = None,
     device: options.Device = None,
+    tf32: options.Tf32 = None,
     output: Annotated[
         Path, option("-o", "--output", metavar="FOLDER", panel=OUTPUT,
                      help="Folder that receives one folder per model.")

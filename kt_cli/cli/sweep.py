@@ -36,6 +36,7 @@ def sweep(
     amp: options.Amp = None,
     amp_dtype: options.AmpType = None,
     device: options.Device = None,
+    tf32: options.Tf32 = None,
     processes: Annotated[
         int | None,
         option(min=1, metavar="N", hidden=True, panel=COMPUTATION,

@@ -38,6 +38,7 @@ def transfer(
     amp: options.Amp = None,
     amp_dtype: options.AmpType = None,
     device: options.Device = None,
+    tf32: options.Tf32 = None,
     output: Annotated[
         Path | None,
         option("-o", "--output", panel=STUDENT, metavar="FOLDER", help="Where the student goes."),

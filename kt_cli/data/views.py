@@ -74,21 +74,21 @@ class Views:
         batches: Sequence[Tensor],
         waited: Callable[[float], object] = lambda seconds: None,
     ) -> Iterator[Tensor]:
-        """`batch` of one batch after the other; for a GPU the next is read from disk meanwhile.
+        """`batch` of one batch after the other; for a GPU the next is read and queued meanwhile.
 
-        `waited` is told how many seconds each batch's pixels took.
+        `waited` is told how many seconds each batch's pixels took, or for a GPU its views.
         """
         kept = self._kept.get(epoch)
         if kept is not None:
             yield from (kept[indices] for indices in batches)
             return
         cuda = self.device.type == "cuda"
-        pixels = self._read_ahead(batches) if cuda else map(self._picked, batches)
+        coming = _ahead(partial(self.batch, epoch), batches) if cuda else map(self._picked, batches)
         for indices in batches:
             start = time.perf_counter()
-            picked = next(pixels)
+            came = next(coming)
             waited(time.perf_counter() - start)
-            yield self._augmented(epoch, indices, picked)
+            yield came if cuda else self._augmented(epoch, indices, came)
 
     def keep(self, epoch: int) -> None:
         """Make the views of an epoch once for all who ask for them, where a CPU's memory has room.
@@ -113,14 +113,6 @@ class Views:
         """Indices on the device."""
         return send(indices, self.device)
 
-    def _read_ahead(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        with ThreadPoolExecutor(1) as reader:
-            ahead = [reader.submit(self._picked, indices) for indices in batches[:AHEAD]]
-            for i in range(AHEAD, AHEAD + len(batches)):
-                picked = ahead.pop(0).result()
-                ahead += [reader.submit(self._picked, indices) for indices in batches[i : i + 1]]
-                yield picked
-
     def _picked(self, indices: Tensor) -> Tensor:
         """(b, 3, S, S) uint8, where `send` takes them from at once."""
         picked = torch.from_numpy(self._pixels[indices.numpy()])
@@ -132,6 +124,20 @@ class Views:
             # Row i belongs to sample i, whatever batch it comes in.
             self._draws = epoch, torch.rand(len(self), DRAWS, generator=generator)
         return self._augment(send(picked, self.device), self._draws[1][indices])
+
+
+def _ahead(make: Callable[[Tensor], Tensor], batches: Sequence[Tensor]) -> Iterator[Tensor]:
+    """What is made of each batch, by a thread of its own.
+
+    It queues its work on the stream that all use, so what it made may be used at once; while
+    autograd goes backward, the interpreter is free for it.
+    """
+    with ThreadPoolExecutor(1) as maker:
+        ahead = [maker.submit(make, indices) for indices in batches[:AHEAD]]
+        for i in range(AHEAD, AHEAD + len(batches)):
+            made = ahead.pop(0).result()
+            ahead += [maker.submit(make, indices) for indices in batches[i : i + 1]]
+            yield made
 
 
 def is_random(augment: str) -> bool:

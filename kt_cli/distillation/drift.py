@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from kt_cli.data.views import Views
+from kt_cli.device import arithmetic
 from kt_cli.distillation.weight_averaging import copied, load
 from kt_cli.files import cache_folder, cached, keep_tensors, read_tensors
 from kt_cli.settings import TransferSpec
@@ -33,7 +34,7 @@ def of(
         key: identity of the student, its preprocessing and its outputs.
         spec: as `towards_itself` gives it. train: does that training, in place.
     """
-    said = digest([FORMAT, key, views.key, views.device.type, len(views), signature(spec)])
+    said = digest([FORMAT, key, views.key, arithmetic(views.device), len(views), signature(spec)])
     path = cache_folder("drift") / f"{said[:24]}.safetensors"
     kept = cached(path, read_tensors)
     if kept is not None:

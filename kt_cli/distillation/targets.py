@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kt_cli.data.views import Views, preprocess
-from kt_cli.device import place
+from kt_cli.device import arithmetic, out_of_memory, place
 from kt_cli.distillation import methods
 from kt_cli.distillation.losses import TopK
 from kt_cli.distillation.partition import SampleStats
@@ -26,7 +26,7 @@ from kt_cli.settings import TransferSpec
 from kt_cli.settings.declared import digest
 from kt_cli.zoo.features import FeatureTap
 
-BATCH = 64
+BATCH, BATCH_ON_GPU = 64, 256  # views that a model is asked about at once
 FORMAT = 3  # of kept answers; raise it when how they are computed changes
 # A module and its preprocessing at training size.
 Opened = tuple[nn.Module, Mapping[str, Any]]
@@ -51,7 +51,7 @@ class TeacherQuery:
         """Identity of a model's answers about the views of an epoch."""
         how = [self.amp, self.topk, self.temperature if self.topk else None, self.features]
         views = self.views
-        return digest([FORMAT, model, views.epoch_key(epoch), views.device.type, *how])
+        return digest([FORMAT, model, views.epoch_key(epoch), arithmetic(views.device), *how])
 
 
 class Source:
@@ -101,9 +101,20 @@ class Source:
         return TeacherOutputs(kept, said, full(tap.take()) if query.features else None)
 
     def _all(self, epoch: int) -> TeacherOutputs:
+        size = BATCH_ON_GPU if self._query.views.device.type == "cuda" else BATCH
+        while True:
+            try:
+                return self._in_batches(epoch, size)
+            except Exception as error:
+                if size <= BATCH or not out_of_memory(error):
+                    raise
+            size //= 2
+            torch.cuda.empty_cache()
+
+    def _in_batches(self, epoch: int, size: int) -> TeacherOutputs:
         assert self._cache is not None
         views, stored = self._query.views, self._cache.stored
-        batches = torch.split(torch.arange(len(views)), BATCH)
+        batches = torch.split(torch.arange(len(views)), size)
         stream = views.stream(epoch, batches)
         return joined([stored(self._ask(*batch)) for batch in zip(batches, stream, strict=True)])
 

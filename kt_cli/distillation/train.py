@@ -59,8 +59,8 @@ class Curve:
     losses: tuple[float, ...]  # mean of each epoch
     # For each of what the loss counts, its share of each epoch's samples.
     counted: tuple[tuple[float, ...], ...]
-    # Share of the time in which the loop stood still until the pixels of views were read. A GPU
-    # may have had work left meanwhile, so of its time it is the most.
+    # Share of the time in which the loop stood still until the pixels of views were read, or for a
+    # GPU until views were queued: it may have had work left, so of its time it is the most.
     waiting: float
     earlier: float = 0.0  # seconds of training before it was interrupted
 

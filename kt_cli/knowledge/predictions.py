@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kt_cli.data.images import ImageSet
+from kt_cli.device import arithmetic
 from kt_cli.errors import WriteError
 from kt_cli.files import cache_folder, cached, not_kept
 from kt_cli.knowledge.evaluate import BATCH, Columns, Evaluator, evaluate_all
@@ -76,7 +77,7 @@ class Predictions:
 
 def entry(model: Model, images: ImageSet, spec: EvalSpec, device: torch.device) -> Path:
     """Where the predictions of a model are kept."""
-    key = digest([FORMAT, model.key, images.fingerprint, signature(spec), device.type])[:24]
+    key = digest([FORMAT, model.key, images.fingerprint, signature(spec), arithmetic(device)])[:24]
     return cache_folder("predictions") / f"{key}.parquet"
 
 
@@ -92,7 +93,7 @@ def about_of(
         "num_classes": str(len(images.classes)),
         "eval_size": spec.size,
         "amp": spec.amp,
-        "device": device.type,
+        "device": arithmetic(device),
         "input_size": str(loaded.data_config["input_size"][-1]),
         "params_m": f"{sum(p.numel() for p in loaded.module.parameters()) / 1e6:.6f}",
         "source": loaded.source,

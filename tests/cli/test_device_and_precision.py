@@ -79,7 +79,7 @@ def test_precision_is_said_in_one_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert precision(None, None) is None and precision(False, None) == ""
     assert precision(True, None) == "bfloat16" and precision(True, "float16") == "float16"
-    assert precision(True, None, on_gpus=True) == "float16"
+    assert precision(True, None, on_gpus=True) == "bfloat16"
     with pytest.raises(UsageError, match="without --amp"):
         precision(None, "float16")
 

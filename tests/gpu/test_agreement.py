@@ -102,7 +102,7 @@ def test_a_transfer_moves_the_student_as_on_the_cpu(
             student = Small(1)
             student.body[-1] = torch.nn.Identity()  # each device has its own random numbers
             student.to(where)
-            train(where, spec_of(method=method, augment="paper", lr=0.2), student)
+            train(where, spec_of(method=method, augment="paper", lr=0.2, mcl_tau=0.5), student)
             students.append(weights(student))
     moved = distance(students[0], start)
     record_property("apart", f"{distance(*students) / moved:.2g} of the way")
