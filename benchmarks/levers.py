@@ -40,6 +40,8 @@ Setting = Callable[[], Any]  # a context
 
 def levers(size: Size, device: torch.device, table: Table) -> None:
     """How much each is worth; on the CPU most of them do nothing."""
+    _decoding(size, device, table)
+    _answers(size, device, table)
     table.head("Levers, each alone", ["", "images/s without", "images/s with", "×"])
     pixels = crops(size)[: size.batch_size]
     for arch in size.archs:
@@ -62,8 +64,6 @@ def levers(size: Size, device: torch.device, table: Table) -> None:
             }
             name = f"{arch} asked in batches of {4 * size.micro_batch}, not {size.micro_batch}"
             table.add(f"{name}, {amp or 'fp32'}", partial(_cells, works, len(inputs)))
-    _decoding(size, device, table)
-    _answers(size, device, table)
 
 
 def _cells(works: Mapping[str, Work], n: int) -> list[str]:
