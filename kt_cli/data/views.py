@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ from kt_cli.errors import unknown
 from kt_cli.settings.declared import digest
 
 GREY = (0.299, 0.587, 0.114)
-AHEAD = 2  # batches
+AT_ONCE = 2**28  # bytes of views that are made together for a GPU, or of its memory
+AT_ONCE_SHARE = 1 / 128  # at most, since making them takes some times as much
 KEPT = 2**29  # bytes of views
 DRAWS = 16  # random numbers per view; more than any augmentation uses, so that adding one is free
 CONTRAST, SATURATION = 1, 2  # of 0 to 3: brightness is the first operation, hue the last
@@ -82,13 +83,39 @@ class Views:
         if kept is not None:
             yield from (kept[indices] for indices in batches)
             return
-        cuda = self.device.type == "cuda"
-        coming = _ahead(partial(self.batch, epoch), batches) if cuda else map(self._picked, batches)
+        if self.device.type == "cuda":
+            yield from self._stream_to_gpu(epoch, batches, waited)
+            return
         for indices in batches:
             start = time.perf_counter()
-            came = next(coming)
+            picked = self._picked(indices)
             waited(time.perf_counter() - start)
-            yield came if cuda else self._augmented(epoch, indices, came)
+            yield self._augmented(epoch, indices, picked)
+
+    def _stream_to_gpu(
+        self, epoch: int, batches: Sequence[Tensor], waited: Callable[[float], object]
+    ) -> Iterator[Tensor]:
+        """Some batches at once, since kernels are the fewer, by a thread of its own.
+
+        It queues its work on the stream that all use, so what it made may be used at once; while
+        autograd goes backward, the interpreter is free for it.
+        """
+        groups = _together(batches, self._at_once)
+        with ThreadPoolExecutor(1) as maker:
+            coming = [maker.submit(self.batch, epoch, torch.cat(group)) for group in groups[:1]]
+            for i, group in enumerate(groups, 1):
+                start = time.perf_counter()
+                views = coming.pop().result()
+                waited(time.perf_counter() - start)
+                coming += [maker.submit(self.batch, epoch, torch.cat(g)) for g in groups[i : i + 1]]
+                yield from torch.split(views, [len(indices) for indices in group])
+
+    @cached_property
+    def _at_once(self) -> int:
+        """Images whose views a GPU makes together."""
+        memory = torch.cuda.get_device_properties(self.device).total_memory
+        size = 4 * int(np.prod(self._pixels.shape[1:]))
+        return max(1, int(min(AT_ONCE, AT_ONCE_SHARE * memory)) // size)
 
     def keep(self, epoch: int) -> None:
         """Make the views of an epoch once for all who ask for them, where a CPU's memory has room.
@@ -126,18 +153,14 @@ class Views:
         return self._augment(send(picked, self.device), self._draws[1][indices])
 
 
-def _ahead(make: Callable[[Tensor], Tensor], batches: Sequence[Tensor]) -> Iterator[Tensor]:
-    """What is made of each batch, by a thread of its own.
-
-    It queues its work on the stream that all use, so what it made may be used at once; while
-    autograd goes backward, the interpreter is free for it.
-    """
-    with ThreadPoolExecutor(1) as maker:
-        ahead = [maker.submit(make, indices) for indices in batches[:AHEAD]]
-        for i in range(AHEAD, AHEAD + len(batches)):
-            made = ahead.pop(0).result()
-            ahead += [maker.submit(make, indices) for indices in batches[i : i + 1]]
-            yield made
+def _together(batches: Sequence[Tensor], limit: int) -> list[list[Tensor]]:
+    """Successive batches in groups of at most so many images, or of one batch."""
+    groups: list[list[Tensor]] = []
+    for batch in batches:
+        if not groups or sum(map(len, groups[-1])) + len(batch) > limit:
+            groups.append([])
+        groups[-1].append(batch)
+    return groups
 
 
 def is_random(augment: str) -> bool:

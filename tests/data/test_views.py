@@ -305,6 +305,8 @@ def test_views_are_kept_within_a_budget(monkeypatch: pytest.MonkeyPatch) -> None
 class Ahead(Views):
     """As for a GPU, but the pixels stay where they are."""
 
+    _at_once = 1
+
     def _picked(self, indices: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(self._pixels[indices.numpy()])
 
@@ -312,10 +314,11 @@ class Ahead(Views):
         return picked / 255
 
 
+@pytest.mark.parametrize("at_once", [1, 4, 5, 100])
 @pytest.mark.parametrize("count", range(6))
-def test_what_is_read_ahead_comes_in_order(count: int) -> None:
+def test_what_is_made_ahead_and_together_comes_in_order(count: int, at_once: int) -> None:
     made = make("none")
-    made.__class__, made.device = Ahead, torch.device("cuda")
+    made.__class__, made.device, made._at_once = Ahead, torch.device("cuda"), at_once
     batches = [torch.tensor([3 * i, 3 * i + 1]) for i in range(count)]
     found = list(made.stream(0, batches))
     assert len(found) == count
@@ -347,12 +350,20 @@ def test_what_is_read_is_waited_for_and_nothing_else(monkeypatch: pytest.MonkeyP
     assert len(shown) == 4 and waits == [3, 3, 3, 3]
 
 
-def test_for_a_gpu_the_next_is_read_meanwhile() -> None:
+@pytest.mark.parametrize(("limit", "wanted"), [(1, [1, 1, 1]), (4, [2, 1]), (6, [3]), (7, [3])])
+def test_batches_are_joined_up_to_a_limit(limit: int, wanted: list[int]) -> None:
+    batches = [torch.arange(2) + 2 * i for i in range(3)]
+    groups = views._together(batches, limit)
+    assert [len(group) for group in groups] == wanted
+    assert torch.equal(torch.cat([batch for group in groups for batch in group]), torch.arange(6))
+
+
+def test_for_a_gpu_the_next_is_made_meanwhile() -> None:
     made, waits = Timed(), list[float]()
     made.device = torch.device("cuda")
     stream = made.stream(0, [torch.tensor([i]) for i in range(4)], waits.append)
     for i, _ in enumerate(stream):
-        assert all(event.wait(10) for event in made.read[: i + 3])
+        assert all(event.wait(10) for event in made.read[: i + 2])
     assert len(waits) == 4
 
 
