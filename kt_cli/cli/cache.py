@@ -46,7 +46,7 @@ def cache() -> None:
     Its kinds:
       predictions  what models say about images
       classes      class embeddings
-      canonical    decoded training images
+      canonical    decoded images, of trainings and of transfers' evaluations
       targets      what models say about views of these
       contents     digests of images, so that only what changed is read again
       drift        what students change of themselves (--subtract-drift)

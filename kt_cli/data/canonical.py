@@ -1,8 +1,16 @@
-"""Canonical centre crops of training images: decoded once, and kept as one memory-mapped file."""
+"""Decoded images, kept as one memory-mapped file for all who see them alike.
+
+Canonical centre crops of training images; and, for transfers, which evaluate one student after the
+other, what an evaluation shows.
+"""
 
 from __future__ import annotations
 
+import math
+import shutil
+from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
 from typing import IO
@@ -14,13 +22,15 @@ from PIL import Image
 from torch import Tensor
 
 from kt_cli.data.images import ImageSet
-from kt_cli.data.loading import batches
+from kt_cli.data.loading import Transform, batches
 from kt_cli.errors import WriteError
 from kt_cli.files import atomic_file, cache_folder, cached, not_kept, write_error
 from kt_cli.progress import Progress, silent
 from kt_cli.settings.declared import digest
 
 FORMAT = 1  # raise it when what `centre_square` gives changes
+BUDGET = 40e9  # bytes of decoded images beyond which none of evaluations are kept
+Told = Callable[[int, int], object]
 
 
 def canonical(
@@ -30,8 +40,40 @@ def canonical(
 
     One memory-mapped file: (n, 3, side, side) uint8, read-only.
     """
-    path = canonical_path(images, crop, side)
-    shape = (len(images), 3, side, side)
+    square = partial(centre_square, crop=crop, side=side)
+    return _kept(
+        canonical_path(images, crop, side), images, square, (3, side, side),
+        lambda done, total: progress(done, total, "decode training images"),
+    )  # fmt: skip
+
+
+def evaluated(
+    images: ImageSet, how: object, transform: Transform, size: tuple[int, ...]
+) -> NDArray[np.uint8] | None:
+    """What `transform` makes of all images, (n, *size) uint8, decoded once; None without room.
+
+    Args:
+        how: what decides about the transform, besides timm.
+    """
+    key = digest([FORMAT, images.fingerprint, version("timm"), repr(how)])[:24]
+    path = cache_folder("canonical") / f"{key}.npy"
+    if not path.exists() and not _room(path.parent, len(images) * math.prod(size)):
+        return None
+    return _kept(path, images, transform, size)
+
+
+def _room(folder: Path, size: int) -> bool:
+    """Whether decoded images may take so many bytes more."""
+    there = sum(file.stat().st_size for file in folder.glob("*.npy"))
+    above = next(path for path in (folder, *folder.parents) if path.exists())
+    return there + size <= BUDGET and 2 * size <= shutil.disk_usage(above).free
+
+
+def _kept(
+    path: Path, images: ImageSet, transform: Transform, size: tuple[int, ...],
+    progress: Told = lambda done, total: None,
+) -> NDArray[np.uint8]:  # fmt: skip
+    shape = (len(images), *size)
 
     def mapped(path: Path) -> NDArray[np.uint8]:
         pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -43,10 +85,10 @@ def canonical(
     if found is None:
         try:
             with atomic_file(path) as temporary, temporary.open("wb") as file:
-                _decode(file, images, crop, side, progress)
+                _decode(file, images, transform, shape, progress)
         except WriteError as error:
             not_kept(error)
-            return _elsewhere(images, crop, side, progress)
+            return _elsewhere(images, transform, shape, progress)
         found = mapped(path)
     return found
 
@@ -57,25 +99,29 @@ def canonical_path(images: ImageSet, crop: float, side: int) -> Path:
     return cache_folder("canonical") / f"{key}.npy"
 
 
-def _elsewhere(images: ImageSet, crop: float, side: int, progress: Progress) -> NDArray[np.uint8]:
+def _elsewhere(
+    images: ImageSet, transform: Transform, shape: tuple[int, ...], progress: Told
+) -> NDArray[np.uint8]:
     """In a file of this process alone."""
     with TemporaryFile() as file:
         try:
-            start = _decode(file, images, crop, side, progress)
+            start = _decode(file, images, transform, shape, progress)
             file.flush()
         except OSError as error:
             raise write_error(Path(gettempdir()), error) from error
-        return np.memmap(file, np.uint8, "r", start, (len(images), 3, side, side))
+        return np.memmap(file, np.uint8, "r", start, shape)
 
 
-def _decode(file: IO[bytes], images: ImageSet, crop: float, side: int, progress: Progress) -> int:
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(images), 3, side, side)}
+def _decode(
+    file: IO[bytes], images: ImageSet, transform: Transform, shape: tuple[int, ...], progress: Told
+) -> int:
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     # Written, not mapped: on a full disk a write is an error, a mapped page kills the process.
     np.lib.format.write_array_header_2_0(file, header)
     start, done = file.tell(), 0
-    for (batch,) in batches(images, [partial(centre_square, crop=crop, side=side)], 64):
+    for (batch,) in batches(images, [transform], 64):
         file.write(batch.contiguous().numpy().tobytes())
-        progress(done := done + len(batch), len(images), "decode training images")
+        progress(done := done + len(batch), len(images))
     return start
 
 

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from kt_cli.data.canonical import evaluated
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
 from kt_cli.device import context_lost, out_of_memory, place
@@ -77,25 +79,27 @@ def evaluate_all(
     keep_logits: bool = False,
     batch_size: int = BATCH,
     workers: int | None = None,
+    keep: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[tuple[slice, list[Columns | Exception]]]:
     """Batch after batch: its place among the images, and what each model says about it.
 
     A model that fails gives its exception in place of values, once; then empty columns. A batch is
     read when the next one is on its way, so that a GPU need not wait for whoever decodes and reads.
+    keep: the images as they are seen, for evaluations to come, where the cache has room.
 
     Raises:
         DataError: an image cannot be decoded.
     """
     device = evaluators[0].device
     geometries = list(dict.fromkeys(e.geometry for e in evaluators))
-    transforms = [geometry.transform() for geometry in geometries]
+    decoded = _seen(images, geometries, batch_size, workers, keep, device)
     labels = torch.from_numpy(images.labels).to(device)
     failed: set[Evaluator] = set()
 
     def asked() -> Iterator[tuple[slice, list[_Arrived | Exception]]]:
         start = 0
-        for seen in batches(images, transforms, batch_size, workers, device):
+        for seen in decoded:
             inputs = dict(zip(geometries, seen, strict=True))
             here = slice(start, start + len(seen[0]))
             yield here, [
@@ -112,6 +116,30 @@ def evaluate_all(
         failed |= {e for e, said in pairs if isinstance(said, Exception)}
         yield here, found
         progress(here.stop, len(images))
+
+
+def _seen(
+    images: ImageSet, geometries: Sequence[Geometry], batch_size: int, workers: int | None,
+    keep: bool, device: torch.device,
+) -> Iterator[list[Tensor]]:  # fmt: skip
+    """Batches of images as each geometry shows them."""
+    transforms = [geometry.transform() for geometry in geometries]
+    if keep:
+        kept = [evaluated(images, geometry, transform, geometry.input_size)
+                for geometry, transform in zip(geometries, transforms, strict=True)]  # fmt: skip
+        there = [pixels for pixels in kept if pixels is not None]
+        if len(there) == len(kept):
+            return _slices(images, there, batch_size, device)
+    return batches(images, transforms, batch_size, workers, device)
+
+
+def _slices(
+    images: ImageSet, kept: Sequence[NDArray[np.uint8]], batch_size: int, device: torch.device
+) -> Iterator[list[Tensor]]:
+    for start in range(0, len(images), batch_size):
+        parts = [torch.from_numpy(p[start : start + batch_size].copy()) for p in kept]
+        yield [part.pin_memory() for part in parts] if device.type == "cuda" else parts
+    images.require_unchanged()
 
 
 def _one_behind(items: Iterator[Item]) -> Iterator[Item]:

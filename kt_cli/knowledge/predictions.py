@@ -153,13 +153,17 @@ def evaluate(
     amp: str = "",
     batch_size: int = BATCH,
     workers: int | None = None,
+    keep: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Predictions:
-    """Run `module` on all images as timm's validate.py would; nothing is cached."""
+    """Run `module` on all images as timm's validate.py would; its answers are not kept.
+
+    keep: the images as it sees them are, for evaluations to come.
+    """
     evaluators = [Evaluator(module, data_config, device, amp, batch_size)]
     parts: list[Columns] = []
     for _, (said,) in evaluate_all(
-        evaluators, images, batch_size=batch_size, workers=workers, progress=progress
+        evaluators, images, batch_size=batch_size, workers=workers, keep=keep, progress=progress
     ):
         if isinstance(said, Exception):
             raise said

@@ -222,9 +222,9 @@ class _Transfer:
         return [said for said in found if isinstance(said, Predictions)]
 
     def _evaluate(self, images: ImageSet) -> Predictions:
-        """Before and after alike, so that a difference is one of weights. Nothing is cached."""
+        """Before and after alike, so that a difference is one of weights. No answer is kept."""
         config = self.loaded.config(self.spec.eval_size)
-        return evaluate(self.module, config, images, self.device, amp=self.spec.eval_amp)
+        return evaluate(self.module, config, images, self.device, amp=self.spec.eval_amp, keep=True)
 
     def _controls(self) -> dict[str, float | None]:
         """What running statistics do alone."""
