@@ -37,6 +37,7 @@ gpu: setup  ## what a GPU shows: tests, then benchmarks, in eight minutes; witho
 	$(BIN)/python -m benchmarks.gpu --out $(OUT) --minutes $(MINUTES)
 
 bench: setup  ## time and memory of pairs, predictions, images' identity, transfers and reports, with their ratios
+	@rm -f benchmarks/results.json
 	$(BIN)/python -m benchmarks.pairs $(PAIRS)
 	$(BIN)/python -m benchmarks.predict
 	$(BIN)/python -m benchmarks.identity
@@ -44,6 +45,7 @@ bench: setup  ## time and memory of pairs, predictions, images' identity, transf
 	$(BIN)/python -m benchmarks.reuse
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.summary
 
 bench-all: PAIRS = --all
 bench-all: bench  ## the same, and all pairs of 1,556 models

@@ -43,13 +43,34 @@ def peak_gb() -> float:
 
 def in_own_process(module: str, *arguments: str) -> dict[str, Any]:
     """Run `python -m module arguments` and read the JSON that its last line is."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+RESULTS = ROOT / "benchmarks" / "results.json"
+
+
+def record(figure: str, measured: float, limit: float, *, at_least: bool = False) -> bool:
+    """Put a figure beside its limit into benchmarks/results.json; whether it holds."""
+    found = recorded()
+    holds = measured >= limit if at_least else measured <= limit
+    row = {"figure": figure, "measured": round(measured, 4), "limit": limit, "holds": holds}
+    found[figure] = row
+    RESULTS.write_text(json.dumps(list(found.values()), indent=1, ensure_ascii=False) + "\n")
+    return holds
+
+
+def recorded() -> dict[str, dict[str, Any]]:
+    """What is in it, by figure."""
+    if not RESULTS.exists():
+        return {}
+    return {row["figure"]: row for row in json.loads(RESULTS.read_text())}
 
 
 def show(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

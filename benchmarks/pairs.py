@@ -22,7 +22,7 @@ import scipy.stats
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.measure import in_own_process, peak_gb, seconds, show
+from benchmarks.measure import in_own_process, peak_gb, record, seconds, show
 from kt_cli.device import Meter
 from kt_cli.knowledge.class_similarity import ClassEmbedding
 from kt_cli.knowledge.pairs import BLOCK, Outputs, flip_blocks, pair_blocks
@@ -208,6 +208,8 @@ def main() -> None:
     rows = []
     for name in CASES if chosen.all else SMALL:
         case, found = CASES[name], Measured(**in_own_process("benchmarks.pairs", "--case", name))
+        record(f"pairs: {name}, seconds", found.seconds, case.limit_s)
+        record(f"pairs: {name}, peak GB", found.peak_gb, case.limit_gb)
         rows.append([
             name, f"{found.seconds:.1f}", f"{case.limit_s:g}", f"{found.peak_gb:.1f}",
             f"{case.limit_gb:g}", f"{found.products:.1f}", f"{found.seconds / found.products:.2f}",

@@ -23,7 +23,7 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.measure import interleaved, medians, show
+from benchmarks.measure import interleaved, medians, record, show
 from benchmarks.photos import photos
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
@@ -136,6 +136,7 @@ def main() -> None:
             for name, times in found.items()
         ],
     )  # fmt: skip
+    record("predict: together ÷ (decode + forward)", middle["together"] / least, LIMIT)
     print(f"together: limit {LIMIT}; {middle['one by one'] / middle['together']:.1f} times as "
           "fast as one by one")  # fmt: skip
 

@@ -23,7 +23,7 @@ from itertools import product
 
 import torch
 
-from benchmarks.measure import interleaved, medians, show
+from benchmarks.measure import interleaved, medians, record, show
 from benchmarks.train import (
     METHODS,
     Work,
@@ -47,6 +47,7 @@ STUDENTS = ("test_resnet", "test_efficientnet", "test_convnext", "test_vit")
 TEACHERS = ("test_mambaout", "test_byobnet", "test_nfnet", "test_vit2")
 CLASSES, SIZE = 10, 32
 AUGMENTS = ("none", "paper")
+LIMIT = 0.90
 SPEC = TransferSpec(batch_size=64, micro_batch=64, crop=1.0, side=SIZE)
 
 
@@ -141,6 +142,8 @@ def main() -> None:
             interleaved({name: works[name] for name in ("steps", "forward")}, 1)  # the first time
             found = sweep.with_ideal(interleaved(works, chosen.repeats))
             rows.append(row(augment, found))
+            share = ratio(found, "ideal", "shared")
+            record(f"reuse: {augment}, ideal ÷ shared", share, LIMIT, at_least=True)
     print(f"seconds of a sweep of {len(STUDENTS)} students × {len(TEACHERS)} teachers × "
           f"{', '.join(METHODS)}; {chosen.epochs} epochs of {chosen.images} images, "
           f"{torch.get_num_threads()} threads, {chosen.repeats} repeats")  # fmt: skip

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.measure import interleaved, medians, show
+from benchmarks.measure import interleaved, medians, record, show
 from benchmarks.photos import photo
 from kt_cli.data.canonical import canonical
 from kt_cli.data.images import ImageSet
@@ -245,6 +245,10 @@ def main() -> None:
         interleaved(todo, 1)  # what only the first time costs
         found = interleaved(todo, chosen.repeats)
     updates = order_of(SPEC, chosen.images).updates
+    for pair in PAIRS:
+        for name, work in (("none", "kt"), ("paper", "distorted")):
+            record(f"train: {pair.student}, {name}, ÷ bare", ratio(_of(pair, found), work, "bare"),
+                   LIMIT)  # fmt: skip
     print(f"milliseconds of an update of {SPEC.batch_size} images in micro-batches of "
           f"{SPEC.micro_batch}; {SIDE} → {SIZE} pixels, {torch.get_num_threads()} threads, "
           f"{chosen.images} images, {chosen.repeats} repeats")  # fmt: skip
