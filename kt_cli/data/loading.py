@@ -120,6 +120,8 @@ def _stack(items: list[list[Tensor] | DataError]) -> list[Tensor] | DataError:
 
 
 def _quiet_worker(_: int) -> None:
+    # An interrupt from the keyboard reaches the whole group; whoever decodes is ended by its parent.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # submitit preempts with USR2; decoding workers inherit its handler and must not run it.
     if hasattr(signal, "SIGUSR2"):
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,3 +67,15 @@ def test_no_image_is_decoded_only_for_its_size(monkeypatch: pytest.MonkeyPatch) 
     assert loading._worth(dataset) == 0
     monkeypatch.setattr(loading._Transformed, "__getitem__", pytest.fail)
     assert loading._shared_bytes(dataset, 1, 2) == 6 * SIZE
+
+
+def deaf(image: Image.Image) -> Tensor:
+    """Whether signals that are meant for the process that asked are ignored here."""
+    meant = (signal.SIGINT, signal.SIGUSR2)
+    return torch.tensor([signal.getsignal(s) == signal.SIG_IGN for s in meant])
+
+
+def test_an_interrupt_is_for_whoever_asked_not_for_those_who_decode() -> None:
+    images = open_data(DataSpec("digits", limit=4)).eval
+    ((here,),), ((there,),) = (list(loading.batches(images, [deaf], 4, n)) for n in (0, 1))
+    assert not here.any() and there.all()
