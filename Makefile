@@ -43,6 +43,7 @@ bench: setup  ## time and memory of pairs, predictions, images' identity, transf
 	$(BIN)/python -m benchmarks.train
 	$(BIN)/python -m benchmarks.reuse
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.schedule
 	$(BIN)/python -m benchmarks.report
 
 bench-all: PAIRS = --all

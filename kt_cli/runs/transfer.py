@@ -296,5 +296,8 @@ TRANSFER = Kind(
     "transfer", "transfer", TransferSpec, _images, one_by_one(transfer_run),
     about=lambda run: {**columns.pair_columns(run.models), "settings": run.settings.settings},
     seconds=lambda run, prices: prices.transfer(run.models, run.settings.epochs),
+    alike=lambda run: run.models[-1].key,
+    # What teachers say is kept in memory for one process only.
+    chunks=lambda run: 2 if run.settings.keep_targets == target_cache.MEMORY else 4,
     trains_on=lambda run: (run.data, run.settings.crop, run.settings.side),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What runs cost, chunks of about equal cost, and what fits into a budget.
+"""What runs cost, and what fits into a budget.
 
 A model's cost for an image is measured where a row says so, else published multiply-adds, else
 guessed from its parameters. Rows of earlier transfers correct what that makes of a student.
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from kt_cli.rows import store
 from kt_cli.runs.kinds import kind_of
@@ -126,19 +125,6 @@ def _seconds_per_image(folder: Path) -> dict[str, float]:
     mean = costs.groupby(rows["measured_with"]).transform("mean")
     seconds = costs / mean / rows["samples_per_s"]
     return dict(zip(rows["model_key"], seconds.astype(float), strict=True))
-
-
-def edges(costs: Sequence[float], count: int) -> list[int]:
-    """`count` + 1 rising borders of chunks of neighbours, of about equal cost; none is empty."""
-    n = len(costs)
-    count = min(count, n)
-    total: NDArray[np.float64] = np.cumsum(np.maximum(costs, 1e-9))
-    middle = total - np.maximum(costs, 1e-9) / 2
-    inner = np.searchsorted(middle, total[-1] * np.arange(1, count) / count)
-    # Every chunk keeps at least one run, from the left and then from the right.
-    least = np.arange(count + 1)
-    borders = np.maximum.accumulate(np.array([0, *inner, n]) - least) + least
-    return [int(border) for border in np.minimum(borders, n - count + least)]
 
 
 def spent(folder: Path) -> float:

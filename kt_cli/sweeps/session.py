@@ -215,7 +215,8 @@ class Session:
         decode_training_images(runs, self.tell.progress)
         if self.place.executor == INLINE:
             return run_inline(self.folder, runs, self.slots[0])
-        work = LocalStage(self.folder, runs, self.slots, warn, self.spec.timeout_run)
+        costs = [*map(self.costs().seconds, runs)]
+        work = LocalStage(self.folder, runs, self.slots, warn, self.spec.timeout_run, costs)
         work.run(self.tell.progress, label(stage.name))
         return work.failures
 

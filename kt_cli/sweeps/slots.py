@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-CHUNK_RUNS = 50
 DEVICE = re.compile(r"\d+|(GPU|MIG)-\S+")
 DRIVER = Path("/proc/driver/nvidia")
 
@@ -37,11 +36,6 @@ def slots(gpus: int | None, processes: int | None, available: Sequence[str]) -> 
         return [Slot(device, max(1, cores // len(used))) for device in used]
     count = processes or min(gpus or cores, cores)
     return [Slot(None, max(1, cores // count))] * count
-
-
-def chunk_count(runs: int, parallel: int) -> int:
-    """Chunks for so many runs: one for each slot, and none longer than CHUNK_RUNS."""
-    return min(runs, max(parallel, -(-runs // CHUNK_RUNS)))
 
 
 def cuda_devices() -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kt_cli.sweeps import slots as slots_module
-from kt_cli.sweeps.slots import Slot, chunk_count, cuda_devices, given_gpu, slots
+from kt_cli.sweeps.slots import Slot, cuda_devices, given_gpu, slots
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,3 @@ def test_one_slot_a_device_with_its_share_of_the_cores(monkeypatch: pytest.Monke
     assert slots(None, None, []) == [Slot(None, 1)] * 16
     assert slots(8, None, []) == [Slot(None, 2)] * 8
     assert slots(8, 3, []) == [Slot(None, 5)] * 3
-
-
-def test_chunks_are_one_a_slot_and_not_too_long() -> None:
-    assert [chunk_count(n, 8) for n in (0, 3, 8, 400, 1000)] == [0, 3, 8, 8, 20]
