@@ -44,6 +44,7 @@ bench: setup  ## time and memory of pairs, predictions, images' identity, transf
 	$(BIN)/python -m benchmarks.train
 	$(BIN)/python -m benchmarks.reuse
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.schedule
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.summary
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,15 @@ class Swept:
     def results(self) -> Results:
         """Its rows and tables, as data frames."""
         return results(self.folder)
+
+    @property
+    def seconds(self) -> tuple[float | None, float]:
+        """Of all its runs, as first planned (None where unknown), and of those that are done."""
+        from kt_cli.rows.store import Outcomes
+        from kt_cli.sweeps import remaining
+
+        took = remaining.taken(partial(Outcomes, self.folder))
+        return remaining.estimate(self.folder), took
 
 
 def sweep(

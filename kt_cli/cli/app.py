@@ -10,6 +10,7 @@ from threading import Timer
 from types import FrameType
 from typing import Any
 
+from kt_cli import cores
 from kt_cli.cli.streams import tolerate
 from kt_cli.errors import KtError, KtWarning, UsageError, first_line, unknown, way_out
 
@@ -24,6 +25,7 @@ class Interrupted(BaseException):
 def main() -> None:
     """Run the command of `sys.argv`, and exit."""
     tolerate()
+    cores.settle()  # here and not where kt is a library: the process is ours
     signals = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
         signals.append(signal.SIGHUP)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kt_cli.cli import screen
 from kt_cli.errors import UsageError, unknown
 from kt_cli.settings.shared import AMP, COMPUTATION, OUTPUT
 
@@ -76,6 +77,7 @@ Results = Annotated[
 
 def _use(device: str | None) -> str | None:
     """By what every process from here on sees of the GPUs, before torch looks for them."""
+    screen.few_cores()
     if device is None:
         return None
     kind, colon, index = device.partition(":")

@@ -40,7 +40,7 @@ def show(
     say(f"data: {where}{left_out}")
     say(f"results: {session.folder}")
     say(f"at once: {_at_once(session, asked_gpus)}")
-    parts = ("jobs", "GPU-hours") if session.place.facts else ("chunks", "time, about")
+    parts = ("jobs", "GPU-hours") if session.place.facts else ("time, about",)
     rows = [_plan_row(session, stage) for stage in stages if stage.total]
     console.print(screen.table(("stage", "runs", "done", "to do", *parts), rows))
     if spec.data:
@@ -89,29 +89,22 @@ def _plan_row(session: Session, stage: Stage) -> list[Any]:
     todo = stage.waiting
     runs = 1 if stage.name == "pairs" else todo
     shown = label(stage.name) + (f" ({stage.given_up} given up)" if stage.given_up else "")
-    chunks = _chunks(session, runs) if todo else 0
-    return [shown, stage.total, stage.done, todo, chunks, _time(session, stage, chunks)]
-
-
-def _chunks(session: Session, runs: int) -> int:
-    from kt_cli.sweeps.slots import chunk_count
-
-    if session.place.executor == "inline":
-        return 1
+    row = [shown, stage.total, stage.done, todo]
     if session.place.facts is None:
-        return chunk_count(runs, len(session.slots))
+        return [*row, _time(session, stage, runs)]
     from kt_cli.sweeps.slurm import tasks
 
-    return tasks(runs, session.spec.slurm, session.place.facts)
+    jobs = tasks(runs, session.spec.slurm, session.place.facts) if todo else 0
+    return [*row, jobs, _time(session, stage, runs)]
 
 
-def _time(session: Session, stage: Stage, chunks: int) -> str:
+def _time(session: Session, stage: Stage, runs: int) -> str:
     """Estimated: on a cluster of one GPU, here of all that run at once."""
     if session.spec.data is None:
         return "–"
     seconds = session.seconds(stage)
     if session.place.facts is None:
-        each = seconds / max(1, min(chunks, session.at_once))
+        each = seconds / max(1, min(runs, session.at_once))
         return duration(max(1, each)) if seconds else "–"
     hours = seconds / 3600
     return "<0.1" if 0 < hours < 0.05 else f"{hours:,.1f}"

@@ -56,6 +56,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
+def outcome(estimated: float | None, took: float) -> str:
+    """How long the runs of a sweep were estimated to take, and took; empty where unknown."""
+    if estimated is None or not took:
+        return ""
+    return f"runs were estimated at {duration(estimated)} in all, and took {duration(took)}"
+
+
 @contextmanager
 def listener(plan: Callable[[Any, Any], None]) -> Iterator[Listener]:
     """Shows all that a sweep tells; `plan` shows its plan."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from kt_cli.errors import KtError
+from kt_cli import cores as cpu
+from kt_cli.errors import KtError, counted
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -62,6 +64,13 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     _say("Note: ", "bold yellow", text)
+
+
+def few_cores() -> None:
+    """Say where this process may use fewer cores than there are, as long as that decides."""
+    cores, there = cpu.cores(), os.cpu_count() or 1
+    if cores < there and cpu.threads_asked() is None:
+        note(f"{cores} of {counted(there, 'core')} may be used here: as many threads")
 
 
 _skipped: set[Path] = set()

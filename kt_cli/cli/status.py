@@ -69,6 +69,10 @@ def _show(folder: Path) -> None:
     stages = remaining.stages(view.stages, parts)
     screen.out.print(progress_view.render(replace(view, stages=stages)), soft_wrap=True)
     screen.line(_outlook(folder, view, stages, sum(part.seconds for part in parts)))
+    took = remaining.taken(watch.outcomes)
+    if told := progress_view.outcome(remaining.estimate(folder), took):
+        left = any(part.done < part.total for part in parts)
+        screen.line(told + " so far" * left)
 
 
 def _outlook(folder: Path, view: View, stages: Sequence[StageView], seconds: float) -> str:
@@ -107,4 +111,6 @@ def _described(folder: Path) -> dict[str, Any]:
     told = {key: view[key] for key in ("stages", "active", "going_on", "cancelled", "error")}
     planned = [asdict(part) for part in remaining.parts(folder, watch.outcomes)]
     rows = _rows(watch)
-    return {"sweep": folder.name, "folder": str(folder), "rows": rows, "planned": planned, **told}
+    seconds = {"estimated": remaining.estimate(folder), "taken": remaining.taken(watch.outcomes)}
+    return {"sweep": folder.name, "folder": str(folder), "rows": rows, "planned": planned,
+            "seconds": seconds, **told}  # fmt: skip

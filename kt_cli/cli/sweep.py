@@ -86,6 +86,8 @@ def sweep(
 def _show_results(found: Swept) -> None:
     table_view.draw(found.results.tables())
     again = command("report", found.folder, "--format", "latex")
+    if told := progress_view.outcome(*found.seconds):
+        screen.note(f"{told[0].upper()}{told[1:]}.")
     screen.note(f"Results: {found.folder}   ({again}, for one)")
     if found.failures:
         runs = counted(found.failures, "run")

@@ -7,17 +7,16 @@ import re
 import resource
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+from kt_cli.cores import of_affinity, of_groups
 from kt_cli.device import free_memory
 from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
 from kt_cli.errors import counted, first_line
 
 GB = 10**9
-GROUP = Path("/sys/fs/cgroup")
 SHARED = Path("/dev/shm")  # noqa: S108
 SECONDS = 20
 SMALL_SHARED, SMALL_MEMORY, SMALL_GPU = 1 * GB, 4 * GB, 4 * GB
@@ -116,15 +115,9 @@ def _nvidia_smi(*arguments: str) -> tuple[int, str]:
 
 def processors(asked: Asked) -> Iterator[Finding]:
     """Cores of this process, and the share that its control group leaves of them."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    threads = torch.get_num_threads()
+    cores, share, threads = of_affinity(), of_groups(), torch.get_num_threads()
     said = f"{cores} of {counted(os.cpu_count() or 1, 'core')}, {counted(threads, 'thread')}"
     busy = os.getloadavg()[0]
-    share = float("inf")  # of cores that the control group allows
-    with suppress(OSError, ValueError):  # none, or "max"
-        quota, period = (GROUP / "cpu.max").read_text(encoding="ascii").split()
-        share = int(quota) / int(period)
     if share < min(cores, threads):
         yield yellow(
             f"{said}, but the control group allows {share:g} cores",

@@ -13,6 +13,7 @@ from kt_cli.distillation.weight_averaging import copied, load
 from kt_cli.files import cache_folder, cached, keep_tensors, read_tensors
 from kt_cli.settings import TransferSpec
 from kt_cli.settings.declared import digest, signature
+from kt_cli.spec import RunOf
 
 FORMAT = 1  # of what is kept; raise it when how it is computed changes
 
@@ -23,6 +24,13 @@ def towards_itself(spec: TransferSpec) -> TransferSpec:
         spec.with_defaults, method="self", together="single", margin=0.0, kd_lambda=None,
         distil_on=None, label_smoothing=0.0, subtract_drift=False, reference_compat=False,
     )  # fmt: skip
+
+
+def run_of(run: RunOf[TransferSpec]) -> RunOf[TransferSpec] | None:
+    """That training as a run, one for all that take its drift off; None for others."""
+    if not run.settings.subtract_drift:
+        return None
+    return replace(run, models=run.models[-1:], settings=towards_itself(run.settings))
 
 
 def of(

@@ -172,7 +172,7 @@ class Outcomes:
         self._parts = Parts([folder], table, on_skip)
         self._seen = set(list_parts(folder / table)) if only_new else set()
         self.by_id: dict[str, Outcome] = {}
-        self._took, self._timed = 0.0, 0
+        self.took, self._timed = 0.0, 0  # seconds of what is done
         self.refresh()
 
     def refresh(self) -> None:
@@ -185,7 +185,7 @@ class Outcomes:
             if known.status != OK and (status == OK or (attempt or 1) >= known.attempt):
                 self.by_id[run_id] = _outcome(status, attempt or 1, error)
             if status == OK and seconds:
-                self._took, self._timed = self._took + seconds, self._timed + 1
+                self.took, self._timed = self.took + seconds, self._timed + 1
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -196,7 +196,7 @@ class Outcomes:
     @property
     def seconds(self) -> float | None:
         """About what one takes that is done; None where no row says it."""
-        return self._took / self._timed if self._timed else None
+        return self.took / self._timed if self._timed else None
 
     def done(self, run_id: str) -> bool:
         return self.by_id.get(run_id, UNTRIED).status == OK

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol
@@ -47,7 +47,13 @@ class Kind(Generic[S]):
     seconds: Callable[[RunOf[S], Prices], float]  # estimates what it takes on one GPU
     # Images that are decoded beforehand, with crop and side; None for none.
     trains_on: Callable[[RunOf[S]], tuple[DataSpec, float, int] | None] = lambda run: None
+    # What a run computes for all that share it, as a run of the kind; None for nothing.
+    shared: Callable[[RunOf[S]], RunOf[S] | None] = lambda run: None
     together: bool = False  # runs on the same images are done together
+    # Equal for runs that share what a process keeps, so that they are best done by one.
+    alike: Callable[[RunOf[S]], Hashable] = lambda run: run.id
+    # For each slot: the more, the less of what is in a process's memory is shared.
+    chunks: Callable[[RunOf[S]], int] = lambda run: 4
     row_ids: Callable[[RunOf[S]], list[str]] = lambda run: [run.id]  # that a run writes
     many_rows: bool = False  # so that a failed one is another row than those of a success
 

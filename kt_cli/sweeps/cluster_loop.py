@@ -139,7 +139,7 @@ def _coordinator(session: Session) -> Coordinator:
     ]  # fmt: skip
 
     def costs(runs: Sequence[Run]) -> list[float]:
-        return [*map(session.costs().seconds, runs)]
+        return session.costs().seconds(runs)
 
     submitter = Submitter(folder, session.spec.slurm, session.place.facts, session.spec.timeout_run)
     return Coordinator(submitter, session.next_runs, costs, follow, prepare)

@@ -1,4 +1,4 @@
-"""What runs cost, chunks of about equal cost, and what fits into a budget.
+"""What runs cost, and what fits into a budget.
 
 A model's cost for an image is measured where a row says so, else published multiply-adds, else
 guessed from its parameters. Rows of earlier transfers correct what that makes of a student.
@@ -7,15 +7,14 @@ guessed from its parameters. Rows of earlier transfers correct what that makes o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from kt_cli.rows import store
-from kt_cli.runs.kinds import kind_of
+from kt_cli.runs.kinds import KINDS, kind_of
 from kt_cli.settings import SweepSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps.config import model_names, transfer_count
@@ -47,9 +46,18 @@ class Costs:
         self._typical = float(np.median(measured)) if measured else None
         self._factors = self._corrections(folder)
 
-    def seconds(self, run: Run) -> float:
-        """Estimated seconds of a run on one GPU."""
-        return kind_of(run).seconds(run, self)
+    def seconds(self, runs: Sequence[Run]) -> list[float]:
+        """Estimated seconds of each run on one GPU; what several share is the first one's."""
+        done: set[str] = set()
+        found = []
+        for run in runs:
+            kind = kind_of(run)
+            seconds, shared = kind.seconds(run, self), kind.shared(run)
+            if shared is not None and shared.id not in done:
+                done.add(shared.id)
+                seconds += kind.seconds(shared, self)
+            found.append(seconds)
+        return found
 
     def typical(
         self, kind: str, images: Sequence[float], roles: Sequence[Sequence[float]], epochs: int
@@ -88,9 +96,12 @@ class Costs:
 
     def _corrections(self, folder: Path) -> dict[str, float]:
         """Seconds taken against those estimated, by the student's key; "" for all together."""
-        columns = ["teacher_key", "teacher_keys", "student_key", "epochs", "seconds", "status"]
-        rows = store.read([folder], "transfer", columns)
+        columns = ["teacher_key", "teacher_keys", "student_key", "epochs", "seconds", "status",
+                   "subtract_drift", "created"]  # fmt: skip
+        rows = store.read([folder], "transfer", columns).sort_values("created")
         rows = rows[(rows["status"] == store.OK) & (rows["seconds"] > 0)]
+        # The first transfer of a student may have trained it towards itself as well.
+        rows = rows[rows["subtract_drift"].ne(True) | rows.duplicated(["student_key", "epochs"])]
         if rows.empty:
             return {}
         alone = rows["teacher_keys"].isna()
@@ -128,28 +139,15 @@ def _seconds_per_image(folder: Path) -> dict[str, float]:
     return dict(zip(rows["model_key"], seconds.astype(float), strict=True))
 
 
-def edges(costs: Sequence[float], count: int) -> list[int]:
-    """`count` + 1 rising borders of chunks of neighbours, of about equal cost; none is empty."""
-    n = len(costs)
-    count = min(count, n)
-    total: NDArray[np.float64] = np.cumsum(np.maximum(costs, 1e-9))
-    middle = total - np.maximum(costs, 1e-9) / 2
-    inner = np.searchsorted(middle, total[-1] * np.arange(1, count) / count)
-    # Every chunk keeps at least one run, from the left and then from the right.
-    least = np.arange(count + 1)
-    borders = np.maximum.accumulate(np.array([0, *inner, n]) - least) + least
-    return [int(border) for border in np.minimum(borders, n - count + least)]
-
-
 def spent(folder: Path) -> float:
     """Seconds that the rows in `folder` took, failed ones included."""
-    tables = ("pretrain", "models", "transfer")
+    tables = [kind.table for kind in KINDS.values() if not kind.many_rows]
     return sum(float(store.read([folder], t, ["seconds"])["seconds"].sum()) for t in tables)
 
 
 def fitting(
     runs: Sequence[Run],
-    seconds: Callable[[Run], float],
+    seconds: Sequence[float],
     ranks: Mapping[tuple[str, ...], int],
     budget: float,
 ) -> list[Run]:
@@ -159,15 +157,15 @@ def fitting(
     teams come after all pairs.
 
     Args:
-        seconds: estimates what a run takes.
+        seconds: about what each run takes.
         ranks: how early each pair (keys of teacher and student) is drawn.
     """
-    groups: dict[tuple[str, ...], list[Run]] = {}
-    for run in runs:
-        groups.setdefault(_keys(run), []).append(run)
+    groups: dict[tuple[str, ...], float] = {}
+    for run, took in zip(runs, seconds, strict=True):
+        groups[_keys(run)] = groups.get(_keys(run), 0.0) + took
     taken: set[tuple[str, ...]] = set()
     for keys in sorted(groups, key=lambda keys: ranks.get(keys, math.inf)):
-        budget -= sum(map(seconds, groups[keys]))
+        budget -= groups[keys]
         if budget < 0:
             break
         taken.add(keys)

@@ -28,7 +28,8 @@ from kt_cli.runs.kinds import failed_row, kind_of
 from kt_cli.spec import Run
 from kt_cli.sweeps.chunk import run_chunk
 from kt_cli.sweeps.manifest import write_manifest
-from kt_cli.sweeps.slots import Slot, chunk_count
+from kt_cli.sweeps.schedule import local_count, scheduled
+from kt_cli.sweeps.slots import Slot
 from kt_cli.sweeps.worker_log import LOST, UNWRITABLE, cause, last_line, timed_out, told
 
 POLL_SECONDS = 0.2
@@ -63,21 +64,23 @@ class LocalStage:
     """Runs of one stage on this machine.
 
     warn: told of each GPU that takes no more runs. minutes: that a run may take.
+    costs: about what each run takes, in seconds; None where nobody knows.
     """
 
     def __init__(
         self, folder: Path, runs: Sequence[Run], slots: Sequence[Slot], warn: Callable[[str], Any],
-        minutes: float | None = None,
+        minutes: float | None = None, costs: Sequence[float] | None = None,
     ) -> None:  # fmt: skip
-        self._folder, self._runs, self._warn, self._minutes = folder, runs, warn, minutes
+        costs = costs or [1.0] * len(runs)
+        count = local_count(runs, costs, len(slots))
+        self._runs, borders = scheduled(runs, costs, len(slots), count)
+        self._folder, self._warn, self._minutes = folder, warn, minutes
         self._places = [_Place(slot) for slot in slots]
         self._free = list(self._places)
         self._table = kind_of(runs[0]).table
         self._outcomes = store.Outcomes(folder, self._table, only_new=True)
-        self._manifest = write_manifest(folder, runs)
-        count = chunk_count(len(runs), len(slots))
-        edges = [len(runs) * i // count for i in range(count + 1)]
-        self._waiting = [_Chunk(a, b) for a, b in itertools.pairwise(edges)]
+        self._manifest = write_manifest(folder, self._runs)
+        self._waiting = [_Chunk(a, b) for a, b in itertools.pairwise(borders)]
         self._working: list[_Working] = []
         self._reason = ""
 

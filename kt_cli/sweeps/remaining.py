@@ -26,14 +26,32 @@ class Part:
 
 
 def plan(
-    at_once: int, stages: Mapping[str, tuple[int, float]], pairs: Sequence[tuple[str, str]]
-) -> str:
+    at_once: int, stages: Mapping[str, tuple[int, float]], pairs: Sequence[tuple[str, str]],
+    estimate: float,
+) -> str:  # fmt: skip
     """The text of PLAN: how many runs each stage has, and about how many seconds one takes.
 
-    pairs: keys of teacher and student, where not all are transferred.
+    Args:
+        pairs: keys of teacher and student, where not all are transferred.
+        estimate: seconds of all runs, as it was when there came to be so many.
     """
-    said = {"at_once": at_once, "stages": stages, "pairs": pairs}
+    said = {"at_once": at_once, "stages": stages, "pairs": pairs, "estimate": estimate}
     return json.dumps(said, indent=1) + "\n"
+
+
+def taken(outcomes: Callable[[str], Outcomes]) -> float:
+    """Seconds of all runs that are done."""
+    return sum(outcomes(kind.table).took for kind in KINDS.values() if not kind.many_rows)
+
+
+def estimate(folder: Path, totals: Mapping[str, int] | None = None) -> float | None:
+    """Seconds that all runs were estimated at; None where unknown, or for other `totals`."""
+    try:
+        said = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        known = {name: runs for name, (runs, _) in said["stages"].items()}
+        return float(said["estimate"]) if totals in (None, known) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def parts(folder: Path, outcomes: Callable[[str], Outcomes]) -> list[Part]:

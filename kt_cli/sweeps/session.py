@@ -18,7 +18,7 @@ from kt_cli.errors import KtError, UsageError, warn
 from kt_cli.files import write_text
 from kt_cli.progress import Listener, label
 from kt_cli.rows import schema, store
-from kt_cli.runs.kinds import decode_training_images
+from kt_cli.runs.kinds import KINDS, decode_training_images
 from kt_cli.settings import HOW_TO_NAME_DATA, SweepSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps import remaining
@@ -78,7 +78,8 @@ class Session:
         if name != "transfer" or hours is None or not stage.todo:
             return stage
         left = 3600 * hours - spent(self.folder)
-        todo = fitting(stage.todo, self.costs().seconds, self.planner.ranks(), left)
+        costs = self.costs().seconds(stage.todo)
+        todo = fitting(stage.todo, costs, self.planner.ranks(), left)
         return replace(stage, todo=tuple(todo), left_out=len(stage.todo) - len(todo))
 
     def next_runs(self) -> tuple[str, Sequence[Run]] | None:
@@ -102,13 +103,19 @@ class Session:
             return 0.0
         costs = self.costs()
         if stage.todo is not None:
-            return sum(map(costs.seconds, stage.todo))
+            return sum(costs.seconds(stage.todo))
         images = [*map(costs.per_image, self.models)]
         images += [costs.per_image(Model(zoo.arch), zoo.img_size) for zoo in self.spec.zoo]
         named = list(zip(self.names, images, strict=True))
         roles = [[seconds for name, seconds in named if may(name)]
                  for may in (self.spec.is_teacher, self.spec.is_student)]  # fmt: skip
-        return stage.waiting * costs.typical(stage.name, images, roles, self.spec.transfer.epochs)
+        epochs = self.spec.transfer.epochs
+        seconds = stage.waiting * costs.typical(stage.name, images, roles, epochs)
+        drifts = any(settings.subtract_drift for settings in self.spec.transfers())
+        if drifts and stage.name == "transfer":
+            drift = costs.typical(stage.name, images, [[0.0], roles[1]], epochs)
+            seconds += min(stage.waiting, len(roles[1])) * drift
+        return seconds
 
     @property
     def at_once(self) -> int:
@@ -173,11 +180,18 @@ class Session:
     def record(self, stages: Sequence[Stage]) -> None:
         """Write down what is planned: the sweep, its models once all are known, how much it is."""
         keys = [model.key for model in self.planner.models() or ()]
-        runs = {s.name: (s.total - s.left_out, self.seconds(s) / max(1, s.waiting)) for s in stages}
+        seconds = {stage.name: self.seconds(stage) for stage in stages}
+        totals = {stage.name: stage.total - stage.left_out for stage in stages}
+        runs = {s.name: (totals[s.name], seconds[s.name] / max(1, s.waiting)) for s in stages}
+        waiting = any(stage.waiting for stage in stages)
+        estimate = remaining.estimate(self.folder, totals if waiting else None)
+        if estimate is None:
+            timed = [took for name, took in seconds.items() if not KINDS[name].many_rows]
+            estimate = spent(self.folder) + sum(timed)
         every = self.spec.pairs == "all" and not (self.spec.teachers or self.spec.students)
         pairs = () if every else self.planner.drawn()
         files = {"sweep.toml": to_toml(self.spec), "models.json": json.dumps(keys),
-                 remaining.PLAN: remaining.plan(self.at_once, runs, pairs)}  # fmt: skip
+                 remaining.PLAN: remaining.plan(self.at_once, runs, pairs, estimate)}  # fmt: skip
         for name, text in files.items():
             file = self.folder / name
             if not file.exists() or file.read_text(encoding="utf-8") != text:
@@ -215,7 +229,8 @@ class Session:
         decode_training_images(runs, self.tell.progress)
         if self.place.executor == INLINE:
             return run_inline(self.folder, runs, self.slots[0])
-        work = LocalStage(self.folder, runs, self.slots, warn, self.spec.timeout_run)
+        costs = self.costs().seconds(runs)
+        work = LocalStage(self.folder, runs, self.slots, warn, self.spec.timeout_run, costs)
         work.run(self.tell.progress, label(stage.name))
         return work.failures
 

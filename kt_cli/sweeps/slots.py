@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-CHUNK_RUNS = 50
+from kt_cli import cores as cpu
+
 DEVICE = re.compile(r"\d+|(GPU|MIG)-\S+")
 DRIVER = Path("/proc/driver/nvidia")
 
@@ -23,25 +24,21 @@ class Slot:
 
 
 def slots(gpus: int | None, processes: int | None, available: Sequence[str]) -> list[Slot]:
-    """The slots of this machine.
+    """The slots of this machine, which share the cores of this process.
 
     Args:
         gpus: at most so many GPUs, or on a machine without any, processes; None for all.
-        processes: at most so many processes on a machine without GPUs; None for one per core.
+        processes: at most so many processes on a machine without GPUs; None for one per core, or
+            where OMP_NUM_THREADS says how many threads each has, for as many as have room.
         available: CUDA devices (indices or UUIDs) that this process may use.
     """
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores, threads = cpu.cores(), cpu.threads_asked()
     if available:
         used = available[: gpus or len(available)]
-        return [Slot(device, max(1, cores // len(used))) for device in used]
-    count = processes or min(gpus or cores, cores)
-    return [Slot(None, max(1, cores // count))] * count
-
-
-def chunk_count(runs: int, parallel: int) -> int:
-    """Chunks for so many runs: one for each slot, and none longer than CHUNK_RUNS."""
-    return min(runs, max(parallel, -(-runs // CHUNK_RUNS)))
+        return [Slot(device, threads or max(1, cores // len(used))) for device in used]
+    most = max(1, cores // (threads or 1))
+    count = processes or min(gpus or most, most)
+    return [Slot(None, threads or max(1, cores // count))] * count
 
 
 def cuda_devices() -> list[str]:

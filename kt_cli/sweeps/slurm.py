@@ -26,10 +26,10 @@ from kt_cli.settings import SlurmSpec
 from kt_cli.spec import Run
 from kt_cli.sweeps import cluster
 from kt_cli.sweeps.cluster import Facts, Silent, TooMany
-from kt_cli.sweeps.cost_model import edges
 from kt_cli.sweeps.jobs import Submitted
 from kt_cli.sweeps.manifest import write_manifest
-from kt_cli.sweeps.slots import Slot, chunk_count, given_gpu
+from kt_cli.sweeps.schedule import chunk_count, scheduled
+from kt_cli.sweeps.slots import Slot, given_gpu
 
 MAX_TIMEOUTS = 100  # of one job; what fails is counted in rows
 CHUNKS_PER_GPU = 2
@@ -70,11 +70,11 @@ class Submitter:
     def stage(
         self, stage: str, runs: Sequence[Run], costs: Sequence[float], most: int | None = None
     ) -> Submitted:
-        """The runs of a stage as an array of chunks of about equal cost, at most `most`."""
-        manifest = write_manifest(self.folder, runs)
+        """The runs of a stage as an array of chunks, at most `most`."""
         count = min(tasks(len(runs), self.resources, self.facts), most or len(runs))
         while True:
-            borders = edges(costs, count)
+            ordered, borders = scheduled(runs, costs, self.resources.gpus, count)
+            manifest = write_manifest(self.folder, ordered)
             try:
                 job = self._array(stage, manifest, borders)
                 return self._submitted(stage, runs, manifest, job, borders)

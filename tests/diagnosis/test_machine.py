@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from kt_cli import cores
 from kt_cli.diagnosis import machine
 
 Look = Callable[..., list[tuple[str, str]]]
@@ -132,6 +133,12 @@ def test_mig_devices_are_named_so_that_a_sweep_can_use_them(
     assert [level for level, _ in look(machine.gpus)] == ["green"]
 
 
+def control_group(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    (folder / "own").write_text("0::/")
+    monkeypatch.setattr(cores, "GROUPS", folder)
+    monkeypatch.setattr(cores, "OWN_GROUPS", folder / "own")
+
+
 @pytest.mark.parametrize(
     ("quota", "level"), [("max 100000", "green"), ("150000 100000", "yellow"), (None, "green")]
 )
@@ -140,7 +147,7 @@ def test_the_share_of_a_control_group(
 ) -> None:
     if quota is not None:
         (tmp_path / "cpu.max").write_text(quota)
-    monkeypatch.setattr(machine, "GROUP", tmp_path)
+    control_group(monkeypatch, tmp_path)
     monkeypatch.setattr(os, "getloadavg", lambda: (0.5, 9.0, 9.0))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
@@ -153,7 +160,7 @@ def test_the_share_of_a_control_group(
 def test_a_busy_machine_is_named(
     look: Look, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, load: float, level: str
 ) -> None:
-    monkeypatch.setattr(machine, "GROUP", tmp_path)
+    control_group(monkeypatch, tmp_path)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
@@ -166,7 +173,7 @@ def test_a_busy_machine_is_named(
 def test_more_threads_than_cores(
     look: Look, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(machine, "GROUP", tmp_path)
+    control_group(monkeypatch, tmp_path)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3}, raising=False)
     ((level, said),) = look(machine.processors)

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from kt_cli import cores
 from kt_cli.sweeps import slots as slots_module
-from kt_cli.sweeps.slots import Slot, chunk_count, cuda_devices, given_gpu, slots
+from kt_cli.sweeps.slots import Slot, cuda_devices, given_gpu, slots
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,8 @@ def test_a_job_has_the_gpu_that_it_was_given(
 
 
 def test_one_slot_a_device_with_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.setattr(cores, "cores", lambda: 16)
+    monkeypatch.setattr(cores, "threads_asked", lambda: None)
     four = ["0", "1", "2", "3"]
     assert slots(None, None, four) == [Slot(d, 4) for d in four]
     assert slots(2, None, four) == [Slot("0", 8), Slot("1", 8)]
@@ -68,7 +70,7 @@ def test_one_slot_a_device_with_its_share_of_the_cores(monkeypatch: pytest.Monke
     assert slots(None, None, []) == [Slot(None, 1)] * 16
     assert slots(8, None, []) == [Slot(None, 2)] * 8
     assert slots(8, 3, []) == [Slot(None, 5)] * 3
-
-
-def test_chunks_are_one_a_slot_and_not_too_long() -> None:
-    assert [chunk_count(n, 8) for n in (0, 3, 8, 400, 1000)] == [0, 3, 8, 8, 20]
+    monkeypatch.setattr(cores, "threads_asked", lambda: 6)
+    assert slots(None, None, four) == [Slot(d, 6) for d in four]
+    assert slots(None, None, []) == slots(8, None, []) == [Slot(None, 6)] * 2
+    assert slots(None, 3, []) == [Slot(None, 6)] * 3

@@ -60,9 +60,9 @@ def test_the_plan_says_jobs_and_hours_and_submits_nothing(fake: FakeSlurm, kt: K
 
 def test_a_plan_for_this_machine_has_time_and_disk(fake: FakeSlurm, kt: Kt) -> None:
     code, out, _ = kt("sweep", "x.toml", "--processes", "2", "--dry-run")
-    assert code == 0 and re.search(r"stage +runs +done +to do +chunks +time, about\n", out)
-    assert re.search(r"train the zoo +2 +0 +2 +2 +\d+ s\n", out)
-    assert re.search(r"transfer +2 +0 +2 +2 +\d[^\n]* s\n", out)
+    assert code == 0 and re.search(r"stage +runs +done +to do +time, about\n", out)
+    assert re.search(r"train the zoo +2 +0 +2 +\d+ s\n", out)
+    assert re.search(r"transfer +2 +0 +2 +\d[^\n]* s\n", out)
     assert "disk, about: predictions" in out and "training images" in out
 
 
@@ -153,6 +153,9 @@ def test_what_is_left_of_a_sweep_of_this_machine(kt: Kt, tmp_path: Path) -> None
     (folder / "sweep.toml").write_text("")
     plan = {"predict": [2, 5.0], "transfer": [4, 30.0]}
     (folder / "plan.json").write_text(json.dumps({"at_once": 2, "stages": plan}))
+    assert "estimated" not in kt("status", "-o", str(folder.parent))[1]  # of an earlier version
+    told = {"at_once": 2, "stages": plan, "estimate": 130.0}
+    (folder / "plan.json").write_text(json.dumps(told))
     said = {"attempt": 1, "created": "1", "seconds": 60.0}
     store.write(folder, "models", [{"run_id": "r0", **said, "status": store.OK},
                                    {"run_id": "r1", **said, "status": store.FAILED}])  # fmt: skip
@@ -160,12 +163,16 @@ def test_what_is_left_of_a_sweep_of_this_machine(kt: Kt, tmp_path: Path) -> None
     assert code == 0 and re.search(r"predict +2 +1 +1\n *transfer +4 +0 +0\n", out)
     # As long as rows say, else as planned; two at a time.
     assert "5 runs left, about 1 min 30 s; kt sweep " in out
+    assert "runs were estimated at 2 min 10 s in all, and took 1 min 00 s so far\n" in out
+    (shown,) = json.loads(kt("status", "-o", str(folder.parent), "--json")[1])
+    assert shown["seconds"] == {"estimated": 130.0, "taken": 60.0}
     with jobs.claim(folder, jobs.LOCAL):
         assert "goes on" not in kt("status", "-o", str(folder.parent))[1]
     store.write(folder, "transfer", [{"run_id": f"t{i}", **said, "status": store.OK}
                                      for i in range(5)])  # fmt: skip
     store.write(folder, "models", [{"run_id": "r1", **said, "status": store.OK}])
-    assert "all is done" in kt("status", "-o", str(folder.parent))[1]
+    out = kt("status", "-o", str(folder.parent))[1]
+    assert "all is done" in out and "2 min 10 s in all, and took 7 min 00 s\n" in out
     (folder / "plan.json").write_text("{")
     assert re.search(r"transfer +5 +0", kt("status", "-o", str(folder.parent))[1])
 

@@ -151,7 +151,8 @@ def test_a_preparation_that_dies_is_not_submitted_for_ever(fake: FakeSlurm, fold
 def test_only_the_runs_that_a_dead_job_was_at_count_as_tried(fake: FakeSlurm, folder: Path) -> None:
     coordinating(folder, gpus=1).advance(False)
     (submitted,) = jobs.listed(folder)
-    row(folder, RUNS[0])
+    runs = coordinator.read_manifest(folder / submitted.manifest)
+    row(folder, runs[0])
     log(
         folder, submitted,
         "slurmstepd: error: *** STEP CANCELLED ***\nsrun: error: vm: task 0: Killed\n",
@@ -159,12 +160,12 @@ def test_only_the_runs_that_a_dead_job_was_at_count_as_tried(fake: FakeSlurm, fo
     )  # fmt: skip
     assert coordinating(folder).advance(True) == SUBMITTED
     outcomes = store.Outcomes(folder, "models")
-    assert {r.id for r in RUNS if outcomes.failed(r.id)} == {RUNS[1].id}
-    assert "STEP CANCELLED" in (outcomes.by_id[RUNS[1].id].error or "")
+    assert {r.id for r in RUNS if outcomes.failed(r.id)} == {runs[1].id}
+    assert "STEP CANCELLED" in (outcomes.by_id[runs[1].id].error or "")
     first, second = jobs.listed(folder)
     assert (first.state, second.state) == (jobs.OVER, jobs.OPEN)
-    attempts = [run.attempt for run in coordinator.read_manifest(folder / second.manifest)]
-    assert attempts == [2, 1, 1, 1, 1]
+    attempts = {r.id: r.attempt for r in coordinator.read_manifest(folder / second.manifest)}
+    assert attempts == {run.id: 1 + (run == runs[1]) for run in runs[1:]}
 
 
 def test_a_lost_gpu_is_said_in_the_rows_of_those_that_were_on_it(
@@ -179,8 +180,9 @@ def test_a_lost_gpu_is_said_in_the_rows_of_those_that_were_on_it(
     )  # fmt: skip
     assert coordinating(folder).advance(True) == SUBMITTED
     outcomes = store.Outcomes(folder, "models")
-    assert {r.id for r in RUNS if outcomes.failed(r.id)} == {r.id for r in RUNS[:3]}
-    error = outcomes.by_id[RUNS[0].id].error or ""
+    runs = coordinator.read_manifest(folder / submitted.manifest)[:3]
+    assert {r.id for r in RUNS if outcomes.failed(r.id)} == {r.id for r in runs}
+    error = outcomes.by_id[runs[0].id].error or ""
     assert error.startswith("one of 3 that ran together: the GPU computes nothing more: assert")
 
 

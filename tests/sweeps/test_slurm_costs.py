@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +26,17 @@ def transfer(*models: Model, method: str = "kl") -> Run:
     return Run("transfer", models, "train", TransferSpec(method=method, epochs=2), DATA)
 
 
+def seconds(costs: Costs, run: Run) -> float:
+    return costs.seconds([run])[0]
+
+
 def test_published_costs_are_used_where_nothing_is_measured(tmp_path: Path) -> None:
     costs = Costs(tmp_path, training=100, evaluation=10)
     published = imagenet_facts.fact(A.key)
     assert published is not None and published.gmacs is not None
     run = Run("predict", (A,), "eval", EvalSpec(), DATA)
-    assert costs.seconds(run) == pytest.approx(published.gmacs * 1e9 * 10 / MACS_PER_SECOND)
-    assert costs.seconds(transfer(B, A)) > costs.seconds(transfer(A, B))
+    assert seconds(costs, run) == pytest.approx(published.gmacs * 1e9 * 10 / MACS_PER_SECOND)
+    assert seconds(costs, transfer(B, A)) > seconds(costs, transfer(A, B))
 
 
 def test_an_architecture_costs_what_is_published_of_one_of_it_at_its_size(tmp_path: Path) -> None:
@@ -46,7 +51,7 @@ def test_an_architecture_costs_what_is_published_of_one_of_it_at_its_size(tmp_pa
 def test_a_transfer_that_is_not_planned_yet_costs_as_who_teaches_and_learns(tmp_path: Path) -> None:
     costs = Costs(tmp_path, training=100, evaluation=10)
     each = [costs.per_image(model) for model in (A, B)]
-    planned = costs.seconds(transfer(A, B))
+    planned = seconds(costs, transfer(A, B))
     assert costs.typical("transfer", each, [[each[0]], [each[1]]], 2) == pytest.approx(planned)
 
 
@@ -61,24 +66,49 @@ def test_speeds_in_rows_win(tmp_path: Path) -> None:
     assert [costs.per_image(m) for m in (A, B, C)] == [0.25, 0.5, np.median([0.25, 0.5])]
     # forward and backward of the student, the frozen student, the teacher; evaluated twice
     wanted = (3 * 0.5 + 0.5 + 0.25) * 2 * 100 + 2 * 0.5 * 10
-    assert costs.seconds(transfer(A, B)) == pytest.approx(wanted)
+    assert seconds(costs, transfer(A, B)) == pytest.approx(wanted)
     assert spent(tmp_path) == 9.0
     store.write(tmp_path, "transfer", [
         {"run_id": "t", "teacher_key": A.key, "student_key": B.key, "epochs": 2, "status": store.OK,
          "seconds": 3 * wanted},
     ])  # fmt: skip
     corrected = Costs(tmp_path, training=100, evaluation=10)
-    assert corrected.seconds(transfer(A, B)) == pytest.approx(3 * wanted)
-    assert corrected.seconds(transfer(B, A)) == pytest.approx(3 * costs.seconds(transfer(B, A)))
+    assert seconds(corrected, transfer(A, B)) == pytest.approx(3 * wanted)
+    assert seconds(corrected, transfer(B, A)) == pytest.approx(3 * seconds(costs, transfer(B, A)))
+
+
+def test_drift_is_one_more_training_of_a_student_whoever_teaches_it(tmp_path: Path) -> None:
+    spec = replace(TransferSpec(method="kl", epochs=2), subtract_drift=True)
+    settings = [spec, replace(spec, method="kl-dp"), replace(spec, seed=1)]
+    runs = [Run("transfer", (t, s), "train", each, DATA) for t, s in ((A, B), (C, B), (B, A))
+            for each in settings]  # fmt: skip
+    costs = Costs(tmp_path, training=100, evaluation=10)
+    without = costs.seconds([replace(r, settings=replace(r.settings, subtract_drift=False))
+                             for r in runs])  # fmt: skip
+    more = np.subtract(costs.seconds(runs), without)
+    # forward and backward, and the frozen student; evaluated twice. Another seed is another one.
+    drifts = [(3 + 1) * 2 * 100 * costs.per_image(m) + 2 * 10 * costs.per_image(m) for m in (B, A)]
+    wanted = [drifts[0], 0, drifts[0], 0, 0, 0, drifts[1], 0, drifts[1]]
+    np.testing.assert_allclose(more, wanted, atol=1e-9)
+    # A row that may have it in it says nothing of what a transfer takes; the next one does.
+    took = dict(zip((A, C), (7.0, 5.0), strict=True))
+    store.write(tmp_path, "transfer", [
+        {"run_id": t.key, **pair_columns([t, B]), "epochs": 2, "status": store.OK,
+         "seconds": took[t] * seconds(costs, transfer(t, B)), "subtract_drift": True,
+         "created": str(i)}
+        for i, t in enumerate((A, C))
+    ])  # fmt: skip
+    corrected = Costs(tmp_path, training=100, evaluation=10)
+    assert seconds(corrected, transfer(A, B)) == pytest.approx(5 * seconds(costs, transfer(A, B)))
 
 
 def test_rows_of_teams_correct_too(tmp_path: Path) -> None:
-    before = Costs(tmp_path, training=100, evaluation=10).seconds(transfer(B, C, A))
+    before = seconds(Costs(tmp_path, training=100, evaluation=10), transfer(B, C, A))
     store.write(tmp_path, "transfer", [
         {"run_id": "t", **pair_columns([B, C, A]), "epochs": 2, "status": store.OK,
          "seconds": 5 * before},
     ])  # fmt: skip
-    after = Costs(tmp_path, training=100, evaluation=10).seconds(transfer(B, C, A))
+    after = seconds(Costs(tmp_path, training=100, evaluation=10), transfer(B, C, A))
     assert after == pytest.approx(5 * before)
 
 
@@ -118,5 +148,5 @@ def test_the_pairs_drawn_first_fit_first_and_whole() -> None:
     ranks = {(t.key, s.key): rank for rank, (t, s) in enumerate(
         [(C, A), (A, B), (B, C), (A, C), (B, A), (C, B)])}  # fmt: skip
     for budget, pairs in ((1.9, 0), (2.0, 1), (5.0, 2), (100.0, 6)):
-        found = fitting(runs, lambda run: 1.0, ranks, budget)
+        found = fitting(runs, [1.0] * len(runs), ranks, budget)
         assert found == [r for r in runs if ranks[r.models[0].key, r.models[1].key] < pairs]

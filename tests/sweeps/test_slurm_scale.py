@@ -31,7 +31,7 @@ def test_every_pair_of_300_models_is_one_legal_array(
             if t is not s]  # fmt: skip
     costs = Costs(tmp_path / "x", training=128_000, evaluation=50_000)
     submitter = Submitter(tmp_path / "x", SlurmSpec(), Facts())
-    submitted = submitter.stage("transfer", runs, [costs.seconds(run) for run in runs])
+    submitted = submitter.stage("transfer", runs, costs.seconds(runs))
     assert time.process_time() - began < 60
     assert len(runs) == 89_700 and submitted.edges[-1] == 89_700
     assert submitted.tasks == 1000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,6 +74,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     out, err = finish(start(folder, folder / "cache"))
     assert "kl-dp" in out and "results/small" in err
+    assert re.search(r"Runs were estimated at .*\d s in all, and took .*\d s\.\n", err)
     return folder
 
 
@@ -109,7 +111,10 @@ def test_rows_hold_the_identities(undisturbed: Path) -> None:
 
 def test_running_again_does_nothing_and_says_so(undisturbed: Path) -> None:
     before = {table: raw_ids(undisturbed, table) for table in schema.TABLES}
+    plan = undisturbed / "results" / "small" / "plan.json"
+    estimate = json.loads(plan.read_text())["estimate"]
     out, err = finish(start(undisturbed, undisturbed / "cache"))
+    assert 0 < json.loads(plan.read_text())["estimate"] == estimate
     assert "Nothing to do" in err and "kl-dp" in out
     keys = json.loads((undisturbed / "results" / "small" / "models.json").read_text())
     assert set(keys) == set(rows(undisturbed, "models")["model_key"])
@@ -152,7 +157,7 @@ def test_more_methods_add_only_their_runs(undisturbed: Path, tmp_path: Path) -> 
         start(undisturbed, undisturbed / "cache", "--methods", "kl,kl-dp-u", "--dry-run")
     )
     (line,) = [line for line in out.splitlines() if line.startswith("transfer")]
-    assert line.split()[:5] == ["transfer", "8", "4", "4", "2"]
+    assert line.split()[:4] == ["transfer", "8", "4", "4"]
 
 
 BROKEN = """

@@ -1,0 +1,90 @@
+"""How busy a sweep keeps the slots of a machine where its models' costs differ a hundredfold.
+
+    python -m benchmarks.schedule [--slots 4] [--seconds 180]
+
+Forty transfers whose work is replaced by sleeping go through a stage as `kt sweep` does it, with
+real worker processes: known to cost what they do; estimated wrongly, by a factor of up to two; and
+with equal estimates, which is a chunk of equally many for each slot. Busy: the seconds that runs
+take, of those that all slots have from the stage's begin to its end; workers' starts are in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from benchmarks.measure import seconds, show
+from kt_cli.data.sources import open_data
+from kt_cli.progress import Progress, silent
+from kt_cli.runs import kinds
+from kt_cli.runs.columns import Row
+from kt_cli.settings import DataSpec, TransferSpec
+from kt_cli.spec import Model, Run
+from kt_cli.sweeps import chunk, execute
+from kt_cli.sweeps.execute import LocalStage
+from kt_cli.sweeps.slots import Slot
+
+DATA = DataSpec("digits")
+RUNS = 40
+LIMIT = 0.85
+
+
+def sleep(runs: Sequence[Run], folder: Path, progress: Progress) -> list[list[Row] | Exception]:
+    """A run that takes the seconds that its student is called."""
+    for run in runs:
+        time.sleep(float(run.models[-1].name))
+    return [[{"delta": 0.0, "created": "now"}] for _ in runs]
+
+
+def sleeping_chunk(*arguments: Any) -> None:
+    """`run_chunk` in a worker, of runs that sleep."""
+    sleeping = replace(kinds.KINDS["transfer"], execute=sleep)
+    with mock.patch.dict(kinds.KINDS, {"transfer": sleeping}):
+        chunk.run_chunk(*arguments)
+
+
+def stage_seconds(costs: Sequence[float], estimates: Sequence[float] | None, slots: int) -> float:
+    data_id = open_data(DATA, training=True).transfer_id(False)
+    runs = [Run("transfer", (Model("t"), Model(f"s{i}", name=str(cost))), data_id, TransferSpec(),
+                DATA) for i, cost in enumerate(costs)]  # fmt: skip
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(execute, "run_chunk", sleeping_chunk),
+    ):
+        places = [Slot(None, 1)] * slots
+        stage = LocalStage(Path(folder), runs, places, print, costs=estimates)
+        took = seconds(lambda: stage.run(silent, "transfer"))
+        if stage.failures:
+            raise RuntimeError("runs failed")
+    return took
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--slots", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=180, help="of work for each slot")
+    chosen = parser.parse_args()
+    random = np.random.default_rng(0)
+    costs = 10 ** random.uniform(0, 2, RUNS)
+    costs *= chosen.seconds * chosen.slots / costs.sum()
+    wrong = costs * random.choice([0.5, 1.0, 2.0], RUNS)
+    rows = []
+    for name, estimates in (("known", [*costs]), ("wrong", [*wrong]), ("equal", None)):
+        took = stage_seconds([*costs], estimates, chosen.slots)
+        busy = costs.sum() / (chosen.slots * took)
+        rows.append([name, f"{took:.0f}", f"{busy:.0%}"])
+    print(f"{RUNS} runs of {costs.min():.1f} to {costs.max():.0f} s in {chosen.slots} slots; "
+          f"limit of the first: {LIMIT:.0%}")  # fmt: skip
+    show(["estimates", "s", "busy"], rows)
+
+
+if __name__ == "__main__":
+    main()
