@@ -6,13 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from kt_cli.version import __version__
+from kt_cli.zoo.save import LOADED_BY_TIMM
 
-HOW_TO_LOAD = """
-```python
-import timm
-model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True)
-```
-"""
+HOW_TO_LOAD = f"\n```python\n{LOADED_BY_TIMM}```\n"  # `save` says it of other libraries' models
 
 
 def pretrain_card(row: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from kt_cli.zoo import clip, identity, scheme
 from kt_cli.zoo import load as zoo
 from kt_cli.zoo.features import classifier_rows
 
-FORMAT = 2  # of an entry of the cache
+FORMAT = 3  # of an entry of the cache
 WITHOUT_HEAD = ("predictions", "random")
 
 

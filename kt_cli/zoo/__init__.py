@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-SCHEMES = ("hf-hub", "local-dir", "py", "random", "predictions")
+import re
+
+SCHEMES = ("hf-hub", "local-dir", "py", "random", "predictions", "tv", "hf", "clip")
 
 
 def scheme(ref: str) -> str:
@@ -14,8 +16,10 @@ def scheme(ref: str) -> str:
 
 
 def published(ref: str) -> bool:
-    """Whether a resolved reference names weights of the hub."""
-    return scheme(ref) in ("timm", "hf-hub")
+    """Whether a resolved reference names weights of the hub, or that a library fetches."""
+    if scheme(ref) in ("tv", "clip"):
+        return not re.search(r"(^|@)/", target(ref))
+    return scheme(ref) in ("timm", "hf-hub", "hf")
 
 
 def target(ref: str) -> str:

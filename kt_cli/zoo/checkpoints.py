@@ -39,18 +39,20 @@ def opened(arch: str, file: Path) -> nn.Module:
     They may lie in a mapping of another, and their names may have a prefix. Names that are not
     timm's are tried as those of the original authors, where timm knows these.
     """
-    content = _read(file)
-    tables = list(_tables(content)) if isinstance(content, Mapping) else []
-    if not tables:
-        raise DataError(f"{file} holds no weights by name", "Save a state_dict: torch.save.")
+    tables = _tables_of(file)
     what = f"{file} does not fit {arch}"
     try:
-        return _built(arch, _of_classifier(arch, tables, file), what)
+        return _built(arch, _of_classifier(arch, _classifier(arch), tables, file), what)
     except DataError:
         original = _by_original_names(arch, tables)
         if original is None:
             raise
         return _built(arch, original, what)
+
+
+def of_classifier(arch: str, head: str, file: Path) -> Weights:
+    """The weights in a file whose classifier has this name, as `opened` finds them (DataError)."""
+    return _of_classifier(arch, head, _tables_of(file), file)
 
 
 def require_weights(file: Path) -> None:
@@ -87,6 +89,14 @@ def _read(file: Path) -> Any:
         ) from error
 
 
+def _tables_of(file: Path) -> list[tuple[str, Weights]]:
+    content = _read(file)
+    tables = list(_tables(content)) if isinstance(content, Mapping) else []
+    if not tables:
+        raise DataError(f"{file} holds no weights by name", "Save a state_dict: torch.save.")
+    return tables
+
+
 def _tables(content: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Weights]]:
     """Each mapping that holds tensors, with its place in the file."""
     tensors = {WRAPPERS.sub("", str(k)): v for k, v in content.items() if isinstance(v, Tensor)}
@@ -97,9 +107,8 @@ def _tables(content: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, W
             yield from _tables(value, f"{path}{key}.")
 
 
-def _of_classifier(arch: str, tables: list[tuple[str, Weights]], file: Path) -> Weights:
-    """The largest part, less its prefix, with a classifier as timm calls it; of EMAs rather."""
-    head = _classifier(arch)
+def _of_classifier(arch: str, head: str, tables: list[tuple[str, Weights]], file: Path) -> Weights:
+    """The largest part, less its prefix, with a classifier of this name; of EMAs rather."""
     found = [
         (path + prefix, {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
         for path, tensors in tables
@@ -169,11 +178,12 @@ def _built(arch: str, weights: Weights, what: str) -> nn.Module:
     import timm
 
     module = timm.create_model(arch, num_classes=len(weights[_classifier(arch)]))
-    _fit(module, weights, what)
+    fit(module, weights, what)
     return module
 
 
-def _fit(module: nn.Module, weights: Weights, what: str) -> None:
+def fit(module: nn.Module, weights: Weights, what: str) -> None:
+    """Load weights of the very same names and shapes; DataError of `what` where they are not."""
     state = module.state_dict()
     shapes = [
         f"{k} {tuple(v.shape)} instead of {tuple(state[k].shape)}"

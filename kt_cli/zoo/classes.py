@@ -7,20 +7,19 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from kt_cli.errors import ClassMismatch, UsageError, command, readable, some_of, warn
 from kt_cli.spec import Model
-from kt_cli.zoo import local_models, scheme, target, timm_registry
+from kt_cli.zoo import local_models, published, scheme, target, timm_registry
 from kt_cli.zoo.imagenet_facts import NUM_CLASSES, fact
+from kt_cli.zoo.imagenet_names import SYNSET, synsets, words
 
 Columns = tuple[int, ...]
 # What the user says: which outputs the classes are (--valid-labels), or that order is the same.
 Select = Columns | Literal["by-position"] | None
 BY_POSITION: Literal["by-position"] = "by-position"
-SYNSET = re.compile(r"n\d{8}")
 ABSENT = -1  # in place of an index: a class that an ImageNet lacks and a model never gives
 MOST = 0.95
 LISTED = 10
@@ -83,6 +82,9 @@ def match(outputs: Outputs, classes: Sequence[str], select: Select = None) -> Ma
         return _matching(how, said, outputs.count)
     if outputs.names is None and outputs.count == len(classes):
         return Matching("position", None)
+    described = _by_names(words(outputs.count), classes) if outputs.names is None else None
+    if described is not None:
+        return _matching("names", described, outputs.count)
     places = {name: i for i, name in enumerate(outputs.names or synsets(outputs.count))}
     known = sum(name in places for name in classes)
     larger = outputs.count > len(classes)
@@ -127,27 +129,17 @@ def _obeyed(
     return None if said is None else _matching(found.how, said, outputs.count) == found
 
 
-@lru_cache(maxsize=8)
-def synsets(count: int) -> dict[str, int]:
-    """WordNet ids of the ImageNet that has so many classes, with their place; {} for none."""
-    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
-
-    subset = infer_imagenet_subset({"num_classes": count})
-    if subset is None:
-        return {}
-    names = ImageNetInfo(subset).label_names()  # type: ignore[no-untyped-call]
-    return {name: i for i, name in enumerate(names)}
-
-
 def outputs_of(model: Model) -> Outputs | None:
     """A model's outputs as far as they can be told without its weights."""
     kind = scheme(model.ref)
+    if kind == "tv" and published(model.ref):
+        return Outputs(NUM_CLASSES)
     if kind == "timm":
         known = NUM_CLASSES if fact(model.ref) else timm_registry.config(model.ref).num_classes
         return Outputs(int(known))
     if kind == "local-dir":
         return _stated(Path(target(model.ref)))
-    weights = timm_registry.cached(model.ref) if kind == "hf-hub" else None
+    weights = timm_registry.cached(model.ref) if kind in ("hf-hub", "hf") else None
     return _stated(weights.parent) if weights else None
 
 

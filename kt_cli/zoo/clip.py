@@ -27,7 +27,11 @@ def text_embeddings(names: Sequence[str]) -> NDArray[np.float32]:
             "Install it: pip install 'kt-cli[clip]'; or compare classes by --class-embedding head.",
         ) from error
     try:
-        model, _, _ = open_clip.create_model_and_transforms(ARCHITECTURE, pretrained=WEIGHTS)
+        model, _, _ = open_clip.create_model_and_transforms(
+            ARCHITECTURE,
+            pretrained=WEIGHTS,
+            force_quick_gelu=True,  # as these were trained
+        )
     except Exception as error:  # whatever its download raises
         raise WeightsUnavailable(
             f"cannot load CLIP {NAME}: {first_line(error)}",

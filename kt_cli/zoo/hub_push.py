@@ -7,12 +7,13 @@ import shlex
 from pathlib import Path
 
 from kt_cli.errors import DataError, KtError, UsageError, first_line
-from kt_cli.zoo.local_models import CONFIG, PREFERRED
+from kt_cli.zoo.local_models import CONFIG, PREFERRED, PROCESSOR
 
 CARD = "README.md"
 WEIGHTS = PREFERRED[0]
 FILES = (CONFIG, WEIGHTS, CARD)
-FOLDER_OF_CARD = "local-dir:PATH/TO/THIS/FOLDER"  # where a saved card says to load from
+FOLDER = "PATH/TO/THIS/FOLDER"  # where a saved card says to load from
+LIBRARIES = {"architecture": "timm", "model_type": "transformers"}  # by what config.json has
 
 
 def require_pushable(repo: str) -> None:
@@ -75,7 +76,8 @@ def _upload(folder: Path, repo: str, private: bool, message: str) -> str:
             f"the student is saved in {folder}; it was not pushed, since {created} is public",
             "Make the repository private in its settings, or name another one.",
         )
-    content: dict[str, Path | bytes] = {name: folder / name for name in (CONFIG, WEIGHTS)}
+    names = [CONFIG, WEIGHTS, *([PROCESSOR] if (folder / PROCESSOR).is_file() else [])]
+    content: dict[str, Path | bytes] = {name: folder / name for name in names}
     content |= {CARD: _card(folder, created.repo_id).encode()}
     files = [CommitOperationAdd(name, held) for name, held in content.items()]
     api.create_commit(created.repo_id, files, commit_message=message)
@@ -84,9 +86,11 @@ def _upload(folder: Path, repo: str, private: bool, message: str) -> str:
 
 def _card(folder: Path, repo: str) -> str:
     """The card as it goes up: it says how to load the model from there."""
-    card = (folder / CARD).read_text(encoding="utf-8").replace(FOLDER_OF_CARD, f"hf-hub:{repo}")
+    card = (folder / CARD).read_text(encoding="utf-8")
+    card = card.replace(f"local-dir:{FOLDER}", f"hf-hub:{repo}").replace(FOLDER, repo)
     if card.startswith("---\n"):
         return card
-    of_timm = "architecture" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    library, tag = ("library_name: timm\n", "- timm\n") if of_timm else ("", "")
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    known = next((name for key, name in LIBRARIES.items() if key in config), None)
+    library, tag = (f"library_name: {known}\n", f"- {known}\n") if known else ("", "")
     return f"---\n{library}tags:\n- image-classification\n{tag}- kt\n---\n\n{card}"

@@ -25,6 +25,7 @@ from kt_cli.zoo import local_models, published, scheme, target, timm_registry
 Traits = dict[str, str]
 TRAITS = ("weights", "preprocessing", "outputs")
 LIBRARIES = ("torch", "timm")
+PACKAGES = {"tv": "torchvision", "hf": "transformers", "clip": "open_clip_torch"}
 OF_TORCH = frozenset(vars(nn.Module()))  # parameters, buffers, modules, hooks
 
 
@@ -47,8 +48,10 @@ def source(model: Model) -> str:
             return ""
         # The hub names files by their content; that it is still this content, the status tells.
         known += [file.resolve().name, *status_of(file.stat())]
-        if kind == "hf-hub":
-            known.append(local_models.content(file.parent / local_models.CONFIG).hex())
+        for name in timm_registry.BESIDE.get(kind, ()):
+            known.append(local_models.content(file.parent / name).hex())
+    if kind in PACKAGES:
+        known.append(version(PACKAGES[kind]))
     architecture = {
         "timm": model.ref,
         "checkpoint": model.ref.partition("@")[0],

@@ -28,7 +28,7 @@ __all__ = [
     "require_weights", "save", "unwrapped",
 ]  # fmt: skip
 
-LOGGERS = ("timm", "huggingface_hub")
+LOGGERS = ("timm", "huggingface_hub", "transformers", "root")  # open_clip speaks as root
 LINE = 300
 
 
@@ -105,7 +105,7 @@ def load(
     local_models.require_unchanged(model)
     source = identity.source(model)
     with _quiet(), _explained(model):
-        module = OPENERS[kind](model, len(classes) if classes else None).eval()
+        module = OPENERS[kind](model, classes or None).eval()
         config = data_config(module, eval_size)
         _require_finite(module, model.name)
         count = _count_classes(module, config, model)
@@ -115,8 +115,11 @@ def load(
     names_of_outputs = getattr(module, "pretrained_cfg", {}).get("label_names")
     if kind == "local-dir":
         names_of_outputs = local_models.label_names(Path(target(model.ref)))
+    if kind == "hf":
+        names_of_outputs = local_models.of_transformers(cast(Any, module).origin.config["id2label"])
     outputs = Outputs.of(count, names_of_outputs)
-    weights = (fingerprint_of_function if kind == "py" else fingerprint)(module)
+    identify = fingerprint_of_function if kind == "py" else fingerprint
+    weights = cast(Any, module).weights_id if kind == "clip" else identify(module)
     if classes is None:
         return Loaded(module, config, count, outputs, weights, now)
     found = matched(model, outputs, classes, select)

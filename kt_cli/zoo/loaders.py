@@ -5,19 +5,30 @@ Weights are read with `weights_only` throughout: no file is ever unpickled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from kt_cli.errors import DataError, UsageError
 from kt_cli.spec import Model
-from kt_cli.zoo import checkpoints, local_models, target, timm_registry
+from kt_cli.zoo import (
+    checkpoints,
+    local_models,
+    prefetch,
+    published,
+    target,
+    timm_registry,
+    torchvision_models,
+    transformers_models,
+    zero_shot,
+)
 
 
-def _open_timm(model: Model, num_classes: int | None) -> nn.Module:
+def _open_timm(model: Model, classes: Sequence[str] | None) -> nn.Module:
     import timm
 
     file = _cached(model)
@@ -26,11 +37,53 @@ def _open_timm(model: Model, num_classes: int | None) -> nn.Module:
     return timm.create_model(model.ref, pretrained=True, pretrained_cfg_overlay=overlay)
 
 
-def _open_hub(model: Model, num_classes: int | None) -> nn.Module:
+def _open_hub(model: Model, classes: Sequence[str] | None) -> nn.Module:
+    return _of_folder(_fetched(model).parent, model)
+
+
+def _open_folder(model: Model, classes: Sequence[str] | None) -> nn.Module:
+    return _of_folder(Path(target(model.ref)), model)
+
+
+def _of_folder(folder: Path, model: Model) -> nn.Module:
+    """The model in a folder that timm, transformers or kt saved; its config.json says who."""
     import timm
 
-    file = _cached(model)
-    return timm.create_model(f"local-dir:{file.parent}" if file else model.ref, pretrained=True)
+    config = local_models.read_config(folder)
+    file = local_models.weights_file(folder)
+    checkpoints.require_weights(file)
+    if "architecture" in config:
+        return timm.create_model(f"local-dir:{folder}", pretrained=True)
+    if "model_type" in config:
+        return transformers_models.opened(folder, model.name)
+    if config.get("library") in AGAIN:
+        return AGAIN[config["library"]](config, load_file(file))
+    raise DataError(
+        f"{folder / local_models.CONFIG} names no architecture of timm or transformers",
+        "Load its weights in a function of your own: py:module:function.",
+    )
+
+
+def _open_torchvision(model: Model, classes: Sequence[str] | None) -> nn.Module:
+    if published(model.ref):
+        return torchvision_models.published(target(model.ref), _fetched(model))
+    name, _, file = target(model.ref).partition("@")
+    return torchvision_models.own(name, Path(file))
+
+
+def _open_clip(model: Model, classes: Sequence[str] | None) -> nn.Module:
+    file = _fetched(model) if published(model.ref) else None
+    return zero_shot.opened(target(model.ref), classes, file)
+
+
+def _fetched(model: Model) -> Path:
+    """The weights of a published model, in the cache; WeightsUnavailable, at once where offline."""
+    if file := _cached(model):
+        return file
+    prefetch.fetch_one(model)
+    file = timm_registry.cached(model.ref)
+    assert file is not None, model
+    return file
 
 
 def _cached(model: Model) -> Path | None:
@@ -41,25 +94,12 @@ def _cached(model: Model) -> Path | None:
     return file
 
 
-def _open_folder(model: Model, num_classes: int | None) -> nn.Module:
-    import timm
-
-    folder = Path(target(model.ref))
-    if "architecture" not in local_models.read_config(folder):
-        raise DataError(
-            f"{folder / local_models.CONFIG} names no timm architecture",
-            "Load its weights in a function of your own: py:module:function.",
-        )
-    checkpoints.require_weights(local_models.weights_file(folder))
-    return timm.create_model(model.ref, pretrained=True)
-
-
-def _open_checkpoint(model: Model, num_classes: int | None) -> nn.Module:
+def _open_checkpoint(model: Model, classes: Sequence[str] | None) -> nn.Module:
     arch, file = model.ref.split("@", 1)
     return checkpoints.opened(arch, Path(file))
 
 
-def _open_function(model: Model, num_classes: int | None) -> nn.Module:
+def _open_function(model: Model, classes: Sequence[str] | None) -> nn.Module:
     built = local_models.call(*local_models.parse_function(target(model.ref)))
     if not isinstance(built, nn.Module):
         kind = type(built).__name__
@@ -67,25 +107,26 @@ def _open_function(model: Model, num_classes: int | None) -> nn.Module:
     return built
 
 
-def _open_random(model: Model, num_classes: int | None) -> nn.Module:
+def _open_random(model: Model, classes: Sequence[str] | None) -> nn.Module:
     import timm
 
     arch, _, seed = target(model.ref).partition("#")
-    more: Any = {} if num_classes is None else {"num_classes": num_classes}
+    more: Any = {"num_classes": len(classes)} if classes else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed or 0))
         return timm.create_model(arch, pretrained=False, **more)
 
 
-def _open_predictions(model: Model, num_classes: int | None) -> nn.Module:
+def _open_predictions(model: Model, classes: Sequence[str] | None) -> nn.Module:
     raise UsageError(
         f"{model.ref} has no weights to load, only what a model said",
         "Name the model itself; predictions are for kt complementarity.",
     )
 
 
-# num_classes: of the data, where it is known; only what is built from nothing asks for it.
-OPENERS: dict[str, Callable[[Model, int | None], nn.Module]] = {
+AGAIN = {torchvision_models.LIBRARY: torchvision_models.again, zero_shot.LIBRARY: zero_shot.again}
+# classes: of the data, where they are known; what is built from nothing, or from names, asks.
+OPENERS: dict[str, Callable[[Model, Sequence[str] | None], nn.Module]] = {
     "timm": _open_timm,
     "hf-hub": _open_hub,
     "local-dir": _open_folder,
@@ -93,4 +134,7 @@ OPENERS: dict[str, Callable[[Model, int | None], nn.Module]] = {
     "py": _open_function,
     "random": _open_random,
     "predictions": _open_predictions,
+    "tv": _open_torchvision,
+    "hf": _open_hub,
+    "clip": _open_clip,
 }

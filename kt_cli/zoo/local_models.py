@@ -22,9 +22,12 @@ from typing import Any
 from kt_cli.errors import DataError, UsageError, unknown
 from kt_cli.files import Status, may_change_unseen, status_of
 from kt_cli.spec import Model
-from kt_cli.zoo import scheme, target
+from kt_cli.zoo import published, scheme, target
+from kt_cli.zoo.imagenet_names import of_imagenet
 
 CONFIG = "config.json"
+OPEN_CLIP = "open_clip_config.json"
+PROCESSOR = "preprocessor_config.json"  # of transformers
 # timm's order (timm.models._hub.load_state_dict_from_path).
 PREFERRED = (
     "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
@@ -97,6 +100,8 @@ def num_classes(folder: Path) -> int | None:
     """Number of classes that config.json of a model folder states, if it does."""
     config = read_config(folder)
     count = config.get("num_classes", config.get("pretrained_cfg", {}).get("num_classes"))
+    if count is None and isinstance(labels := config.get("id2label"), dict):
+        count = len(labels)
     if not isinstance(count, int | None):
         raise DataError(f"num_classes of {folder / CONFIG} is {count!r}", "Save the model again.")
     return count
@@ -106,8 +111,17 @@ def label_names(folder: Path) -> Any:
     """Names of the classes that config.json of a model folder states, as it does, if it does."""
     config = read_config(folder)
     places = (config, config.get("pretrained_cfg", {}))
-    stated = (place.get(key) for place in places for key in ("label_names", "labels"))
-    return next((names for names in stated if names), None)
+    stated = [place.get(key) for place in places for key in ("label_names", "labels")]
+    return next((names for names in stated if names), of_transformers(config.get("id2label")))
+
+
+def of_transformers(labels: Any) -> list[str] | None:
+    """Names of the classes in transformers' id2label, in order; None where they tell nothing."""
+    if not isinstance(labels, dict):
+        return None
+    names = [str(labels.get(i, labels.get(str(i), ""))) for i in range(len(labels))]
+    unnamed = all(re.fullmatch(r"LABEL_\d+", name) for name in names)
+    return None if unnamed or of_imagenet(names) else names
 
 
 def weights_file(folder: Path) -> Path:
@@ -121,8 +135,18 @@ def weights_file(folder: Path) -> Path:
 
 
 def folder_key(folder: Path) -> str:
-    """Identity of a model folder: its weights and config.json; nothing else counts."""
-    return _key(content(weights_file(folder)), content(folder / CONFIG))
+    """Identity of a model folder: its weights, config.json and transformers' preprocessing."""
+    parts = [weights_file(folder), folder / CONFIG]
+    if (folder / PROCESSOR).is_file():
+        parts.append(folder / PROCESSOR)
+    return _key(*map(content, parts))
+
+
+def clip_key(folder: Path) -> str:
+    """Identity of a folder that open_clip saved, which prefers files of its own name."""
+    of_clip = (folder / name for name in PREFERRED if name.startswith("open_clip"))
+    file = next(filter(Path.is_file, of_clip), None) or weights_file(folder)
+    return _key(content(file), content(folder / OPEN_CLIP))
 
 
 def checkpoint_key(arch: str, file: Path) -> str:
@@ -156,7 +180,9 @@ def require_unchanged(model: Model) -> None:
     found = model.key
     if scheme(model.ref) == "local-dir":
         found = folder_key(Path(target(model.ref)))
-    elif scheme(model.ref) == "checkpoint":
+    elif scheme(model.ref) == "clip" and not published(model.ref):
+        found = clip_key(Path(target(model.ref)))
+    elif scheme(model.ref) in ("checkpoint", "tv") and not published(model.ref):
         arch, file = model.ref.split("@", 1)
         found = checkpoint_key(arch, Path(file))
     if found != model.key:

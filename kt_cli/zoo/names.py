@@ -5,12 +5,16 @@ reference                   meaning
 resnet50.a1_in1k, resnet50  a pretrained timm model; without a tag, timm's default weights
 deit_s                      a short name of the table ALIASES
 hf-hub:org/name[@revision]  a timm model of the model hub
-local-dir:FOLDER            a folder with config.json and weights, as timm and kt save them
+local-dir:FOLDER            a folder with config.json and weights, as timm, transformers and kt
+                            save them
 FOLDER                      the same; or a folder of such folders: all of them (./NAME where timm
                             has a model of that name)
 ARCH@FILE                   a timm architecture with a checkpoint of the user's own
 ARCH@FOLDER                 each checkpoint file directly in a folder
 FILE, FOLDER of checkpoints the same, where --arch tells the architecture
+tv:NAME[@WEIGHTS|@FILE]     a model of torchvision, also by a glob; by default its best weights
+hf:ORG/NAME[@REVISION]      a classifier of transformers, of the hub; or its folder
+clip:MODEL/PRETRAINED       a model of open_clip, zero-shot; or its folder
 py:module:function          a function that returns a torch.nn.Module
 random:ARCH[#SEED]          an untrained timm architecture, a baseline; SEED is 0 by default
 predictions:FILE            what a model said, in a file (kt complementarity only)

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 from kt_cli.errors import KtError, WeightsUnavailable, WriteError, counted, first_line, way_out
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import Model
-from kt_cli.zoo import published, scheme, target, timm_registry
+from kt_cli.zoo import libraries, published, scheme, target, timm_registry
 from kt_cli.zoo.imagenet_facts import fact
 from kt_cli.zoo.threads import each
-from kt_cli.zoo.timm_registry import HOW_TO_GET_WEIGHTS, HUB_FILES
+from kt_cli.zoo.timm_registry import BESIDE, HOW_TO_GET_WEIGHTS, HUB_FILES
 
 ATTEMPTS = 5
 BACK_OFF = 1.0  # seconds before the second attempt; doubled before each that follows
@@ -162,6 +162,15 @@ def _asked_size(model: Model) -> int | None:
     )
 
 
+def fetch_one(model: Model) -> None:
+    """Fetch a model's weights into the cache, as `fetch` does; WeightsUnavailable."""
+    for failure in fetch([Wanted(model, None)], 1):
+        raise WeightsUnavailable(
+            f"weights of {failure.model.name} could not be had: {failure.reason}",
+            HOW_TO_GET_WEIGHTS,
+        )
+
+
 def _fetch_patiently(model: Model) -> None:
     """Several attempts, for what may pass; further apart each time, and not all at once."""
     for attempt in range(ATTEMPTS):
@@ -184,25 +193,23 @@ def _fetch(model: Model) -> None:
         from huggingface_hub import hf_hub_download
 
         download = partial(hf_hub_download, repo, revision=revision)
-        if scheme(model.ref) == "hf-hub":
-            download("config.json")
+        for name in BESIDE.get(scheme(model.ref), ()):
+            download(name)
         _first(names, download)
+    if scheme(model.ref) == "clip":
+        libraries.fetch_tokenizer(target(model.ref))
     if timm_registry.cached(model.ref) is None:
-        raise KtError(f"weights of {model.name} came, but not to where timm looks for them")
+        raise KtError(f"weights of {model.name} came, but not to where they are looked for")
 
 
 def _source(model: Model) -> tuple[str, str | None, tuple[str, ...], str]:
     """Repository, revision and possible files, the best first; or the address of a file."""
-    if scheme(model.ref) == "hf-hub":
-        repo, _, revision = target(model.ref).partition("@")
-        return repo, revision or None, HUB_FILES, ""
-    config = timm_registry.config(model.ref)
-    if config is not None and config.hf_hub_id:
-        repo, _, revision = config.hf_hub_id.partition("@")
-        return repo, revision or None, timm_registry.hub_files(config), ""
-    if config is None or not isinstance(config.url, str):
-        raise KtError(f"timm does not say where weights of {model.name} are")
-    return "", None, (), config.url
+    try:
+        repo, names, url = timm_registry.weights_at(model.ref)
+    except LookupError:
+        raise KtError(f"timm does not say where weights of {model.name} are") from None
+    repo, _, revision = repo.partition("@")
+    return repo, revision or None, names, url
 
 
 def _first(names: Sequence[str], get: Callable[[str], T]) -> T:
@@ -244,6 +251,6 @@ def _reason(error: Exception, model: Model) -> str:
     if isinstance(error, errors.LocalEntryNotFoundError):
         return f"the hub did not answer {ATTEMPTS} times"
     if isinstance(error, errors.EntryNotFoundError):
-        config = "config.json or " if scheme(model.ref) == "hf-hub" else ""
-        return f"its repository lacks {config}weights ({', '.join(HUB_FILES)})"
+        beside = "".join(f"{name} or " for name in BESIDE.get(scheme(model.ref), ()))
+        return f"its repository lacks {beside}weights ({', '.join(HUB_FILES)})"
     return f"{type(error).__name__}: {first_line(error)}"

@@ -6,11 +6,13 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from kt_cli.errors import DataError, UsageError, near
-from kt_cli.zoo import local_models, timm_registry
+from kt_cli.zoo import libraries, local_models, timm_registry
 from kt_cli.zoo.timm_registry import architecture
 
 HOW_TO_NAME_CHECKPOINT = "Say which architecture it is for: ARCH@FILE, or --arch ARCH."
@@ -29,11 +31,57 @@ class Candidate:
     names: tuple[str, ...]
 
 
-def _hub(name: str) -> Iterator[Candidate]:
+def _of_hub(kind: str, name: str) -> Iterator[Candidate]:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
-        raise UsageError(f"hf-hub:{name} is not of the form hf-hub:org/name[@revision]")
-    ref = f"hf-hub:{name}"
+        raise UsageError(f"{kind}:{name} is not of the form {kind}:org/name[@revision]")
+    ref = f"{kind}:{name}"
     yield Candidate(ref, ref, (name.partition("@")[0].rpartition("/")[2], name, ref))
+
+
+def _transformers(name: str) -> Iterator[Candidate]:
+    libraries.require_extra("hf")
+    if local_models.exists(name):
+        yield from at_path(name)
+        return
+    yield from _of_hub("hf", name)
+
+
+def _torchvision(text: str) -> Iterator[Candidate]:
+    name, at, tag = text.partition("@")
+    if re.search(r"[*?]", name):
+        found = [each for each in libraries.torchvision_names() if fnmatchcase(each, name)]
+        if not found:
+            raise UsageError(f"no model of torchvision matches {name!r}", "See kt models 'tv:*'.")
+        for each in found:
+            yield from _torchvision(f"{each}{at}{tag}")
+        return
+    file = _absolute(tag)
+    if tag and local_models.ending(file):
+        libraries.torchvision_weights(name)
+        yield _checkpoint(f"tv:{name}", file)
+        return
+    default = libraries.torchvision_weights(name)
+    ref = f"tv:{name}@{libraries.torchvision_weights(name, tag)}"
+    yield Candidate(ref, ref, (f"tv:{name}", ref) if ref.endswith(f"@{default}") else (ref,))
+
+
+def _clip(text: str) -> Iterator[Candidate]:
+    libraries.require_extra("clip")
+    folder = _absolute(text)
+    if (folder / local_models.OPEN_CLIP).is_file():
+        ref = f"clip:{folder}"
+        key = _key(ref, lambda: local_models.clip_key(folder))
+        yield Candidate(key, ref, (*_tails(folder, folder.name), ref))
+        return
+    model, slash, tag = text.partition("/")
+    if not slash or not tag or folder.exists():
+        raise UsageError(
+            f"clip:{text} is not of the form clip:MODEL/PRETRAINED",
+            f"For example clip:ViT-B-32/openai; or a folder with {local_models.OPEN_CLIP}.",
+        )
+    libraries.require_clip(model, tag)
+    ref = f"clip:{text}"
+    yield Candidate(ref, ref, (ref,))
 
 
 def _python(text: str) -> Iterator[Candidate]:
@@ -148,7 +196,10 @@ def _checkpoint(arch: str, file: Path) -> Candidate:
 
 
 PREFIXES: dict[str, Callable[[str], Iterator[Candidate]]] = {
-    "hf-hub:": _hub,
+    "hf-hub:": partial(_of_hub, "hf-hub"),
+    "hf:": _transformers,
+    "tv:": _torchvision,
+    "clip:": _clip,
     "local-dir:": _local,
     "py:": _python,
     "random:": _random,

@@ -1,4 +1,4 @@
-"""Saving a model as a folder that timm loads: `timm.create_model("local-dir:FOLDER")`."""
+"""Saving a model as a folder that its library and kt load, as `local-dir:FOLDER`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from kt_cli.spec import Model
 from kt_cli.zoo import local_models
 from kt_cli.zoo import target as path_of
 from kt_cli.zoo.local_models import CONFIG, PREFERRED
+from kt_cli.zoo.transformers_models import labelled
+from kt_cli.zoo.wrapped import Wrapped
 
+LOADED_BY_TIMM = """\
+import timm
+model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True)
+"""
 PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 # Recommendations of timm for evaluation; they hold while the training ones are as they were.
 TEST_TIME = {"input_size": ("test_input_size", "test_pool_size"), "crop_pct": ("test_crop_pct",)}
@@ -43,16 +49,33 @@ def save(
         extra: JSON-able facts, kept under "kt" in config.json; `card_extra` reads them back.
     """
     with atomic_folder(folder) as temporary:
-        config = _timm_config(module, temporary / CONFIG) | {"num_classes": num_classes}
+        config, state = _described(module, temporary / CONFIG, label_names)
+        config |= {"num_classes": num_classes}
         _set_preprocessing(config["pretrained_cfg"], data_config, test_size)
         config |= {"label_names": list(label_names)} if label_names else {}
         config["kt"] = dict(extra)
         text = json.dumps(config, indent=2, ensure_ascii=False)
         (temporary / CONFIG).write_text(text + "\n", "utf-8", "backslashreplace")
         weights = temporary / PREFERRED[0]
-        save_tensors(weights, module.state_dict(), {"format": "pt"})
+        save_tensors(weights, state, {"format": "pt"})
         weights.chmod((temporary / CONFIG).stat().st_mode)  # safetensors makes it private
+        if isinstance(module, Wrapped):
+            card = card.replace(LOADED_BY_TIMM, module.origin.loading)
+            for name, content in module.origin.files.items():
+                (temporary / name).write_text(content, encoding="utf-8")
         (temporary / "README.md").write_text(escaped(card), encoding="utf-8")
+
+
+def _described(
+    module: nn.Module, path: Path, label_names: Sequence[str] | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What config.json says of a module, and its weights, as their library calls them."""
+    if not isinstance(module, Wrapped):
+        return _timm_config(module, path), module.state_dict()
+    config = {"pretrained_cfg": {}, **module.origin.config}
+    if "model_type" in config:
+        config = labelled(config, label_names, module.num_classes)
+    return config, module.inner.state_dict()
 
 
 def _timm_config(module: nn.Module, path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 
 from kt_cli.errors import UnknownName, UsageError, WeightsUnavailable, some_of, unknown, warn
 from kt_cli.spec import Model
-from kt_cli.zoo import published, scheme, target
+from kt_cli.zoo import libraries, published, scheme, target
 from kt_cli.zoo.imagenet_facts import fact, facts
 
 PROBE_SECONDS = 3.0
@@ -25,6 +25,7 @@ REGISTERED = re.compile(r"^@register_model\n(?:@.*\n)*def (\w+)\(", re.MULTILINE
 DEPRECATED = re.compile(r"^register_model_deprecations\(__name__, \{(.*?)\}\)", re.M | re.S)
 RENAMED = re.compile(r"['\"](\w+)['\"]\s*:\s*['\"]([\w.]+)['\"]")
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+BESIDE = {"hf-hub": ("config.json",), "hf": ("config.json", "preprocessor_config.json")}
 HOW_TO_GET_WEIGHTS = (
     "Fetch them on a machine with network (kt models prefetch NAME) into a folder that HF_HOME "
     "names here as well; or use weights of your own: local-dir:FOLDER, ARCH@FILE."
@@ -167,24 +168,42 @@ def weights_unavailable(missing: Sequence[Model]) -> WeightsUnavailable:
 
 
 def cached(ref: str) -> Path | None:
-    """The cached weights of a timm model, or of a hub model with its config.json; else None."""
-    if scheme(ref) == "hf-hub":
-        repo = target(ref)
-        return _in_hub_cache(repo, HUB_FILES) if _in_hub_cache(repo, ("config.json",)) else None
+    """The cached weights of a published model, where what it needs beside them is there; or None.
+
+    That is config.json for a model of the hub, and the preprocessing for one of transformers.
+    """
+    try:
+        repo, names, url = weights_at(ref)
+    except LookupError:
+        return None
+    if url:
+        from torch.hub import get_dir
+
+        path = Path(get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+        return path if path.is_file() else None
+    needed = all(_in_hub_cache(repo, (name,)) for name in BESIDE.get(scheme(ref), ()))
+    return _in_hub_cache(repo, names) if needed else None
+
+
+def weights_at(ref: str) -> tuple[str, tuple[str, ...], str]:
+    """Repository (with its revision) and possible files, the best first; or a file's address.
+
+    LookupError where nobody says.
+    """
+    kind = scheme(ref)
+    if kind in BESIDE:
+        return target(ref), HUB_FILES, ""
+    if kind == "tv":
+        return "", (), libraries.torchvision_url(target(ref))
+    if kind == "clip":
+        return libraries.clip_files(target(ref))
     found = config(ref)
     if found is not None and found.hf_hub_id:
-        return _in_hub_cache(found.hf_hub_id, hub_files(found))
+        names = (found.hf_hub_filename,) if found.hf_hub_filename else HUB_FILES
+        return found.hf_hub_id, names, ""
     if found is None or not isinstance(found.url, str):
-        return None
-    from torch.hub import get_dir
-
-    path = Path(get_dir()) / "checkpoints" / Path(urlparse(found.url).path).name
-    return path if path.is_file() else None
-
-
-def hub_files(config: Any) -> tuple[str, ...]:
-    """Files that weights may be in, the best first, by timm's configuration."""
-    return (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES
+        raise LookupError(ref)
+    return "", (), found.url
 
 
 def _in_hub_cache(repo: str, names: Sequence[str]) -> Path | None:

@@ -84,8 +84,8 @@ class FakeClip(torch.nn.Module):
 def fake_open_clip(loads: bool = True) -> ModuleType:
     module: Any = ModuleType("open_clip")
 
-    def create(name: str, pretrained: str) -> tuple[Any, None, None]:
-        assert (name, pretrained) == ("ViT-B-32", "openai")
+    def create(name: str, pretrained: str, force_quick_gelu: bool) -> tuple[Any, None, None]:
+        assert (name, pretrained, force_quick_gelu) == ("ViT-B-32", "openai", True)
         if not loads:
             raise RuntimeError("no network")
         return FakeClip(), None, None

@@ -205,12 +205,12 @@ def test_a_full_disk_ends_it(hub: Hub) -> None:
     assert len(hub.asked) == 1
 
 
-def test_weights_that_are_not_where_timm_looks_are_a_failure(
+def test_weights_that_are_not_looked_for_are_a_failure(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timm_registry, "cached", lambda ref: None)
     (failure,) = prefetch.fetch(wanted(TINY), 1)
-    assert "where timm looks" in failure.reason and len(hub.asked) == 1
+    assert "where they are looked for" in failure.reason and len(hub.asked) == 1
 
 
 def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
