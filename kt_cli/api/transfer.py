@@ -9,9 +9,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kt_cli.errors import StudentLost, UsageError
+from kt_cli.errors import StudentLost, UsageError, unknown
 from kt_cli.progress import Progress, silent
-from kt_cli.settings import GUARDED, DataSpec, TransferSpec
+from kt_cli.settings import GUARDS, DataSpec, TransferSpec
 from kt_cli.settings.data import data_spec
 from kt_cli.settings.declared import by_keyword, check, texts
 from kt_cli.spec import Model, Run
@@ -63,7 +63,7 @@ def transfer(
     *,
     output: Path | str | None = None,
     overwrite: bool = False,
-    guard: bool = False,
+    guard: str | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> Transferred:
@@ -75,7 +75,8 @@ def transfer(
         teachers, student: models as on the command line.
         output: folder for the student; by default one below students/.
         overwrite: replace a model that kt saved there before.
-        guard: go only as far as images that the student never trained on bear out.
+        guard: go only as far as images that the student never trained on let it: "gain", "safe",
+            "safe:0.5" or "shrink".
         settings: as the options of `kt transfer` (docs/settings.md): data="digits", lr=0.01, …
 
     Raises:
@@ -86,12 +87,11 @@ def transfer(
     """
     how, images = by_keyword(settings, TransferSpec, DataSpec)
     spec = TransferSpec(**how)
-    guard = guard or spec.guarded
+    spec = replace(spec, method=_guarded(spec, guard))
     # Whoever gives what would change nothing wants something else.
-    if not guard and ("guard_data" in images or spec.force_guard):
+    if not spec.guarded and ("guard_data" in images or spec.force_guard):
         option = "--force-guard" if spec.force_guard else "--guard-data"
-        raise UsageError(f"{option} changes nothing without --guard", "Add --guard.")
-    spec = replace(spec, method=spec.base_method + GUARDED * guard)
+        raise UsageError(f"{option} changes nothing without --guard", "Add --guard safe.")
     data = data_spec(images)
     models = _resolved([*texts(teachers), *texts(student)])
     from kt_cli.data.guard_images import leave_out_guards
@@ -114,6 +114,19 @@ def transfer(
     if row["worse"]:
         raise _lost(found)
     return found
+
+
+def _guarded(spec: TransferSpec, guard: str | None) -> str:
+    """The method with a guard that was asked for."""
+    if guard is None:
+        return spec.method
+    rule, colon, points = str(guard).partition(":")
+    if rule not in GUARDS:
+        raise unknown("guard", str(guard), GUARDS)
+    method = spec.base_method + GUARDS[rule] + colon + points
+    if spec.guarded and spec.method != method:
+        raise UsageError(f"{spec.method} has a guard already, not --guard {guard}", "Say one.")
+    return method
 
 
 def _lost(found: Transferred) -> StudentLost:

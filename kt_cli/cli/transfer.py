@@ -12,7 +12,7 @@ from kt_cli.cli import options, screen, transfer_view
 from kt_cli.cli.options import flag, option
 from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.errors import StudentLost, UsageError
-from kt_cli.settings import DataSpec, TransferSpec
+from kt_cli.settings import GUARDS, DataSpec, TransferSpec
 from kt_cli.settings.shared import NO_HARM, STUDENT
 
 if TYPE_CHECKING:
@@ -31,10 +31,12 @@ def transfer(
     images: Annotated[Given, Fields(DataSpec, FIRST_OF_IMAGES)],
     how: Annotated[Given, Fields(TransferSpec, FIRST, without=("eval_amp",))],
     guard: Annotated[
-        bool,
-        flag("--guard", "Go only as far as images that the student never trained on bear out.",
-             NO_HARM),
-    ] = False,
+        str | None,
+        option("--guard", panel=NO_HARM, **options.one_of(tuple(GUARDS)),
+               help="Go only as far as images that the student never trained on let it: where "
+               "they prove a gain; where they prove that it loses 0.1 points at most (safe:0.5 for "
+               "others); or where the best is to be expected."),
+    ] = None,
     amp: options.Amp = None,
     amp_dtype: options.AmpType = None,
     device: options.Device = None,
