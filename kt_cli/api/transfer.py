@@ -85,6 +85,22 @@ def transfer(
             what would have been returned.
         KtError: the loss is not finite, or memory is exhausted.
     """
+    asked = [*texts(teachers), *texts(student)]
+    run, saved = planned(asked, output, overwrite, guard, progress, settings)
+    from kt_cli.runs.transfer import transfer_run
+
+    (row,) = transfer_run(run, saved.absolute().parent, progress)
+    found = Transferred(row, saved)
+    if row["worse"]:
+        raise lost(found)
+    return found
+
+
+def planned(
+    references: Sequence[str], output: Path | str | None, overwrite: bool, guard: str | None,
+    progress: Progress, settings: Mapping[str, Any],
+) -> tuple[Run, Path]:  # fmt: skip
+    """A transfer from the first models into the last, and where that is saved; as `transfer`."""
     how, images = by_keyword(settings, TransferSpec, DataSpec)
     spec = TransferSpec(**how)
     spec = replace(spec, method=_guarded(spec, guard))
@@ -93,11 +109,10 @@ def transfer(
         option = "--force-guard" if spec.force_guard else "--guard-data"
         raise UsageError(f"{option} changes nothing without --guard", "Add --guard safe.")
     data = data_spec(images)
-    models = _resolved([*texts(teachers), *texts(student)])
+    models = resolved(references)
     from kt_cli.data.guard_images import leave_out_guards
     from kt_cli.data.training import forget
     from kt_cli.distillation import methods
-    from kt_cli.runs.transfer import transfer_run
     from kt_cli.zoo.save import require_free
 
     methods.find(spec.method)
@@ -108,12 +123,7 @@ def transfer(
     forget()
     if "guard" not in images:
         data = leave_out_guards(data, models)
-    run, saved = _planned(models, spec, data, target, progress)
-    (row,) = transfer_run(run, saved.absolute().parent, progress)
-    found = Transferred(row, saved)
-    if row["worse"]:
-        raise _lost(found)
-    return found
+    return _run(models, spec, data, target, progress)
 
 
 def _guarded(spec: TransferSpec, guard: str | None) -> str:
@@ -129,20 +139,21 @@ def _guarded(spec: TransferSpec, guard: str | None) -> str:
     return method
 
 
-def _lost(found: Transferred) -> StudentLost:
+def lost(found: Transferred) -> StudentLost:
+    """The error of a student that lost more than was allowed."""
     said = f"{found.row['student']} lost more than was allowed: {found.row['worse']}"
     error = StudentLost(said, f"It is saved, and marked, in {found.path}.")
     error.transferred = found
     return error
 
 
-def _resolved(references: Sequence[str]) -> list[Model]:
+def resolved(references: Sequence[str]) -> list[Model]:
     """The teachers and, last, the student."""
     from kt_cli.zoo import names
 
-    resolved = names.resolve(references)
-    names.refuse_predictions(resolved, "kt transfer")
-    if len(resolved) < len(references):
+    models = names.resolve(references)
+    names.refuse_predictions(models, "kt transfer")
+    if len(models) < len(references):
         raise UsageError(f"teachers and student must be different models: {', '.join(references)}")
     several = next((one for one in references if len(names.resolve([one])) > 1), None)
     if several is not None:
@@ -150,10 +161,10 @@ def _resolved(references: Sequence[str]) -> list[Model]:
             f"{several} names several models, kt transfer takes them one by one",
             "Write each of them, the student last; selections are for kt sweep.",
         )
-    return resolved
+    return models
 
 
-def _planned(
+def _run(
     models: Sequence[Model], spec: TransferSpec, images: DataSpec, target: Path | None,
     progress: Progress,
 ) -> tuple[Run, Path]:  # fmt: skip

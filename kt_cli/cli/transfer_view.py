@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kt_cli.cli import screen
 from kt_cli.errors import signed
+
+
+def show_all(rows: Sequence[Mapping[str, Any]]) -> None:
+    """One transfer, or two in both directions and what both students gained."""
+    for row in rows:
+        show(row)
+        if len(rows) > 1:
+            screen.line("")
+    if len(rows) > 1:
+        deltas = " · ".join(f"{row['student']} {signed(row['delta'])}" for row in rows)
+        screen.line(f"both directions, Δ: {deltas} points")
 
 
 def show(row: Mapping[str, Any]) -> None:
