@@ -15,8 +15,10 @@ from kt_cli.distillation import checkpoint, target_cache
 from kt_cli.distillation.targets import Source
 from kt_cli.errors import KtError, StudentLost, UsageError
 from kt_cli.runs import transfer as runs
-from tests.cli.test_transfer_command import QUICK, Kt, Zoo, zoo  # noqa: F401
+from tests.cli import test_transfer_command as one_way
+from tests.cli.test_transfer_command import QUICK, Kt, Zoo
 
+zoo = one_way.zoo  # the fixture
 SETTINGS: dict[str, Any] = {
     "data": "digits", "fraction": 0.1, "limit": 60, "epochs": 2, "lr": 0.5, "batch_size": 32,
     "micro_batch": 16, "augment": "flip", "crop": 1.0, "side": 32,
@@ -49,7 +51,7 @@ def single(teacher: str, student: str, output: str) -> Transferred:
 def test_both_are_the_two_single_transfers(
     zoo: Zoo,
     asked: list[int],
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Rows, weights to the bit; and each model is asked once about each view, not twice."""
     found = kt_cli.transfer_both(zoo.vit, zoo.resnet, output="both", **SETTINGS)
@@ -72,7 +74,7 @@ def test_both_are_the_two_single_transfers(
 
 def test_a_student_that_was_finished_is_not_taught_again(
     zoo: Zoo,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plain, taught = runs.transfer_run, []
 
@@ -97,7 +99,7 @@ def test_a_student_that_was_finished_is_not_taught_again(
         kt_cli.transfer_both(zoo.vit, zoo.resnet, output="both", **SETTINGS)
 
 
-def test_the_screen_of_both(kt: Kt, zoo: Zoo) -> None:  # noqa: F811
+def test_the_screen_of_both(kt: Kt, zoo: Zoo) -> None:
     code, out, err = kt("transfer", zoo.vit, zoo.resnet, *QUICK, "--both")
     assert code == 0
     assert "vit → resnet by kl-dp" in out and "resnet → vit by kl-dp" in out
@@ -107,7 +109,7 @@ def test_the_screen_of_both(kt: Kt, zoo: Zoo) -> None:  # noqa: F811
     assert code == 0 and [row["student"] for row in json.loads(text)] == ["resnet", "vit"]
 
 
-def test_both_may_lose_too_much(kt: Kt, zoo: Zoo) -> None:  # noqa: F811
+def test_both_may_lose_too_much(kt: Kt, zoo: Zoo) -> None:
     """The gate is asked after both are taught and saved."""
     settings = {**SETTINGS, "lr": 50.0, "method": "kl", "fail_if_class_worse": 0.0}
     with pytest.raises(StudentLost) as caught:
@@ -128,7 +130,7 @@ def test_both_may_lose_too_much(kt: Kt, zoo: Zoo) -> None:  # noqa: F811
         (("--both", "--push-to-hub", "a/b"), "--push-to-hub is for one student"),
     ],
 )
-def test_what_both_is_not_for(kt: Kt, zoo: Zoo, more: tuple[str, ...], said: str) -> None:  # noqa: F811
+def test_what_both_is_not_for(kt: Kt, zoo: Zoo, more: tuple[str, ...], said: str) -> None:
     names = [getattr(zoo, m, m) for m in more]
     code, _, err = kt("transfer", zoo.vit, zoo.resnet, *names, *QUICK)
     assert code == 2 and said in err
