@@ -27,27 +27,32 @@ COLUMNS = [
     "delta_unguarded", "gain_unguarded", "loss_unguarded", "delta_statistics", "student_acc",
 ]  # fmt: skip
 HEAD = ("Δ", "success %", "gain", "loss", "sig. gain %", "sig. loss %")
-SHARES = ("success", "won", "lost", "gain", "loss")  # in percent of runs, or of images
+SHARES = ("success", "won", "lost", "gain", "loss", "harmed")  # in percent of runs, or of images
+NONE = "none"  # no guard
+HARM = 1.0  # points, as the margin of `safe` in sweeps/guard.toml
 POLICIES = ("train", "eval", "recompute")
 
 
 def outcomes(folder: Path) -> pd.DataFrame:
-    """One row for each run; of a guarded one another for what it would have been without."""
+    """One row for each run; of guarded ones another for what they would have been without."""
     rows = store.read([folder], "transfer", COLUMNS)
     failed = rows[rows["status"] != store.OK]
     if len(failed):
         print(f"{len(failed)} transfers failed and take no part.")
     rows = rows[rows["status"] == store.OK]
-    rows["guarded"] = rows["method"].str.endswith("+guard")
-    rows["method"] = rows["method"].str.removesuffix("+guard")
+    names = rows["method"].str.split("+", n=1)
+    rows["method"], rows["guard"] = names.str[0], names.str[1].fillna(NONE).replace("guard", "gain")
     plain = {f"{name}_unguarded": name for name in ("delta", "gain", "loss")}
-    without = rows[rows["guarded"]].drop(columns=list(plain.values())).rename(columns=plain)
-    found = pd.concat([without.assign(guarded=False), rows.drop(columns=list(plain))])
+    without = rows[rows["guard"] != NONE].drop(columns=list(plain.values())).rename(columns=plain)
+    without = without.drop_duplicates([*PAIR, "method", "seed", "bn"])
+    without = without.assign(guard=NONE, guard_alpha=1.0)
+    found = pd.concat([without, rows.drop(columns=list(plain))])
     counts = [(found[k] * found["n"] / 100).round().astype(int) for k in ("gain", "loss")]
     significant = mcnemar(*(c.to_numpy() for c in counts)) < SIGNIFICANT
     for name, which in (("success", True), ("won", significant), ("lost", significant)):
         sign = -1 if name == "lost" else 1
         found[name] = 100.0 * ((sign * found["delta"] > 0) & which)
+    found["harmed"] = 100.0 * (found["delta"] < -HARM - 1e-9)
     return found
 
 
@@ -87,8 +92,9 @@ def main() -> None:
     )
     statistics(chosen.statistics, chosen.controls)
     rows = section("Much to gain and to lose", chosen.guard)
-    markdown(["method", "guard", *HEAD, "mean α"], (
-        [f"`{method}`", guard, *summary(some), f"{some['guard_alpha'].mean():.2f}"]
+    markdown(["method", "guard", *HEAD, "a point lost %", "mean α"], (
+        [f"`{method}`", guard, *summary(some), shown(over_pairs(some, "harmed"), ".0f"),
+         f"{some['guard_alpha'].mean():.2f}"]
         for method, guard, some in cells(rows)
     ))  # fmt: skip
 
@@ -132,7 +138,7 @@ def section(title: str, folder: Path) -> pd.DataFrame:
     """Head a table of a sweep, and give its rows."""
     print(f"\n### {title}\n")
     rows = outcomes(folder)
-    runs = len(rows) - int(rows["guarded"].sum())
+    runs = rows.drop_duplicates([*PAIR, "method", "seed", "bn"]).shape[0]
     pairs, seeds = rows.groupby(PAIR).ngroups, rows["seed"].nunique()
     print(f"{runs:,} transfers of {pairs} pairs of {rows['student'].nunique()} students and "
           f"{rows['teacher'].nunique()} teachers, {seeds} seeds.\n")  # fmt: skip
@@ -140,12 +146,12 @@ def section(title: str, folder: Path) -> pd.DataFrame:
 
 
 def cells(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """The rows of each method, without the guard and with it."""
+    """The rows of each method without a guard, and with each."""
     for method in sorted(rows["method"].unique(), key=method_rank):
-        for guarded, word in ((False, "no"), (True, "yes")):
-            some = rows[(rows["method"] == method) & (rows["guarded"] == guarded)]
+        for guard in sorted(rows["guard"].unique(), key=lambda name: (name != NONE, name)):
+            some = rows[(rows["method"] == method) & (rows["guard"] == guard)]
             if len(some):
-                yield method, word, some
+                yield method, guard, some
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from kt_cli.api.results import results
     from kt_cli.api.sweep import sweep
     from kt_cli.api.transfer import transfer
+    from kt_cli.api.transfer_both import transfer_both
     from kt_cli.errors import KtError, KtWarning
 
 __all__ = [
     "KtError", "KtWarning", "__version__", "complementarity", "pretrain", "results", "sweep",
-    "transfer",
+    "transfer", "transfer_both",
 ]  # fmt: skip
 ERRORS = ("KtError", "KtWarning")
 

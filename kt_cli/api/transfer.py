@@ -9,9 +9,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kt_cli.errors import StudentLost, UsageError
+from kt_cli.errors import StudentLost, UsageError, unknown
 from kt_cli.progress import Progress, silent
-from kt_cli.settings import GUARDED, DataSpec, TransferSpec
+from kt_cli.settings import GUARDS, DataSpec, TransferSpec
 from kt_cli.settings.data import data_spec
 from kt_cli.settings.declared import by_keyword, check, texts
 from kt_cli.spec import Model, Run
@@ -63,7 +63,7 @@ def transfer(
     *,
     output: Path | str | None = None,
     overwrite: bool = False,
-    guard: bool = False,
+    guard: str | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> Transferred:
@@ -75,7 +75,8 @@ def transfer(
         teachers, student: models as on the command line.
         output: folder for the student; by default one below students/.
         overwrite: replace a model that kt saved there before.
-        guard: go only as far as images that the student never trained on bear out.
+        guard: go only as far as images that the student never trained on let it: "gain", "safe",
+            "safe:0.5" or "shrink".
         settings: as the options of `kt transfer` (docs/settings.md): data="digits", lr=0.01, …
 
     Raises:
@@ -84,20 +85,34 @@ def transfer(
             what would have been returned.
         KtError: the loss is not finite, or memory is exhausted.
     """
+    asked = [*texts(teachers), *texts(student)]
+    run, saved = planned(asked, output, overwrite, guard, progress, settings)
+    from kt_cli.runs.transfer import transfer_run
+
+    (row,) = transfer_run(run, saved.absolute().parent, progress)
+    found = Transferred(row, saved)
+    if row["worse"]:
+        raise lost(found)
+    return found
+
+
+def planned(
+    references: Sequence[str], output: Path | str | None, overwrite: bool, guard: str | None,
+    progress: Progress, settings: Mapping[str, Any],
+) -> tuple[Run, Path]:  # fmt: skip
+    """A transfer from the first models into the last, and where that is saved; as `transfer`."""
     how, images = by_keyword(settings, TransferSpec, DataSpec)
     spec = TransferSpec(**how)
-    guard = guard or spec.guarded
+    spec = replace(spec, method=_guarded(spec, guard))
     # Whoever gives what would change nothing wants something else.
-    if not guard and ("guard_data" in images or spec.force_guard):
+    if not spec.guarded and ("guard_data" in images or spec.force_guard):
         option = "--force-guard" if spec.force_guard else "--guard-data"
-        raise UsageError(f"{option} changes nothing without --guard", "Add --guard.")
-    spec = replace(spec, method=spec.base_method + GUARDED * guard)
+        raise UsageError(f"{option} changes nothing without --guard", "Add --guard safe.")
     data = data_spec(images)
-    models = _resolved([*texts(teachers), *texts(student)])
+    models = resolved(references)
     from kt_cli.data.guard_images import leave_out_guards
     from kt_cli.data.training import forget
     from kt_cli.distillation import methods
-    from kt_cli.runs.transfer import transfer_run
     from kt_cli.zoo.save import require_free
 
     methods.find(spec.method)
@@ -108,28 +123,37 @@ def transfer(
     forget()
     if "guard" not in images:
         data = leave_out_guards(data, models)
-    run, saved = _planned(models, spec, data, target, progress)
-    (row,) = transfer_run(run, saved.absolute().parent, progress)
-    found = Transferred(row, saved)
-    if row["worse"]:
-        raise _lost(found)
-    return found
+    return _run(models, spec, data, target, progress)
 
 
-def _lost(found: Transferred) -> StudentLost:
+def _guarded(spec: TransferSpec, guard: str | None) -> str:
+    """The method with a guard that was asked for."""
+    if guard is None:
+        return spec.method
+    rule, colon, points = str(guard).partition(":")
+    if rule not in GUARDS:
+        raise unknown("guard", str(guard), GUARDS)
+    method = spec.base_method + GUARDS[rule] + colon + points
+    if spec.guarded and spec.method != method:
+        raise UsageError(f"{spec.method} has a guard already, not --guard {guard}", "Say one.")
+    return method
+
+
+def lost(found: Transferred) -> StudentLost:
+    """The error of a student that lost more than was allowed."""
     said = f"{found.row['student']} lost more than was allowed: {found.row['worse']}"
     error = StudentLost(said, f"It is saved, and marked, in {found.path}.")
     error.transferred = found
     return error
 
 
-def _resolved(references: Sequence[str]) -> list[Model]:
+def resolved(references: Sequence[str]) -> list[Model]:
     """The teachers and, last, the student."""
     from kt_cli.zoo import names
 
-    resolved = names.resolve(references)
-    names.refuse_predictions(resolved, "kt transfer")
-    if len(resolved) < len(references):
+    models = names.resolve(references)
+    names.refuse_predictions(models, "kt transfer")
+    if len(models) < len(references):
         raise UsageError(f"teachers and student must be different models: {', '.join(references)}")
     several = next((one for one in references if len(names.resolve([one])) > 1), None)
     if several is not None:
@@ -137,10 +161,10 @@ def _resolved(references: Sequence[str]) -> list[Model]:
             f"{several} names several models, kt transfer takes them one by one",
             "Write each of them, the student last; selections are for kt sweep.",
         )
-    return resolved
+    return models
 
 
-def _planned(
+def _run(
     models: Sequence[Model], spec: TransferSpec, images: DataSpec, target: Path | None,
     progress: Progress,
 ) -> tuple[Run, Path]:  # fmt: skip

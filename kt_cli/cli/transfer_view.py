@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kt_cli.cli import screen
 from kt_cli.errors import signed
+
+
+def show_all(rows: Sequence[Mapping[str, Any]]) -> None:
+    """One transfer, or two in both directions and what both students gained."""
+    for row in rows:
+        show(row)
+        if len(rows) > 1:
+            screen.line("")
+    if len(rows) > 1:
+        deltas = " · ".join(f"{row['student']} {signed(row['delta'])}" for row in rows)
+        screen.line(f"both directions, Δ: {deltas} points")
 
 
 def show(row: Mapping[str, Any]) -> None:
@@ -65,4 +76,18 @@ def _further(row: Mapping[str, Any]) -> list[str]:
             f"guard: {went} (α = {alpha:g}), judged on {row['guard_n']:,} images; "
             f"without it Δ {signed(row['delta_unguarded'])}"
         )
+        lines.append(_judgement(row))
     return lines
+
+
+def _judgement(row: Mapping[str, Any]) -> str:
+    """What the guard went by, and what its images could have borne out."""
+    score, least = signed(row["guard_score"]), row["guard_least"]
+    if least is None:
+        others = row["guard_pooled"]
+        known = f"{others} other transfers of the student" if others else "the stated prior"
+        return f"Δ to be expected there, given {known}: {score}"
+    could = f"over the whole way these images bear out a Δ of {signed(least)} or more"
+    if not row["guard_alpha"]:
+        return f"nothing is proven; {could}"
+    return f"there Δ is above {score} (p = {row['guard_p']:.2g}); {could}"

@@ -1,7 +1,7 @@
 """The guard: how far the student goes, judged on images that it never trained on.
 
-On the line θ(α) = (1 − α) θ₀ + α θ₁ (WiSE-FT; Wortsman et al., 2022) it goes where a lower bound
-of the difference to θ₀ is best, and nowhere if none is above zero.
+On the line θ(α) = (1 − α) θ₀ + α θ₁ (WiSE-FT; Wortsman et al., 2022) it goes where a rule puts it
+(`guard_rules`), by what each place gains and loses against θ₀.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
 from torch import nn
 
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
 from kt_cli.distillation.batch_norm import statistics
+from kt_cli.distillation.guard_rules import ALPHAS, Flips, Verdict
 from kt_cli.distillation.weight_averaging import State, between, load
 from kt_cli.knowledge.evaluate import Evaluator
 from kt_cli.knowledge.predictions import Predictions
 
-ALPHAS = tuple(i / 10 for i in range(1, 11))
-LEVEL = 0.05
 BATCH = 128
 Right = NDArray[np.bool_]
 
@@ -54,10 +52,14 @@ class Judge:
 class Choice:
     """How far the student goes."""
 
-    alpha: float  # 0 for not at all
-    score: float  # lower bound of the gain, percentage points
-    n: int  # images on which it was judged
-    images: str  # their fingerprint
+    verdict: Verdict
+    flips: Flips  # by which it was judged
+    images: str  # fingerprint of the images
+
+    @property
+    def alpha(self) -> float:
+        """0 for not at all."""
+        return (0.0, *ALPHAS)[int(self.verdict.place)]
 
 
 def choose(
@@ -66,8 +68,9 @@ def choose(
     end: State,
     judge: Judge,
     restore_statistics: Callable[[nn.Module], None],
+    rule: Callable[[Flips], Verdict],
 ) -> Choice:
-    """Put the evaluator's module, with statistics of its own, at the best place between states."""
+    """Put the evaluator's module, with statistics of its own, where the rule wants it to be."""
     module = evaluator.module
     kept = [_statistics(module, between(start, end, a), restore_statistics) for a in ALPHAS]
     predicted: list[list[NDArray[np.integer]]] = [[] for _ in ALPHAS]
@@ -76,11 +79,13 @@ def choose(
         for alpha, own, found in zip(ALPHAS, kept, predicted, strict=True):
             load(module, {**between(start, end, alpha), **own})
             found.append(evaluator(images).argmax(dim=1).cpu().numpy())
-    scores = [score(judge.before, judge.right(np.concatenate(found))) for found in predicted]
-    best = int(np.argmax(scores))
-    alpha, won = (ALPHAS[best], 100 * scores[best]) if scores[best] > 0 else (0.0, 0.0)
-    load(module, {**between(start, end, alpha), **kept[best]} if alpha else start)
-    return Choice(alpha, won, len(judge.images), judge.images.fingerprint)
+    after = np.stack([judge.right(np.concatenate(found)) for found in predicted])
+    gained, lost = (after & ~judge.before).sum(axis=1), (judge.before & ~after).sum(axis=1)
+    flips = Flips(gained, lost, len(judge.images))
+    choice = Choice(rule(flips), flips, judge.images.fingerprint)
+    place = int(choice.verdict.place)
+    load(module, {**between(start, end, choice.alpha), **kept[place - 1]} if place else start)
+    return choice
 
 
 def _statistics(
@@ -92,17 +97,3 @@ def _statistics(
         load(module, state)
         restore_statistics(module)
     return {name: v.clone() for name, v in module.state_dict().items() if name in names}
-
-
-def score(before: Right, after: Right) -> float:
-    """Lower bound of the share of images gained minus lost; it holds for all of ALPHAS at once.
-
-    Given the m images on which the two differ, gains are binomial: the bound is Clopper and
-    Pearson's of their probability, at level 0.05 / 10 (Bonferroni). Positive exactly where the
-    one-sided McNemar test rejects at that level.
-    """
-    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-    if gained == 0:
-        return -lost / len(before)
-    lowest = float(beta.ppf(LEVEL / len(ALPHAS), gained, lost + 1))
-    return (gained + lost) / len(before) * (2 * lowest - 1)

@@ -15,7 +15,8 @@ from kt_cli.distillation import losses, partition
 from kt_cli.distillation.order import order_of
 from kt_cli.distillation.partition import Partition, Sources
 from kt_cli.errors import UsageError, unknown, warn
-from kt_cli.settings import GUARDED, PUBLISHED, TransferSpec
+from kt_cli.settings import PUBLISHED, TransferSpec
+from kt_cli.settings.transfer import guard_of
 
 CRD_WEIGHT = 0.8
 CD_CROSS_ENTROPY, CD_SIMILARITY = 0.1, 10.0
@@ -156,9 +157,10 @@ METHODS: dict[str, Method] = {
 
 def find(name: str) -> Method:
     """The method called `name`, without its guard, or UnknownName with the nearest ones."""
-    base = name.removesuffix(GUARDED)
+    base = TransferSpec(method=name).base_method
     if base not in METHODS:
         raise unknown("transfer method", base, METHODS)
+    guard_of(name)  # which may be none
     return METHODS[base]
 
 

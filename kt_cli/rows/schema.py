@@ -219,7 +219,17 @@ TABLES: dict[str, dict[str, Column]] = {
         "worse": Column(S, "what was lost beyond `fail_if_worse` and `fail_if_class_worse`; "
             "null where nothing, or without them"),
         "guard_alpha": Column(F, "how far the guard let the student go, 0 to 1; null without one"),
-        "guard_score": Column(F, "lower bound of the gain on the guard's images, points"),
+        "guard_score": Column(F, "what the guard went by there, on its images, points: a lower "
+            "bound of Δ that holds for all α at once (`gain`) or for this one (`safe`), or Δ as it "
+            "is to be expected (`shrink`)"),
+        "guard_p": Column(F, "its p-value there: of no gain (`gain`), of a loss by more than the "
+            "margin (`safe`); or the chance that Δ is below 0 (`shrink`); null at α = 0"),
+        "guard_least": Column(F, "the least Δ at α = 1 that these images could have borne out, "
+            "points; null for `shrink`"),
+        "guard_pooled": Column(N, "the student's other transfers behind the prior of `shrink`, 0 "
+            "for the stated one; null for others"),
+        "guard_gains": Column("list<int32>", "images that α = 0.1, 0.2, … 1 gains"),
+        "guard_losses": Column("list<int32>", "images that they lose"),
         "guard_n": Column(N, "images that the guard judged on"),
         "guard_data": Column(S, "fingerprint of these images; null without a guard"),
         "delta_unguarded": Column(F, "Δ of the same run without the guard"),

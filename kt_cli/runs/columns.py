@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from kt_cli.data.sources import open_data
-from kt_cli.distillation.guard import Choice, Right
 from kt_cli.distillation.train import Curve
 from kt_cli.rows import schema
 from kt_cli.settings import DataSpec, EvalSpec
@@ -63,23 +62,4 @@ def course_columns(curves: Sequence[Curve], order: Sequence[int], labelled: bool
         "curve_acc": [a for curve in curves for a in curve.accuracies] if labelled else None,
         "curve_taught": [sum(at) for curve in curves for at in zip(*curve.shares, strict=True)],
         "waiting_share": sum(curve.waiting for curve in curves) / len(curves),
-    }
-
-
-def guard_columns(choice: Choice, before: Right, full: Right) -> Row:
-    """What the guard chose, and what the student would have been without it.
-
-    Args:
-        before, full: (n,) whether the student before, and the one as trained, has each image right.
-    """
-    percent = 100 / len(before)
-    gain, loss = int((full & ~before).sum()), int((before & ~full).sum())
-    return {
-        "guard_alpha": choice.alpha,
-        "guard_score": choice.score,
-        "guard_n": choice.n,
-        "guard_data": choice.images,
-        "delta_unguarded": percent * (gain - loss),
-        "gain_unguarded": percent * gain,
-        "loss_unguarded": percent * loss,
     }

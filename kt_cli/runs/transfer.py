@@ -31,6 +31,7 @@ from kt_cli.knowledge.predictions import Predictions, evaluate
 from kt_cli.progress import Progress, silent
 from kt_cli.runs import columns, controls
 from kt_cli.runs.columns import Row
+from kt_cli.runs.guarded import guard_columns, judged_without_labels, rule_of
 from kt_cli.runs.kind import Kind, one_by_one
 from kt_cli.runs.measured import require_as_measured, traits_measured
 from kt_cli.runs.target_plan import keep_targets
@@ -99,7 +100,7 @@ class _Transfer:
         if spec.guarded:
             require_guard(run.data, self.data.guard, self.student, spec.force_guard)
             assert self.data.guard is not None
-            if not self.data.guard.labelled and not _judged_without_labels(spec):
+            if not self.data.guard.labelled and not judged_without_labels(spec):
                 name = spec.method
                 raise KtError(f"the guard of {name} needs labels, and its images have none")
         distils_features = methods.find(spec.method).features
@@ -157,8 +158,8 @@ class _Transfer:
         run, spec, evaluated = self.run, self.spec, self.data.eval
         full = self._evaluate(evaluated)
         alone = self._controls()
-        choice = self._guarded() if spec.guarded else None
-        after = self._evaluate(evaluated) if choice else full
+        guarded = self._guarded(full) if spec.guarded else {}
+        after = self._evaluate(evaluated) if guarded else full
         right = np.stack([said.right for said in self.told])
         flips = self.before.right, after.right, evaluated.labels, len(self.data.classes)
         row = {
@@ -181,7 +182,7 @@ class _Transfer:
             "step_accs": self.steps or None,
             **alone,
             "worse": lost_beyond(*flips[:3], self.data.classes, *spec.limits),
-            **(columns.guard_columns(choice, self.before.right, full.right) if choice else {}),
+            **guarded,
             "path": run.out or None,
             **self.meter.columns(
                 spec.epochs * len(self.images) * len(curves),
@@ -245,18 +246,22 @@ class _Transfer:
             module, self.views, preprocess(self.loaded.config("train"), self.device)
         )
 
-    def _guarded(self) -> guard.Choice:
+    def _guarded(self, full: Predictions) -> Row:
+        """Leave the student where the guard puts it. full: what it says as trained."""
         assert self.data.guard is not None
-        if _judged_without_labels(self.spec):
+        if judged_without_labels(self.spec):
             others = self._predictions(self.data.guard)
             judge = guard.Judge.without_labels(self.judged, others)
         else:
             judge = guard.Judge(self.data.guard, self.judged.right)
         config = self.loaded.config(self.spec.eval_size)
         evaluator = Evaluator(self.module, config, self.device, self.spec.eval_amp)
-        return guard.choose(
-            evaluator, self.start, copied(self.module), judge, self._estimate_statistics
-        )
+        rule, said = rule_of(self.run, self.folder, self.data.guard)
+        choice = guard.choose(
+            evaluator, self.start, copied(self.module), judge, self._estimate_statistics,
+            rule,
+        )  # fmt: skip
+        return {**guard_columns(choice, self.before.right, full.right), **said}
 
     def _save(self, row: Row) -> None:
         loaded, run = self.loaded, self.run
@@ -271,12 +276,6 @@ class _Transfer:
                 "train_data": self.images.fingerprint,
             },
         )  # fmt: skip
-
-
-def _judged_without_labels(spec: TransferSpec) -> bool:
-    """Whether the guard judges by the surest answer: like the partition, it knows no labels."""
-    method = methods.find(spec.method)
-    return method.many and not method.labels
 
 
 def _order(accuracies: Sequence[float], spec: TransferSpec) -> list[int]:

@@ -42,8 +42,8 @@ class SweepSpec:
         metavar="MINUTES", within="(0, 1e6]", usual="none", identity=False,
     )  # fmt: skip
     methods: tuple[str, ...] = of_transfers(
-        ("kl-dp",), "Each pair is transferred by each, as of kt transfer; with +guard for the "
-        "guard. Comma list.", flags=("-m", "--methods"), listed=True,
+        ("kl-dp",), "Each pair is transferred by each, as of kt transfer; with +guard, +safe or "
+        "+shrink for a guard. Comma list.", flags=("-m", "--methods"), listed=True,
     )  # fmt: skip
     seeds: tuple[int, ...] = of_transfers(
         (0,), "Each pair is transferred with each. Comma list.", listed=True

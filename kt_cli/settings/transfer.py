@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kt_cli.errors import UsageError, unknown
 from kt_cli.settings import shared
 from kt_cli.settings.data import EvalSpec
 from kt_cli.settings.declared import (
@@ -23,7 +25,9 @@ AVERAGES = ("none", "last-half")
 WAYS = ("single", "sequential", "parallel", "soup")  # of several teachers to teach together
 DISTIL_ON = ("all", "positive", "not-negative")
 
-GUARDED = "+guard"
+# Suffixes of methods, by the guard that decided. That of the first is older than the others.
+GUARDS = {"gain": "+guard", "safe": "+safe", "shrink": "+shrink"}
+GUARD_MARGIN = 0.1  # points that a student may lose under `safe`
 _MCL = {"lr": 0.01, "distil_on": "not-negative"}
 # Settings that the authors chose for each method; those of all others under "".
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -34,14 +38,39 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 LEFT_TO_THE_METHOD = (*PUBLISHED[""], "mcl_every")
 
 
+def guard_of(method: str) -> tuple[str, float] | None:
+    """The guard that decides in a method such as kl+safe:0.5, and its margin in points.
+
+    Raises:
+        UnknownName, UsageError: there is no such guard, or margin.
+    """
+    _, plus, said = method.partition("+")
+    suffix, colon, points = said.partition(":")
+    rule = next((name for name, known in GUARDS.items() if known == plus + suffix), None)
+    if plus and rule is None:
+        raise unknown("guard", plus + suffix, GUARDS.values())
+    if rule is None:
+        return None
+    if not colon:
+        return rule, GUARD_MARGIN
+    with suppress(ValueError):
+        if rule == "safe" and 0 <= float(points) < 100:
+            return rule, float(points)
+    raise UsageError(
+        f"the guard {rule} has no margin of {points!r} in {method}",
+        "Only safe has one, in points: +safe:0.5.",
+    )
+
+
 @dataclass(frozen=True)
 class TransferSpec(Settings):
     """How one transfer is done. None is the value published for the method; see `settled`."""
 
     method: str = of_method(
         "kl-dp", "kl, xekl, kl-mcl, xekl-mcl, kl-dp, kl-dp-u; self, flip-st, flip-t, flip-avg; "
-        "crd, cd. With +guard as with --guard.", flags=("-m", "--method"), column="transfer "
-        "method, with `+guard` where the guard decided",
+        "crd, cd. With +guard, +safe, +shrink as with --guard gain, safe, shrink.",
+        flags=("-m", "--method"), column="transfer method, with `+guard` where the guard `gain` "
+        "decided, `+safe` or `+shrink` where that one did",
     )  # fmt: skip
     seed: int = shared.seed("Seed of the views and of their order.")
     epochs: int = shared.epochs(20)
@@ -147,11 +176,11 @@ class TransferSpec(Settings):
     @property
     def base_method(self) -> str:
         """The method without its guard."""
-        return self.method.removesuffix(GUARDED)
+        return self.method.partition("+")[0]
 
     @property
     def guarded(self) -> bool:
-        return self.method.endswith(GUARDED)
+        return "+" in self.method
 
     @property
     def limits(self) -> tuple[float | None, float | None]:

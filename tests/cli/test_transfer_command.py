@@ -134,17 +134,26 @@ def test_the_screen_of_several_teachers(kt: Kt, zoo: Zoo) -> None:
 
 
 def test_the_screen_of_a_guard(kt: Kt, zoo: Zoo) -> None:
-    guarded = ("--guard", "--guard-share", "0.2", "--force-guard")
+    images = ("--guard-share", "0.2", "--force-guard")
+    guarded = (*images, "--guard", "gain")
     code, out, _ = kt("transfer", zoo.vit, zoo.resnet, *QUICK, "-m", "self", *guarded, "-o", "s")
     held = len(open_data(DataSpec("digits", guard=0.2), training=True).guard or ())
     assert code == 0 and "by self+guard" in out
     assert f"guard: the student stays as it was (α = 0), judged on {held} images" in out
     # A guarded method may be named as such, too.
-    again = ("-m", "self+guard", *guarded, "-o", "t", "--json")
+    assert "nothing is proven; over the whole way these images bear out a Δ of " in out
+    again = ("-m", "self+guard", *images, "-o", "t", "--json")
     code, text, _ = kt("transfer", zoo.vit, zoo.resnet, *QUICK, *again)
     row = json.loads(text)
     assert code == 0 and row["method"] == "self+guard" and row["guard_n"] == held
     assert Path("s/model.safetensors").read_bytes() == Path("t/model.safetensors").read_bytes()
+    for guard, name, said in (
+        ("safe:20", "safe:20", "guard: 100% of the way (α = 1)"), ("safe:20", "safe:20", "(p = "),
+        ("shrink", "shrink", "Δ to be expected there, given the stated prior: "),
+    ):  # fmt: skip
+        asked = ("-m", "self", *images, "--guard", guard, "-o", "u", "--overwrite")
+        code, out, _ = kt("transfer", zoo.vit, zoo.resnet, *QUICK, *asked)
+        assert code == 0 and f"by self+{name}" in out and said in out
 
 
 def test_names_are_no_markup(kt: Kt, save_tiny: SaveTiny, zoo: Zoo, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from kt_cli.data.images import ImageSet
 from kt_cli.distillation import batch_norm
-from kt_cli.distillation.guard import ALPHAS, Choice, Judge, choose, score
+from kt_cli.distillation.guard import Choice, Judge, choose
+from kt_cli.distillation.guard_rules import ALPHAS, Flips, Prior, Verdict, gain
 from kt_cli.distillation.weight_averaging import between
 from kt_cli.knowledge.evaluate import Evaluator
 from kt_cli.knowledge.predictions import Predictions
@@ -31,6 +32,14 @@ def image_set(pixels: Pixels, labels: NDArray[np.int64], valid: Any = None) -> I
         "toys", ("a", "b", "c"), [str(i) for i in range(len(pixels))], labels,
         lambda i: Image.fromarray(pixels[i]), "x", valid,
     )  # fmt: skip
+
+
+def by_gain(flips: Flips) -> Verdict:
+    return gain(flips, 0.0, Prior.of([]))
+
+
+def score_of(choice: Choice) -> float:
+    return float(choice.verdict.score[int(choice.verdict.place) - 1])
 
 
 # --- the choice ----------------------------------------------------------------------------------
@@ -64,7 +73,7 @@ def line(start: float, end: float, levels: NDArray[np.floating]) -> tuple[Choice
     before = ((levels > start) == labels).astype(bool)
     evaluator = Evaluator(module, FULL, CPU)
     images = image_set(grey(levels), labels)
-    choice = choose(evaluator, at(start), at(end), Judge(images, before), never_called)
+    choice = choose(evaluator, at(start), at(end), Judge(images, before), never_called, by_gain)
     return choice, float(module.weight.detach())
 
 
@@ -80,8 +89,8 @@ def test_the_best_place_of_the_line_is_chosen() -> None:
     choice, weight = line(0.2, 0.8, LEVELS)
     gained = int(((LEVELS > 0.2) & (LEVELS <= 0.5)).sum())
     low = binomtest(gained, gained).proportion_ci(0.99, "exact").low  # two-sided: 0.005 below
-    assert choice.alpha == 0.5 and choice.n == 300 and weight == pytest.approx(0.5)
-    assert choice.score == pytest.approx(100 * gained / 300 * (2 * low - 1))
+    assert choice.alpha == 0.5 and choice.flips.n == 300 and weight == pytest.approx(0.5)
+    assert score_of(choice) == pytest.approx(gained / 300 * (2 * low - 1))
 
 
 @pytest.mark.parametrize(("start", "end", "alpha"), [(0.2, 0.5, 1.0), (0.1, 4.1, 0.1)])
@@ -94,7 +103,7 @@ def test_the_ends_can_be_the_best(start: float, end: float, alpha: float) -> Non
 def test_where_nothing_is_surely_better_the_student_stays(end: float) -> None:
     choice, weight = line(0.5, end, LEVELS)
     judged = image_set(grey(LEVELS), (LEVELS > 0.5).astype(np.int64))
-    assert choice == Choice(0.0, 0.0, 300, judged.fingerprint)
+    assert (choice.alpha, choice.flips.n, choice.images) == (0, 300, judged.fingerprint)
     assert weight == 0.5
 
 
@@ -160,10 +169,11 @@ def test_each_place_is_judged_and_left_with_its_own_statistics(
     before = predicted(start, pixels) == labels
     module = Tiny(0, norm=True)
     judge = Judge(image_set(pixels, labels), before)
-    found = choose(Evaluator(module, FULL, CPU), start, end, judge, restore)
-    scores = [score(before, predicted(by_hand(start, end, a), pixels) == labels) for a in ALPHAS]
-    wanted = pytest.approx(100 * max(scores))
-    assert (found.alpha, found.score, found.n) == (best, wanted, 300)
+    found = choose(Evaluator(module, FULL, CPU), start, end, judge, restore, by_gain)
+    afters = np.array([predicted(by_hand(start, end, a), pixels) == labels for a in ALPHAS])
+    assert found.flips.gained.tolist() == (afters & ~before).sum(1).tolist()
+    assert found.flips.lost.tolist() == (before & ~afters).sum(1).tolist()
+    assert (found.alpha, found.flips.n) == (best, 300)
     assert found.images == judge.images.fingerprint
     assert_same(module.state_dict(), by_hand(start, end, best))
     assert not module.training
@@ -179,7 +189,7 @@ def test_without_a_better_place_the_student_is_as_before_bit_for_bit(
     labels = predicted(start, pixels)
     module = Tiny(0, norm=True)
     judge = Judge(image_set(pixels, labels), np.ones(300, bool))
-    assert choose(Evaluator(module, FULL, CPU), start, end, judge, restore).alpha == 0
+    assert choose(Evaluator(module, FULL, CPU), start, end, judge, restore, by_gain).alpha == 0
     assert_same(module.state_dict(), start)
 
 
@@ -224,5 +234,5 @@ def test_answers_of_the_surest_decide_without_labels() -> None:
     teacher = said(images, truth.tolist(), [0.7] * 300)
     module = Threshold()
     judge = Judge.without_labels(student, [teacher])
-    found = choose(Evaluator(module, FULL, CPU), at(0.2), at(0.8), judge, never_called)
-    assert found.alpha == 0.5 and found.score > 0
+    found = choose(Evaluator(module, FULL, CPU), at(0.2), at(0.8), judge, never_called, by_gain)
+    assert found.alpha == 0.5 and score_of(found) > 0

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from kt_cli.data.loading import batches
 from kt_cli.distillation.checkpoint import Checkpoint
-from kt_cli.distillation.guard import ALPHAS, Judge, choose
+from kt_cli.distillation.guard import Judge, choose
+from kt_cli.distillation.guard_rules import ALPHAS
 from kt_cli.distillation.order import Order
 from kt_cli.distillation.train import Loop, fit
 from kt_cli.distillation.weight_averaging import between, load
 from kt_cli.knowledge.evaluate import Evaluator
-from tests.distillation.test_guard import FULL, image_set
+from tests.distillation.test_guard import FULL, by_gain, image_set
 from tests.distillation.toys import CPU, N, make_views, prepare
 
 CLASSES = 3
@@ -83,7 +84,7 @@ def test_the_guard_judges_each_place_of_the_line_by_its_own_weights() -> None:
     images = image_set(pixels, labels)
     start, end = build().state_dict(), build(seed=1).state_dict()
     evaluator = Recording(build(), config, CPU)
-    choose(evaluator, start, end, Judge(images, labels > 0), lambda module: None)
+    choose(evaluator, start, end, Judge(images, labels > 0), lambda module: None, by_gain)
     ((shown,),) = batches(images, [evaluator.geometry.transform()], 8)
     for alpha, found in zip(ALPHAS, evaluator.logits, strict=True):
         fresh = build()

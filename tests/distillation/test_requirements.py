@@ -11,6 +11,7 @@ from kt_cli.distillation import methods
 from kt_cli.distillation.methods import METHODS
 from kt_cli.errors import UnknownName, UsageError
 from kt_cli.settings import TransferSpec
+from kt_cli.settings.transfer import guard_of
 
 
 def spec_of(name: str, **settings: Any) -> TransferSpec:
@@ -110,8 +111,28 @@ def test_an_unknown_method_names_the_nearest(name: str, near: str) -> None:
         assert near in caught.value.tip
 
 
-def test_a_guarded_method_is_the_method() -> None:
-    assert all(methods.find(f"{name}+guard") is method for name, method in METHODS.items())
+@pytest.mark.parametrize("guard", ["+guard", "+safe", "+safe:0.5", "+shrink"])
+def test_a_guarded_method_is_the_method(guard: str) -> None:
+    assert all(methods.find(name + guard) is method for name, method in METHODS.items())
+
+
+@pytest.mark.parametrize(
+    ("method", "guard"),
+    [
+        ("kl", None), ("kl+guard", ("gain", 0.1)), ("kl-dp+safe", ("safe", 0.1)),
+        ("kl+safe:0", ("safe", 0.0)), ("kl+safe:1.5", ("safe", 1.5)),
+        ("kl+shrink", ("shrink", 0.1)),
+    ],
+)  # fmt: skip
+def test_the_guard_of_a_method(method: str, guard: tuple[str, float] | None) -> None:
+    assert guard_of(method) == guard
+
+
+@pytest.mark.parametrize("method", ["kl+", "kl+gain", "kl+safe:", "kl+safe:-1", "kl+safe:nan",
+                                    "kl+shrink:1", "kl+safe:100", "kl+safe+guard"])  # fmt: skip
+def test_what_is_no_guard_is_refused(method: str) -> None:
+    with pytest.raises((UnknownName, UsageError)):
+        methods.find(method)
 
 
 def values(name: str, **settings: Any) -> tuple[Any, ...]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.optimize
+import scipy.special
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kt_cli.knowledge.significance import holm, mcnemar, wilson
+from benchmarks.guards import size
+from kt_cli.knowledge.significance import holm, mcnemar, paired_above, paired_bound, wilson
 
 
 def test_mcnemar_equals_binomtest() -> None:
@@ -39,3 +42,47 @@ def test_wilson_equals_scipy(right: int, n: int) -> None:
     low, high = wilson(right, n)
     assert float(low) == pytest.approx(wanted.low, abs=1e-12)
     assert float(high) == pytest.approx(wanted.high, abs=1e-12)
+
+
+def likeliest(gained: int, lost: int, n: int, difference: float) -> float:
+    """The share of losses that makes the counts likeliest, where gains are `difference` more."""
+
+    def unlikely(q: float) -> float:
+        shares = q + difference, q, 1 - 2 * q - difference
+        return -sum(scipy.special.xlogy(c, p) for c, p in zip((gained, lost, n - gained - lost),
+                                                               shares, strict=True))  # fmt: skip
+
+    ends = max(0.0, -difference) + 1e-13, (1 - difference) / 2 - 1e-13
+    found = scipy.optimize.minimize_scalar(unlikely, bounds=ends, options={"xatol": 1e-12})
+    return min((*ends, float(found.x)), key=unlikely)
+
+
+@pytest.mark.parametrize("difference", [-0.2, -0.01, -0.001, 0.0, 0.02])
+@pytest.mark.parametrize("counts", [(0, 0), (3, 0), (0, 4), (12, 7), (60, 90)])
+def test_paired_above_is_the_score_test(counts: tuple[int, int], difference: float) -> None:
+    """Of a multinomial whose likelihood is maximised numerically under the hypothesis."""
+    n, (gained, lost) = 400, counts
+    q = likeliest(gained, lost, n, difference)
+    spread = (n * (2 * q + difference - difference**2)) ** 0.5
+    z = (gained - lost - n * difference) / spread if spread > 1e-5 else 0.0
+    found = float(paired_above(gained, lost, n, difference))
+    assert found == pytest.approx(scipy.stats.norm.sf(z), abs=2e-5)
+
+
+def test_paired_above_zero_is_mcnemar_without_correction() -> None:
+    for gained, lost in ((5, 3), (30, 55), (200, 150)):
+        p = scipy.stats.norm.sf((gained - lost) / (gained + lost) ** 0.5)
+        assert float(paired_above(gained, lost, 1000, 0.0)) == pytest.approx(p)
+
+
+def test_the_paired_bound_is_the_difference_that_is_just_refused() -> None:
+    gained, lost = np.array([[0, 5], [40, 3]]), np.array([[0, 9], [10, 0]])
+    low = paired_bound(gained, lost, 500)
+    np.testing.assert_allclose(paired_above(gained, lost, 500, low), 0.05, atol=1e-9)
+    assert (low < (gained - lost) / 500).all()
+
+
+@pytest.mark.parametrize("flips", [0.003, 0.01, 0.04])
+def test_paired_above_passes_what_is_at_the_margin_in_5_percent_at_most(flips: float) -> None:
+    """Exactly, from the chance of all counts."""
+    assert size(1000, 0.002, flips) <= 5.2

@@ -337,8 +337,11 @@ def test_an_unknown_plot_is_refused_with_the_nearest() -> None:
         list(plots.draw_all(toys.results(), ["sucess"]))
 
 
+GUARDED = ("kl-dp+guard", "kl-dp+safe:0.5", "kl-dp+shrink")
+
+
 def test_methods_look_the_same_in_every_figure() -> None:
-    alone, among = style.looks(["kl-dp"]), style.looks([*toys.TWELVE, "kl-dp+guard", "mine"])
+    alone, among = style.looks(["kl-dp"]), style.looks([*toys.TWELVE, *GUARDED, "mine"])
     assert alone["kl-dp"] == among["kl-dp"]
     seen = {(look["color"], look["marker"], look["markerfacecolor"]) for look in among.values()}
     assert len(seen) == len(among)

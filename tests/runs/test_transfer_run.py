@@ -8,7 +8,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from kt_cli.data.sources import open_data
 from kt_cli.data.training import views_of
 from kt_cli.data.views import preprocess
 from kt_cli.distillation import batch_norm, checkpoint
+from kt_cli.distillation.guard_rules import RULES, Flips, Prior
 from kt_cli.distillation.teachers import TransferJob
 from kt_cli.distillation.train import NotFinite
 from kt_cli.errors import KtError, UsageError
@@ -248,7 +249,7 @@ def test_the_row_fits_the_table_and_its_curves_are_whole(
     (read,) = store.read([tmp_path], "transfer").to_dict("records")
     unset = {k for k in schema.TABLES["transfer"] if k not in row} - {"run_id", "status", "attempt"}
     maybe = {k for k in unset if k.endswith(("_by_class", "unguarded"))}
-    guarded = {"guard_alpha", "guard_score", "guard_n", "guard_data"}
+    guarded = {k for k in unset if k.startswith("guard_") and k != "guard_share"}
     assert unset - maybe - guarded <= {"error"}
     assert read["after_acc"] == row["after_acc"] and read["teacher"] == row["teacher"]
     assert list(read["curve_loss"]) == row["curve_loss"]
@@ -297,6 +298,51 @@ def test_the_guard_goes_some_way_on_the_line(place: Path, tmp_path: Path) -> Non
     start, end = weights(place / "mambaout"), weights(tmp_path / "free")
     for name, value in weights(tmp_path / "student").items():
         torch.testing.assert_close(value, (1 - alpha) * start[name] + alpha * end[name])
+
+
+def test_another_guard_judges_the_same_line(place: Path, tmp_path: Path) -> None:
+    """What the images gain and lose is the same, so each rule can be asked about it again."""
+    settings: dict[str, Any] = {"lr": 0.2, "epochs": 6}
+    rows = {
+        guard: transfer(place, tmp_path, "resnet", "mambaout", method=f"xekl+{guard}",
+                        out=guard, **settings)
+        for guard in ("guard", "safe:5", "shrink")
+    }  # fmt: skip
+    one = rows["guard"]
+    flips = Flips(np.array(one["guard_gains"]), np.array(one["guard_losses"]), one["guard_n"])
+    for guard, (rule, margin) in {"safe:5": ("safe", 0.05), "shrink": ("shrink", 0.0)}.items():
+        row, verdict = rows[guard], RULES[rule](flips, margin, Prior.of([]))
+        assert row["guard_gains"] == one["guard_gains"]
+        assert row["guard_alpha"] == int(verdict.place) / 10 > 0
+        assert row["guard_score"] == 100 * verdict.score[int(verdict.place) - 1]
+        assert row["guard_p"] == verdict.p[int(verdict.place) - 1]
+    assert rows["shrink"]["guard_pooled"] == 0 and "guard_pooled" not in one
+    assert rows["safe:5"]["guard_alpha"] >= one["guard_alpha"]
+
+
+def test_shrink_knows_of_the_students_other_transfers(place: Path, tmp_path: Path) -> None:
+    """By the same method, from the folder's rows: with another teacher, or another seed."""
+    asked: dict[str, Any] = {"lr": 0.2, "epochs": 1}
+    others = [
+        ("resnet", {"seed": 0}, "kl+guard"), ("resnet", {"seed": 0}, "kl+safe"),
+        ("resnet", {"seed": 1}, "kl+safe"), ("norm", {"seed": 0}, "kl+shrink"),
+        ("vit", {"seed": 1}, "self+guard"), ("vit", {"seed": 0, "lr": 0.1}, "kl+guard"),
+    ]  # fmt: skip
+    for i, (teacher, more, method) in enumerate(others):
+        row = transfer(place, tmp_path, teacher, "mambaout", method=method, **{**asked, **more})
+        ended = {"run_id": str(i), "status": store.OK, "attempt": 1}
+        store.write(tmp_path, "transfer", [{**row, **ended}])
+    last = partial(transfer, place, tmp_path, "vit", "mambaout", method="kl+shrink", **asked)
+    assert last()["guard_pooled"] == 3  # resnet with two seeds, norm
+    own = transfer(place, tmp_path, "norm", "mambaout", method="kl+shrink", **asked)
+    assert own["guard_pooled"] == 2  # what norm did there is the very same transfer
+    rows = store.read([tmp_path], "transfer")
+    kept = rows[rows["run_id"].isin(["0", "2", "3"])]
+    flips = [Flips(*map(np.array, one), int(n)) for *one, n in
+             kept[["guard_gains", "guard_losses", "guard_n"]].itertuples(index=False)]  # fmt: skip
+    found = last()
+    mine = Flips(np.array(found["guard_gains"]), np.array(found["guard_losses"]), found["guard_n"])
+    assert found["guard_alpha"] == int(RULES["shrink"](mine, 0.0, Prior.of(flips)).place) / 10
 
 
 def test_a_guard_that_lets_nothing_pass_leaves_the_student_as_it_was(

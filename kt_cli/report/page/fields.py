@@ -26,8 +26,9 @@ WHERE_THEY_DIFFER = {"sweep", "data", "seed", "settings", "status"}
 # Large and seldom looked at: the first to go where space is short.
 LAST = (
     "run_id", "measured_with", "teacher_key", "student_key", "eval_data", "train_data",
-    "guard_data", "git_commit", "host", "job_id", "path", "curve_loss", "curve_acc", "curve_taught",
-    "peak_memory_mb", "seconds", "samples_per_s", "waiting_share", "created",
+    "guard_data", "guard_gains", "guard_losses", "git_commit", "host", "job_id", "path",
+    "curve_loss", "curve_acc", "curve_taught", "peak_memory_mb", "seconds", "samples_per_s",
+    "waiting_share", "created",
 )  # fmt: skip
 LABELS = {
     "teacher_acc": "teacher (%)", "student_acc": "student (%)", "after_acc": "after (%)",
@@ -37,7 +38,8 @@ LABELS = {
     "flip_entropy": "entropy (nats)", "top50_classes": "classes of 50%",
 }  # fmt: skip
 SWEEP = schema.Column(schema.S, "sweep that the row belongs to")
-SIGNED = {"delta", "acc_diff", "delta_statistics", "delta_control", "delta_unguarded"}
+SIGNED = {"delta", "acc_diff", "delta_statistics", "delta_control", "delta_unguarded",
+          "guard_score", "guard_least"}  # fmt: skip
 FREE = (
     "lr", "weight_decay", "momentum", "mcl_tau", "temperature", "kd_lambda", "crop",
     "label_smoothing", "fraction", "guard_share",
@@ -49,7 +51,7 @@ FINE = (
 COARSE = ("seconds", "samples_per_s", "peak_memory_mb")
 # Kind, decimals and digits (see Field) of numbers that are not as most.
 FORMS = {
-    **dict.fromkeys(("transfer_p", "mcnemar_p"), ("p", 5, 2)),
+    **dict.fromkeys(("transfer_p", "mcnemar_p", "guard_p"), ("p", 5, 2)),
     **dict.fromkeys(FREE, ("free", 6, 6)),
     **dict.fromkeys(FINE, ("number", 4, 3)),
     **dict.fromkeys(COARSE, ("number", 1, 1)),

@@ -32,6 +32,7 @@ BLUE, ORANGE, GREEN, RED, PINK, SKY = (
 COLOURS = (RED, ORANGE, PINK, SKY, BLUE, GREEN, "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "*", "8")
 DASHES = ("-", "--", ":")
+FILLS = {"guard": "white", "safe": "0.85", "shrink": "0.6"}  # of guarded methods' marks
 FONT, SMALL = 8.0, 7.0
 BELOW: Final = "outside lower center"
 LEGEND_ROW = 0.16  # inches
@@ -97,18 +98,19 @@ def one_axes(xlabel: str, ylabel: str, height: float = 2.3) -> tuple[Figure, Axe
 def looks(methods: Collection[str]) -> dict[str, dict[str, Any]]:
     """Of each method how its line is drawn, in the paper's order: everywhere the same."""
     ordered = sorted(methods, key=method_rank)
-    bases = [method.partition("+")[0] for method in ordered]
-    places = {name: i for i, name in enumerate(dict.fromkeys((*METHOD_ORDER, *bases)))}
-    return {m: _look(places[base], m != base) for m, base in zip(ordered, bases, strict=True)}
+    split = {method: method.partition("+") for method in ordered}
+    bases = dict.fromkeys((*METHOD_ORDER, *(base for base, _, _ in split.values())))
+    places = {name: i for i, name in enumerate(bases)}
+    return {m: _look(places[b], guard.partition(":")[0]) for m, (b, _, guard) in split.items()}
 
 
-def _look(place: int, guarded: bool) -> dict[str, Any]:
+def _look(place: int, guard: str) -> dict[str, Any]:
     colour = COLOURS[place % len(COLOURS)]
     return {
         "color": colour,
-        "linestyle": ":" if guarded else DASHES[place // len(COLOURS) % 2],
+        "linestyle": ":" if guard else DASHES[place // len(COLOURS) % 2],
         "marker": MARKERS[place % len(MARKERS)],
-        "markerfacecolor": "white" if guarded else colour,
+        "markerfacecolor": FILLS.get(guard, "white") if guard else colour,
         "markeredgecolor": colour,
     }
 
