@@ -12,6 +12,7 @@ from kt_cli.version import __version__
 
 if TYPE_CHECKING:
     from kt_cli.api.complementarity import complementarity
+    from kt_cli.api.explain import explain
     from kt_cli.api.pretrain import pretrain
     from kt_cli.api.results import results
     from kt_cli.api.sweep import sweep
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from kt_cli.errors import KtError, KtWarning
 
 __all__ = [
-    "KtError", "KtWarning", "__version__", "complementarity", "pretrain", "results", "sweep",
-    "transfer", "transfer_both",
+    "KtError", "KtWarning", "__version__", "complementarity", "explain", "pretrain", "results",
+    "sweep", "transfer", "transfer_both",
 ]  # fmt: skip
 ERRORS = ("KtError", "KtWarning")
 

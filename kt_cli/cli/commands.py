@@ -11,6 +11,7 @@ from kt_cli.cli import (
     cancel,
     complementarity,
     doctor,
+    explain,
     models,
     pretrain,
     report,
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command(cls=Command)(complementarity.complementarity)
 app.command(cls=Command)(transfer.transfer)
+app.command(cls=Command)(explain.explain)
 app.command(cls=Command)(sweep.sweep)
 app.command(cls=Command)(status.status)
 app.command(cls=Command)(cancel.cancel)

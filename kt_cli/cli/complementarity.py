@@ -12,17 +12,12 @@ from kt_cli.cli.options import flag, option
 from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.errors import KtError, UsageError
 from kt_cli.settings import DataSpec, EvalSpec, SweepSpec
+from kt_cli.settings.data import EVALUATED
 from kt_cli.settings.shared import COMPUTATION, MODELS, OUTPUT
 
 if TYPE_CHECKING:
     from kt_cli.api.complementarity import Complementarity
     from kt_cli.knowledge.comparison import Comparison
-
-GALLERY_SAMPLES = 12
-IMAGES = (
-    "source", "root", "val_split", "limit", "class_map", "labels", "valid_labels", "by_position",
-    "real_labels", "skip_broken",
-)  # fmt: skip
 
 
 @with_settings
@@ -31,7 +26,7 @@ def complementarity(
         list[str],
         typer.Argument(metavar="MODEL", help="Two or more models, or selections of them."),
     ],
-    images: Annotated[Given, Fields(DataSpec, ("source", "limit", "real_labels"), only=IMAGES)],
+    images: Annotated[Given, Fields(DataSpec, ("source", "limit", "real_labels"), only=EVALUATED)],
     how: Annotated[Given, Fields(EvalSpec, without=("amp",))],
     about: Annotated[Given, Fields(SweepSpec, ("baseline",), only=("class_embedding", "baseline"))],
     arch: Annotated[
@@ -84,7 +79,7 @@ def complementarity(
         )  # fmt: skip
     _show(found, top, samples, as_json)
     if gallery is not None:
-        _draw(gallery, found.comparison, samples or GALLERY_SAMPLES)
+        _draw(gallery, found.comparison, samples)
     if failed := len(found.comparison.failures):
         raise KtError(f"{failed} of the models could not be evaluated", "The notes above say why.")
 
@@ -108,5 +103,6 @@ def _require_drawable(gallery: Path, images: Given) -> None:
 def _draw(gallery: Path, compared: Comparison, samples: int) -> None:
     from kt_cli.knowledge import gallery as drawing
 
-    drawing.draw(gallery, compared, complementarity_view.of_interest(compared), samples)
+    drawing.draw(gallery, compared, complementarity_view.of_interest(compared),
+                 samples or drawing.SAMPLES)  # fmt: skip
     screen.note(f"Drew {gallery}")

@@ -120,7 +120,7 @@ def _stack(items: list[list[Tensor] | DataError]) -> list[Tensor] | DataError:
 
 
 def _quiet_worker(_: int) -> None:
-    # An interrupt from the keyboard reaches the whole group; whoever decodes is ended by its parent.
+    # An interrupt from the keyboard reaches the whole group; who decodes is ended by its parent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # submitit preempts with USR2; decoding workers inherit its handler and must not run it.
     if hasattr(signal, "SIGUSR2"):

@@ -48,6 +48,14 @@ class TransferJob:
     on_epoch: OnEpoch = lambda done, total: None
 
 
+def order_of(accuracies: Sequence[float], spec: TransferSpec) -> list[int]:
+    """The teachers of these accuracies in the order in which they teach, as indices."""
+    given = list(range(len(accuracies)))
+    if spec.together != "sequential" or spec.order == "given":
+        return given
+    return sorted(given, key=lambda i: accuracies[i], reverse=spec.order == "desc")
+
+
 def teach(job: TransferJob) -> list[Curve]:
     """Train the student in place; one curve for each training.
 

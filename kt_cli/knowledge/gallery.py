@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 COLUMNS = 6
 SIDE = 160
 LETTERS = 20
+SAMPLES = 12
+CHANGES = ((1, 0), (0, 1))  # of a model after and before: what was gained, then what was lost
 ENDINGS = (".png", ".pdf", ".svg", ".html")
 
 Block = tuple[str, list[Sample]]
@@ -37,8 +39,13 @@ def require_ending(target: Path) -> None:
         raise UsageError(f"cannot draw into {target.name}", f"Known: {', '.join(ENDINGS)}.")
 
 
-def draw(target: Path, found: Comparison, pairs: Sequence[tuple[int, int]], count: int) -> None:
+def draw(
+    target: Path, found: Comparison, pairs: Sequence[tuple[int, int]], count: int,
+    witness: int | None = None,
+) -> None:  # fmt: skip
     """Draw up to `count` images for each (teacher, student), a block each.
+
+    witness: a model whose answers are told too.
 
     Raises:
         DataError: an image cannot be decoded. WriteError: the file cannot be written.
@@ -51,10 +58,10 @@ def draw(target: Path, found: Comparison, pairs: Sequence[tuple[int, int]], coun
         blocks.append((f"{said} ({len(picked)} of {total})", picked))
     with atomic_file(target) as temporary:
         if target.suffix.lower() == ".html":
-            temporary.write_text(_page(found, blocks), encoding="utf-8")
+            temporary.write_text(_page(found, blocks, witness), encoding="utf-8")
         else:
             form = target.suffix.lower().lstrip(".")
-            _figure(found, blocks).savefig(temporary, format=form, dpi=150)
+            _figure(found, blocks, witness).savefig(temporary, format=form, dpi=150)
 
 
 def _thumbnail(found: Comparison, sample: Sample) -> Image.Image:
@@ -66,11 +73,19 @@ def _thumbnail(found: Comparison, sample: Sample) -> Image.Image:
     return image
 
 
-def _figure(found: Comparison, blocks: Sequence[Block]) -> Figure:
+def _said(found: Comparison, sample: Sample, witness: int | None) -> str:
+    """What the witness answers."""
+    if witness is None:
+        return ""
+    answer = found.predictions[witness].pred[sample.index]
+    return f"{found.names[witness]}: {found.classes[answer]}"
+
+
+def _figure(found: Comparison, blocks: Sequence[Block], witness: int | None) -> Figure:
     from matplotlib.figure import Figure
 
     rows = [max(1, -(-len(picked) // COLUMNS)) for _, picked in blocks]
-    heights = [1.75 * count + 0.45 for count in rows]
+    heights = [(1.75 + 0.15 * (witness is not None)) * count + 0.45 for count in rows]
     figure = Figure(figsize=(1.35 * COLUMNS, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)
     for part, (title, picked), count in zip(parts[:, 0], blocks, rows, strict=True):
@@ -80,7 +95,9 @@ def _figure(found: Comparison, blocks: Sequence[Block]) -> Figure:
             axis.set_axis_off()
         for axis, sample in zip(axes.ravel(), picked, strict=False):
             axis.imshow(_thumbnail(found, sample))
-            title = f"{_short(sample.label)}\nnot {_short(sample.answer)}"
+            told = [_short(sample.label), f"not {_short(sample.answer)}"]
+            told += [_short(said)] if (said := _said(found, sample, witness)) else []
+            title = "\n".join(told)
             axis.set_title(title, fontsize=6.5, loc="left", parse_math=False)
     return figure
 
@@ -98,23 +115,25 @@ figcaption span { opacity: .7; display: block; overflow-wrap: anywhere; }
 """
 
 
-def _page(found: Comparison, blocks: Sequence[Block]) -> str:
+def _page(found: Comparison, blocks: Sequence[Block], witness: int | None) -> str:
     parts = ["<!doctype html><html lang=en><meta charset=utf-8>",
              "<meta name=viewport content='width=device-width, initial-scale=1'>",
              f"<title>kt: {html.escape(' and '.join(found.names))}</title>",
              f"<style>{STYLE}</style>"]  # fmt: skip
     for title, picked in blocks:
-        cells = "".join(_card(found, sample) for sample in picked)
+        cells = "".join(_card(found, sample, witness) for sample in picked)
         parts.append(f"<h2>{html.escape(title)}</h2><div class=grid>{cells}</div>")
     return "\n".join(parts) + "</html>\n"
 
 
-def _card(found: Comparison, sample: Sample) -> str:
+def _card(found: Comparison, sample: Sample, witness: int | None) -> str:
     buffer = io.BytesIO()
     _thumbnail(found, sample).save(buffer, "PNG")
     data = base64.b64encode(buffer.getvalue()).decode()
-    label, answer, name = map(html.escape, (sample.label, sample.answer, sample.id))
+    told = sample.label, sample.answer, sample.id, _said(found, sample, witness)
+    label, answer, name, said = map(html.escape, told)
+    said = f"<span>{said}</span>" if said else ""
     return (
         f"<figure><img alt='{label}' src='data:image/png;base64,{data}'>"
-        f"<figcaption><b>{label}</b>, not {answer}<span>{name}</span></figcaption></figure>"
+        f"<figcaption><b>{label}</b>, not {answer}{said}<span>{name}</span></figcaption></figure>"
     )

@@ -21,7 +21,7 @@ from kt_cli.distillation import batch_norm, checkpoint, drift, guard, methods, t
 from kt_cli.distillation.cards import transfer_card
 from kt_cli.distillation.deltas import flips_by_class, lost_beyond, transfer_outcome
 from kt_cli.distillation.targets import Opened
-from kt_cli.distillation.teachers import Asked, TransferJob, teach
+from kt_cli.distillation.teachers import Asked, TransferJob, order_of, teach
 from kt_cli.distillation.train import Curve, NotFinite
 from kt_cli.distillation.weight_averaging import copied, load
 from kt_cli.errors import DataError, KtError
@@ -36,10 +36,12 @@ from kt_cli.runs.kind import Kind, one_by_one
 from kt_cli.runs.measured import require_as_measured, traits_measured
 from kt_cli.runs.target_plan import keep_targets
 from kt_cli.settings import TransferSpec
+from kt_cli.settings.data import shown
 from kt_cli.settings.declared import digest, signature
 from kt_cli.spec import TOGETHER, Model, RunOf
 from kt_cli.zoo import features
 from kt_cli.zoo import load as zoo
+from kt_cli.zoo.hub_push import ORIGIN
 from kt_cli.zoo.identity import Traits, differences
 
 TARGET_CACHES: dict[str, target_cache.TargetCache | None] = {
@@ -134,7 +136,7 @@ class _Transfer:
         if self.data.guard is not None and self.spec.guarded:
             self.judged = self._evaluate(self.data.guard)
         load(self.module, self.start)  # what passes leave in it is taken back
-        self.order = _order([said.accuracy for said in self.told], self.spec)
+        self.order = order_of([said.accuracy for said in self.told], self.spec)
         ordered = [self.teachers[i] for i in self.order]
         student, *others = (
             Asked(digest([m.key, self.traits[m]]), partial(self._opened, m), self.widths[m])
@@ -274,16 +276,10 @@ class _Transfer:
                 **({"worse": row["worse"]} if row["worse"] else {}),
                 "unseen": min(run.data.guard, unseen_share(self.student, run.data)),
                 "train_data": self.images.fingerprint,
+                ORIGIN: {"models": [model.ref for model in run.models],
+                         "data": {**shown(run.data), "eval_size": self.spec.eval_size}},
             },
         )  # fmt: skip
-
-
-def _order(accuracies: Sequence[float], spec: TransferSpec) -> list[int]:
-    """The teachers in the order in which they teach, as indices."""
-    given = list(range(len(accuracies)))
-    if spec.together != "sequential" or spec.order == "given":
-        return given
-    return sorted(given, key=lambda i: accuracies[i], reverse=spec.order == "desc")
 
 
 def _images(run: RunOf[TransferSpec]) -> tuple[Data, list[ImageSet]]:

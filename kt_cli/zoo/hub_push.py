@@ -12,6 +12,7 @@ from kt_cli.zoo.local_models import CONFIG, PREFERRED, PROCESSOR
 CARD = "README.md"
 WEIGHTS = PREFERRED[0]
 FILES = (CONFIG, WEIGHTS, CARD)
+ORIGIN = "from"  # under "kt" in config.json: what a student came from, as references
 FOLDER = "PATH/TO/THIS/FOLDER"  # where a saved card says to load from
 LIBRARIES = {"architecture": "timm", "model_type": "transformers"}  # by what config.json has
 
@@ -78,10 +79,18 @@ def _upload(folder: Path, repo: str, private: bool, message: str) -> str:
         )
     names = [CONFIG, WEIGHTS, *([PROCESSOR] if (folder / PROCESSOR).is_file() else [])]
     content: dict[str, Path | bytes] = {name: folder / name for name in names}
-    content |= {CARD: _card(folder, created.repo_id).encode()}
+    content |= {CONFIG: _config(folder), CARD: _card(folder, created.repo_id).encode()}
     files = [CommitOperationAdd(name, held) for name, held in content.items()]
     api.create_commit(created.repo_id, files, commit_message=message)
     return str(created)
+
+
+def _config(folder: Path) -> bytes:
+    """config.json without the places of this machine that the student came from."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if isinstance(config.get("kt"), dict):
+        config["kt"].pop(ORIGIN, None)
+    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _card(folder: Path, repo: str) -> str:

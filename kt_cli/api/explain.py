@@ -1,0 +1,89 @@
+"""Say what changed from a model to another, as from a student before its transfer to after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+from kt_cli.errors import DataError, UsageError
+from kt_cli.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from kt_cli.knowledge.changes import Changes
+
+Reference = Union[str, "PathLike[str]"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a student that kt saved came from. models: the teachers, then the student before."""
+
+    models: tuple[str, ...]
+    data: dict[str, Any]
+
+
+def explain(
+    before: Reference,
+    after: Reference | None = None,
+    teacher: Reference | None = None,
+    *,
+    progress: Progress = silent,
+    **settings: Any,
+) -> Changes:
+    """Compare a model before and after on images: what was gained and lost, and where.
+
+    Args:
+        before, after: models as on the command line. A folder that `kt transfer` saved, alone,
+            names the student before it, its teacher and the images by itself.
+        teacher: whose answers are to be seen beside them.
+        settings: as the options of `kt explain` (docs/settings.md): data=…, limit=…
+
+    Raises:
+        UsageError: the models, the settings and the data do not go together.
+        DataError: a folder alone is no student that kt saved.
+    """
+    from kt_cli.api.complementarity import complementarity
+
+    if after is None:
+        origin, after = origin_of(Path(fspath(before))), before
+        *teachers, before = origin.models
+        teacher = teacher or (teachers[0] if len(teachers) == 1 else None)
+        settings = {**origin.data, **settings}
+    named = [before, _folder(after), *([teacher] if teacher is not None else [])]
+    found = complementarity(
+        [fspath(one) for one in named], class_embedding="none", progress=progress, **settings
+    ).comparison
+    if len(found.names) != len(named):
+        raise UsageError("nothing to explain: two of the models are one", "Name different models.")
+    from kt_cli.knowledge.changes import Changes
+
+    return Changes(found)
+
+
+def origin_of(folder: Path) -> Origin:
+    """What a student came from, as `kt transfer` wrote it down.
+
+    Raises:
+        DataError: it did not, or the folder cannot be read.
+    """
+    import json
+
+    from kt_cli.zoo.hub_push import ORIGIN
+
+    path = folder.expanduser() / "config.json"
+    tip = "Name the model before and the model after."
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))["kt"][ORIGIN]
+        return Origin(tuple(said["models"]), dict(said["data"]))
+    except OSError as error:
+        raise DataError(f"{folder} is no student that kt transfer saved: {error}", tip) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} does not say what the model came from", tip) from error
+
+
+def _folder(reference: Reference) -> str:
+    """A folder as a model; any other reference as it is."""
+    text = fspath(reference)
+    return f"local-dir:{text}" if ":" not in text and Path(text, "config.json").exists() else text

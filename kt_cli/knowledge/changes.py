@@ -1,0 +1,164 @@
+"""What changed from one model to another: gained and lost images, classes, confusions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kt_cli.errors import signed
+from kt_cli.knowledge.comparison import Comparison
+from kt_cli.knowledge.significance import SIGNIFICANT, mcnemar
+
+BEFORE, AFTER, TEACHER = 0, 1, 2  # places in the comparison; a teacher need not be there
+
+
+class ClassChange(NamedTuple):
+    """A class, and how many of its `images` were gained and lost."""
+
+    name: str
+    images: int
+    gained: int
+    lost: int
+
+
+class Confusion(NamedTuple):
+    """Images of the class `label` that were taken for `answer`, before and after."""
+
+    label: str
+    answer: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Changes:
+    """found: the model before, the model after and, if there is one, a teacher."""
+
+    found: Comparison
+
+    @property
+    def taught(self) -> bool:
+        """Whether there is a teacher."""
+        return len(self.found.names) > TEACHER
+
+    @cached_property
+    def gained(self) -> NDArray[np.bool_]:
+        """(n,) wrong before, right after."""
+        found: NDArray[np.bool_] = self.found.right[AFTER] & ~self.found.right[BEFORE]
+        return found
+
+    @cached_property
+    def lost(self) -> NDArray[np.bool_]:
+        """(n,) right before, wrong after."""
+        found: NDArray[np.bool_] = self.found.right[BEFORE] & ~self.found.right[AFTER]
+        return found
+
+    @property
+    def delta(self) -> float:
+        """Δ in percentage points: gain − loss."""
+        return self._points(int(self.gained.sum()) - int(self.lost.sum()))
+
+    @property
+    def gain(self) -> float:
+        return self._points(int(self.gained.sum()))
+
+    @property
+    def loss(self) -> float:
+        return self._points(int(self.lost.sum()))
+
+    @cached_property
+    def p(self) -> float:
+        """McNemar's, of gained against lost."""
+        return float(mcnemar(self.gained.sum(), self.lost.sum()))
+
+    @property
+    def learned(self) -> float | None:
+        """Share in percent of gained images that the teacher had right; None if unknown."""
+        if not self.taught or not self.gained.any():
+            return None
+        return float(100 * self.found.right[TEACHER][self.gained].mean())
+
+    @cached_property
+    def visible(self) -> float:
+        """The smallest |Δ| that would be significant, with as many images changed."""
+        return self._points(smallest_significant(int(self.gained.sum() + self.lost.sum())))
+
+    @property
+    def verdict(self) -> str:
+        """What came of it, in a sentence."""
+        name, n = self.found.names[AFTER], f"{self.found.n:,} images"
+        if not self.gained.any() and not self.lost.any():
+            return f"{name} has the same {n} right as before."
+        if self.p < SIGNIFICANT:
+            how = "better" if self.delta > 0 else "worse"
+            return f"{name} is {how} by {abs(self.delta):.2f} points (p = {self.p:.2g} on {n})."
+        seen = f"with {n} ±{self.visible:.2f} could be seen"
+        return f"No significant change: Δ {signed(self.delta)} (p = {self.p:.2g}); {seen}."
+
+    def classes(self, count: int) -> list[ClassChange]:
+        """Up to `count` classes that gained the most on balance, then as many that lost the most.
+
+        By images; of equals the one where more changed.
+        """
+        gained, lost = self.found.flips(AFTER, BEFORE), self.found.flips(BEFORE, AFTER)
+        net, sizes = gained - lost, self.found.images.class_sizes
+        order = np.lexsort((np.arange(len(net)), -(gained + lost), -net))
+        ahead = [c for c in order if net[c] > 0][:count]
+        behind = [c for c in order[::-1] if net[c] < 0][:count]
+        return [
+            ClassChange(self.found.classes[c], int(sizes[c]), int(gained[c]), int(lost[c]))
+            for c in (*ahead, *behind)
+        ]
+
+    def confusions(self, count: int) -> list[Confusion]:
+        """Up to `count` wrong answers that became rarer or more frequent, the largest change first.
+
+        Of images with several valid labels, by the class that they count for.
+        """
+        before, after = (self._confused(i) for i in (BEFORE, AFTER))
+        moved = after - before
+        cells = np.flatnonzero(moved)
+        order = cells[np.argsort(-np.abs(moved[cells]), kind="stable")][:count]
+        labels, answers = np.divmod(order, len(self.found.classes))
+        return [
+            Confusion(self.found.classes[t], self.found.classes[a], int(before[i]), int(after[i]))
+            for i, t, a in zip(order, labels, answers, strict=True)
+        ]
+
+    def to_dict(self, count: int = 10) -> dict[str, Any]:
+        """All of it as plain values, for JSON."""
+        return {
+            "names": list(self.found.names), "n": self.found.n, "verdict": self.verdict,
+            "accuracies": self.found.accuracies, "delta": self.delta, "gain": self.gain,
+            "loss": self.loss, "p": self.p, "visible": self.visible, "learned": self.learned,
+            "classes": [c._asdict() for c in self.classes(count)],
+            "confusions": [c._asdict() for c in self.confusions(count)],
+        }  # fmt: skip
+
+    def _confused(self, model: int) -> NDArray[np.int64]:
+        """(C²,) wrong answers, label by label."""
+        wrong, classes = ~self.found.right[model], len(self.found.classes)
+        cells = self.found.images.labels[wrong].astype(np.int64) * classes
+        cells += self.found.predictions[model].pred[wrong]
+        return np.bincount(cells, minlength=classes**2)
+
+    def _points(self, images: int) -> float:
+        return 100 * images / self.found.n
+
+
+def smallest_significant(changed: int) -> int:
+    """The smallest |gained − lost| of so many changed images that McNemar's test calls significant.
+
+    Where even all of them on one side are too few, of as few as would do.
+    """
+    while True:
+        differences = np.arange(changed % 2, changed + 1, 2)
+        lost = (changed - differences) // 2
+        significant = mcnemar(changed - lost, lost) < SIGNIFICANT
+        if significant.any():
+            return int(differences[significant.argmax()])
+        changed += 1

@@ -1,0 +1,98 @@
+"""What changed from a model to another, against loops by hand."""
+
+from __future__ import annotations
+
+from itertools import product
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from kt_cli.api.complementarity import complementarity
+from kt_cli.knowledge.changes import Changes, ClassChange, Confusion, smallest_significant
+
+N, CLASSES = 200, 5
+
+
+def made(seed: int, teacher: bool = True) -> tuple[Changes, np.ndarray, dict[str, np.ndarray]]:
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, CLASSES, N)
+    said = {
+        name: np.where(random.random(N) < share, labels, random.integers(0, CLASSES, N))
+        for name, share in (("before", 0.5), ("after", 0.6), ("teacher", 0.8))
+    }
+    if not teacher:
+        del said["teacher"]
+    return Changes(complementarity(said, labels=labels).comparison), labels, said
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_counts_are_those_of_a_loop(seed: int) -> None:
+    found, labels, said = made(seed)
+    rows = list(zip(labels, said["before"], said["after"], said["teacher"], strict=True))
+    gained = [t == y for y, b, a, t in rows if b != y and a == y]
+    lost = sum(b == y and a != y for y, b, a, _ in rows)
+    assert found.gain == pytest.approx(100 * len(gained) / N)
+    assert found.loss == pytest.approx(100 * lost / N)
+    assert found.delta == pytest.approx(found.gain - found.loss)
+    assert found.delta == pytest.approx(found.found.accuracies[1] - found.found.accuracies[0])
+    assert found.learned == pytest.approx(100 * np.mean(gained))
+    assert found.p == pytest.approx(binomtest(lost, lost + len(gained)).pvalue)
+    by_class = {
+        str(c): ClassChange(
+            found.found.classes[c], sum(y == c for y, *_ in rows),
+            sum(y == c and b != y and a == y for y, b, a, _ in rows),
+            sum(y == c and b == y and a != y for y, b, a, _ in rows),
+        )
+        for c in range(CLASSES)
+    }  # fmt: skip
+    moved = sorted((c for c in by_class.values() if c.gained != c.lost), key=lambda c: c.name)
+    assert sorted(found.classes(CLASSES), key=lambda c: c.name) == moved
+    nets = [c.gained - c.lost for c in found.classes(2)]
+    ahead = [net for net in nets if net > 0]
+    assert ahead == sorted(ahead, reverse=True) and len(ahead) <= 2
+    confused = {
+        (y, a): Confusion(
+            found.found.classes[y], found.found.classes[a],
+            int(((labels == y) & (said["before"] == a)).sum()),
+            int(((labels == y) & (said["after"] == a)).sum()),
+        )
+        for y, a in product(range(CLASSES), repeat=2) if y != a
+    }  # fmt: skip
+    wanted = {c for c in confused.values() if c.before != c.after}
+    assert set(found.confusions(100)) == wanted
+    sizes = [abs(c.after - c.before) for c in found.confusions(100)]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("asked", [0, 3, 5, 6, 20, 21, 77])
+def test_the_smallest_significant_change_is_that_of_the_exact_test(asked: int) -> None:
+    changed, few = max(asked, 6), 6  # of fewer none is, even all on one side
+    ways = range(changed % 2, changed + 1, 2)
+    found = [d for d in ways if binomtest((changed - d) // 2, changed).pvalue < 0.05]
+    assert binomtest(0, few - 1).pvalue > 0.05 > binomtest(0, few).pvalue
+    assert smallest_significant(asked) == found[0]
+
+
+def test_a_verdict_says_what_the_numbers_bear_out() -> None:
+    labels = np.repeat(np.arange(2), 50)
+    wrong = 1 - labels
+
+    def verdict(before: int, after: int) -> str:
+        said = {"before": wrong.copy(), "after": wrong.copy()}
+        said["before"][:before] = labels[:before]
+        said["after"][:after] = labels[:after]
+        return Changes(complementarity(said, labels=labels).comparison).verdict
+
+    assert "better by 20.00 points" in verdict(40, 60)
+    assert "worse by 20.00 points" in verdict(60, 40)
+    unsure = "No significant change: Δ +3.00 (p = 0.25); with 100 images ±6.00 could be seen."
+    assert verdict(40, 43) == unsure
+    assert "the same 100 images right as before" in verdict(40, 40)
+
+
+def test_without_a_teacher_nothing_is_said_of_one() -> None:
+    found, _, _ = made(0, teacher=False)
+    assert not found.taught and found.learned is None
+    assert SimpleNamespace(**found.to_dict()).n == N
