@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kt_cli.errors import StudentLost, UsageError
+from kt_cli.errors import StudentLost, UsageError, WriteError, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import GUARDED, DataSpec, TransferSpec
 from kt_cli.settings.data import data_spec
@@ -27,10 +28,12 @@ class Transferred:
     Attributes:
         row: what changed, by the columns of the table `transfer` (results/README.md).
         path: folder of the student, which timm loads too.
+        classes: names of the data's classes, in the order of `row["gain_by_class"]`.
     """
 
     row: Mapping[str, Any]
     path: Path
+    classes: tuple[str, ...] = ()
 
     def push(self, repository: str, private: bool = False) -> str:
         """Upload the student to the hub as ORG/NAME, `private` where that is new; where it is.
@@ -64,6 +67,7 @@ def transfer(
     output: Path | str | None = None,
     overwrite: bool = False,
     guard: bool = False,
+    results: Path | str | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> Transferred:
@@ -76,6 +80,7 @@ def transfer(
         output: folder for the student; by default one below students/.
         overwrite: replace a model that kt saved there before.
         guard: go only as far as images that the student never trained on bear out.
+        results: folder that receives its row, for `kt_cli.results` and `kt report`; None for none.
         settings: as the options of `kt transfer` (docs/settings.md): data="digits", lr=0.01, …
 
     Raises:
@@ -85,18 +90,13 @@ def transfer(
         KtError: the loss is not finite, or memory is exhausted.
     """
     how, images = by_keyword(settings, TransferSpec, DataSpec)
-    spec = TransferSpec(**how)
-    guard = guard or spec.guarded
-    # Whoever gives what would change nothing wants something else.
-    if not guard and ("guard_data" in images or spec.force_guard):
-        option = "--force-guard" if spec.force_guard else "--guard-data"
-        raise UsageError(f"{option} changes nothing without --guard", "Add --guard.")
-    spec = replace(spec, method=spec.base_method + GUARDED * guard)
+    spec = _settled(TransferSpec(**how), guard, "guard_data" in images)
     data = data_spec(images)
     models = _resolved([*texts(teachers), *texts(student)])
     from kt_cli.data.guard_images import leave_out_guards
     from kt_cli.data.training import forget
     from kt_cli.distillation import methods
+    from kt_cli.files import require_writable
     from kt_cli.runs.transfer import transfer_run
     from kt_cli.zoo.save import require_free
 
@@ -108,12 +108,37 @@ def transfer(
     forget()
     if "guard" not in images:
         data = leave_out_guards(data, models)
-    run, saved = _planned(models, spec, data, target, progress)
+    if results is not None:
+        require_writable(Path(results).absolute())
+    run, saved, names = _planned(models, spec, data, target, progress)
     (row,) = transfer_run(run, saved.absolute().parent, progress)
-    found = Transferred(row, saved)
+    if results is not None:
+        _keep(run, row, saved, Path(results))
+    found = Transferred(row, saved, names)
     if row["worse"]:
         raise _lost(found)
     return found
+
+
+def _settled(spec: TransferSpec, guard: bool, guard_data: bool) -> TransferSpec:
+    """As of a single transfer, which may be guarded, and whose screen names classes."""
+    guard = guard or spec.guarded
+    # Whoever gives what would change nothing wants something else.
+    if not guard and (guard_data or spec.force_guard):
+        option = "--force-guard" if spec.force_guard else "--guard-data"
+        raise UsageError(f"{option} changes nothing without --guard", "Add --guard.")
+    return replace(spec, method=spec.base_method + GUARDED * guard, by_class=True)
+
+
+def _keep(run: Run, row: Mapping[str, Any], saved: Path, results: Path) -> None:
+    """Write a row as a sweep does; where that fails, what was measured is not lost with it."""
+    from kt_cli.rows import store
+
+    done = {"run_id": run.id, **row, "path": os.path.relpath(saved, results)}
+    try:
+        store.write(results, "transfer", [{**done, "status": store.OK, "attempt": run.attempt}])
+    except WriteError as error:
+        warn(f"{error.message}: kt report will not have this transfer.")
 
 
 def _lost(found: Transferred) -> StudentLost:
@@ -143,8 +168,9 @@ def _resolved(references: Sequence[str]) -> list[Model]:
 def _planned(
     models: Sequence[Model], spec: TransferSpec, images: DataSpec, target: Path | None,
     progress: Progress,
-) -> tuple[Run, Path]:  # fmt: skip
-    """The transfer, if nothing speaks against it, and where the student will be."""
+) -> tuple[Run, Path, tuple[str, ...]]:  # fmt: skip
+    """The transfer, if nothing speaks against it, where the student will be, and the classes."""
+    from kt_cli.data.class_names import readable
     from kt_cli.data.guard_images import require_guard
     from kt_cli.data.sources import open_data
     from kt_cli.distillation import methods
@@ -165,4 +191,5 @@ def _planned(
     name = f"{student}-from-{'-'.join(teachers)[:80]}-{spec.method}-{run.id[:8]}"
     saved = target or Path("students") / file_name(name)
     require_writable(saved.absolute())
-    return replace(run, out=saved.absolute().name), saved
+    names = tuple(readable(opened.classes))
+    return replace(run, out=saved.absolute().name), saved, names

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kt_cli.api.transfer import Transferred
 
 FIRST_OF_IMAGES = ("source", "fraction", "limit", "unlabelled", "guard_data")
+RESULTS = Path("results/transfers")
 FIRST = ("method", "together", "epochs", "lr", "bn")
 
 
@@ -29,7 +30,7 @@ def transfer(
         typer.Argument(metavar="MODEL", help="One teacher or several; the last is the student."),
     ],
     images: Annotated[Given, Fields(DataSpec, FIRST_OF_IMAGES)],
-    how: Annotated[Given, Fields(TransferSpec, FIRST, without=("eval_amp",))],
+    how: Annotated[Given, Fields(TransferSpec, FIRST, without=("eval_amp", "by_class"))],
     guard: Annotated[
         bool,
         flag("--guard", "Go only as far as images that the student never trained on bear out.",
@@ -43,6 +44,10 @@ def transfer(
         option("-o", "--output", panel=STUDENT, metavar="FOLDER", help="Where the student goes."),
     ] = None,
     overwrite: options.Overwrite = False,
+    results: Annotated[
+        Path,
+        option(panel=STUDENT, metavar="FOLDER", help="Where its row goes, for kt report."),
+    ] = RESULTS,
     push_to_hub: Annotated[
         str | None,
         option(panel=STUDENT, metavar="ORG/NAME", hidden=True,
@@ -60,29 +65,33 @@ def transfer(
     """
     if len(models) < 2:
         raise UsageError("kt transfer needs a teacher and a student, not one model alone")
-    if private and push_to_hub is None:
-        raise UsageError("--private changes nothing without --push-to-hub", "Name a repository.")
+    _require_pushable(push_to_hub, private)
     from kt_cli.api.transfer import transfer as moved
 
-    if push_to_hub is not None:
-        from kt_cli.zoo.hub_push import require_pushable
-
-        require_pushable(push_to_hub)
     how["amp"] = options.precision(amp, amp_dtype)
     with screen.progress() as progress:
         found, lost = _kept(lambda: moved(
             models[:-1], models[-1], output=output, overwrite=overwrite, guard=guard,
-            progress=progress, **images, **how,
+            results=results, progress=progress, **images, **how,
         ))  # fmt: skip
     if as_json:
         screen.show_json(dict(found.row))
     else:
-        transfer_view.show(found.row)
+        transfer_view.show(found.row, found.classes)
     screen.note(f"Saved the student to {found.path}")
     if lost is not None:
         raise lost
     if push_to_hub is not None:
         screen.note(f"Uploaded to {found.push(push_to_hub, private)}")
+
+
+def _require_pushable(repository: str | None, private: bool) -> None:
+    if repository is not None:
+        from kt_cli.zoo.hub_push import require_pushable
+
+        require_pushable(repository)
+    elif private:
+        raise UsageError("--private changes nothing without --push-to-hub", "Name a repository.")
 
 
 def _kept(transfer: Callable[[], Transferred]) -> tuple[Transferred, StudentLost | None]:
