@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kt_cli.errors import StudentLost, UsageError, unknown
+from kt_cli.errors import StudentLost, UsageError, WriteError, unknown, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import GUARDS, DataSpec, TransferSpec
 from kt_cli.settings.data import data_spec
@@ -27,10 +28,12 @@ class Transferred:
     Attributes:
         row: what changed, by the columns of the table `transfer` (results/README.md).
         path: folder of the student, which timm loads too.
+        classes: names of the data's classes, in the order of `row["gain_by_class"]`.
     """
 
     row: Mapping[str, Any]
     path: Path
+    classes: tuple[str, ...] = ()
 
     def push(self, repository: str, private: bool = False) -> str:
         """Upload the student to the hub as ORG/NAME, `private` where that is new; where it is.
@@ -57,6 +60,14 @@ class Transferred:
         return float(self.row["delta"])
 
 
+class Planned(NamedTuple):
+    """A transfer, where its student will be, and the names of the data's classes."""
+
+    run: Run
+    saved: Path
+    classes: tuple[str, ...]
+
+
 def transfer(
     teachers: str | PathLike[str] | Sequence[str | PathLike[str]],
     student: str | PathLike[str],
@@ -64,6 +75,7 @@ def transfer(
     output: Path | str | None = None,
     overwrite: bool = False,
     guard: str | None = None,
+    results: Path | str | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> Transferred:
@@ -77,6 +89,7 @@ def transfer(
         overwrite: replace a model that kt saved there before.
         guard: go only as far as images that the student never trained on let it: "gain", "safe",
             "safe:0.5" or "shrink".
+        results: folder that receives its row, for `kt_cli.results` and `kt report`; None for none.
         settings: as the options of `kt transfer` (docs/settings.md): data="digits", lr=0.01, …
 
     Raises:
@@ -86,11 +99,13 @@ def transfer(
         KtError: the loss is not finite, or memory is exhausted.
     """
     asked = [*texts(teachers), *texts(student)]
-    run, saved = planned(asked, output, overwrite, guard, progress, settings)
+    require_room(results)
+    run, saved, classes = planned(asked, output, overwrite, guard, progress, settings)
     from kt_cli.runs.transfer import transfer_run
 
     (row,) = transfer_run(run, saved.absolute().parent, progress)
-    found = Transferred(row, saved)
+    keep(run, row, saved, results)
+    found = Transferred(row, saved, classes)
     if row["worse"]:
         raise lost(found)
     return found
@@ -99,11 +114,12 @@ def transfer(
 def planned(
     references: Sequence[str], output: Path | str | None, overwrite: bool, guard: str | None,
     progress: Progress, settings: Mapping[str, Any],
-) -> tuple[Run, Path]:  # fmt: skip
-    """A transfer from the first models into the last, and where that is saved; as `transfer`."""
+) -> Planned:  # fmt: skip
+    """A transfer from the first models into the last, as `transfer` does it."""
     how, images = by_keyword(settings, TransferSpec, DataSpec)
     spec = TransferSpec(**how)
-    spec = replace(spec, method=_guarded(spec, guard))
+    # The screen of a single transfer names classes.
+    spec = replace(spec, method=_guarded(spec, guard), by_class=True)
     # Whoever gives what would change nothing wants something else.
     if not spec.guarded and ("guard_data" in images or spec.force_guard):
         option = "--force-guard" if spec.force_guard else "--guard-data"
@@ -124,6 +140,28 @@ def planned(
     if "guard" not in images:
         data = leave_out_guards(data, models)
     return _run(models, spec, data, target, progress)
+
+
+def require_room(results: Path | str | None) -> None:
+    """Refuse a folder for rows that takes none, before any work."""
+    from kt_cli.files import require_writable
+
+    if results is not None:
+        require_writable(Path(results).absolute())
+
+
+def keep(run: Run, row: Mapping[str, Any], saved: Path, results: Path | str | None) -> None:
+    """Write a row as a sweep does; where that fails, what was measured is not lost with it."""
+    from kt_cli.rows import store
+
+    if results is None:
+        return
+    done = {"run_id": run.id, **row, "path": os.path.relpath(saved, results)}
+    done |= {"status": store.OK, "attempt": run.attempt}
+    try:
+        store.write(Path(results), "transfer", [done])
+    except WriteError as error:
+        warn(f"{error.message}: kt report will not have this transfer.")
 
 
 def _guarded(spec: TransferSpec, guard: str | None) -> str:
@@ -167,8 +205,9 @@ def resolved(references: Sequence[str]) -> list[Model]:
 def _run(
     models: Sequence[Model], spec: TransferSpec, images: DataSpec, target: Path | None,
     progress: Progress,
-) -> tuple[Run, Path]:  # fmt: skip
-    """The transfer, if nothing speaks against it, and where the student will be."""
+) -> Planned:  # fmt: skip
+    """The transfer, if nothing speaks against it, where the student will be, and the classes."""
+    from kt_cli.data.class_names import readable
     from kt_cli.data.guard_images import require_guard
     from kt_cli.data.sources import open_data
     from kt_cli.distillation import methods
@@ -189,4 +228,5 @@ def _run(
     name = f"{student}-from-{'-'.join(teachers)[:80]}-{spec.method}-{run.id[:8]}"
     saved = target or Path("students") / file_name(name)
     require_writable(saved.absolute())
-    return replace(run, out=saved.absolute().name), saved
+    names = tuple(readable(opened.classes))
+    return Planned(replace(run, out=saved.absolute().name), saved, names)

@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from kt_cli.api.transfer import Transferred, lost, planned, resolved
+from kt_cli.api.transfer import Transferred, keep, lost, planned, require_room, resolved
 from kt_cli.errors import KtError, UsageError
 from kt_cli.files import file_name, write_text
 from kt_cli.progress import Progress, silent
@@ -24,6 +24,7 @@ def transfer_both(
     output: Path | str | None = None,
     overwrite: bool = False,
     guard: str | None = None,
+    results: Path | str | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> tuple[Transferred, Transferred]:
@@ -36,7 +37,7 @@ def transfer_both(
     Args:
         one, other: models as on the command line.
         output: folder of both students, each under its name; by default below students/.
-        overwrite, guard, settings: as of `transfer`.
+        overwrite, guard, results, settings: as of `transfer`.
 
     Returns:
         What became of `other`, taught by `one`, and of `one`, taught by `other`.
@@ -45,6 +46,7 @@ def transfer_both(
         StudentLost: as of `transfer`; its `transferred` has both.
         UsageError, KtError: likewise.
     """
+    require_room(results)
     asked = [str(plain(model)) for model in (one, other)]
     models = resolved(asked)
     names = [file_name(model.name) for model in models]
@@ -55,24 +57,29 @@ def transfer_both(
                 True, guard, progress, settings)
         for i in (1, 0)
     ]  # fmt: skip
-    found = [_kept(run, saved) for run, saved in plans]
+    found = [_kept(plan.run, plan.saved) for plan in plans]
     if output is not None:
         from kt_cli.zoo.save import require_free
 
-        for (_, saved), row in zip(plans, found, strict=True):
+        for plan, row in zip(plans, found, strict=True):
             if row is None:
-                require_free(saved, overwrite, models)
+                require_free(plan.saved, overwrite, models)
     from kt_cli.distillation import checkpoint
     from kt_cli.runs.transfer import transfer_run
 
-    for i, run in enumerate(_sharing([run for run, _ in plans])):
-        saved = plans[i][1].absolute()
+    for i, run in enumerate(_sharing([plan.run for plan in plans])):
+        saved = plans[i].saved.absolute()
         if found[i] is None:
-            (found[i],) = transfer_run(run, saved.parent, progress)
-            write_text(_row_of(run, saved), json.dumps(plain(found[i])))
-    for run, saved in plans:
-        checkpoint.remove_all(saved.absolute().parent, run.id)
-    first, second = (Transferred(row or {}, plans[i][1]) for i, row in enumerate(found))
+            (row,) = transfer_run(run, saved.parent, progress)
+            keep(run, row, plans[i].saved, results)
+            write_text(_row_of(run, saved), json.dumps(plain(row)))
+            found[i] = row
+    for plan in plans:
+        checkpoint.remove_all(plan.saved.absolute().parent, plan.run.id)
+    first, second = (
+        Transferred(row or {}, plan.saved, plan.classes)
+        for plan, row in zip(plans, found, strict=True)
+    )
     worse = [lost(one) for one in (first, second) if one.row["worse"]]
     if worse:
         error = worse[0]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kt_cli.api.transfer import Transferred
 
 FIRST_OF_IMAGES = ("source", "fraction", "limit", "unlabelled", "guard_data")
+RESULTS = Path("results/transfers")
 FIRST = ("method", "together", "epochs", "lr", "bn")
 
 
@@ -29,7 +30,7 @@ def transfer(
         typer.Argument(metavar="MODEL", help="One teacher or several; the last is the student."),
     ],
     images: Annotated[Given, Fields(DataSpec, FIRST_OF_IMAGES)],
-    how: Annotated[Given, Fields(TransferSpec, FIRST, without=("eval_amp",))],
+    how: Annotated[Given, Fields(TransferSpec, FIRST, without=("eval_amp", "by_class"))],
     both: Annotated[
         bool,
         flag("--both", "Two models: each teaches the other, as it was. The output is a folder of "
@@ -51,6 +52,10 @@ def transfer(
         option("-o", "--output", panel=STUDENT, metavar="FOLDER", help="Where the student goes."),
     ] = None,
     overwrite: options.Overwrite = False,
+    results: Annotated[
+        Path,
+        option(panel=STUDENT, metavar="FOLDER", help="Where its row goes, for kt report."),
+    ] = RESULTS,
     push_to_hub: Annotated[
         str | None,
         option(panel=STUDENT, metavar="ORG/NAME", hidden=True,
@@ -68,22 +73,17 @@ def transfer(
     """
     if len(models) < 2:
         raise UsageError("kt transfer needs a teacher and a student, not one model alone")
-    if private and push_to_hub is None:
-        raise UsageError("--private changes nothing without --push-to-hub", "Name a repository.")
+    _require_pushable(push_to_hub, private)
     if both and (len(models) > 2 or push_to_hub is not None):
         what = "--push-to-hub is for one student" if push_to_hub else "--both is for two models"
         raise UsageError(what, "Leave out --both.")
     from kt_cli.api.transfer import transfer as moved
     from kt_cli.api.transfer_both import transfer_both
 
-    if push_to_hub is not None:
-        from kt_cli.zoo.hub_push import require_pushable
-
-        require_pushable(push_to_hub)
     how["amp"] = options.precision(amp, amp_dtype)
     with screen.progress() as progress:
-        asked = {"output": output, "overwrite": overwrite, "guard": guard, "progress": progress,
-                 **images, **how}  # fmt: skip
+        asked = {"output": output, "overwrite": overwrite, "guard": guard, "results": results,
+                 "progress": progress, **images, **how}  # fmt: skip
         found, lost = _kept(
             lambda: transfer_both(*models, **asked) if both
             else (moved(models[:-1], models[-1], **asked),)
@@ -92,13 +92,22 @@ def transfer(
     if as_json:
         screen.show_json(rows if both else rows[0])
     else:
-        transfer_view.show_all(rows)
+        transfer_view.show_all(rows, found[0].classes)
     for one in found:
         screen.note(f"Saved the student to {one.path}")
     if lost is not None:
         raise lost
     if push_to_hub is not None:
         screen.note(f"Uploaded to {found[0].push(push_to_hub, private)}")
+
+
+def _require_pushable(repository: str | None, private: bool) -> None:
+    if repository is not None:
+        from kt_cli.zoo.hub_push import require_pushable
+
+        require_pushable(repository)
+    elif private:
+        raise UsageError("--private changes nothing without --push-to-hub", "Name a repository.")
 
 
 def _kept(

@@ -8,11 +8,13 @@ from typing import Any
 from kt_cli.cli import screen
 from kt_cli.errors import signed
 
+MOST = 3  # classes that are named
 
-def show_all(rows: Sequence[Mapping[str, Any]]) -> None:
+
+def show_all(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> None:
     """One transfer, or two in both directions and what both students gained."""
     for row in rows:
-        show(row)
+        show(row, classes)
         if len(rows) > 1:
             screen.line("")
     if len(rows) > 1:
@@ -20,8 +22,8 @@ def show_all(rows: Sequence[Mapping[str, Any]]) -> None:
         screen.line(f"both directions, Δ: {deltas} points")
 
 
-def show(row: Mapping[str, Any]) -> None:
-    """Before and after, and what came of it."""
+def show(row: Mapping[str, Any], classes: Sequence[str]) -> None:
+    """Before and after, what came of it, and at last what that means."""
     single = row["together"] == "single"
     together = "" if single else f" ({row['together']})"
     screen.line(
@@ -44,6 +46,41 @@ def show(row: Mapping[str, Any]) -> None:
         f"{row['gain']:.2f} − loss {row['loss']:.2f} (McNemar p = {row['transfer_p']:.2g})"
     )  # fmt: skip
     screen.line("\n".join(_further(row)))
+    screen.line("\n".join(["", *_classes(row, classes), *_verdict(row)]))
+
+
+def _classes(row: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
+    """Those that gained and lost most images, by name."""
+    by_class = zip(classes, row["gain_by_class"], row["loss_by_class"], strict=True)
+    changes = sorted((gain - loss, name) for name, gain, loss in by_class)
+    gained = [f"{name} +{change}" for change, name in changes[: -MOST - 1 : -1] if change > 0]
+    lost = [f"{name} −{-change}" for change, name in changes[:MOST] if change < 0]
+    ends = {"gained": gained, "lost": lost}
+    return [f"classes that {what} most images: {', '.join(n)}" for what, n in ends.items() if n]
+
+
+def _verdict(row: Mapping[str, Any]) -> list[str]:
+    """Whether it helped, as far as can be seen; and what to try where the diagnosis says."""
+    from kt_cli.knowledge.significance import SIGNIFICANT, least_seen
+
+    n, delta = row["n"], row["delta"]
+    changed = round(n * (row["gain"] + row["loss"]) / 100)
+    least = 100 * least_seen(changed) / n
+    significant = row["transfer_p"] < SIGNIFICANT
+    said = (
+        f"no significant change; with {n:,} images, of which {changed:,} changed, a Δ of "
+        f"±{least:.2f} could be seen"
+    )
+    if significant:
+        said = f"a significant {'gain' if delta > 0 else 'loss'} of {abs(delta):.2f} points"
+    lines = [f"Verdict: {said}."]
+    alone, control = row["delta_statistics"] or 0.0, row["delta_control"] or 0.0
+    if row["bn"] == "train" and alone <= -least:
+        better = "--bn recompute" if control > alone else "--bn eval"
+        lines.append(f"Tip: running statistics alone cost {-alone:.2f} points: {better}.")
+    elif significant and delta < 0 and row.get("guard_alpha") is None:
+        lines.append("Tip: --guard goes only as far as images that it never trained on bear out.")
+    return lines
 
 
 def _further(row: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kt_cli.errors import signed
 from kt_cli.knowledge.comparison import Comparison
-from kt_cli.knowledge.significance import SIGNIFICANT, mcnemar
+from kt_cli.knowledge.significance import SIGNIFICANT, least_seen, mcnemar
 
 BEFORE, AFTER, TEACHER = 0, 1, 2  # places in the comparison; a teacher need not be there
 
@@ -85,7 +85,7 @@ class Changes:
     @cached_property
     def visible(self) -> float:
         """The smallest |Δ| that would be significant, with as many images changed."""
-        return self._points(smallest_significant(int(self.gained.sum() + self.lost.sum())))
+        return self._points(least_seen(int(self.gained.sum() + self.lost.sum())))
 
     @property
     def verdict(self) -> str:
@@ -148,17 +148,3 @@ class Changes:
 
     def _points(self, images: int) -> float:
         return 100 * images / self.found.n
-
-
-def smallest_significant(changed: int) -> int:
-    """The smallest |gained − lost| of so many changed images that McNemar's test calls significant.
-
-    Where even all of them on one side are too few, of as few as would do.
-    """
-    while True:
-        differences = np.arange(changed % 2, changed + 1, 2)
-        lost = (changed - differences) // 2
-        significant = mcnemar(changed - lost, lost) < SIGNIFICANT
-        if significant.any():
-            return int(differences[significant.argmax()])
-        changed += 1

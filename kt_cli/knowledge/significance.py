@@ -24,6 +24,19 @@ def mcnemar(positive: Any, negative: Any) -> Values:
     return result
 
 
+def least_seen(changed: int) -> int:
+    """The least surplus of gains over losses, in images, that `mcnemar` finds if `changed` differ.
+
+    Of so few images that it never does: of the fewest that would do.
+    """
+    total = changed
+    while mcnemar(total, 0) >= SIGNIFICANT:
+        total += 1
+    surplus = np.arange(total % 2, total + 1, 2)
+    seen = mcnemar((total + surplus) // 2, (total - surplus) // 2) < SIGNIFICANT
+    return int(surplus[seen.argmax()])
+
+
 def holm(p_values: Values) -> Values:
     """Holm's step-down correction of one family of p-values, of any shape; NaN stays out of it."""
     flat = np.asarray(p_values, np.float64).ravel()

@@ -153,7 +153,10 @@ class TransferSpec(Settings):
         False, "Compile the student with torch.compile.", identity=False, column=None
     )
     by_class: bool = of_student(
-        False, "Also record gain and loss of each class.", identity=False, column=None
+        False,
+        "Also record gain and loss of each class, as kt transfer does.",
+        identity=False,
+        column=None,
     )
     fail_if_worse: float | None = of_harm(
         None, "Exit with 3 where Δ is below −POINTS; the student is saved and marked all the same.",

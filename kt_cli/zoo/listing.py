@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from kt_cli.errors import DataError, near, unknown
 from kt_cli.spec import Model
-from kt_cli.zoo import SCHEMES, local_models, names, scheme, target, timm_registry
-from kt_cli.zoo.imagenet_facts import Fact, facts
+from kt_cli.zoo import SCHEMES, local_models, names, published, scheme, target, timm_registry
+from kt_cli.zoo.imagenet_facts import NUM_CLASSES, Fact, facts
 from kt_cli.zoo.timm_registry import ALIASES
 
 
@@ -94,6 +94,9 @@ def _described(model: Model) -> Own:
     if kind == "checkpoint":
         arch, _, path = model.ref.partition("@")
         return _of_arch(model.name, arch, path)
+    if kind == "tv":
+        classes = NUM_CLASSES if published(model.ref) else None
+        return Own(model.name, where.partition("@")[0], classes, None, model.ref)
     if kind in ("random", "timm"):
         return _of_arch(model.name, where.partition("#")[0].partition(".")[0], model.ref)
     return Own(model.name, None, None, None, where if kind == "predictions" else model.ref)

@@ -145,7 +145,9 @@ def at_path(path: str) -> Iterator[Candidate]:
     folders = local_models.models_in(root)
     if not folders:
         tip = f"A model is a folder with {local_models.CONFIG} and weights."
-        if local_models.checkpoints_in(root):
+        if (root / local_models.OPEN_CLIP).is_file():
+            tip = f"open_clip saved it: {shlex.quote(f'clip:{path}')}."
+        elif local_models.checkpoints_in(root):
             named = shlex.quote(f"ARCH@{path}")
             tip = f"For its checkpoints name their architecture: {named}, or --arch ARCH."
         raise DataError(f"no models in {root}", tip)

@@ -41,6 +41,15 @@ def test_checkpoints_with_arch(kt: Kt, runs: Path) -> None:
     ]  # fmt: skip
 
 
+def test_models_of_torchvision(kt: Kt, runs: Path) -> None:
+    found = rows(kt, "tv:swin_v2_?", f"tv:swin_t@{runs / 'epoch9.pth'}")
+    assert [row["name"] for row in found] == [
+        "tv:swin_v2_b", "tv:swin_v2_s", "tv:swin_v2_t", "epoch9",
+    ]  # fmt: skip
+    assert [row["num_classes"] for row in found] == [1000, 1000, 1000, None]
+    assert found[-1]["arch"] == "swin_t"
+
+
 def test_arch_is_for_checkpoints_among_others(kt: Kt, runs: Path) -> None:
     found = rows(kt, "random:test_resnet", str(runs / "epoch9.pth"), "--arch", "test_vit")
     assert [row["arch"] for row in found] == ["test_resnet", "test_vit"]

@@ -19,11 +19,13 @@ import pytest
 
 import kt_cli
 from kt_cli import files
-from kt_cli.cli import screen
+from kt_cli.cli import screen, transfer_view
 from kt_cli.data.sources import open_data
 from kt_cli.data.training import forget
 from kt_cli.distillation import checkpoint
-from kt_cli.errors import KtError, StudentLost
+from kt_cli.errors import KtError, StudentLost, WriteError
+from kt_cli.knowledge.significance import mcnemar
+from kt_cli.rows import store
 from kt_cli.settings import DataSpec
 from kt_cli.zoo import hub_push
 
@@ -200,6 +202,84 @@ def test_images_without_labels(kt: Kt, zoo: Zoo, tmp_path: Path) -> None:
     code, _, err = kt("transfer", zoo.vit, zoo.resnet, *QUICK, *flat, "-m", "kl-dp", "-o", "x")
     assert code == 2 and "kl-dp needs labels" in err and "kl-dp-u" in err
     assert (content(), len(predictions())) == before
+
+
+def test_each_transfer_has_a_row_for_reports(kt: Kt, zoo: Zoo) -> None:
+    rows = []
+    for method, target in (("kl", "a"), ("kl-dp", "b"), ("kl", "a")):
+        code, text, err = kt(
+            "transfer", zoo.vit, zoo.resnet, *QUICK, "-m", method, "-o", target, "--json",
+            "--overwrite",
+        )  # fmt: skip
+        assert code == 0, err
+        rows.append(json.loads(text))
+    assert [path.name for path in Path("results").iterdir()] == ["transfers"]
+    found = kt_cli.results().rows().set_index("method")
+    assert sorted(found.index) == ["kl", "kl-dp"]  # the same transfer again is the same row
+    for row in rows:
+        assert found.delta[row["method"]] == row["delta"]
+        assert (Path("results/transfers") / found.path[row["method"]] / "config.json").exists()
+    code, out, err = kt("report")
+    assert code == 0 and "kl-dp" in out and "transfers" in out, err
+    kt("transfer", zoo.vit, zoo.resnet, *QUICK, "--results", "mine", "-o", "c")
+    assert len(kt_cli.results("mine").rows()) == 1
+
+
+def test_a_row_that_cannot_be_kept_is_shown_all_the_same(
+    kt: Kt, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path, *_: Any) -> None:
+        raise WriteError(f"cannot write {folder}: No space left on device")
+
+    monkeypatch.setattr(store, "write", full)
+    code, out, err = kt("transfer", zoo.vit, zoo.resnet, *QUICK, "-o", "a", "--results", "mine")
+    assert code == 0 and "Verdict: " in out and Path("a/config.json").exists()
+    assert "cannot write mine: No space left on device: kt report will not have" in err
+
+
+def changed(gained: list[int], lost: list[int], n: int = 10_000, **more: Any) -> dict[str, Any]:
+    """What the end of a screen goes by, of images gained and lost by class."""
+    gain, loss = sum(gained), sum(lost)
+    return {
+        "n": n, "gain": 100 * gain / n, "loss": 100 * loss / n, "delta": 100 * (gain - loss) / n,
+        "transfer_p": float(mcnemar(gain, loss)), "gain_by_class": gained, "loss_by_class": lost,
+        "bn": "train", "delta_statistics": None, "delta_control": None, **more,
+    }  # fmt: skip
+
+
+def test_the_classes_that_changed_most_by_name() -> None:
+    names = ["ant", "bee-eater", "cat", "dog", "elk"]
+    row = changed([3, 0, 9, 1, 5], [1, 4, 2, 1, 0])
+    assert transfer_view._classes(row, names) == [
+        "classes that gained most images: cat +7, elk +5, ant +2",
+        "classes that lost most images: bee-eater −4",
+    ]
+    assert transfer_view._classes(changed([1, 0], [1, 0]), names[:2]) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (changed([160], [150]), ["no significant change; with 10,000 images, of which 310 changed, "
+                                 "a Δ of ±0.36 could be seen"]),
+        (changed([0], [0]), ["no significant change; with 10,000 images, of which 0 changed, "
+                             "a Δ of ±0.06 could be seen"]),
+        (changed([90], [30]), ["a significant gain of 0.60 points"]),
+        (changed([30], [90]), ["a significant loss of 0.60 points", "--guard"]),
+        (changed([30], [90], guard_alpha=1.0), ["a significant loss of 0.60 points"]),
+        (changed([30], [90], delta_statistics=-1.3, delta_control=-0.2),
+         ["a significant loss", "statistics alone cost 1.30 points: --bn recompute"]),
+        (changed([90], [30], delta_statistics=-1.3, delta_control=-2.0),
+         ["a significant gain", "statistics alone cost 1.30 points: --bn eval"]),
+        (changed([30], [90], delta_statistics=-0.01, bn="recompute"), ["loss", "--guard"]),
+    ],
+)  # fmt: skip
+def test_the_verdict_in_words_and_a_tip_where_there_is_one(
+    row: dict[str, Any], said: list[str]
+) -> None:
+    lines = transfer_view._verdict(row)
+    assert len(lines) == len(said)
+    assert all(part in line for line, part in zip(lines, said, strict=True))
 
 
 # --- failures ----------------------------------------------------------------------------------

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.guards import size
-from kt_cli.knowledge.significance import holm, mcnemar, paired_above, paired_bound, wilson
+from kt_cli.knowledge.significance import (
+    SIGNIFICANT,
+    holm,
+    least_seen,
+    mcnemar,
+    paired_above,
+    paired_bound,
+    wilson,
+)
 
 
 def test_mcnemar_equals_binomtest() -> None:
@@ -19,6 +27,16 @@ def test_mcnemar_equals_binomtest() -> None:
         total = positive + negative
         wanted = scipy.stats.binomtest(positive, total).pvalue if total else 1.0
         assert float(mcnemar(positive, negative)) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("changed", [0, 1, 5, 6, 7, 31, 312])
+def test_the_least_surplus_that_mcnemar_finds(changed: int) -> None:
+    def found(gained: int, total: int) -> bool:
+        return bool(total and scipy.stats.binomtest(gained, total).pvalue < SIGNIFICANT)
+
+    total = max(changed, 6)  # of five, all on one side may be chance
+    surpluses = [2 * gained - total for gained in range(total + 1) if found(gained, total)]
+    assert least_seen(changed) == min(s for s in surpluses if s > 0)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))

@@ -365,6 +365,13 @@ def test_a_student_of_open_clip_is_saved_as_a_classifier(tmp_path: Path) -> None
     assert again.config("train") == loaded.config("train") and again.outputs.names == CLASSES
 
 
+def test_a_folder_of_open_clip_without_its_prefix(tmp_path: Path) -> None:
+    folder = saved_clip(tmp_path / "tower")
+    with pytest.raises(DataError, match="no models") as caught:
+        names.resolve([str(folder)])
+    assert f"clip:{folder}" in caught.value.tip
+
+
 def test_zero_shot_needs_names(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="classes that have names"):
         load.load(one(f"clip:{saved_clip(tmp_path / 'tower')}"))
