@@ -19,7 +19,7 @@ from kt_cli.spec import Model
 from kt_cli.zoo import identity, local_models, names, published, scheme, target
 from kt_cli.zoo.classes import ABSENT, Columns, Outputs, Select, matched, outputs_of
 from kt_cli.zoo.identity import fingerprint, fingerprint_of_function
-from kt_cli.zoo.loaders import OPENERS
+from kt_cli.zoo.loaders import FROM_FILES, opened
 from kt_cli.zoo.save import TEST_ONLY, save
 from kt_cli.zoo.timm_registry import HOW_TO_GET_WEIGHTS, missing_weights, require_weights
 
@@ -30,6 +30,7 @@ __all__ = [
 
 LOGGERS = ("timm", "huggingface_hub", "transformers", "root")  # open_clip speaks as root
 LINE = 300
+_weights: dict[str, str] = {}  # fingerprints that this process computed, by source
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,14 @@ def load(
     classes: Sequence[str] | None = None,
     eval_size: str = "test",
     select: Select = None,
+    drawn: bool = False,
 ) -> Loaded:
     """Load a model, its outputs in the order of the data's classes where these are named.
 
     Args:
         eval_size: "test" or "train"; see `kt_cli.spec.EvalSpec`.
         select: what the user says about outputs; see `kt_cli.zoo.classes.match`.
+        drawn: draw the weights that are replaced too, so that what is drawn next stays the same.
 
     Raises:
         ClassMismatch: the data's classes are not among the model's.
@@ -105,9 +108,8 @@ def load(
     local_models.require_unchanged(model)
     source = identity.source(model)
     with _quiet(), _explained(model):
-        module = OPENERS[kind](model, classes or None).eval()
+        module = opened(model, classes or None, drawn).eval()
         config = data_config(module, eval_size)
-        _require_finite(module, model.name)
         count = _count_classes(module, config, model)
     now = identity.source(model)
     if source not in ("", now):
@@ -118,8 +120,12 @@ def load(
     if kind == "hf":
         names_of_outputs = local_models.of_transformers(cast(Any, module).origin.config["id2label"])
     outputs = Outputs.of(count, names_of_outputs)
-    identify = fingerprint_of_function if kind == "py" else fingerprint
-    weights = cast(Any, module).weights_id if kind == "clip" else identify(module)
+    hashes = _weights if now and kind in FROM_FILES else {}
+    hashed = fingerprint_of_function if kind == "py" else fingerprint
+    if kind == "clip":
+        weights = cast(Any, module).weights_id
+    else:
+        weights = hashes[now] = hashes.get(now) or hashed(module)
     if classes is None:
         return Loaded(module, config, count, outputs, weights, now)
     found = matched(model, outputs, classes, select)
@@ -178,15 +184,6 @@ def _logits(module: nn.Module, images: Any, said: Any) -> Any:
     return getattr(said, "logits", said)
 
 
-def _require_finite(module: nn.Module, name: str) -> None:
-    for layer, values in module.state_dict(keep_vars=True).items():
-        # Buffers may well hold what is infinite, as masks do.
-        odd = ~values.isfinite() if isinstance(values, nn.Parameter) else values.isnan()
-        if odd.any():
-            tip = "Its training diverged, or the file is damaged: take an earlier checkpoint."
-            raise DataError(f"{name}: {layer} is not finite", tip)
-
-
 def build(
     arch: str, num_classes: int, img_size: int | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
@@ -221,7 +218,7 @@ def for_fine_tuning(
     Raises as `names.resolve` and `load`; UsageError where the model cannot be changed so.
     """
     model = names.single(reference)
-    loaded = load(model)
+    loaded = load(model, drawn=True)
     module = loaded.module
     cfg = {k: v for k, v in getattr(module, "pretrained_cfg", {}).items() if k not in TEST_ONLY}
     try:

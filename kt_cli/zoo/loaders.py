@@ -5,13 +5,17 @@ Weights are read with `weights_only` throughout: no file is ever unpickled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from kt_cli.errors import DataError, UsageError
 from kt_cli.spec import Model
@@ -20,6 +24,7 @@ from kt_cli.zoo import (
     local_models,
     prefetch,
     published,
+    scheme,
     target,
     timm_registry,
     torchvision_models,
@@ -138,3 +143,53 @@ OPENERS: dict[str, Callable[[Model, Sequence[str] | None], nn.Module]] = {
     "hf": _open_hub,
     "clip": _open_clip,
 }
+FROM_FILES = ("timm", "hf-hub", "local-dir", "checkpoint")
+DRAWING = (Tensor.uniform_, Tensor.normal_, Tensor.erfinv_,  # of which all others are made
+           init.uniform_, init.normal_, init.kaiming_uniform_)  # fmt: skip
+
+
+def opened(model: Model, classes: Sequence[str] | None, drawn: bool = False) -> nn.Module:
+    """The module that a model's reference names, with finite weights.
+
+    Args:
+        drawn: draw also the first weights that those of a file replace.
+
+    Raises:
+        DataError: some are not finite; and whatever goes wrong in a library.
+    """
+    kind = scheme(model.ref)
+    if kind in FROM_FILES and not drawn:
+        with suppress(RuntimeError), _Undrawn():
+            module = OPENERS[kind](model, classes)
+            if not _odd({**module.state_dict(keep_vars=True), **dict(module.named_buffers())}):
+                return module
+        # Not all of them are in the file, or how they are drawn computes with them.
+    module = OPENERS[kind](model, classes)
+    if layer := _odd(module.state_dict(keep_vars=True)):
+        tip = "Its training diverged, or the file is damaged: take an earlier checkpoint."
+        raise DataError(f"{model.name}: {layer} is not finite", tip)
+    return module
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves NaN where a module would draw its first weights, which takes longer than to read."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in DRAWING:
+            return func(*args, **(kwargs or {}))
+        weights = args[0] if args else kwargs["tensor"]
+        weights.detach().fill_(math.nan)
+        return weights
+
+
+@torch.no_grad()
+def _odd(state: Mapping[str, Tensor]) -> str:
+    """The name of a parameter that is not finite, or of a buffer that is not a number; else ""."""
+    for name, values in state.items():
+        if values.sum().isfinite():  # of what is not finite it never is; far quicker
+            continue
+        # Buffers may well hold what is infinite, as masks do.
+        odd = ~values.isfinite() if isinstance(values, nn.Parameter) else values.isnan()
+        if odd.any():
+            return name
+    return ""
