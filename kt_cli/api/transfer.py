@@ -9,11 +9,12 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kt_cli.errors import StudentLost, UsageError, unknown
+from kt_cli.errors import StudentLost, UsageError
 from kt_cli.progress import Progress, silent
-from kt_cli.settings import GUARDS, DataSpec, TransferSpec
+from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.settings.data import data_spec
 from kt_cli.settings.declared import by_keyword, check, texts
+from kt_cli.settings.transfer import with_guard
 from kt_cli.spec import Model, Run
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def planned(
     """A transfer from the first models into the last, and where that is saved; as `transfer`."""
     how, images = by_keyword(settings, TransferSpec, DataSpec)
     spec = TransferSpec(**how)
-    spec = replace(spec, method=_guarded(spec, guard))
+    spec = replace(spec, method=with_guard(spec.method, guard))
     # Whoever gives what would change nothing wants something else.
     if not spec.guarded and ("guard_data" in images or spec.force_guard):
         option = "--force-guard" if spec.force_guard else "--guard-data"
@@ -124,19 +125,6 @@ def planned(
     if "guard" not in images:
         data = leave_out_guards(data, models)
     return _run(models, spec, data, target, progress)
-
-
-def _guarded(spec: TransferSpec, guard: str | None) -> str:
-    """The method with a guard that was asked for."""
-    if guard is None:
-        return spec.method
-    rule, colon, points = str(guard).partition(":")
-    if rule not in GUARDS:
-        raise unknown("guard", str(guard), GUARDS)
-    method = spec.base_method + GUARDS[rule] + colon + points
-    if spec.guarded and spec.method != method:
-        raise UsageError(f"{spec.method} has a guard already, not --guard {guard}", "Say one.")
-    return method
 
 
 def lost(found: Transferred) -> StudentLost:
