@@ -81,16 +81,17 @@ POPULATIONS: dict[str, Callable[[int, Random], Lines]] = {
 }
 
 
-def priors(flips: Flips) -> Prior:
-    """For each transfer what those of the same student before it say, as in a sweep."""
+def priors(flips: Flips, alike: int = TEACHERS) -> Prior:
+    """For each transfer what those of the same student before it say, as in a sweep: `alike` in a
+    row are of one student."""
     found = []
     for i in range(len(flips.gained)):
-        before = range(i - i % TEACHERS, i)
+        before = range(i - i % alike, i)
         found.append(Prior.of([Flips(flips.gained[j], flips.lost[j], flips.n) for j in before]))
     return Prior(np.stack([p.mean for p in found]), np.stack([p.variance for p in found]))
 
 
-def places(rule: str, flips: Flips, margin: float) -> NDArray[np.integer]:
+def places(rule: str, flips: Flips, margin: float, alike: int = TEACHERS) -> NDArray[np.integer]:
     """Where a rule puts each student; "none" all of them at the end."""
     if rule == "none":
         return np.full(len(flips.gained), len(ALPHAS))
@@ -98,7 +99,7 @@ def places(rule: str, flips: Flips, margin: float) -> NDArray[np.integer]:
         passed = paired_above(flips.gained, flips.lost, flips.n, -margin) <= LEVEL
         last = len(ALPHAS) - passed[:, ::-1].argmax(axis=1)
         return np.where(passed.any(axis=1), last, 0)
-    prior = priors(flips) if rule == "shrink" else Prior.of([])
+    prior = priors(flips, alike) if rule == "shrink" else Prior.of([])
     return RULES[rule](flips, margin, prior).place
 
 

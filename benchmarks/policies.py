@@ -27,9 +27,8 @@ COLUMNS = [
     "delta_unguarded", "gain_unguarded", "loss_unguarded", "delta_statistics", "student_acc",
 ]  # fmt: skip
 HEAD = ("Δ", "success %", "gain", "loss", "sig. gain %", "sig. loss %")
-SHARES = ("success", "won", "lost", "gain", "loss", "harmed")  # in percent of runs, or of images
+SHARES = ("success", "won", "lost", "gain", "loss")  # in percent of runs, or of images
 NONE = "none"  # no guard
-HARM = 1.0  # points, as the margin of `safe` in sweeps/guard.toml
 POLICIES = ("train", "eval", "recompute")
 
 
@@ -52,7 +51,6 @@ def outcomes(folder: Path) -> pd.DataFrame:
     for name, which in (("success", True), ("won", significant), ("lost", significant)):
         sign = -1 if name == "lost" else 1
         found[name] = 100.0 * ((sign * found["delta"] > 0) & which)
-    found["harmed"] = 100.0 * (found["delta"] < -HARM - 1e-9)
     return found
 
 
@@ -92,9 +90,8 @@ def main() -> None:
     )
     statistics(chosen.statistics, chosen.controls)
     rows = section("Much to gain and to lose", chosen.guard)
-    markdown(["method", "guard", *HEAD, "a point lost %", "mean α"], (
-        [f"`{method}`", guard, *summary(some), shown(over_pairs(some, "harmed"), ".0f"),
-         f"{some['guard_alpha'].mean():.2f}"]
+    markdown(["method", "guard", *HEAD, "mean α"], (
+        [f"`{method}`", guard, *summary(some), f"{some['guard_alpha'].mean():.2f}"]
         for method, guard, some in cells(rows)
     ))  # fmt: skip
 

@@ -10,11 +10,12 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kt_cli.errors import StudentLost, UsageError, WriteError, unknown, warn
+from kt_cli.errors import StudentLost, UsageError, WriteError, warn
 from kt_cli.progress import Progress, silent
-from kt_cli.settings import GUARDS, DataSpec, TransferSpec
+from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.settings.data import data_spec
 from kt_cli.settings.declared import by_keyword, check, texts
+from kt_cli.settings.transfer import with_guard
 from kt_cli.spec import Model, Run
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def planned(
     how, images = by_keyword(settings, TransferSpec, DataSpec)
     spec = TransferSpec(**how)
     # The screen of a single transfer names classes.
-    spec = replace(spec, method=_guarded(spec, guard), by_class=True)
+    spec = replace(spec, method=with_guard(spec.method, guard), by_class=True)
     # Whoever gives what would change nothing wants something else.
     if not spec.guarded and ("guard_data" in images or spec.force_guard):
         option = "--force-guard" if spec.force_guard else "--guard-data"
@@ -162,19 +163,6 @@ def keep(run: Run, row: Mapping[str, Any], saved: Path, results: Path | str | No
         store.write(Path(results), "transfer", [done])
     except WriteError as error:
         warn(f"{error.message}: kt report will not have this transfer.")
-
-
-def _guarded(spec: TransferSpec, guard: str | None) -> str:
-    """The method with a guard that was asked for."""
-    if guard is None:
-        return spec.method
-    rule, colon, points = str(guard).partition(":")
-    if rule not in GUARDS:
-        raise unknown("guard", str(guard), GUARDS)
-    method = spec.base_method + GUARDS[rule] + colon + points
-    if spec.guarded and spec.method != method:
-        raise UsageError(f"{spec.method} has a guard already, not --guard {guard}", "Say one.")
-    return method
 
 
 def lost(found: Transferred) -> StudentLost:

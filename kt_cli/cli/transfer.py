@@ -14,6 +14,7 @@ from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.errors import StudentLost, UsageError
 from kt_cli.settings import GUARDS, DataSpec, TransferSpec
 from kt_cli.settings.shared import METHOD, NO_HARM, STUDENT
+from kt_cli.settings.transfer import with_guard
 
 if TYPE_CHECKING:
     from kt_cli.api.transfer import Transferred
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 FIRST_OF_IMAGES = ("source", "fraction", "limit", "unlabelled", "guard_data")
 RESULTS = Path("results/transfers")
 FIRST = ("method", "together", "epochs", "lr", "bn")
+
+
+def _known(guard: str | None) -> str | None:
+    with_guard("kl", guard)  # a word that is none may be a model, after an option without a value
+    return guard
 
 
 @with_settings
@@ -38,7 +44,7 @@ def transfer(
     ] = False,
     guard: Annotated[
         str | None,
-        option("--guard", panel=NO_HARM, **options.one_of(tuple(GUARDS)),
+        option("--guard", panel=NO_HARM, callback=_known, **options.one_of(tuple(GUARDS)),
                help="Go only as far as images that the student never trained on let it: where "
                "they prove a gain; where they prove that it loses 0.1 points at most (safe:0.5 for "
                "others); or where the best is to be expected."),

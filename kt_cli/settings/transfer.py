@@ -62,6 +62,24 @@ def guard_of(method: str) -> tuple[str, float] | None:
     )
 
 
+def with_guard(method: str, guard: str | None) -> str:
+    """The method with a guard that was asked for, such as safe:0.5.
+
+    Raises:
+        UnknownName, UsageError: there is no such guard, or the method has another.
+    """
+    if guard is None:
+        return method
+    rule, colon, points = str(guard).partition(":")
+    if rule not in GUARDS:
+        raise unknown("guard", str(guard), GUARDS)
+    base, plus, _ = method.partition("+")
+    guarded = base + GUARDS[rule] + colon + points
+    if plus and method != guarded:
+        raise UsageError(f"{method} has a guard already, not --guard {guard}", "Say one.")
+    return guarded
+
+
 @dataclass(frozen=True)
 class TransferSpec(Settings):
     """How one transfer is done. None is the value published for the method; see `settled`."""

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 
-from benchmarks import guards
+from benchmarks import guard_lines, guards
 from kt_cli.distillation.guard_rules import ALPHAS, RULES, Flips, Prior, Verdict, gain, safe, shrink
 from kt_cli.knowledge.significance import paired_above
 
@@ -242,3 +242,15 @@ def test_rules_take_many_transfers_at_once() -> None:
             alone = rule(Flips(seen.gained[i], seen.lost[i], 500), MARGIN, NOTHING)
             assert alone.place == together.place[i]
             assert alone.score == pytest.approx(together.score[i])
+
+
+def test_guard_sets_drawn_from_real_lines_are_like_them() -> None:
+    """benchmarks/guard_lines.py: of any size, and the same images at each place of a line."""
+    rng = np.random.default_rng(4)
+    changes = rng.choice(np.array([-1, 0, 0, 1], np.int8), (3, 10, 200))
+    changes[0] = 1
+    changes[1, 4] = changes[1, 5]
+    seen = guard_lines.drawn(changes, 50_000, rng)
+    assert (seen.gained[0] == 50_000).all() and not seen.lost[0].any()
+    assert (seen.gained[1, 4], seen.lost[1, 4]) == (seen.gained[1, 5], seen.lost[1, 5])
+    assert seen.delta == pytest.approx(changes.mean(axis=2), abs=0.02)
