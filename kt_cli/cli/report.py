@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 @with_settings
 def report(
-    what: Annotated[Given, Fields(ReportSpec, ("table", "format", "output", "plots", "plot"))],
+    what: Annotated[
+        Given, Fields(ReportSpec, ("table", "format", "output", "serve", "plots", "plot"))
+    ],
     which: Annotated[Given, Fields(QuerySpec, ("where", "by", "sort", "top", "seed_average"))],
     results: Annotated[
         list[Path] | None,
@@ -45,11 +48,21 @@ def report(
     except OnlyFailures as failed:
         _emit(failed.report)
         raise
-    _emit(found)
+    if not found.request.form.serve:
+        _emit(found)
     folder = found.request.folder
     if folder is not None:
         for path in found.draw(folder):
             screen.note(f"Wrote {path}")
+    if found.request.form.serve:
+        _serve(found)
+
+
+def _serve(found: Report) -> None:
+    with found.server() as server, suppress(KeyboardInterrupt):
+        typer.echo(server.address)
+        screen.note("Open it in a browser of this machine; Ctrl-C ends it.")
+        server.serve_forever()
 
 
 def _emit(found: Report) -> None:
