@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,6 +61,7 @@ def report(
 
 def _serve(found: Report) -> None:
     with found.server() as server, suppress(KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the end, and no failure
         typer.echo(server.address)
         screen.note("Open it in a browser of this machine; Ctrl-C ends it.")
         server.serve_forever()
