@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kt_cli.report.plots import Drawn
     from kt_cli.report.query import Query
     from kt_cli.report.read import Results
+    from kt_cli.report.serve import Server
     from kt_cli.report.table import Table
 
 Needs = Mapping[str, Collection[str]]
@@ -51,6 +52,8 @@ class Request:
         Raises:
             UsageError: the suffix says none.
         """
+        if self.form.serve:
+            return "html"
         if self.form.format or self.output is None:
             return self.form.format or "table"
         suffix = self.output.suffix.lower()
@@ -64,6 +67,10 @@ class Request:
     def check(self) -> None:
         """Refuse what cannot be, before anything is read."""
         page, output, folder = self.written_as == "html", self.output, self.folder
+        if self.form.serve and (self.form.format not in ("", "html") or output is not None):
+            raise UsageError("--serve writes no file", "Leave -o and --format out.")
+        if self.form.port and not self.form.serve:
+            raise UsageError("--port is for --serve", "Name both.")
         tip = "Name a folder with --plots too."
         if self.form.plot and folder is None and not page:
             raise UsageError("--plot draws nothing by itself", tip)
@@ -105,10 +112,24 @@ class Report:
         if self.request.written_as == "html":
             from kt_cli.report.page import render_page
 
-            return render_page(self.results, self.tables, list(self._drawn()))
+            return render_page(
+                self.results, self.tables, list(self._drawn()), self.request.form.serve
+            )
         from kt_cli.report.formats import FORMATS
 
         return FORMATS[self.request.written_as](self.tables)
+
+    def server(self) -> Server:
+        """What shows the page at its `address`, by `serve_forever` until `server_close`.
+
+        Raises:
+            UsageError: the port cannot be had.
+        """
+        from kt_cli.report.ask import Asker
+        from kt_cli.report.serve import Server
+
+        asker = Asker(self.request.paths, self.request.query)
+        return Server(self.text(), asker, self.request.form.port)
 
     def draw(self, folder: Path) -> Iterator[Path]:
         """Draw the plots; yields the files.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 
 @with_settings
 def report(
-    what: Annotated[Given, Fields(ReportSpec, ("table", "format", "output", "plots", "plot"))],
+    what: Annotated[
+        Given, Fields(ReportSpec, ("table", "format", "output", "serve", "plots", "plot"))
+    ],
     which: Annotated[Given, Fields(QuerySpec, ("where", "by", "sort", "top", "seed_average"))],
     results: Annotated[
         list[Path] | None,
@@ -45,11 +49,22 @@ def report(
     except OnlyFailures as failed:
         _emit(failed.report)
         raise
-    _emit(found)
+    if not found.request.form.serve:
+        _emit(found)
     folder = found.request.folder
     if folder is not None:
         for path in found.draw(folder):
             screen.note(f"Wrote {path}")
+    if found.request.form.serve:
+        _serve(found)
+
+
+def _serve(found: Report) -> None:
+    with found.server() as server, suppress(KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the end, and no failure
+        typer.echo(server.address)
+        screen.note("Open it in a browser of this machine; Ctrl-C ends it.")
+        server.serve_forever()
 
 
 def _emit(found: Report) -> None:

@@ -65,6 +65,12 @@ class ReportSpec:
         None, "Write here instead of to stdout: .md, .tex, .csv, .json, .html or .txt.",
         flags=("-o", "--output"), metavar="FILE",
     )  # fmt: skip
+    serve: bool = of_output(
+        False, "Show the page in a browser of this machine, where all rows can be asked for."
+    )
+    port: int = of_output(
+        0, "Of --serve.", within="[0, 65535]", metavar="PORT", usual="one that is free"
+    )
     plots: str | None = of_plots(None, "Draw plots as files in this folder.", metavar="FOLDER")
     plot: tuple[str, ...] = of_plots((), "Only this plot; may repeat.", choices=PLOTS, listed=True)
     plot_format: tuple[str, ...] = of_plots(

@@ -23,13 +23,19 @@ from kt_cli.report.table import Table
 # The page stays below 10 MB, whatever the results are.
 LARGEST, TABLES, PLOTS = 9_500_000, 2_500_000, 3_000_000
 SOME = {"transfer": "method == 'kl-dp'", "complementarity": "acc_diff < 0"}
+SCRIPTS = ("page.js", "columns.js", "rows.js")
 FEW = 4  # sweeps whose names stand at the top
 
 
-def render_page(results: Results, tables: Sequence[Table], plots: Sequence[Drawn]) -> str:
+def render_page(
+    results: Results, tables: Sequence[Table], plots: Sequence[Drawn], served: bool = False
+) -> str:
     """The page as text: at most 10 MB of UTF-8, the same for the same results.
 
     Transfers and pairs are in it row by row where there are at most MAX_ROWS of them.
+
+    Args:
+        served: it comes from `report.serve.Server`, and asks that for rows.
     """
     # Failed transfers are rows too: pairs with a reason.
     frames = {table: [results.ok(table)] for table in TITLES}
@@ -38,18 +44,20 @@ def render_page(results: Results, tables: Sequence[Table], plots: Sequence[Drawn
     about = sweeps_section(results.frames, results.folders)
     used = sum(len(section.markup().encode()) for section in (*sections, about))
     parts = pack(frames, LARGEST - used)
-    sections += [*(_rows_section(part, results.filtered) for part in parts), about]
+    sections += [*(_rows_section(part, results.filtered, served) for part in parts), about]
     filled = [section for section in sections if section.html]
-    return _document(filled, _summary(results), parts)
+    return _document(filled, _summary(results), parts, served)
 
 
-def _rows_section(part: Part, filtered: Mapping[str, int]) -> Section:
+def _rows_section(part: Part, filtered: Mapping[str, int], served: bool) -> Section:
     title, notes = TITLES[part.table], []
     count = f"{part.count:,} {title.lower()}"
     if part.refused:
+        refused, choose = f"The {count} are not in this page: {part.refused}.", SOME[part.table]
         notes.append(
-            f"The {count} are not in this page: {part.refused}. Choose some with "
-            f'kt report --where, such as --where "{SOME[part.table]}".'
+            f"{refused} Ask for some, such as {choose}."
+            if served
+            else f'{refused} Choose some with kt report --where, such as --where "{choose}".'
         )
     if part.dropped:
         notes.append(f"Columns not in this page for its size: {', '.join(part.dropped)}.")
@@ -57,6 +65,7 @@ def _rows_section(part: Part, filtered: Mapping[str, int]) -> Section:
         notes.append(f"--where left out {filtered[part.table]:,} more.")
     text = "".join(f'<p class="caption">{escape(note)}</p>' for note in notes)
     mount = "" if part.refused else f'<div class="rows" data-rows="{part.table}"></div>'
+    mount = f'<div class="ask" data-ask="{part.table}"></div>' * served + mount
     return Section(part.table, title, text + mount)
 
 
@@ -72,16 +81,18 @@ def _summary(results: Results) -> str:
     return f"{sweeps}: {', '.join(counts) or 'no rows'}"
 
 
-def _document(sections: Sequence[Section], summary: str, parts: Sequence[Part]) -> str:
+def _document(
+    sections: Sequence[Section], summary: str, parts: Sequence[Part], served: bool
+) -> str:
     package = files(__package__)
     template, style, *scripts = (
         package.joinpath(name).read_text(encoding="utf-8")
-        for name in ("page.html", "page.css", "page.js", "columns.js", "rows.js")
+        for name in ("page.html", "page.css", *SCRIPTS, *("ask.js",) * served)
     )
     script = "\n".join(scripts)
     links = "".join(f'<li><a href="#{s.anchor}">{escape(s.title)}</a></li>' for s in sections)
     return Template(template).substitute(
-        policy=_policy(script),
+        policy=_policy(script, "connect-src 'self'; " * served),
         summary=escape(summary),
         style=style,
         links=links,
@@ -91,12 +102,12 @@ def _document(sections: Sequence[Section], summary: str, parts: Sequence[Part]) 
     )
 
 
-def _policy(script: str) -> str:
-    """Nothing is loaded; of scripts only the page's own runs."""
+def _policy(script: str, more: str = "") -> str:
+    """Nothing is loaded beyond `more`; of scripts only the page's own runs."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
+        f"img-src data:; {more}base-uri 'none'; form-action 'none'"
     )
 
 

@@ -143,7 +143,7 @@ def _packed(
 def _text(values: pd.Series[Any]) -> Packed:
     known = values.dropna()
     if len(known) and isinstance(known.iloc[0], (list, tuple, np.ndarray)):
-        values = values.map(_listed, na_action="ignore")
+        values = values.map(listed, na_action="ignore")
     codes, distinct = pd.factorize(values)
     texts = [str(v).lower() if isinstance(v, (bool, np.bool_)) else str(v) for v in distinct]
     order = sorted(range(len(texts)), key=texts.__getitem__)
@@ -152,7 +152,7 @@ def _text(values: pd.Series[Any]) -> Packed:
     return _packed(place[codes], [texts[i] for i in order])
 
 
-def _listed(values: Sequence[float | None]) -> str:
+def listed(values: Sequence[float | None]) -> str:
     """A list in short, so that it is a value like any other."""
     return ", ".join("–" if v is None or v != v else f"{v:.5g}" for v in values)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import html
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from kt_cli.errors import UsageError
@@ -69,6 +72,22 @@ def svg(drawn: Drawn) -> str:
 def _bytes(drawn: Drawn, form: str) -> bytes:
     buffer = io.BytesIO()
     caption = {CAPTIONS[form]: drawn.caption} if form in CAPTIONS else {}
-    with applied(drawn.file):
+    with applied(drawn.file), _laid_out(drawn.figure) if form == "svg" else nullcontext():
         drawn.figure.savefig(buffer, format=form, metadata={**METADATA[form], **caption})
     return buffer.getvalue()
+
+
+@contextmanager
+def _laid_out(figure: Figure) -> Iterator[None]:
+    """Lay a figure out for SVG: savefig would draw all of it twice, only to find the layout."""
+    engine = figure.get_layout_engine()
+    if engine is None:
+        yield
+        return
+    FigureCanvasSVG(figure)
+    engine.execute(figure)
+    figure.set_layout_engine(None)  # even "none" would be drawn twice
+    try:
+        yield
+    finally:
+        figure.set_layout_engine(engine)
