@@ -31,10 +31,11 @@ from benchmarks import pairs, train
 from benchmarks.measure import interleaved, medians, seconds
 from benchmarks.photos import photos
 from benchmarks.train import Work, bare_epoch, bare_steps, ratio, ready, settled, targets_of
+from kt_cli.data.augmentations import DRAWS, find_augment
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
 from kt_cli.data.sources import open_data
-from kt_cli.data.views import DRAWS, Views, find_augment, preprocess
+from kt_cli.data.views import Views, preprocess
 from kt_cli.device import pick_device
 from kt_cli.distillation.distil import distil
 from kt_cli.distillation.order import order_of

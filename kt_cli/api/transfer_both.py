@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from kt_cli.api.transfer import Transferred, keep, lost, planned, require_room, resolved
+from kt_cli.api.transfer import Planned, Transferred, keep, lost, planned, require_room, resolved
 from kt_cli.errors import KtError, UsageError
 from kt_cli.files import file_name, write_text
 from kt_cli.progress import Progress, silent
 from kt_cli.settings.declared import plain
 from kt_cli.spec import Run
+
+Row = Mapping[str, Any]
 
 
 def transfer_both(
@@ -64,21 +66,9 @@ def transfer_both(
         for plan, row in zip(plans, found, strict=True):
             if row is None:
                 require_free(plan.saved, overwrite, models)
-    from kt_cli.distillation import checkpoint
-    from kt_cli.runs.transfer import transfer_run
-
-    for i, run in enumerate(_sharing([plan.run for plan in plans])):
-        saved = plans[i].saved.absolute()
-        if found[i] is None:
-            (row,) = transfer_run(run, saved.parent, progress)
-            keep(run, row, plans[i].saved, results)
-            write_text(_row_of(run, saved), json.dumps(plain(row)))
-            found[i] = row
-    for plan in plans:
-        checkpoint.remove_all(plan.saved.absolute().parent, plan.run.id)
+    rows = _taught(plans, found, results, progress)
     first, second = (
-        Transferred(row or {}, plan.saved, plan.classes)
-        for plan, row in zip(plans, found, strict=True)
+        Transferred(row, plan.saved, plan.classes) for plan, row in zip(plans, rows, strict=True)
     )
     worse = [lost(one) for one in (first, second) if one.row["worse"]]
     if worse:
@@ -87,6 +77,27 @@ def transfer_both(
         error.transferred = first, second
         raise error
     return first, second
+
+
+def _taught(
+    plans: Sequence[Planned], known: Sequence[Row | None], results: Path | str | None,
+    progress: Progress,
+) -> list[Row]:  # fmt: skip
+    """The rows of the planned transfers; those that are known are not done again."""
+    from kt_cli.distillation import checkpoint
+    from kt_cli.runs.transfer import transfer_run
+
+    rows = []
+    for run, plan, row in zip(_sharing([p.run for p in plans]), plans, known, strict=True):
+        if row is None:
+            saved = plan.saved.absolute()
+            (row,) = transfer_run(run, saved.parent, progress)
+            keep(run, row, plan.saved, results)
+            write_text(_row_of(run, saved), json.dumps(plain(row)))
+        rows.append(row)
+    for plan in plans:
+        checkpoint.remove_all(plan.saved.absolute().parent, plan.run.id)
+    return rows
 
 
 def _sharing(runs: list[Run]) -> list[Run]:
@@ -106,7 +117,7 @@ def _row_of(run: Run, saved: Path) -> Path:
     return saved.parent / checkpoint.HOME / run.id / "row.json"
 
 
-def _kept(run: Run, saved: Path) -> Mapping[str, Any] | None:
+def _kept(run: Run, saved: Path) -> Row | None:
     """The row of a student that an interrupted call finished."""
     from kt_cli.zoo import local_models
 

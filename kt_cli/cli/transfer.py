@@ -29,6 +29,20 @@ def _known(guard: str | None) -> str | None:
     return guard
 
 
+Both = Annotated[
+    bool,
+    flag("--both", "Two models: each teaches the other, as it was. The output is a folder of both.",
+         METHOD),
+]  # fmt: skip
+Guard = Annotated[
+    str | None,
+    option("--guard", panel=NO_HARM, callback=_known, **options.one_of(tuple(GUARDS)),
+           help="Go only as far as images that the student never trained on let it: where they "
+           "prove a gain; where they prove that it loses 0.1 points at most (safe:0.5 for others); "
+           "or where the best is to be expected."),
+]  # fmt: skip
+
+
 @with_settings
 def transfer(
     models: Annotated[
@@ -37,18 +51,8 @@ def transfer(
     ],
     images: Annotated[Given, Fields(DataSpec, FIRST_OF_IMAGES)],
     how: Annotated[Given, Fields(TransferSpec, FIRST, without=("eval_amp", "by_class"))],
-    both: Annotated[
-        bool,
-        flag("--both", "Two models: each teaches the other, as it was. The output is a folder of "
-             "both.", METHOD),
-    ] = False,
-    guard: Annotated[
-        str | None,
-        option("--guard", panel=NO_HARM, callback=_known, **options.one_of(tuple(GUARDS)),
-               help="Go only as far as images that the student never trained on let it: where "
-               "they prove a gain; where they prove that it loses 0.1 points at most (safe:0.5 for "
-               "others); or where the best is to be expected."),
-    ] = None,
+    both: Both = False,
+    guard: Guard = None,
     amp: options.Amp = None,
     amp_dtype: options.AmpType = None,
     device: options.Device = None,
@@ -77,12 +81,7 @@ def transfer(
     The student after transfer is saved as a model that timm loads. A killed transfer goes on
     where it stopped when the same command runs again.
     """
-    if len(models) < 2:
-        raise UsageError("kt transfer needs a teacher and a student, not one model alone")
-    _require_pushable(push_to_hub, private)
-    if both and (len(models) > 2 or push_to_hub is not None):
-        what = "--push-to-hub is for one student" if push_to_hub else "--both is for two models"
-        raise UsageError(what, "Leave out --both.")
+    _require_possible(len(models), both, push_to_hub, private)
     from kt_cli.api.transfer import transfer as moved
     from kt_cli.api.transfer_both import transfer_both
 
@@ -107,7 +106,12 @@ def transfer(
         screen.note(f"Uploaded to {found[0].push(push_to_hub, private)}")
 
 
-def _require_pushable(repository: str | None, private: bool) -> None:
+def _require_possible(models: int, both: bool, repository: str | None, private: bool) -> None:
+    if models < 2:
+        raise UsageError("kt transfer needs a teacher and a student, not one model alone")
+    if both and (models > 2 or repository is not None):
+        what = "--push-to-hub is for one student" if repository else "--both is for two models"
+        raise UsageError(what, "Leave out --both.")
     if repository is not None:
         from kt_cli.zoo.hub_push import require_pushable
 

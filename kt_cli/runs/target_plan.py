@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kt_cli.data.views import is_random
+from kt_cli.data.augmentations import is_random
 from kt_cli.distillation import methods
 from kt_cli.distillation.target_cache import DISK, MEMORY, MEMORY_BUDGET, ONLINE
 from kt_cli.errors import size_text

@@ -13,10 +13,11 @@ import torchvision.transforms.v2.functional as tv
 from numpy.typing import NDArray
 from PIL import Image
 
-from kt_cli.data import views
+from kt_cli.data import augmentations, views
+from kt_cli.data.augmentations import AUGMENTS, Augment
 from kt_cli.data.canonical import canonical, canonical_path, centre_square
 from kt_cli.data.sources import open_data
-from kt_cli.data.views import AUGMENTS, Augment, Views, preprocess
+from kt_cli.data.views import Views, preprocess
 from kt_cli.errors import UnknownName
 from kt_cli.settings import DataSpec
 
@@ -66,7 +67,8 @@ def test_colour_adjustments_equal_torchvision(images: torch.Tensor) -> None:
     def blend(of_mean: int, of_grey: int) -> Augment:
         def adjust(some: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
             factor = factor[:, None, None, None]
-            return views._blend(some, factor, of_mean * (1 - factor), of_grey * (1 - factor))
+            rest = 1 - factor
+            return augmentations._blend(some, factor, of_mean * rest, of_grey * rest)
 
         return adjust
 
@@ -74,7 +76,7 @@ def test_colour_adjustments_equal_torchvision(images: torch.Tensor) -> None:
         (blend(0, 0), tv.adjust_brightness, amounts),
         (blend(1, 0), tv.adjust_contrast, amounts),
         (blend(0, 1), tv.adjust_saturation, amounts),
-        (views._hue, tv.adjust_hue, turns),
+        (augmentations._hue, tv.adjust_hue, turns),
     ):
         wanted = torch.stack(
             [theirs(image, float(v)) for image, v in zip(images, values, strict=True)]
@@ -87,8 +89,9 @@ def test_threads_do_not_share_a_lone_image() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        together = views._blend(images.clone(), *[weights] * 2, 0 * weights)
-        alone = [views._blend(i[None].clone(), *[weights[:1]] * 2, 0 * weights[:1]) for i in images]
+        blend, one = augmentations._blend, weights[:1]
+        together = blend(images.clone(), weights, weights, 0 * weights)
+        alone = [blend(image[None].clone(), one, one, 0 * one) for image in images]
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(torch.cat(alone), together)
@@ -105,7 +108,7 @@ def papers_view(image: NDArray[np.float64], draws: list[float]) -> NDArray[np.fl
         return np.apply_along_axis(turned, 0, image)
 
     def grey(image: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.tensordot(views.GREY, image, 1)
+        return np.tensordot(augmentations.GREY, image, 1)
 
     brightness, contrast, saturation = (0.2 + 1.6 * draw for draw in draws[2:5])
     adjustments = (
@@ -126,7 +129,7 @@ def test_papers_views_equal_a_loop_over_images(values: Sequence[int]) -> None:
     """Also where two channels, or all, are the same: black, white, grey and pure colours."""
     n, rng = 60, np.random.default_rng(1)
     pixels = rng.choice(np.array(values, np.uint8), (n, 3, 5, 5))
-    draws = torch.rand(n, views.DRAWS, generator=torch.Generator().manual_seed(2))
+    draws = torch.rand(n, augmentations.DRAWS, generator=torch.Generator().manual_seed(2))
     found = AUGMENTS["paper"](torch.from_numpy(pixels), draws)
     wanted = [papers_view(*each) for each in zip(pixels / 255, draws.tolist(), strict=True)]
     np.testing.assert_allclose(found, np.stack(wanted), atol=1e-5, rtol=0)
@@ -144,7 +147,7 @@ def test_a_view_has_the_same_bits_in_any_batch(augment: str) -> None:
 def test_papers_probabilities() -> None:
     n = 4000
     flat = torch.randint(256, (1, 3, 4, 4)).byte().repeat(n, 1, 1, 1)
-    draws = torch.rand(n, views.DRAWS, generator=torch.Generator().manual_seed(1))
+    draws = torch.rand(n, augmentations.DRAWS, generator=torch.Generator().manual_seed(1))
     grey = AUGMENTS["paper"](flat, draws)
     is_grey = (grey.amax(1) - grey.amin(1)).amax((1, 2)) < 1e-6
     assert abs(float(is_grey.float().mean()) - 0.2) < 0.03
@@ -244,7 +247,7 @@ def test_papers_probabilities_in_many_views() -> None:
     colour = torch.tensor([200.0, 120.0, 60.0])
     pixels[..., 2:] = colour.numpy()[None, :, None, None]
     made = Views(pixels, np.zeros(n, np.int64), "paper", 0, CPU)
-    weights = torch.tensor(views.GREY)
+    weights = torch.tensor(augmentations.GREY)
     luma = float(weights @ colour / 255)
     found = []
     for epoch in range(2):

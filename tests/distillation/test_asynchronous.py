@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from kt_cli.data.views import AUGMENTS, Views
+from kt_cli.data.augmentations import AUGMENTS
+from kt_cli.data.views import Views
 from kt_cli.distillation import distil, methods, train
 from kt_cli.distillation.contrast import Contrast
 from kt_cli.distillation.target_cache import Memory, TeacherOutputs

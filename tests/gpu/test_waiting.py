@@ -17,7 +17,8 @@ from gpu.toys import (
     train,
     views_on,
 )
-from kt_cli.data.views import AUGMENTS, preprocess
+from kt_cli.data.augmentations import AUGMENTS
+from kt_cli.data.views import preprocess
 from kt_cli.device import place
 from kt_cli.distillation import train as loop
 from kt_cli.distillation.methods import METHODS

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import docs.generate as generate
 from kt_cli.cli.setting_options import Fields, Given, with_settings
-from kt_cli.data.views import AUGMENTS as VIEWS
+from kt_cli.data.augmentations import AUGMENTS as VIEWS
 from kt_cli.distillation import pretrain
 from kt_cli.errors import UnknownName, UsageError
 from kt_cli.rows import schema
