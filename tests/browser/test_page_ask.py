@@ -11,6 +11,7 @@ from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
 from kt_cli.api.report import report
+from kt_cli.report.ask import Question
 from kt_cli.report.serve import Server
 from tests.browser.conftest import Page
 from tests.report.conftest import Sweep
@@ -31,6 +32,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
     with asked.server() as served:
         thread = threading.Thread(target=served.serve_forever, args=(0.01,))
         thread.start()
+        asked_first = Question("transfer", "seed == 0")  # its process takes a while to start
+        assert served.asker.ask(asked_first)["count"] == 2
         yield served
         served.shutdown()
         thread.join()
@@ -60,6 +63,7 @@ def test_asking_sorting_and_paging_by_keyboard(
     page.js(f"{ASK % 'th[data-key=delta] button'}.focus()")
     page.press(Keys.ENTER)
     page.until(f"return {ASK % 'th[data-key=delta]'}.ariaSort === 'ascending'")
+    page.until(STATUS, "1 to 50 of 59")
     page.press(Keys.ENTER)
     page.until(f"return {ASK % 'tbody tr'}.textContent.includes('+59.00')")
     assert column(page, "delta")[:2] == ["+59.00", "+58.00"]
@@ -72,6 +76,7 @@ def test_asking_sorting_and_paging_by_keyboard(
     page.until("return document.querySelector('dialog').open")
     assert "Δ (pp)" in page.texts("dialog dt")
     page.press(Keys.ESCAPE)
+    page.until("return document.activeElement.tagName === 'TR'")  # which had opened it
     page.js(f"{ASK % 'input'}.focus()")
     page.press(" and nonsense > 1", Keys.ENTER)
     page.until(STATUS, "unknown column 'nonsense'")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,25 +26,31 @@ BANDS = 5  # methods whose bands are told apart
 WIDE = 30.0  # ratio of losses from which their axis is logarithmic
 
 
+class Line(NamedTuple):
+    """One method's mean by epoch, and the ends of its band; all of its curves would take much."""
+
+    mean: pd.Series[float]
+    band: tuple[pd.Series[float], pd.Series[float]] | None
+
+
 def curves(group: Group) -> PlotResult | None:
     """Mean of each curve over transfers, a line for each method, with a band."""
     parts = parts_of(group.rows, "delta")
-    found = {name: {m: _values(rows, name) for m, rows in parts.items()} for name in PANELS}
-    shown = [
-        name for name in found if any(one.notna().any(axis=None) for one in found[name].values())
-    ]
+    few = len(parts) <= BANDS
+    found = {name: {m: _line(rows, name, few) for m, rows in parts.items()} for name in PANELS}
+    shown = [name for name in found if any(len(line.mean) for line in found[name].values())]
     if not shown:
         return None
     figure = style.new_figure(max(style.COLUMN, style.DOUBLE * len(shown) / len(PANELS)), 2.3)
     looks = style.looks(list(parts))
     for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-        for method, values in found[name].items():
-            _draw(axes, values, looks[method], len(parts) <= BANDS)
+        for method, line in found[name].items():
+            _draw(axes, line, looks[method])
         axes.set(xlabel="epoch", ylabel=PANELS[name])
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-        _scale(axes, list(found[name].values()), name)
+        _scale(axes, [line.mean for line in found[name].values()], name)
     style.method_legend(figure, axes, list(parts))
-    band = "; bands: quartiles over transfers" if len(parts) <= BANDS else ""
+    band = "; bands: quartiles over transfers" if few else ""
     return PlotResult(figure, (count_note(parts), f"Lines: means over transfers{band}."))
 
 
@@ -62,28 +68,32 @@ def stacked(curves_: Sequence[Sequence[float] | Floats | None]) -> pd.DataFrame:
     return pd.DataFrame(values, columns=range(1, epochs + 1))
 
 
-def _values(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+def _line(rows: pd.DataFrame, name: str, band: bool) -> Line:
     values = stacked(list(rows[name]))
     if name == "curve_acc" and len(values.columns):  # students differ far more than epochs
-        return values.sub(values[1], axis=0)
-    return values
-
-
-def _draw(axes: Axes, values: pd.DataFrame, look: dict[str, Any], band: bool) -> None:
+        values = values.sub(values[1], axis=0)
     mean = values.mean().dropna()
+    if not band or len(values) < 2 or mean.empty:
+        return Line(mean, None)
+    shown = values[mean.index]
+    return Line(mean, (shown.quantile(0.25), shown.quantile(0.75)))
+
+
+def _draw(axes: Axes, line: Line, look: dict[str, Any]) -> None:
+    mean = line.mean
     if mean.empty:
         return
     every = 1 if len(mean) <= MARKED else len(mean) // 6
     axes.plot(mean.index, mean, **look, markevery=every, zorder=3)
-    if band and len(values) > 1:
-        low, high = (values[mean.index].quantile(q) for q in (0.25, 0.75))
+    if line.band is not None:
+        low, high = line.band
         axes.fill_between(mean.index, low, high, color=look["color"], alpha=0.15, linewidth=0)
 
 
-def _scale(axes: Axes, values: Sequence[pd.DataFrame], name: str) -> None:
+def _scale(axes: Axes, lines: Sequence[pd.Series[float]], name: str) -> None:
     """Losses of methods may be far apart; shares are percentages."""
     if name == "curve_loss":
-        means = pd.concat([one.mean() for one in values]).dropna()
+        means = pd.concat(lines)
         if means.min() > 0 and means.max() > WIDE * means.min():
             axes.set_yscale("log")
             axes.set_ylim(means.min() / 3, means.max() * 3)
