@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from kt_cli.api.pretrain import pretrain
     from kt_cli.api.results import results
     from kt_cli.api.sweep import sweep
+    from kt_cli.api.teachers import teachers
     from kt_cli.api.transfer import transfer
     from kt_cli.api.transfer_both import transfer_both
     from kt_cli.errors import KtError, KtWarning
 
 __all__ = [
     "KtError", "KtWarning", "__version__", "complementarity", "explain", "pretrain", "results",
-    "sweep", "transfer", "transfer_both",
+    "sweep", "teachers", "transfer", "transfer_both",
 ]  # fmt: skip
 ERRORS = ("KtError", "KtWarning")
 

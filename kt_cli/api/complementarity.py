@@ -142,7 +142,7 @@ def complementarity(
         mode=predict.REFRESH if refresh else predict.CACHED_ONLY if cached_only else predict.REUSE,
         batch_size=batch_size or evaluate.BATCH, workers=workers,
     )  # fmt: skip
-    images = _images(resolved, given, asked)
+    images = images_of(resolved, given, asked)
     found = compare(resolved, images, asked, class_embedding, progress)
     for warning in (*found.warnings, *found.failures):
         warn(warning)
@@ -170,7 +170,7 @@ def _resolved(references: Sequence[str], arch: str | None, baseline: str) -> lis
     return resolved
 
 
-def _images(models: Sequence[Model], given: Mapping[str, Any], how: How) -> ImageSet:
+def images_of(models: Sequence[Model], given: Mapping[str, Any], how: How) -> ImageSet:
     from kt_cli.data.sources import open_data
     from kt_cli.data.training import forget
     from kt_cli.knowledge import predict
@@ -178,11 +178,13 @@ def _images(models: Sequence[Model], given: Mapping[str, Any], how: How) -> Imag
 
     files = all(scheme(model.ref) == "predictions" for model in models)
     if files and not {"source", "root"} & given.keys():
-        from kt_cli.knowledge.external import images_of, read_external
+        from kt_cli.knowledge import external
 
         if "limit" in given:
             raise UsageError("--limit needs images", "Name them: --data, beside the predictions.")
-        return images_of(readable(models, lambda model: read_external(Path(target(model.ref)))))
+        return external.images_of(
+            readable(models, lambda model: external.read_external(Path(target(model.ref))))
+        )
     forget()
     images = open_data(data_spec(given)).eval
     images.warn_of_empty_classes()

@@ -17,6 +17,7 @@ from kt_cli.cli import (
     report,
     status,
     sweep,
+    teachers,
     transfer,
 )  # fmt: skip
 from kt_cli.cli.help_view import Command, Group
@@ -29,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=Command)(complementarity.complementarity)
+app.command(cls=Command)(teachers.teachers)
 app.command(cls=Command)(transfer.transfer)
 app.command(cls=Command)(explain.explain)
 app.command(cls=Command)(sweep.sweep)

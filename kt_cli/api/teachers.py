@@ -1,0 +1,188 @@
+"""Which of many models could make one student better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+from kt_cli.errors import DataError, UsageError, command, warn
+from kt_cli.progress import Progress, silent
+from kt_cli.settings import DataSpec, EvalSpec
+from kt_cli.settings.declared import by_keyword, check, texts
+from kt_cli.spec import Model
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kt_cli.knowledge.teaching import Measured, Teaching
+
+Reference = Union[str, "PathLike[str]"]
+RESULTS = "results"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Teachers for a student, from the best to the worst.
+
+    Attributes:
+        student: the model. teachers: those that could be evaluated, ranked.
+        teaching: what they say, and all that is computed of it, in the order of `teachers`.
+        measured: what earlier transfers of the student by each came to; None where there are none.
+        team: of teachers, as places in the ranking, the most useful first.
+        data: the images, as the command line names them.
+    """
+
+    student: Model
+    teachers: tuple[Model, ...]
+    teaching: Teaching
+    measured: tuple[Measured | None, ...]
+    team: tuple[int, ...]
+    data: Mapping[str, Any]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row for each teacher, ranked: its scores in percent, and Δ that was measured."""
+        import pandas as pd
+
+        return pd.DataFrame({
+            "teacher": [model.name for model in self.teachers], **self.teaching.scores(),
+            "delta": [one.delta if one else None for one in self.measured],
+            "transfers": [one.count if one else 0 for one in self.measured],
+        })  # fmt: skip
+
+    @property
+    def predictor(self) -> str:
+        """The name of what they are ranked by."""
+        from kt_cli.knowledge.teaching import CONFIDENT, REACHABLE
+
+        return REACHABLE if self.teaching.labelled else CONFIDENT
+
+    @cached_property
+    def worth(self) -> tuple[int, ...]:
+        """Places of those that are worth a try.
+
+        With labels: what they know within the student's reach would show if all of it came over
+        and nothing was lost, and no earlier transfer says that they harm. Without: all others.
+        """
+        scores = self.teaching.scores()[self.predictor]
+        return tuple(
+            i for i, (score, known) in enumerate(zip(scores, self.measured, strict=True))
+            if (known is None or known.sign >= 0)
+            and (score > 0 if not self.teaching.labelled else self.teaching.visible(score))
+        )  # fmt: skip
+
+    def command(self) -> str:
+        """What to run: the team where there is one, else the first that is worth a try; or ""."""
+        chosen = [i for i in self.team if i in self.worth] or list(self.worth[:1])
+        if not chosen:
+            return ""
+        together = ["--together", "parallel"] if len(chosen) > 1 else []
+        method = [] if self.teaching.labelled else ["--method", "kl-dp-u"]
+        data = [word for key in ("data", "data_dir") if self.data.get(key)
+                for word in (f"--{key.replace('_', '-')}", self.data[key])]  # fmt: skip
+        teachers = [self.teachers[i].ref for i in chosen]
+        return command("transfer", *teachers, self.student.ref, *together, *method, *data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values, for JSON."""
+        rows = self.table.astype(object).where(self.table.notna(), None).to_dict("records")
+        return {
+            "student": self.student.name, "accuracy": self.teaching.student.accuracy,
+            "n": self.teaching.n, "predictor": self.predictor, "teachers": rows,
+            "worth": [self.teachers[i].name for i in self.worth],
+            "team": [self.teachers[i].name for i in self.team], "command": self.command(),
+        }  # fmt: skip
+
+
+def teachers(
+    student: Reference,
+    among: Sequence[Reference] | Reference,
+    *,
+    team: int = 1,
+    labels: bool = True,
+    results: Sequence[Reference] | Reference | None = None,
+    progress: Progress = silent,
+    **settings: Any,
+) -> Ranking:
+    """Rank models by what they could teach a student, from predictions; docs/teachers.md.
+
+    Args:
+        student, among: models as on the command line; the student itself is left out.
+        team: teachers of the team that covers the most, with labels.
+        labels: whether the labels of the images may be used.
+        results: folders with earlier transfers, by default results where it is there.
+        settings: as the options of `kt teachers` (docs/settings.md): data=…, limit=…
+
+    Raises:
+        UsageError: the models, the settings and the data do not go together.
+        KtError: the student cannot be evaluated.
+    """
+    how, given = by_keyword(settings, EvalSpec, DataSpec)
+    spec = EvalSpec(**how)
+    check(spec)
+    if team > 1 and not labels:
+        raise UsageError("a team is chosen by labels", "Leave out --team, or --no-labels.")
+    taught, others = _resolved(texts(student), texts(among))
+    from kt_cli.api.complementarity import images_of
+    from kt_cli.device import pick_device
+    from kt_cli.knowledge import predict
+    from kt_cli.knowledge.teaching import CONFIDENT, REACHABLE, Teaching, by_teacher, ranked
+
+    asked = predict.How(spec, pick_device())
+    images = images_of([taught, *others], given, asked)
+    if labels and not images.labelled:
+        raise UsageError("the images have no labels", "Add --no-labels.")
+    own, *said = predict.predict_all([taught, *others], images, asked, progress)
+    if isinstance(own, Exception):
+        raise own
+    usable = [(m, s) for m, s in zip(others, said, strict=True) if not isinstance(s, Exception)]
+    for model, error in zip(others, said, strict=True):
+        if isinstance(error, Exception):
+            warn(f"{model.name} is left out: {error}")
+    if not usable:
+        raise DataError("none of the teachers could be evaluated", "The notes above say why.")
+    found = Teaching(own, [one for _, one in usable], labels)
+    measured = by_teacher(_earlier(taught, results), [m.key for m, _ in usable])
+    order = ranked(found.scores()[REACHABLE if labels else CONFIDENT], measured)
+    sorted_ = Teaching(own, [usable[i][1] for i in order], labels)
+    chosen = sorted_.team(team) if labels and team > 1 else []
+    return Ranking(
+        taught, tuple(usable[i][0] for i in order), sorted_, tuple(measured[i] for i in order),
+        tuple(chosen), dict(settings),
+    )  # fmt: skip
+
+
+def _resolved(student: Sequence[str], among: Sequence[str]) -> tuple[Model, list[Model]]:
+    from kt_cli.zoo import names
+
+    (taught,) = names.resolve(student)[:1]
+    everyone = names.resolve([*student, *among])
+    others = [model for model in everyone if model.key != taught.key]
+    if not others:
+        raise UsageError(f"{taught.name} alone has no teacher", "Name others with --among.")
+    return next(model for model in everyone if model.key == taught.key), others
+
+
+def _earlier(
+    student: Model, results: Sequence[Reference] | Reference | None
+) -> list[tuple[str, float, float]]:
+    """Transfers of the student by one teacher, in result folders: (teacher, Δ, p)."""
+    folders = [Path(one) for one in (texts(results) if results is not None else [RESULTS])]
+    if results is None and not folders[0].is_dir():
+        return []
+    from kt_cli.api.results import results as read
+    from kt_cli.errors import KtError
+
+    try:
+        rows = read(*folders, all_rows=True).rows("transfer")
+    except KtError:
+        if results is not None:
+            raise
+        return []  # nothing was transferred there yet
+    rows = rows[(rows["student_key"] == student.key) & rows["delta"].notna()]
+    columns = (rows[name] for name in ("teacher_key", "delta", "transfer_p"))
+    return [(str(key), float(d), float(p)) for key, d, p in zip(*columns, strict=True)]

@@ -1,0 +1,144 @@
+"""Who could teach a student, by what models say about the same images (docs/teachers.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kt_cli.knowledge.pairs import kappa
+from kt_cli.knowledge.predictions import Predictions
+from kt_cli.knowledge.significance import least_seen
+
+Values = NDArray[np.float64]
+SUREST = 0.2  # share of the images of which a teacher is the most confident
+REACHABLE, CONFIDENT = "reachable", "confident"  # predictors, with labels and without
+# All that a teacher is judged by: the predictors, and what people go by otherwise.
+PREDICTORS = (REACHABLE, "surest", "unlike", "accuracy", "pos_flips")
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """A student and M teachers on the same n images.
+
+    labelled: whether labels may be looked at.
+    """
+
+    student: Predictions
+    teachers: Sequence[Predictions]
+    labelled: bool = True
+
+    @property
+    def n(self) -> int:
+        return len(self.student.pred)
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """(M, n) which images teachers have right."""
+        return np.stack([said.right for said in self.teachers])
+
+    @cached_property
+    def reach(self) -> Values:
+        """(n,) how much of an image's answer is within the student's reach, in [0, 1].
+
+        0 where it is right; else the probability that it gives the label, as a share of what it
+        gives its own answer.
+        """
+        share = self.student.label_prob / self.student.confidence
+        return np.where(self.student.right, 0.0, np.nan_to_num(share)).astype(np.float64)
+
+    def scores(self, among: NDArray[np.bool_] | slice = slice(None)) -> dict[str, Values]:
+        """(M,) each predictor of each teacher, from some of the images; more is better.
+
+        `reachable`: expected images in percent that a perfect teacher's answers would turn,
+        (1/n) Σ 1[teacher right, student wrong] · p_s(y) / c_s. `surest`: accuracy among its most
+        confident answers, less the student's. `unlike`: 1 − κ. `confident`, without labels: by how
+        much it is the more confident where it differs.
+        """
+        if not self.labelled:
+            return {CONFIDENT: self._confident(among)}
+        right, student = self.right[:, among], self.student.right[among]
+        n, reach = right.shape[1], self.reach[among]
+        positive = (right & ~student).sum(axis=1)
+        negative = (~right & student).sum(axis=1)
+        return {
+            REACHABLE: 100 * (right @ reach) / n,
+            "surest": 100 * (self._surest(right, among) - student.mean()),
+            "unlike": 1 - kappa(positive, negative, right.sum(axis=1), student.sum(), n),
+            "accuracy": 100 * right.mean(axis=1),
+            "pos_flips": 100 * positive / n,
+        }
+
+    def _surest(self, right: NDArray[np.bool_], among: NDArray[np.bool_] | slice) -> Values:
+        count = max(1, round(SUREST * right.shape[1]))
+        found = []
+        for said, ours in zip(self.teachers, right, strict=True):
+            top = np.argpartition(-said.confidence[among], count - 1)[:count]
+            found.append(ours[top].mean())
+        return np.array(found)
+
+    def _confident(self, among: NDArray[np.bool_] | slice) -> Values:
+        pred, sure = self.student.pred[among], self.student.confidence[among]
+        found = []
+        for said in self.teachers:
+            ahead = said.confidence[among] - sure
+            found.append(100 * np.maximum(ahead, 0)[said.pred[among] != pred].sum() / len(pred))
+        return np.array(found)
+
+    def team(self, size: int) -> list[int]:
+        """Teachers that together have the most within reach, the most useful first (greedy).
+
+        With labels; the next is who adds the most to those before. Fewer where none adds any.
+        """
+        left, chosen = self.reach.copy(), list[int]()
+        while len(chosen) < size:
+            added = self.right @ left
+            best = int(added.argmax())
+            if added[best] <= 0:
+                break
+            chosen.append(best)
+            left[self.right[best]] = 0
+        return chosen
+
+    def visible(self, reachable: float) -> bool:
+        """Whether so many percent, all gained and nothing lost, would be more than chance."""
+        images = int(reachable * self.n / 100)
+        return least_seen(images) <= images
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What earlier transfers of a student came to. delta: Δ of their mean, of `count` of them."""
+
+    delta: float
+    count: int
+    p: float  # the smallest McNemar's p among them, times their number
+
+    @property
+    def sign(self) -> int:
+        """1 or −1 where Δ is more than chance, else 0."""
+        return int(np.sign(self.delta)) if self.p < 0.05 else 0
+
+
+def ranked(scores: Values, measured: Sequence[Measured | None]) -> list[int]:
+    """Teachers from the best to the worst: what was measured to help first, to harm last."""
+    signs = [0 if one is None else one.sign for one in measured]
+    return sorted(range(len(scores)), key=lambda i: (-signs[i], -scores[i], i))
+
+
+def by_teacher(
+    rows: Sequence[tuple[str, float, float]], keys: Sequence[str]
+) -> list[Measured | None]:
+    """Earlier transfers (teacher, Δ, McNemar's p) of a student, put together for each teacher."""
+    known: Mapping[str, list[tuple[float, float]]] = {key: [] for key in keys}
+    for key, delta, p in rows:
+        if key in known:
+            known[key].append((delta, p))
+    return [
+        Measured(float(np.mean([d for d, _ in found])), len(found),
+                 min(1.0, len(found) * min(p for _, p in found))) if (found := known[key]) else None
+        for key in keys
+    ]  # fmt: skip
