@@ -29,6 +29,7 @@ from benchmarks.measure import show
 HALVES, DRAWS, LEAST = 50, 2_000, 3  # least: teachers that a student needs
 SETTINGS = {
     "fraction": 0.05, "epochs": 4, "lr": 0.05, "batch_size": 60, "micro_batch": 60,
+    "average": "last-half",
     "augment": "flip", "crop": 1.0, "side": 48,
 }  # fmt: skip
 OTHERS, CEILING = "its Δ on others", "Δ itself (ceiling)"
@@ -137,9 +138,9 @@ def main() -> None:
             transfer_all(chosen.folder, chosen.zoo, chosen.data, chosen.limit,
                          [s for s in chosen.students.split(",") if s], method)  # fmt: skip
         students = read(chosen.folder / method, chosen.zoo, chosen.data, chosen.limit)
-        helped = [float(deltas(s, slice(None)).max()) for s in students]
-        print(f"\n{method}: {sum(len(s.after) for s in students)} transfers of {len(students)} "
-              f"students; best Δ {', '.join(f'{s.name} {d:+.2f}' for s, d in zip(students, helped))}")  # fmt: skip
+        best = ", ".join(f"{s.name} {deltas(s, slice(None)).max():+.2f}" for s in students)
+        count = sum(len(s.after) for s in students)
+        print(f"\n{method}: {count} transfers of {len(students)} students; best Δ {best}")
         show(["predictor", "Spearman [95%]", "regret, points [95%]"], table(students))
 
 

@@ -65,14 +65,16 @@ class Ranking:
     def worth(self) -> tuple[int, ...]:
         """Places of those that are worth a try.
 
-        With labels: what they know within the student's reach would show if all of it came over
-        and nothing was lost, and no earlier transfer says that they harm. Without: all others.
+        Those that helped before, none that harmed. Of the others with labels those of whom what
+        they know within the student's reach would show, if all of it came over and nothing was
+        lost; without, those that are ever ahead.
         """
         scores = self.teaching.scores()[self.predictor]
+        signs = [0 if known is None else known.sign for known in self.measured]
+        enough = self.teaching.visible if self.teaching.labelled else bool
         return tuple(
-            i for i, (score, known) in enumerate(zip(scores, self.measured, strict=True))
-            if (known is None or known.sign >= 0)
-            and (score > 0 if not self.teaching.labelled else self.teaching.visible(score))
+            i for i, (score, sign) in enumerate(zip(scores, signs, strict=True))
+            if sign > 0 or (sign == 0 and enough(score))
         )  # fmt: skip
 
     def command(self) -> str:

@@ -1,0 +1,89 @@
+"""`kt teachers`: who could make a student better, from predictions and earlier transfers."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+import kt_cli
+from kt_cli.rows import store
+
+Kt = Callable[..., tuple[int, str, str]]
+SaveTiny = Callable[..., str]
+DATA = ("--data", "digits")
+
+
+@pytest.fixture
+def zoo(save_tiny: SaveTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for i, name in enumerate(("vit", "resnet", "convnext")):
+        save_tiny(tmp_path / "zoo" / name, seed=i, arch=f"test_{name}")
+    path = Path("zoo/vit/model.safetensors")
+    weights = load_file(path)  # a student that is sure of nothing, so all is within its reach
+    save_file({k: v * 1e-3 if k.startswith("head") else v for k, v in weights.items()}, path)
+    return Path("zoo")
+
+
+def test_teachers_are_ranked_and_a_command_is_given_that_runs(kt: Kt, zoo: Path) -> None:
+    code, text, err = kt("teachers", "zoo/vit", "--among", "zoo", *DATA, "--json", "--team", "2")
+    assert code == 0, err
+    said = json.loads(text)
+    scores = [row["reachable"] for row in said["teachers"]]
+    assert said["student"] == "vit" and said["n"] == 899
+    assert scores == sorted(scores, reverse=True) and len(scores) == 2
+    found = kt_cli.teachers("zoo/vit", ["zoo"], team=2, data="digits")
+    assert found.to_dict() == said and list(found.table["teacher"]) == [
+        row["teacher"] for row in said["teachers"]
+    ]
+    words = shlex.split(said["command"])
+    assert words[:2] == ["kt", "transfer"] and words[-2:] == ["--data", "digits"]
+    quick = ("--fraction", "0.05", "--epochs", "1", "--lr", "0.1", "-b", "16", "--micro-batch",
+             "16", "--side", "32", "-o", "student", "--limit", "20")  # fmt: skip
+    assert kt(*words[1:], *quick)[0] == 0
+
+
+def test_the_screen_names_the_first_and_what_is_not_known(kt: Kt, zoo: Path) -> None:
+    code, out, _ = kt("teachers", "zoo/vit", "--among", "zoo", *DATA, "--top", "1")
+    assert code == 0 and out.startswith("vit: 899 images · top-1 ")
+    assert "(1 more: --top, or --json for all)" in out and "a transfer will tell" in out
+    assert "Try: kt transfer " in out
+    code, out, _ = kt("teachers", "zoo/vit", "--among", "zoo", *DATA, "--no-labels")
+    assert code == 0 and "top-1" not in out and "--method kl-dp-u" in out
+
+
+def test_earlier_transfers_of_the_student_decide(kt: Kt, zoo: Path) -> None:
+    first = kt_cli.teachers("zoo/vit", ["zoo"], data="digits")
+    rows = [
+        {"run_id": f"{i}", "status": store.OK, "teacher_key": model.key, "teacher": model.name,
+         "student_key": first.student.key, "student": "vit", "method": "kl-dp", "seed": 0,
+         "delta": delta, "transfer_p": 0.001}
+        for i, (model, delta) in enumerate(zip(first.teachers, (-2.0, 1.5), strict=True))
+    ]  # fmt: skip
+    store.write(Path("results/transfers"), "transfer", rows)
+    code, out, _ = kt("teachers", "zoo/vit", "--among", "zoo", *DATA)
+    better, worse = (first.teachers[i].name for i in (1, 0))
+    assert code == 0 and "helped before" in out and "harmed before" in out
+    assert out.index(better) < out.index(worse) and "1 of 2 are worth a try" in out
+    rows[1]["delta"] = -1.0
+    store.write(Path("other"), "transfer", rows)
+    code, out, _ = kt("teachers", "zoo/vit", "--among", "zoo", *DATA, "--results", "other")
+    assert code == 0 and "None of these" in out and "Try:" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["zoo/vit", "--among", "zoo/vit"], "vit alone has no teacher"),
+        (["zoo/vit", "--among", "zoo", "--team", "2", "--no-labels"], "chosen by labels"),
+        (["zoo/vti", "--among", "zoo"], "zoo/vti"),
+        (["zoo/vit", "--among", "zoo", "--results", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_usage_is_told(kt: Kt, zoo: Path, arguments: list[str], said: str) -> None:
+    code, _, err = kt("teachers", *arguments, *DATA)
+    assert code == 2 and said in err
