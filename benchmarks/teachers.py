@@ -100,7 +100,7 @@ def judged(students: Sequence[Student], random: Any) -> dict[str, list[tuple[flo
         others = [np.mean([seen[o.name][t] for o in students
                            if o is not student and t in seen[o.name]] or [0.0])
                   for t in student.after]  # fmt: skip
-        scores = {**student.teaching.scores(half), OTHERS: np.array(others),
+        scores = {**student.teaching.scores_among(half), OTHERS: np.array(others),
                   CEILING: np.array(list(seen[student.name].values()))}  # fmt: skip
         for name, score in scores.items():
             constant = np.ptp(score) == 0 or np.ptp(wanted) == 0

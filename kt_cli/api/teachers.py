@@ -49,7 +49,7 @@ class Ranking:
         import pandas as pd
 
         return pd.DataFrame({
-            "teacher": [model.name for model in self.teachers], **self.teaching.scores(),
+            "teacher": [model.name for model in self.teachers], **self.teaching.scores,
             "delta": [one.delta if one else None for one in self.measured],
             "transfers": [one.count if one else 0 for one in self.measured],
         })  # fmt: skip
@@ -69,7 +69,7 @@ class Ranking:
         they know within the student's reach would show, if all of it came over and nothing was
         lost; without, those that are ever ahead.
         """
-        scores = self.teaching.scores()[self.predictor]
+        scores = self.teaching.scores[self.predictor]
         signs = [0 if known is None else known.sign for known in self.measured]
         enough = self.teaching.visible if self.teaching.labelled else bool
         return tuple(
@@ -149,7 +149,7 @@ def teachers(
         raise DataError("none of the teachers could be evaluated", "The notes above say why.")
     found = Teaching(own, [one for _, one in usable], labels)
     measured = by_teacher(_earlier(taught, results), [m.key for m, _ in usable])
-    order = ranked(found.scores()[REACHABLE if labels else CONFIDENT], measured)
+    order = ranked(found.scores[REACHABLE if labels else CONFIDENT], measured)
     sorted_ = Teaching(own, [usable[i][1] for i in order], labels)
     chosen = sorted_.team(team) if labels and team > 1 else []
     return Ranking(

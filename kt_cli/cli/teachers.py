@@ -79,7 +79,7 @@ def _show(found: Ranking, top: int) -> None:
 
 def _table(found: Ranking, top: int) -> object:
     """The first column after the name is what they are ranked by."""
-    scores, labelled = found.teaching.scores(), found.teaching.labelled
+    scores, labelled = found.teaching.scores, found.teaching.labelled
     shown = {"reachable": "within reach %", "accuracy": "top-1 %", "pos_flips": "ρ⁺ %"}
     shown = shown if labelled else {"confident": "ahead where it differs %"}
     rows = []
@@ -102,7 +102,7 @@ def _reason(found: Ranking, i: int) -> str:
         return "too little to show" if found.teaching.labelled else "never ahead"
     if not found.teaching.labelled:
         return "surer where it differs"
-    scores = found.teaching.scores()
+    scores = found.teaching.scores
     return f"near: {scores['reachable'][i] / scores['pos_flips'][i]:.0%} of its ρ⁺"
 
 

@@ -50,7 +50,12 @@ class Teaching:
         share = self.student.label_prob / self.student.confidence
         return np.where(self.student.right, 0.0, np.nan_to_num(share)).astype(np.float64)
 
-    def scores(self, among: NDArray[np.bool_] | slice = slice(None)) -> dict[str, Values]:
+    @cached_property
+    def scores(self) -> dict[str, Values]:
+        """`scores_among` of all images."""
+        return self.scores_among(slice(None))
+
+    def scores_among(self, among: NDArray[np.bool_] | slice) -> dict[str, Values]:
         """(M,) each predictor of each teacher, from some of the images; more is better.
 
         `reachable`: expected images in percent that a perfect teacher's answers would turn,

@@ -36,7 +36,7 @@ def made(seed: int, labelled: bool = True, teachers: int = 4) -> tuple[Teaching,
 def test_scores_are_those_of_a_loop(seed: int, part: bool) -> None:
     found, labels = made(seed)
     among = np.random.default_rng(9).random(N) < 0.5 if part else np.ones(N, bool)
-    scores, student = found.scores(among if part else slice(None)), found.student
+    scores, student = found.scores_among(among) if part else found.scores, found.student
     images = np.flatnonzero(among).tolist()
     for m, teacher in enumerate(found.teachers):
         reach = flips = 0.0
@@ -58,13 +58,13 @@ def test_nothing_is_within_reach_of_who_has_it_right() -> None:
     found, _ = made(0)
     assert (found.reach[found.student.right] == 0).all()
     assert ((found.reach >= 0) & (found.reach <= 1)).all()
-    scores = found.scores()
+    scores = found.scores
     assert (scores["reachable"] <= scores["pos_flips"] + 1e-9).all()
 
 
 def test_without_labels_none_is_looked_at() -> None:
     found, _ = made(1, labelled=False)
-    (score,) = found.scores().values()
+    (score,) = found.scores.values()
     student = found.student
     for m, teacher in enumerate(found.teachers):
         pairs = zip(teacher.pred, teacher.confidence, student.pred, student.confidence, strict=True)
@@ -72,7 +72,8 @@ def test_without_labels_none_is_looked_at() -> None:
         assert score[m] == pytest.approx(100 * wanted / N, rel=1e-5)
     for one in (student, *found.teachers):
         del one.right, one.label_prob
-    np.testing.assert_array_equal(found.scores()["confident"], score)
+    again = Teaching(student, found.teachers, labelled=False)
+    np.testing.assert_array_equal(again.scores["confident"], score)
 
 
 def test_a_team_is_greedy_and_within_its_bound_of_the_best() -> None:
@@ -85,7 +86,7 @@ def test_a_team_is_greedy_and_within_its_bound_of_the_best() -> None:
         best = max(covered(team) for team in combinations(range(6), size))
         assert covered(found.team(size)) >= (1 - 1 / np.e) * best
     one, two = found.team(1), found.team(2)
-    assert two[:1] == one and one[0] == int(found.scores()["reachable"].argmax())
+    assert two[:1] == one and one[0] == int(found.scores["reachable"].argmax())
     assert covered(two) == max(covered([one[0], other]) for other in range(6) if other != one[0])
 
 
