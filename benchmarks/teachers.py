@@ -28,7 +28,7 @@ from benchmarks.measure import show
 
 HALVES, DRAWS, LEAST = 50, 2_000, 3  # least: teachers that a student needs
 SETTINGS = {
-    "fraction": 0.05, "epochs": 4, "lr": 0.05, "batch_size": 60, "micro_batch": 60,
+    "fraction": 0.2, "epochs": 3, "lr": 0.02, "batch_size": 60, "micro_batch": 60,
     "average": "last-half",
     "augment": "flip", "crop": 1.0, "side": 48,
 }  # fmt: skip

@@ -80,7 +80,10 @@ const details = (() => {
     // A key that presses a button is a click as well, at no place.
     if (detail && !inside) dialog.close();
   });
-  dialog.addEventListener("close", () => opener?.focus({ preventScroll: true }));
+  dialog.addEventListener("close", () => { // told later: the focus may have moved on by then
+    const at = document.activeElement;
+    if (at === document.body || dialog.contains(at)) opener?.focus({ preventScroll: true });
+  });
   function fill(facts, from) {
     if (from !== opener) return;
     list.replaceChildren(
