@@ -61,25 +61,18 @@ def _classes(row: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
 
 def _verdict(row: Mapping[str, Any]) -> list[str]:
     """Whether it helped, as far as can be seen; and what to try where the diagnosis says."""
-    from kt_cli.knowledge.significance import SIGNIFICANT, least_seen
+    from kt_cli.knowledge.significance import SIGNIFICANT, least_seen, verdict
 
-    n, delta = row["n"], row["delta"]
-    changed = round(n * (row["gain"] + row["loss"]) / 100)
-    least = 100 * least_seen(changed) / n
-    significant = row["transfer_p"] < SIGNIFICANT
-    said = (
-        f"no significant change; with {n:,} images, of which {changed:,} changed, a Δ of "
-        f"±{least:.2f} could be seen"
-    )
-    if significant:
-        said = f"a significant {'gain' if delta > 0 else 'loss'} of {abs(delta):.2f} points"
-    lines = [f"Verdict: {said}."]
+    n = row["n"]
+    gained, lost = (round(n * row[what] / 100) for what in ("gain", "loss"))
+    least = 100 * least_seen(gained + lost) / n
+    lines = [f"Verdict: {verdict(gained, lost, n)}."]
     alone, control = row["delta_statistics"] or 0.0, row["delta_control"] or 0.0
     if row["bn"] == "train" and alone <= -least:
         better = "--bn recompute" if control > alone else "--bn eval"
         lines.append(f"Tip: running statistics alone cost {-alone:.2f} points: {better}.")
-    elif significant and delta < 0 and row.get("guard_alpha") is None:
-        lines.append("Tip: --guard goes only as far as images that it never trained on bear out.")
+    elif row["transfer_p"] < SIGNIFICANT and row["delta"] < 0 and row.get("guard_alpha") is None:
+        lines.append("Tip: --guard safe goes as far as images that it never trained on let it.")
     return lines
 
 

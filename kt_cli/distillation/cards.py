@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kt_cli.knowledge.significance import verdict
 from kt_cli.version import __version__
 from kt_cli.zoo.save import LOADED_BY_TIMM
 
@@ -40,8 +41,11 @@ def pretrain_card(row: Mapping[str, Any]) -> str:
     )
 
 
-def transfer_card(row: Mapping[str, Any]) -> str:
-    """Card of a student after transfer, from its row."""
+def transfer_card(row: Mapping[str, Any], command: str) -> str:
+    """Card of a student after transfer, from its row and the command that repeats it."""
+    gained, lost = (round(row["n"] * row[what] / 100) for what in ("gain", "loss"))
+    names = row["teacher_names"] or [row["teacher"]]
+    keys = zip(names, row["teacher_keys"] or [row["teacher_key"]], strict=True)
     several = row["together"] != "single"
     card = (
         f"# {row['student']} taught by {row['teacher']} ({row['method']})\n\n"
@@ -51,7 +55,11 @@ def transfer_card(row: Mapping[str, Any]) -> str:
         f"| {'a teacher' if several else 'teacher'} right, student wrong (%) "
         f"| {row['pos_flips']:.2f} | {row['pos_flips_after']:.2f} |\n\n"
         f"Transfer delta {row['delta']:+.2f} = gain {row['gain']:.2f} − loss {row['loss']:.2f} "
-        f"points, on {row['n']} evaluation images (McNemar p = {row['transfer_p']:.3g}).\n"
+        f"points, on {row['n']} evaluation images (McNemar p = {row['transfer_p']:.3g}): "
+        f"{verdict(gained, lost, row['n'])}.\n\n"
+        "Taught by "
+        + ", ".join(f"{name} (`{key}`)" for name, key in keys)
+        + f"; before it was {row['student']} (`{row['student_key']}`).\n"
     )
     if row.get("worse"):
         card += f"\n**It lost more than was allowed**: {row['worse']}.\n"
@@ -66,7 +74,7 @@ def transfer_card(row: Mapping[str, Any]) -> str:
         f"\nSettings: {row['epochs']} epochs, learning rate {row['lr']:g} × batch/256, "
         f"batch {row['batch_size']} in micro-batches of {row['micro_batch']}, temperature "
         f"{row['temperature']:g}, augmentation `{row['augment']}`, batch normalisation "
-        f"`{row['bn']}`, seed {row['seed']}.\n" + HOW_TO_LOAD
+        f"`{row['bn']}`, seed {row['seed']}.\n\n```\n{command}\n```\n" + HOW_TO_LOAD
     )
 
 

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kt_cli.errors import signed
 from kt_cli.knowledge.comparison import Comparison
-from kt_cli.knowledge.significance import SIGNIFICANT, least_seen, mcnemar
+from kt_cli.knowledge.significance import mcnemar, verdict
 
 BEFORE, AFTER, TEACHER = 0, 1, 2  # places in the comparison; a teacher need not be there
 
@@ -82,22 +81,11 @@ class Changes:
             return None
         return float(100 * self.found.right[TEACHER][self.gained].mean())
 
-    @cached_property
-    def visible(self) -> float:
-        """The smallest |Δ| that would be significant, with as many images changed."""
-        return self._points(least_seen(int(self.gained.sum() + self.lost.sum())))
-
     @property
     def verdict(self) -> str:
-        """What came of it, in a sentence."""
-        name, n = self.found.names[AFTER], f"{self.found.n:,} images"
-        if not self.gained.any() and not self.lost.any():
-            return f"{name} has the same {n} right as before."
-        if self.p < SIGNIFICANT:
-            how = "better" if self.delta > 0 else "worse"
-            return f"{name} is {how} by {abs(self.delta):.2f} points (p = {self.p:.2g} on {n})."
-        seen = f"with {n} ±{self.visible:.2f} could be seen"
-        return f"No significant change: Δ {signed(self.delta)} (p = {self.p:.2g}); {seen}."
+        """What came of it, in words."""
+        said = verdict(int(self.gained.sum()), int(self.lost.sum()), self.found.n)
+        return f"{said[0].upper()}{said[1:]}."
 
     def classes(self, count: int) -> list[ClassChange]:
         """Up to `count` classes that gained the most on balance, then as many that lost the most.
@@ -134,7 +122,7 @@ class Changes:
         return {
             "names": list(self.found.names), "n": self.found.n, "verdict": self.verdict,
             "accuracies": self.found.accuracies, "delta": self.delta, "gain": self.gain,
-            "loss": self.loss, "p": self.p, "visible": self.visible, "learned": self.learned,
+            "loss": self.loss, "p": self.p, "learned": self.learned,
             "classes": [c._asdict() for c in self.classes(count)],
             "confusions": [c._asdict() for c in self.confusions(count)],
         }  # fmt: skip

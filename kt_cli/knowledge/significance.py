@@ -37,6 +37,20 @@ def least_seen(changed: int) -> int:
     return int(surplus[seen.argmax()])
 
 
+def verdict(gained: int, lost: int, n: int) -> str:
+    """What so many images gained and lost of n mean, in words without an end."""
+    changed, delta = gained + lost, 100 * (gained - lost) / n
+    if not changed:
+        return f"the same of {n:,} images are right as before"
+    if (p := float(mcnemar(gained, lost))) < SIGNIFICANT:
+        what = "gain" if delta > 0 else "loss"
+        return f"a significant {what} of {abs(delta):.2f} points (p = {p:.2g} on {n:,} images)"
+    return (
+        f"no significant change; with {n:,} images, of which {changed:,} changed, a Δ of "
+        f"±{100 * least_seen(changed) / n:.2f} could be seen"
+    )
+
+
 def holm(p_values: Values) -> Values:
     """Holm's step-down correction of one family of p-values, of any shape; NaN stays out of it."""
     flat = np.asarray(p_values, np.float64).ravel()

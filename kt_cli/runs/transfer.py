@@ -31,6 +31,7 @@ from kt_cli.knowledge.predictions import Predictions, evaluate
 from kt_cli.progress import Progress, silent
 from kt_cli.runs import columns, controls
 from kt_cli.runs.columns import Row
+from kt_cli.runs.command import again
 from kt_cli.runs.guarded import guard_columns, judged_without_labels, rule_of
 from kt_cli.runs.kind import Kind, one_by_one
 from kt_cli.runs.measured import require_as_measured, traits_measured
@@ -270,7 +271,7 @@ class _Transfer:
         zoo.save(
             zoo.unwrapped(self.module), self.folder / run.out, data_config=loaded.config("train"),
             num_classes=loaded.outputs.count, label_names=loaded.outputs.names,
-            card=transfer_card(row),
+            card=transfer_card(row, again(run)),
             extra={
                 "run_id": run.id, "spec": asdict(self.spec), "guard": run.data.guard,
                 **({"worse": row["worse"]} if row["worse"] else {}),

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from kt_cli.errors import DataError, KtError, UsageError, first_line
 from kt_cli.zoo.local_models import CONFIG, PREFERRED, PROCESSOR
+from kt_cli.zoo.save import front
 
 CARD = "README.md"
 WEIGHTS = PREFERRED[0]
 FILES = (CONFIG, WEIGHTS, CARD)
 ORIGIN = "from"  # under "kt" in config.json: what a student came from, as references
 FOLDER = "PATH/TO/THIS/FOLDER"  # where a saved card says to load from
-LIBRARIES = {"architecture": "timm", "model_type": "transformers"}  # by what config.json has
 
 
 def require_pushable(repo: str) -> None:
@@ -99,7 +99,4 @@ def _card(folder: Path, repo: str) -> str:
     card = card.replace(f"local-dir:{FOLDER}", f"hf-hub:{repo}").replace(FOLDER, repo)
     if card.startswith("---\n"):
         return card
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    known = next((name for key, name in LIBRARIES.items() if key in config), None)
-    library, tag = (f"library_name: {known}\n", f"- {known}\n") if known else ("", "")
-    return f"---\n{library}tags:\n- image-classification\n{tag}- kt\n---\n\n{card}"
+    return front(json.loads((folder / CONFIG).read_text(encoding="utf-8"))) + card

@@ -22,6 +22,7 @@ LOADED_BY_TIMM = """\
 import timm
 model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True)
 """
+LIBRARIES = {"architecture": "timm", "model_type": "transformers"}  # by what config.json has
 PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 # Recommendations of timm for evaluation; they hold while the training ones are as they were.
 TEST_TIME = {"input_size": ("test_input_size", "test_pool_size"), "crop_pct": ("test_crop_pct",)}
@@ -63,7 +64,14 @@ def save(
             card = card.replace(LOADED_BY_TIMM, module.origin.loading)
             for name, content in module.origin.files.items():
                 (temporary / name).write_text(content, encoding="utf-8")
-        (temporary / "README.md").write_text(escaped(card), encoding="utf-8")
+        (temporary / "README.md").write_text(escaped(front(config) + card), encoding="utf-8")
+
+
+def front(config: Mapping[str, Any]) -> str:
+    """What the hub reads of a card."""
+    known = next((name for key, name in LIBRARIES.items() if key in config), None)
+    library, tag = (f"library_name: {known}\n", f"- {known}\n") if known else ("", "")
+    return f"---\n{library}tags:\n- image-classification\n{tag}- kt\n---\n\n"
 
 
 def _described(
