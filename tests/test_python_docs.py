@@ -16,7 +16,7 @@ def test_the_notebook_runs(
 ) -> None:
     text = (repository / "docs" / "python.md").read_text(encoding="utf-8")
     cells = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(cells) == 5
+    assert len(cells) == 6
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     with warnings.catch_warnings():

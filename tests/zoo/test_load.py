@@ -145,7 +145,8 @@ def test_round_trip(arch: str, tmp_path: Path) -> None:
     assert loaded.outputs == classes.outputs_of(model) == Outputs(10, tuple(labels))
     assert loaded.weights == load.fingerprint(module)
     assert local_models.card_extra(model) == {"run_id": "r", "guard": 0.1}
-    assert (tmp_path / "m" / "README.md").read_text(encoding="utf-8") == "# é\n"
+    card = (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlibrary_name: timm\n") and card.endswith("---\n\n# é\n")
 
 
 def test_saved_again_is_the_same(save_model: SaveModel, tmp_path: Path) -> None:
