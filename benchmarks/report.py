@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import rows
-from benchmarks.measure import ROOT, show
+from benchmarks.measure import ROOT, record, show
 
 MODELS, TRANSFERS = 1550, 1_000_000
 COLUMNS = (
@@ -106,6 +106,8 @@ def main() -> None:
             command = (sys.executable, "-m", "kt_cli", "report", str(results), *options)
             took, worked, peak = measured(command, work)
             found.append(_row(name, took, worked, least, peak, *limits))
+            record(f"report: {name}, seconds", took, limits[0])
+            record(f"report: {name}, peak GB", peak, limits[1])
     print(f"{TRANSFERS:,} transfers, {MODELS * (MODELS - 1):,} pairs")
     show(HEADER, found)
 
