@@ -21,7 +21,7 @@ from unittest import mock
 
 import numpy as np
 
-from benchmarks.measure import seconds, show
+from benchmarks.measure import record, seconds, show
 from kt_cli.data.sources import open_data
 from kt_cli.progress import Progress, silent
 from kt_cli.runs import kinds

@@ -187,3 +187,28 @@ def test_kept_answers_are_told_apart_by_all_that_changes_them() -> None:
     views.device = torch.device("cpu")
     # Whole logits serve all temperatures.
     assert TeacherQuery(views, temperature=2.0).key("a", 0) == plain.key("a", 0)
+
+
+@pytest.mark.parametrize(("fits", "tried"), [(256, [256]), (100, [256, 128, 64]), (10, None)])
+def test_on_a_gpu_fewer_views_are_asked_about_where_many_do_not_fit(
+    fits: int, tried: list[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def in_batches(self: Source, epoch: int, size: int) -> object:
+        sizes.append(size)
+        if size > fits:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return None
+
+    views = make_views()
+    monkeypatch.setattr(Source, "_in_batches", in_batches)
+    source = Source(TeacherQuery(views), opened(Tiny(0)), "teacher", Memory())
+    views.device = torch.device("cuda")
+    if tried is None:
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            source._all(0)
+        assert sizes == [256, 128, 64]
+    else:
+        source._all(0)
+        assert sizes == tried
