@@ -161,7 +161,7 @@ def teachers(
 def _resolved(student: Sequence[str], among: Sequence[str]) -> tuple[Model, list[Model]]:
     from kt_cli.zoo import names
 
-    (taught,) = names.resolve(student)[:1]
+    taught = names.single(student[0])
     everyone = names.resolve([*student, *among])
     others = [model for model in everyone if model.key != taught.key]
     if not others:

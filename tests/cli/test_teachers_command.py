@@ -80,6 +80,7 @@ def test_earlier_transfers_of_the_student_decide(kt: Kt, zoo: Path) -> None:
     [
         (["zoo/vit", "--among", "zoo/vit"], "vit alone has no teacher"),
         (["zoo/vit", "--among", "zoo", "--team", "2", "--no-labels"], "chosen by labels"),
+        (["zoo", "--among", "zoo"], "zoo"),
         (["zoo/vti", "--among", "zoo"], "zoo/vti"),
         (["zoo/vit", "--among", "zoo", "--results", "nowhere"], "nowhere"),
     ],
