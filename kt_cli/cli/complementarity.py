@@ -56,10 +56,7 @@ def complementarity(
         option(min=0, panel=OUTPUT, metavar="N",
                help="How many images to list that one has right, one wrong."),
     ] = 0,
-    gallery: Annotated[
-        Path | None,
-        option(panel=OUTPUT, metavar="FILE", help="Draw such images: PNG, PDF, SVG or HTML."),
-    ] = None,
+    gallery: options.Gallery = None,
     workers: options.Workers = None,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip

@@ -41,10 +41,7 @@ def explain(
     samples: Annotated[
         int, option(min=0, panel=OUTPUT, metavar="N", help="How many images to list.")
     ] = 0,
-    gallery: Annotated[
-        Path | None,
-        option(panel=OUTPUT, metavar="FILE", help="Draw such images: PNG, PDF, SVG or HTML."),
-    ] = None,
+    gallery: options.Gallery = None,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Say what changed: images, classes and confusions that were gained and lost.

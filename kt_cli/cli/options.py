@@ -58,6 +58,10 @@ EvalBatch = Annotated[
     option("-b", "--batch-size", min=1, metavar="N", panel=COMPUTATION,
            help="Images per forward pass; by default 128."),
 ]  # fmt: skip
+Gallery = Annotated[
+    Path | None,
+    option(panel=OUTPUT, metavar="FILE", help="Draw such images: PNG, PDF, SVG or HTML."),
+]
 Json = Annotated[bool, flag("--json", "Print JSON on stdout.", OUTPUT)]
 Amp = Annotated[bool | None, option("--amp/--no-amp", panel=COMPUTATION, help="Mixed precision.")]
 AmpType = Annotated[
