@@ -6,9 +6,9 @@
 Every model of ZOO teaches every student; FOLDER keeps which images each student had right before
 and after, so a second run goes on. Predictors see one half of the evaluation images, Δ is that of
 the other: 50 halves drawn at random. For each student: Spearman's correlation over its teachers,
-beside its ceiling (Δ on one half with Δ on the other); and the regret of taking the first, in
-points: the best teacher's Δ less its own. Means over students with 95% intervals that draw
-students. What is fitted, a teacher's mean Δ on other students, never sees the student.
+beside that of Δ on one half with Δ on the other (whose square root is about what noise allows a
+perfect predictor); and the regret of taking the first, in points: the best teacher's Δ less its
+own. Means over students with 95% intervals that draw students. What is fitted, a teacher's mean Δ on other students, never sees the student.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SETTINGS = {
     "average": "last-half",
     "augment": "flip", "crop": 1.0, "side": 48,
 }  # fmt: skip
-OTHERS, CEILING = "its Δ on others", "Δ itself (ceiling)"
+OTHERS, CEILING = "its Δ on others", "Δ on the other half"
 
 
 @dataclass(frozen=True)

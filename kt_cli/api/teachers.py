@@ -57,9 +57,9 @@ class Ranking:
     @property
     def predictor(self) -> str:
         """The name of what they are ranked by."""
-        from kt_cli.knowledge.teaching import CONFIDENT, REACHABLE
+        from kt_cli.knowledge.teaching import RANKED_BY
 
-        return REACHABLE if self.teaching.labelled else CONFIDENT
+        return RANKED_BY[self.teaching.labelled]
 
     @cached_property
     def worth(self) -> tuple[int, ...]:
@@ -69,7 +69,9 @@ class Ranking:
         they know within the student's reach would show, if all of it came over and nothing was
         lost; without, those that are ever ahead.
         """
-        scores = self.teaching.scores[self.predictor]
+        from kt_cli.knowledge.teaching import CONFIDENT, REACHABLE
+
+        scores = self.teaching.scores[REACHABLE if self.teaching.labelled else CONFIDENT]
         signs = [0 if known is None else known.sign for known in self.measured]
         enough = self.teaching.visible if self.teaching.labelled else bool
         return tuple(
@@ -116,7 +118,7 @@ def teachers(
         student, among: models as on the command line; the student itself is left out.
         team: teachers of the team that covers the most, with labels.
         labels: whether the labels of the images may be used.
-        results: folders with earlier transfers, by default results where it is there.
+        results: folders with earlier transfers, by default results where it is there; [] for none.
         settings: as the options of `kt teachers` (docs/settings.md): data=…, limit=…
 
     Raises:
@@ -132,7 +134,7 @@ def teachers(
     from kt_cli.api.complementarity import images_of
     from kt_cli.device import pick_device
     from kt_cli.knowledge import predict
-    from kt_cli.knowledge.teaching import CONFIDENT, REACHABLE, Teaching, by_teacher, ranked
+    from kt_cli.knowledge.teaching import RANKED_BY, Teaching, by_teacher, ranked
 
     asked = predict.How(spec, pick_device())
     images = images_of([taught, *others], given, asked)
@@ -149,7 +151,7 @@ def teachers(
         raise DataError("none of the teachers could be evaluated", "The notes above say why.")
     found = Teaching(own, [one for _, one in usable], labels)
     measured = by_teacher(_earlier(taught, results), [m.key for m, _ in usable])
-    order = ranked(found.scores[REACHABLE if labels else CONFIDENT], measured)
+    order = ranked(found.scores[RANKED_BY[labels]], measured)
     sorted_ = Teaching(own, [usable[i][1] for i in order], labels)
     chosen = sorted_.team(team) if labels and team > 1 else []
     return Ranking(
@@ -174,7 +176,7 @@ def _earlier(
 ) -> list[tuple[str, float, float]]:
     """Transfers of the student by one teacher, in result folders: (teacher, Δ, p)."""
     folders = [Path(one) for one in (texts(results) if results is not None else [RESULTS])]
-    if results is None and not folders[0].is_dir():
+    if not folders or (results is None and not folders[0].is_dir()):
         return []
     from kt_cli.api.results import results as read
     from kt_cli.errors import KtError

@@ -80,7 +80,7 @@ def _show(found: Ranking, top: int) -> None:
 def _table(found: Ranking, top: int) -> object:
     """The first column after the name is what they are ranked by."""
     scores, labelled = found.teaching.scores, found.teaching.labelled
-    shown = {"reachable": "within reach %", "accuracy": "top-1 %", "pos_flips": "ρ⁺ %"}
+    shown = {"accuracy": "top-1 %", "reachable": "within reach %", "pos_flips": "ρ⁺ %"}
     shown = shown if labelled else {"confident": "ahead where it differs %"}
     rows = []
     for i, model in enumerate(found.teachers[:top]):

@@ -15,9 +15,9 @@ from kt_cli.knowledge.significance import least_seen
 
 Values = NDArray[np.float64]
 SUREST = 0.2  # share of the images of which a teacher is the most confident
-REACHABLE, CONFIDENT = "reachable", "confident"  # predictors, with labels and without
-# All that a teacher is judged by: the predictors, and what people go by otherwise.
-PREDICTORS = (REACHABLE, "surest", "unlike", "accuracy", "pos_flips")
+REACHABLE, CONFIDENT = "reachable", "confident"
+# What teachers are ranked by, with labels and without: docs/teachers.md has what bears it out.
+RANKED_BY = {True: "accuracy", False: CONFIDENT}
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def test_teachers_are_ranked_and_a_command_is_given_that_runs(kt: Kt, zoo: Path)
     code, text, err = kt("teachers", "zoo/vit", "--among", "zoo", *DATA, "--json", "--team", "2")
     assert code == 0, err
     said = json.loads(text)
-    scores = [row["reachable"] for row in said["teachers"]]
+    scores = [row["accuracy"] for row in said["teachers"]]
     assert said["student"] == "vit" and said["n"] == 899
     assert scores == sorted(scores, reverse=True) and len(scores) == 2
     found = kt_cli.teachers("zoo/vit", ["zoo"], team=2, data="digits")
@@ -69,6 +69,8 @@ def test_earlier_transfers_of_the_student_decide(kt: Kt, zoo: Path) -> None:
     better, worse = (first.teachers[i].name for i in (1, 0))
     assert code == 0 and "helped before" in out and "harmed before" in out
     assert out.index(better) < out.index(worse) and "1 of 2 are worth a try" in out
+    unseen = kt_cli.teachers("zoo/vit", ["zoo"], data="digits", results=[])
+    assert unseen.measured == (None, None)
     rows[1]["delta"] = -1.0
     store.write(Path("other"), "transfer", rows)
     code, out, _ = kt("teachers", "zoo/vit", "--among", "zoo", *DATA, "--results", "other")
