@@ -8,7 +8,8 @@ and after, so a second run goes on. Predictors see one half of the evaluation im
 the other: 50 halves drawn at random. For each student: Spearman's correlation over its teachers,
 beside that of Δ on one half with Δ on the other (whose square root is about what noise allows a
 perfect predictor); and the regret of taking the first, in points: the best teacher's Δ less its
-own. Means over students with 95% intervals that draw students. What is fitted, a teacher's mean Δ on other students, never sees the student.
+own. Means over students with 95% intervals that draw students. What is fitted, a teacher's mean Δ
+on other students, never sees the student.
 """
 
 from __future__ import annotations
