@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import ROOT
+from benchmarks.measure import ROOT, environment
 
 POLL_SECONDS = 0.2
 LINES = 40  # of a failure, or of what a process that died had said
@@ -53,14 +53,13 @@ class _File:
         # Descriptors are not captured: what a dying process says is read here.
         own = ["-m", "gpu", "-q", "--capture=sys", "-p", "no:cacheprovider", *options, *left_out]
         command = [sys.executable, "-m", "pytest", str(self.path.relative_to(self.root)), *own]
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {
-            **os.environ, "PYTHONPATH": path, "KT_GPU_EVENTS": str(self.events),
+        variables = {
+            **environment(), "KT_GPU_EVENTS": str(self.events),
             "KT_GPU_TEST_SECONDS": str(seconds),
         }  # fmt: skip
         with self._words.open("w") as words:
             self.process = subprocess.Popen(
-                command, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=words,
+                command, cwd=self.root, env=variables, stdin=subprocess.DEVNULL, stdout=words,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import apart
-from benchmarks.measure import ROOT
+from benchmarks.measure import ROOT, environment
 
 # The most telling first.
 FILES = ("overflow", "workers", "going_on", "memory", "waiting", "guarded", "compiled", "agreement")
@@ -128,8 +128,7 @@ def tables(out: Path, until: float, say: Tell, write: Tell) -> bool:
             continue
         command = [sys.executable, "-m", *f"benchmarks.{name}".split(), "--out", str(out),
                    "--seconds", f"{share * left:.0f}"]  # fmt: skip
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path},
+        process = subprocess.Popen(command, cwd=ROOT, env=environment(),
                                    stdin=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
         try:
             code = process.wait(min(left, share * left + GRACE_SECONDS))

@@ -177,7 +177,9 @@ def kt_pairs(folder: Path, models: Sequence[str]) -> None:
     import kt_cli as kt
 
     outputs = _outputs()
-    kt.complementarity(dict(enumerate_names(outputs.preds)), labels=outputs.labels)
+    kt.complementarity(
+        {f"m{i}": said for i, said in enumerate(outputs.preds)}, labels=outputs.labels
+    )
 
 
 def sklearn_pairs(folder: Path, models: Sequence[str]) -> None:
@@ -218,10 +220,6 @@ def _outputs() -> Any:
     from benchmarks.pairs import made_up
 
     return made_up(MODELS_OF_PAIRS)
-
-
-def enumerate_names(preds: Any) -> list[tuple[str, Any]]:
-    return [(f"m{i}", column) for i, column in enumerate(preds)]
 
 
 # --- side by side --------------------------------------------------------------------------------

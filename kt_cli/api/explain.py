@@ -47,11 +47,12 @@ def explain(
     from kt_cli.api.complementarity import complementarity
 
     if after is None:
-        origin, after = origin_of(Path(fspath(before))), before
+        folder = Path(fspath(before))
+        origin, after = origin_of(folder), f"local-dir:{folder}"
         *teachers, before = origin.models
         teacher = teacher or (teachers[0] if len(teachers) == 1 else None)
         settings = {**origin.data, **settings}
-    named = [before, _folder(after), *([teacher] if teacher is not None else [])]
+    named = [before, after, *([teacher] if teacher is not None else [])]
     found = complementarity(
         [fspath(one) for one in named], class_embedding="none", progress=progress, **settings
     ).comparison
@@ -68,22 +69,14 @@ def origin_of(folder: Path) -> Origin:
     Raises:
         DataError: it did not, or the folder cannot be read.
     """
-    import json
+    from kt_cli.zoo.local_models import CONFIG, ORIGIN, read_config
 
-    from kt_cli.zoo.hub_push import ORIGIN
-
-    path = folder.expanduser() / "config.json"
     tip = "Name the model before and the model after."
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))["kt"][ORIGIN]
+        said = read_config(folder.expanduser())["kt"][ORIGIN]
         return Origin(tuple(said["models"]), dict(said["data"]))
-    except OSError as error:
-        raise DataError(f"{folder} is no student that kt transfer saved: {error}", tip) from error
+    except DataError as error:
+        missing = f"{folder} is no student that kt transfer saved: {error.message}"
+        raise DataError(missing, tip) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} does not say what the model came from", tip) from error
-
-
-def _folder(reference: Reference) -> str:
-    """A folder as a model; any other reference as it is."""
-    text = fspath(reference)
-    return f"local-dir:{text}" if ":" not in text and Path(text, "config.json").exists() else text
+        raise DataError(f"{folder / CONFIG} does not say what the model came from", tip) from error

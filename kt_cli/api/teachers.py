@@ -9,10 +9,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-from kt_cli.errors import DataError, UsageError, command, warn
+from kt_cli.errors import DataError, KtError, UsageError, command, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, EvalSpec
-from kt_cli.settings.declared import by_keyword, check, texts
+from kt_cli.settings.declared import by_keyword, check, options, texts
 from kt_cli.spec import Model
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from kt_cli.knowledge.teaching import Measured, Teaching
 
 Reference = Union[str, "PathLike[str]"]
-RESULTS = "results"
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,7 @@ class Ranking:
             return ""
         together = ["--together", "parallel"] if len(chosen) > 1 else []
         method = [] if self.teaching.labelled else ["--method", "kl-dp-u"]
-        data = [word for key in ("data", "data_dir") if self.data.get(key)
-                for word in (f"--{key.replace('_', '-')}", self.data[key])]  # fmt: skip
+        data = options({key: self.data[key] for key in ("data", "data_dir") if self.data.get(key)})
         teachers = [self.teachers[i].ref for i in chosen]
         return command("transfer", *teachers, self.student.ref, *together, *method, *data)
 
@@ -163,24 +161,23 @@ def teachers(
 def _resolved(student: Sequence[str], among: Sequence[str]) -> tuple[Model, list[Model]]:
     from kt_cli.zoo import names
 
-    taught = names.single(student[0])
-    everyone = names.resolve([*student, *among])
-    others = [model for model in everyone if model.key != taught.key]
+    names.single(student[0])  # refuses several
+    taught, *others = names.resolve([*student, *among])  # each once, with names that tell apart
     if not others:
         raise UsageError(f"{taught.name} alone has no teacher", "Name others with --among.")
-    return next(model for model in everyone if model.key == taught.key), others
+    return taught, others
 
 
 def _earlier(
     student: Model, results: Sequence[Reference] | Reference | None
 ) -> list[tuple[str, float, float]]:
     """Transfers of the student by one teacher, in result folders: (teacher, Δ, p)."""
-    folders = [Path(one) for one in (texts(results) if results is not None else [RESULTS])]
-    if not folders or (results is None and not folders[0].is_dir()):
-        return []
+    from kt_cli.api.results import RESULTS
     from kt_cli.api.results import results as read
-    from kt_cli.errors import KtError
 
+    folders = [RESULTS] if results is None else [Path(one) for one in texts(results)]
+    if not folders or (results is None and not RESULTS.is_dir()):
+        return []
     try:
         rows = read(*folders, all_rows=True).rows("transfer")
     except KtError:

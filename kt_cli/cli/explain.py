@@ -108,12 +108,10 @@ def _samples(found: Changes, title: str, right: int, wrong: int, count: int) -> 
 
     of = found.found
     rows = [
-        (s.id, s.label, s.answer,
-         of.classes[of.predictions[TEACHER].pred[s.index]] if found.taught else "")
+        (s.id, s.label, s.answer, *([of.answer(TEACHER, s.index)] if found.taught else []))
         for s in samples(of, right, wrong, count)
-    ]  # fmt: skip
+    ]
     screen.line((f"\nimages that were {title}", "bold"))
     when = "before" if title == "gained" else "after"
     headers = ("image", "class", f"answer {when}", "teacher's answer")[: 3 + found.taught]
-    cells = [row[: len(headers)] for row in rows]
-    screen.out.print(screen.table(headers, cells, words=headers[1:]))
+    screen.out.print(screen.table(headers, rows, words=headers[1:]))

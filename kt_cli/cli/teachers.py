@@ -82,15 +82,13 @@ def _table(found: Ranking, top: int) -> object:
     scores, labelled = found.teaching.scores, found.teaching.labelled
     shown = {"accuracy": "top-1 %", "reachable": "within reach %", "pos_flips": "ρ⁺ %"}
     shown = shown if labelled else {"confident": "ahead where it differs %"}
-    rows = []
+    timed, rows = any(found.measured), []
     for i, model in enumerate(found.teachers[:top]):
         known = found.measured[i]
         delta = f"{signed(known.delta)} ({known.count})" if known else ""
         cells = [f"{scores[name][i]:.2f}" for name in shown]
-        rows.append((model.name, *cells, delta, _reason(found, i)))
-    if not any(found.measured):
-        rows = [(*row[:-2], row[-1]) for row in rows]
-    headers = ["teacher", *shown.values(), *(["Δ so far"] if any(found.measured) else []), "why"]
+        rows.append((model.name, *cells, *[delta] * timed, _reason(found, i)))
+    headers = ["teacher", *shown.values(), *["Δ so far"] * timed, "why"]
     return screen.table(headers, rows, words=("why",))
 
 

@@ -61,10 +61,9 @@ def _classes(row: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
 
 def _verdict(row: Mapping[str, Any]) -> list[str]:
     """Whether it helped, as far as can be seen; and what to try where the diagnosis says."""
-    from kt_cli.knowledge.significance import SIGNIFICANT, least_seen, verdict
+    from kt_cli.knowledge.significance import SIGNIFICANT, images_changed, least_seen, verdict
 
-    n = row["n"]
-    gained, lost = (round(n * row[what] / 100) for what in ("gain", "loss"))
+    n, (gained, lost) = row["n"], images_changed(row)
     least = 100 * least_seen(gained + lost) / n
     lines = [f"Verdict: {verdict(gained, lost, n)}."]
     alone, control = row["delta_statistics"] or 0.0, row["delta_control"] or 0.0

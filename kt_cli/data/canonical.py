@@ -55,8 +55,7 @@ def evaluated(
     Args:
         how: what decides about the transform, besides timm.
     """
-    key = digest([FORMAT, images.fingerprint, version("timm"), repr(how)])[:24]
-    path = cache_folder("canonical") / f"{key}.npy"
+    path = _path(images, version("timm"), repr(how))
     if not path.exists() and not _room(path.parent, len(images) * math.prod(size)):
         return None
     return _kept(path, images, transform, size)
@@ -95,7 +94,11 @@ def _kept(
 
 def canonical_path(images: ImageSet, crop: float, side: int) -> Path:
     """Where the canonical crops are, once they are decoded."""
-    key = digest([FORMAT, images.fingerprint, crop, side])[:24]
+    return _path(images, crop, side)
+
+
+def _path(images: ImageSet, *how: object) -> Path:
+    key = digest([FORMAT, images.fingerprint, *how])[:24]
     return cache_folder("canonical") / f"{key}.npy"
 
 

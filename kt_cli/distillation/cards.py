@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kt_cli.knowledge.significance import verdict
+from kt_cli.knowledge.significance import images_changed, verdict
 from kt_cli.version import __version__
 from kt_cli.zoo.save import LOADED_BY_TIMM
 
@@ -43,7 +43,6 @@ def pretrain_card(row: Mapping[str, Any]) -> str:
 
 def transfer_card(row: Mapping[str, Any], command: str) -> str:
     """Card of a student after transfer, from its row and the command that repeats it."""
-    gained, lost = (round(row["n"] * row[what] / 100) for what in ("gain", "loss"))
     names = row["teacher_names"] or [row["teacher"]]
     keys = zip(names, row["teacher_keys"] or [row["teacher_key"]], strict=True)
     several = row["together"] != "single"
@@ -56,7 +55,7 @@ def transfer_card(row: Mapping[str, Any], command: str) -> str:
         f"| {row['pos_flips']:.2f} | {row['pos_flips_after']:.2f} |\n\n"
         f"Transfer delta {row['delta']:+.2f} = gain {row['gain']:.2f} − loss {row['loss']:.2f} "
         f"points, on {row['n']} evaluation images (McNemar p = {row['transfer_p']:.3g}): "
-        f"{verdict(gained, lost, row['n'])}.\n\n"
+        f"{verdict(*images_changed(row), row['n'])}.\n\n"
         "Taught by "
         + ", ".join(f"{name} (`{key}`)" for name, key in keys)
         + f"; before it was {row['student']} (`{row['student_key']}`).\n"

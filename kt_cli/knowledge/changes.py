@@ -94,7 +94,7 @@ class Changes:
         """
         gained, lost = self.found.flips(AFTER, BEFORE), self.found.flips(BEFORE, AFTER)
         net, sizes = gained - lost, self.found.images.class_sizes
-        order = np.lexsort((np.arange(len(net)), -(gained + lost), -net))
+        order = np.lexsort((-(gained + lost), -net))
         ahead = [c for c in order if net[c] > 0][:count]
         behind = [c for c in order[::-1] if net[c] < 0][:count]
         return [

@@ -123,6 +123,10 @@ class Comparison:
         known = self.right[teacher] & ~self.right[student]
         return np.bincount(self.images.labels[known], minlength=len(self.classes))
 
+    def answer(self, model: int, index: int) -> str:
+        """The class that a model takes an image for."""
+        return self.classes[int(self.predictions[model].pred[index])]
+
     def areas(self, teacher: int, student: int) -> list[Area]:
         """Areas of expertise: groups of similar classes that hold much of the flips."""
         return areas(self.flips(teacher, student), self.embedding)

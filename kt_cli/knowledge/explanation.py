@@ -174,7 +174,7 @@ def samples(found: Comparison, teacher: int, student: int, count: int) -> list[S
             label=found.classes[found.images.labels[i]],
             teacher_prob=_known(knows.label_prob[i]),
             student_prob=_known(lacks.label_prob[i]),
-            answer=found.classes[lacks.pred[i]],
+            answer=found.answer(student, i),
             confidence=_known(lacks.confidence[i]),
         )
         for i in known[order].tolist()

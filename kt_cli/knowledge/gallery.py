@@ -77,8 +77,7 @@ def _said(found: Comparison, sample: Sample, witness: int | None) -> str:
     """What the witness answers."""
     if witness is None:
         return ""
-    answer = found.predictions[witness].pred[sample.index]
-    return f"{found.names[witness]}: {found.classes[answer]}"
+    return f"{found.names[witness]}: {found.answer(witness, sample.index)}"
 
 
 def _figure(found: Comparison, blocks: Sequence[Block], witness: int | None) -> Figure:

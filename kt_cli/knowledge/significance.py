@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,12 @@ def least_seen(changed: int) -> int:
     surplus = np.arange(total % 2, total + 1, 2)
     seen = mcnemar((total + surplus) // 2, (total - surplus) // 2) < SIGNIFICANT
     return int(surplus[seen.argmax()])
+
+
+def images_changed(row: Mapping[str, Any]) -> tuple[int, int]:
+    """Images gained and lost by a transfer, of whose row gain and loss are in percent."""
+    gained, lost = (round(row["n"] * row[what] / 100) for what in ("gain", "loss"))
+    return gained, lost
 
 
 def verdict(gained: int, lost: int, n: int) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kt_cli.knowledge.pairs import kappa
 from kt_cli.knowledge.predictions import Predictions
-from kt_cli.knowledge.significance import least_seen
+from kt_cli.knowledge.significance import SIGNIFICANT, least_seen
 
 Values = NDArray[np.float64]
 SUREST = 0.2  # share of the images of which a teacher is the most confident
@@ -125,7 +125,7 @@ class Measured:
     @property
     def sign(self) -> int:
         """1 or −1 where Δ is more than chance, else 0."""
-        return int(np.sign(self.delta)) if self.p < 0.05 else 0
+        return int(np.sign(self.delta)) if self.p < SIGNIFICANT else 0
 
 
 def ranked(scores: Values, measured: Sequence[Measured | None]) -> list[int]:

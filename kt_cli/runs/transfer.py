@@ -37,13 +37,13 @@ from kt_cli.runs.kind import Kind, one_by_one
 from kt_cli.runs.measured import require_as_measured, traits_measured
 from kt_cli.runs.target_plan import keep_targets
 from kt_cli.settings import TransferSpec
-from kt_cli.settings.data import shown
-from kt_cli.settings.declared import digest, signature
+from kt_cli.settings.data import EVALUATED
+from kt_cli.settings.declared import digest, signature, unusual
 from kt_cli.spec import TOGETHER, Model, RunOf
 from kt_cli.zoo import features
 from kt_cli.zoo import load as zoo
-from kt_cli.zoo.hub_push import ORIGIN
 from kt_cli.zoo.identity import Traits, differences
+from kt_cli.zoo.local_models import ORIGIN
 
 TARGET_CACHES: dict[str, target_cache.TargetCache | None] = {
     target_cache.MEMORY: target_cache.Memory(),
@@ -277,8 +277,10 @@ class _Transfer:
                 **({"worse": row["worse"]} if row["worse"] else {}),
                 "unseen": min(run.data.guard, unseen_share(self.student, run.data)),
                 "train_data": self.images.fingerprint,
-                ORIGIN: {"models": [model.ref for model in run.models],
-                         "data": {**shown(run.data), "eval_size": self.spec.eval_size}},
+                ORIGIN: {
+                    "models": [model.ref for model in run.models],
+                    "data": unusual(run.data, EVALUATED) | {"eval_size": self.spec.eval_size},
+                },
             },
         )  # fmt: skip
 

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kt_cli.errors import UsageError
 from kt_cli.settings import shared
-from kt_cli.settings.declared import (
-    NOT_NEGATIVE,
-    POSITIVE,
-    Settings,
-    absolute,
-    check,
-    declared,
-    setting,
-)
+from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, Settings, absolute, check, setting
 from kt_cli.settings.shared import of_harm, of_images
 
 EMBEDDINGS = ("head", "clip", "none")
@@ -121,17 +113,6 @@ class PairsSpec(Settings):
 
 
 NO_DATA = DataSpec("")
-
-
-def shown(spec: DataSpec) -> dict[str, Any]:
-    """Which evaluation images a specification names, by keyword; what is usual is left out."""
-    usual = {f.name: f.default for f in fields(DataSpec)}
-    known = declared(DataSpec)
-    return {
-        known[name].keyword: getattr(spec, name)
-        for name in EVALUATED
-        if getattr(spec, name) != usual[name]
-    }
 
 
 def data_spec(given: Mapping[str, Any]) -> DataSpec:

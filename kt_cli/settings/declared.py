@@ -206,6 +206,26 @@ def by_keyword(given: Mapping[str, Any], *kinds: type) -> list[dict[str, Any]]:
     return [found[kind] for kind in kinds]
 
 
+def unusual(settings: Any, names: Collection[str] = ()) -> dict[str, Any]:
+    """The values that are not the defaults, by keyword; of the fields `names`, or of all."""
+    found = {}
+    for name, one in declared(settings.__class__).items():
+        value = getattr(settings, name)
+        if (not names or name in names) and value is not None and value != one.field.default:
+            found[one.keyword] = value
+    return found
+
+
+def options(given: Mapping[str, Any]) -> list[str]:
+    """The words of a command for values by keyword: `--guard-share 0.1`, `--no-by-position`."""
+    words = []
+    for keyword, value in given.items():
+        name = keyword.replace("_", "-")
+        flag = f"--no-{name}" if value is False else f"--{name}"
+        words += [flag] if isinstance(value, bool) else [flag, str(value)]
+    return words
+
+
 def plain(value: Any) -> Any:
     """A value as a file would have it: not of NumPy, pandas or pathlib, and lists for tuples."""
     if isinstance(value, PathLike):

@@ -7,13 +7,12 @@ import shlex
 from pathlib import Path
 
 from kt_cli.errors import DataError, KtError, UsageError, first_line
-from kt_cli.zoo.local_models import CONFIG, PREFERRED, PROCESSOR
+from kt_cli.zoo.local_models import CONFIG, ORIGIN, PREFERRED, PROCESSOR
 from kt_cli.zoo.save import front
 
 CARD = "README.md"
 WEIGHTS = PREFERRED[0]
 FILES = (CONFIG, WEIGHTS, CARD)
-ORIGIN = "from"  # under "kt" in config.json: what a student came from, as references
 FOLDER = "PATH/TO/THIS/FOLDER"  # where a saved card says to load from
 
 

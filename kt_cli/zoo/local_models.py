@@ -26,6 +26,7 @@ from kt_cli.zoo import published, scheme, target
 from kt_cli.zoo.imagenet_names import of_imagenet
 
 CONFIG = "config.json"
+ORIGIN = "from"  # under "kt" in it: what a student came from, as references
 OPEN_CLIP = "open_clip_config.json"
 PROCESSOR = "preprocessor_config.json"  # of transformers
 # timm's order (timm.models._hub.load_state_dict_from_path).

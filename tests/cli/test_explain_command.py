@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kt_cli.zoo import hub_push
+from kt_cli.zoo import hub_push, local_models
 
 Kt = Callable[..., tuple[int, str, str]]
 SaveTiny = Callable[..., str]
@@ -71,7 +71,7 @@ def test_a_gallery_shows_what_was_gained_and_lost(kt: Kt, student: str, ending: 
 def test_what_goes_to_the_hub_names_no_place_of_this_machine(student: str) -> None:
     kept = json.loads(Path(student, "config.json").read_text())["kt"]
     sent = json.loads(hub_push._config(Path(student)))["kt"]
-    assert kept.pop(hub_push.ORIGIN)["models"] and sent == kept
+    assert kept.pop(local_models.ORIGIN)["models"] and sent == kept
 
 
 @pytest.mark.parametrize(
