@@ -1,7 +1,8 @@
 """What runs cost, and what fits into a budget.
 
-A model's cost for an image is measured where a row says so, else published multiply-adds, else
-guessed from its parameters. Rows of earlier transfers correct what that makes of a student.
+A model's cost for an image is measured where a row says so, else published multiply-adds of its
+architecture, else guessed from its parameters. Rows of earlier transfers correct what that makes of
+a student.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from kt_cli.runs.kinds import KINDS, kind_of
 from kt_cli.settings import SweepSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps.config import model_names, transfer_count
-from kt_cli.zoo import imagenet_facts
+from kt_cli.zoo import imagenet_facts, local_models
 
 MACS_PER_SECOND = 3e12  # a data centre's GPU in full precision, where nothing is measured yet
 MACS_PER_PARAMETER = 200.0  # of convolutional networks and transformers at 224 pixels
@@ -88,11 +89,15 @@ class Costs:
         """Seconds of a model's forward pass; side: of its input, if not the usual."""
         if model.key in self._images:
             return self._images[model.key]
-        found = imagenet_facts.fact_of_architecture(model.key)
+        known = filter(None, (model.key, local_models.architecture(model)))
+        found = next(filter(None, map(imagenet_facts.fact_of_architecture, known)), None)
         if found is None and self._typical is not None:
             return self._typical
         usual = found.img_size if found else TYPICAL_SIDE
-        return _macs(found) / self._speed * ((side or usual) / usual) ** 2
+        *_, own = local_models.stated(model).get("pretrained_cfg", {}).get("input_size", [usual])
+        stored = None if found else local_models.parameters(model)
+        macs = stored * MACS_PER_PARAMETER if stored else _macs(found)
+        return macs / self._speed * ((side or own) / usual) ** 2
 
     def _corrections(self, folder: Path) -> dict[str, float]:
         """Seconds taken against those estimated, by the student's key; "" for all together."""

@@ -97,6 +97,15 @@ def stated(model: Model) -> dict[str, Any]:
     return {}
 
 
+def architecture(model: Model) -> str | None:
+    """timm's architecture of a model, as far as its reference or its folder states it."""
+    kind = scheme(model.ref)
+    if kind == "local-dir":
+        return stated(model).get("architecture")
+    known = kind in ("timm", "checkpoint")
+    return model.ref.partition("@")[0].partition(".")[0] if known else None
+
+
 def num_classes(folder: Path) -> int | None:
     """Number of classes that config.json of a model folder states, if it does."""
     config = read_config(folder)
@@ -133,6 +142,14 @@ def weights_file(folder: Path) -> Path:
         if path.is_file():
             return path
     raise DataError(f"no weights in {folder}", f"Expected {PREFERRED[0]} beside {CONFIG}.")
+
+
+def parameters(model: Model) -> float | None:
+    """About how many a model folder holds, by the size of its file; None of other models."""
+    with suppress(DataError, OSError):
+        if scheme(model.ref) == "local-dir":
+            return weights_file(Path(target(model.ref))).stat().st_size / 4
+    return None
 
 
 def folder_key(folder: Path) -> str:

@@ -222,14 +222,8 @@ def refuse_predictions(models: Sequence[Model], command: str) -> None:
 
 def random_twins(models: Sequence[Model]) -> list[Model]:
     """Untrained models of the architectures of `models`, evenly drawn: the paper's baseline."""
-    known = list(dict.fromkeys(arch for model in models if (arch := _architecture(model))))
+    known = list(
+        dict.fromkeys(arch for model in models if (arch := local_models.architecture(model)))
+    )
     step = max(1, -(-len(known) // TWINS))
     return resolve([f"random:{arch}" for arch in known[::step]]) if known else []
-
-
-def _architecture(model: Model) -> str | None:
-    kind = scheme(model.ref)
-    if kind == "local-dir":
-        return local_models.stated(model).get("architecture")
-    known = kind in ("timm", "checkpoint")
-    return model.ref.partition("@")[0].partition(".")[0] if known else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from kt_cli.runs.columns import pair_columns
 from kt_cli.runs.predict import predict_runs
 from kt_cli.settings import DataSpec, EvalSpec, TransferSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps.cost_model import MACS_PER_SECOND, Costs, fitting, spent
+from kt_cli.sweeps.cost_model import MACS_PER_PARAMETER, MACS_PER_SECOND, Costs, fitting, spent
 from kt_cli.zoo import imagenet_facts
 from kt_cli.zoo.names import resolve
 
@@ -46,6 +47,30 @@ def test_an_architecture_costs_what_is_published_of_one_of_it_at_its_size(tmp_pa
     arch = Model("test_resnet")
     assert costs.per_image(arch) == pytest.approx(published.gmacs)
     assert costs.per_image(arch, 80) == pytest.approx(published.gmacs / 4)
+
+
+def test_a_saved_model_costs_what_its_architecture_does_at_its_own_size(tmp_path: Path) -> None:
+    published = imagenet_facts.fact("test_resnet.r160_in1k")
+    assert published is not None and published.gmacs is not None
+    config = {"architecture": "test_resnet", "pretrained_cfg": {"input_size": [3, 40, 40]}}
+    model = saved(tmp_path / "m", config, 0)
+    costs = Costs(tmp_path, training=100, evaluation=10, speed=1e9)
+    assert costs.per_image(model) == pytest.approx(published.gmacs / 16)
+    assert costs.per_image(model, 80) == pytest.approx(published.gmacs / 4)
+
+
+def test_a_saved_model_of_an_unknown_architecture_costs_by_its_size(tmp_path: Path) -> None:
+    costs = Costs(tmp_path, training=100, evaluation=10, speed=1e9)
+    small, large = (saved(tmp_path / str(n), {"architecture": "mine"}, 4 * n) for n in (10, 1000))
+    assert costs.per_image(large) == pytest.approx(100 * costs.per_image(small))
+    assert costs.per_image(small) == pytest.approx(10 * MACS_PER_PARAMETER / 1e9)
+
+
+def saved(folder: Path, config: dict[str, object], size: int) -> Model:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(bytes(size))
+    return Model(folder.name, f"local-dir:{folder}")
 
 
 def test_a_transfer_that_is_not_planned_yet_costs_as_who_teaches_and_learns(tmp_path: Path) -> None:
