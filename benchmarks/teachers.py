@@ -2,6 +2,7 @@
 
     python -m benchmarks.teachers FOLDER --zoo ZOO --data DATA [--students a,b] [--methods kl,kl-dp]
     … --only-table                                              # of what is there
+    … --outputs                                                 # also what needs whole outputs
 
 Every model of ZOO teaches every student; FOLDER keeps which images each student had right before
 and after, so a second run goes on. Predictors see one half of the evaluation images, Δ is that of
@@ -16,8 +17,9 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from scipy.stats import spearmanr
 
 import kt_cli as kt
 from benchmarks.measure import show
+from benchmarks.pilot import outputs, scores
 
 HALVES, DRAWS, LEAST = 50, 2_000, 3  # least: teachers that a student needs
 SETTINGS = {
@@ -44,6 +47,7 @@ class Student:
     before: Any
     after: dict[str, Any]
     teaching: Any  # of the same teachers, in the same order
+    outputs: Callable[[Any], dict[str, Any]]  # scores among some images, from whole outputs
 
 
 def transfer_all(
@@ -66,8 +70,19 @@ def transfer_all(
             print(f"{method} {teacher} → {student}: Δ {moved.delta:+.2f}", flush=True)
 
 
-def read(folder: Path, zoo: Path, data: str, limit: int) -> list[Student]:
+def read(folder: Path, zoo: Path, data: str, limit: int, whole: bool) -> list[Student]:
     found = []
+
+    @cache
+    def said(name: str) -> Any:
+        return outputs(f"local-dir:{zoo / name}", data, limit)
+
+    def scored(name: str, teachers: Sequence[str], among: Any) -> dict[str, Any]:
+        if not whole:
+            return {}
+        (student, labels), others = said(name), [said(teacher)[0] for teacher in teachers]
+        return scores(student, others, labels, among)
+
     for path in sorted(folder.iterdir()):
         right = {file.stem: np.load(file) for file in sorted(path.glob("*.npz"))}
         if len(right) < LEAST:
@@ -78,7 +93,13 @@ def read(folder: Path, zoo: Path, data: str, limit: int) -> list[Student]:
         order = [model.name for model in ranking.teachers]
         first = next(iter(right.values()))["before"]
         found.append(
-            Student(path.name, first, {n: right[n]["after"] for n in order}, ranking.teaching)
+            Student(
+                path.name,
+                first,
+                {n: right[n]["after"] for n in order},
+                ranking.teaching,
+                partial(scored, path.name, order),
+            )
         )
     return found
 
@@ -101,9 +122,11 @@ def judged(students: Sequence[Student], random: Any) -> dict[str, list[tuple[flo
         others = [np.mean([seen[o.name][t] for o in students
                            if o is not student and t in seen[o.name]] or [0.0])
                   for t in student.after]  # fmt: skip
-        scores = {**student.teaching.scores_among(half), OTHERS: np.array(others),
-                  CEILING: np.array(list(seen[student.name].values()))}  # fmt: skip
-        for name, score in scores.items():
+        every = {
+            **student.teaching.scores_among(half), **student.outputs(half),
+            OTHERS: np.array(others), CEILING: np.array(list(seen[student.name].values())),
+        }  # fmt: skip
+        for name, score in every.items():
             constant = np.ptp(score) == 0 or np.ptp(wanted) == 0
             agreement = 0.0 if constant else float(spearmanr(score, wanted).statistic)
             regret = float(wanted.max() - wanted[score.argmax()])
@@ -133,12 +156,15 @@ def main() -> None:
     parser.add_argument("--students", default="", help="comma list; all by default")
     parser.add_argument("--methods", default="kl-dp", help="comma list")
     parser.add_argument("--only-table", action="store_true")
+    parser.add_argument("--outputs", action="store_true")
     chosen = parser.parse_args()
     for method in chosen.methods.split(","):
         if not chosen.only_table:
             transfer_all(chosen.folder, chosen.zoo, chosen.data, chosen.limit,
                          [s for s in chosen.students.split(",") if s], method)  # fmt: skip
-        students = read(chosen.folder / method, chosen.zoo, chosen.data, chosen.limit)
+        students = read(
+            chosen.folder / method, chosen.zoo, chosen.data, chosen.limit, chosen.outputs
+        )
         best = ", ".join(f"{s.name} {deltas(s, slice(None)).max():+.2f}" for s in students)
         count = sum(len(s.after) for s in students)
         print(f"\n{method}: {count} transfers of {len(students)} students; best Δ {best}")

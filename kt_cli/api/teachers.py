@@ -107,6 +107,7 @@ def teachers(
     team: int = 1,
     labels: bool = True,
     results: Sequence[Reference] | Reference | None = None,
+    cached_only: bool = False,
     progress: Progress = silent,
     **settings: Any,
 ) -> Ranking:
@@ -117,6 +118,7 @@ def teachers(
         team: teachers of the team that covers the most, with labels.
         labels: whether the labels of the images may be used.
         results: folders with earlier transfers, by default results where it is there; [] for none.
+        cached_only: predict nothing: take what the cache has.
         settings: as the options of `kt teachers` (docs/settings.md): data=…, limit=…
 
     Raises:
@@ -134,7 +136,8 @@ def teachers(
     from kt_cli.knowledge import predict
     from kt_cli.knowledge.teaching import RANKED_BY, Teaching, by_teacher, ranked
 
-    asked = predict.How(spec, pick_device())
+    mode = predict.CACHED_ONLY if cached_only else predict.REUSE
+    asked = predict.How(spec, pick_device(), mode=mode)
     images = images_of([taught, *others], given, asked)
     if labels and not images.labelled:
         raise UsageError("the images have no labels", "Add --no-labels.")

@@ -44,10 +44,7 @@ def complementarity(
     refresh: Annotated[
         bool, flag("--refresh", "Predict again what the cache has.", COMPUTATION, hidden=True)
     ] = False,
-    cached_only: Annotated[
-        bool,
-        flag("--cached-only", "Predict nothing: take what the cache has.", COMPUTATION, True),
-    ] = False,
+    cached_only: options.CachedOnly = False,
     top: Annotated[
         int, option(min=0, panel=OUTPUT, metavar="N", help="How many classes to list.")
     ] = 5,

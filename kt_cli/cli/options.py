@@ -97,6 +97,9 @@ def _use(device: str | None) -> str | None:
     return device
 
 
+CachedOnly = Annotated[
+    bool, flag("--cached-only", "Predict nothing: take what the cache has.", COMPUTATION, True)
+]
 Device = Annotated[
     str | None,
     option("--device", envvar="KT_DEVICE", metavar="<cpu|cuda|cuda:N>", panel=COMPUTATION,

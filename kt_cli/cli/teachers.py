@@ -43,6 +43,7 @@ def teachers(
     top: Annotated[
         int, option(min=1, panel=OUTPUT, metavar="N", help="How many to show.")
     ] = 10,
+    cached_only: options.CachedOnly = False,
     device: options.Device = None,
     tf32: options.Tf32 = None,
     as_json: options.Json = False,
@@ -55,7 +56,7 @@ def teachers(
 
     with screen.progress() as progress:
         found = ranking(student, among, team=team, labels=not no_labels, results=results,
-                        progress=progress, **images, **how)  # fmt: skip
+                        cached_only=cached_only, progress=progress, **images, **how)  # fmt: skip
     if as_json:
         screen.show_json(found.to_dict())
     else:

@@ -99,6 +99,8 @@ def _matching(how: str, found: Columns, count: int) -> Matching:
 
 def _by_names(names: Sequence[str], classes: Sequence[str]) -> Columns | None:
     """The place of each class among the names, each of which must be there once."""
+    if len(names) < len(classes):
+        return None
     for key in SPELLINGS:
         there, wanted = list(map(key, names)), list(map(key, classes))
         times, place = Counter(there), {name: i for i, name in enumerate(there)}

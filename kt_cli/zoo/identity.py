@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ PACKAGES = {"tv": "torchvision", "hf": "transformers", "clip": "open_clip_torch"
 OF_TORCH = frozenset(vars(nn.Module()))  # parameters, buffers, modules, hooks
 
 
+@cache
 def timm_version() -> str:
     return version("timm")
 

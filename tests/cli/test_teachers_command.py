@@ -56,6 +56,13 @@ def test_the_screen_names_the_first_and_what_is_not_known(kt: Kt, zoo: Path) -> 
     assert code == 0 and "top-1" not in out and "--method kl-dp-u" in out
 
 
+def test_the_cache_alone_is_asked_where_nothing_may_be_predicted(kt: Kt, zoo: Path) -> None:
+    asked = ("teachers", "zoo/vit", "--among", "zoo", *DATA, "--json")
+    code, _, err = kt(*asked, "--cached-only")
+    assert code == 2 and "no predictions of vit" in err
+    assert kt(*asked)[:2] == kt(*asked, "--cached-only")[:2]
+
+
 def test_earlier_transfers_of_the_student_decide(kt: Kt, zoo: Path) -> None:
     first = kt_cli.teachers("zoo/vit", ["zoo"], data="digits")
     rows = [
