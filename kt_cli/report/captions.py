@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from kt_cli.errors import counted
-from kt_cli.report.groups import Group
+from kt_cli.report.groups import JOINED, Group
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results
 from kt_cli.report.table import Cell
 
-JOINED = ", "  # between the settings of a table that is about several
 # Rows of each table: what one is called, and a run of it that failed.
 NOUNS = {
     "transfer": ("transfer", "transfer"),

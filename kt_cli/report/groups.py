@@ -33,6 +33,7 @@ KEYS = {
 SAME_DATA = ("sweep", "eval_data", "eval_size", "eval_amp")
 SAME_IMAGES = (*SAME_DATA, "train_data", "guard_data")  # of transfers
 SAME_TRANSFER = (*SAME_IMAGES, "settings")
+JOINED = ", "  # between the settings of a table that is about several
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,23 @@ def split(rows: pd.DataFrame, same: Sequence[str]) -> list[Group]:
             differs = ", ".join(_named(c, members[c].iloc[0]) for c in common)
             groups.append(Group(members, about, differs))
     return groups
+
+
+def across(rows: pd.DataFrame, but: Sequence[str]) -> pd.DataFrame:
+    """Rows that agree in all settings but some get the same `settings`: their hashes together.
+
+    Hashes that one method has so belong together for all methods: what was left to the methods is
+    in columns, and not in hashes.
+    """
+    same = [column for column in SETTINGS if column not in but]
+    said = rows[["method", *same, "settings"]].drop_duplicates().astype(object)
+    joined: list[set[str]] = []
+    for _, hashes in said.groupby(["method", *same], dropna=False)["settings"]:
+        alike = set(map(str, hashes))
+        met = [others for others in joined if others & alike]
+        joined = [others for others in joined if others not in met] + [alike.union(*met)]
+    named = {one: JOINED.join(sorted(alike)) for alike in joined for one in alike}
+    return rows.assign(settings=rows["settings"].astype(str).map(named))
 
 
 def _parts(rows: pd.DataFrame, by: list[str]) -> Iterable[tuple[Any, pd.DataFrame]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from kt_cli.errors import counted
 from kt_cli.report.captions import general_notes
-from kt_cli.report.groups import SAME_TRANSFER, Group, split
+from kt_cli.report.groups import SAME_TRANSFER, SETTINGS, Group, across, split
 from kt_cli.report.methods import method_rank
 from kt_cli.report.query import Query, seed_average
 from kt_cli.report.read import Results
@@ -23,10 +25,20 @@ BEST = (
 )
 
 
-def transfer_groups(results: Results, query: Query) -> list[Group]:
-    """Finished transfers, their seeds averaged if that is asked for, as groups that compare."""
+def transfer_groups(results: Results, query: Query, but: Sequence[str] = ()) -> list[Group]:
+    """Finished transfers, their seeds averaged if that is asked for, as groups that compare.
+
+    Args:
+        but: settings in which rows of a group may differ.
+    """
     rows = results.ok("transfer")
-    return split(seed_average(rows) if query.seed_average else rows, SAME_TRANSFER)
+    rows = seed_average(rows) if query.seed_average else rows
+    return split(across(rows, but) if but else rows, SAME_TRANSFER)
+
+
+def settings_of(query: Query) -> list[str]:
+    """The settings that a report is asked to tell apart in one table."""
+    return [name for name in query.by if name in SETTINGS]
 
 
 def methods_of(rows: pd.DataFrame) -> list[str]:

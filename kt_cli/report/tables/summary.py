@@ -17,7 +17,14 @@ from kt_cli.report.methods import method_rank
 from kt_cli.report.query import Query, derived
 from kt_cli.report.read import Results
 from kt_cli.report.table import Cell, Column, MeanStd, Table
-from kt_cli.report.tables.shared import BEST, INTERVALS, seen_note, transfer_groups, transfer_notes
+from kt_cli.report.tables.shared import (
+    BEST,
+    INTERVALS,
+    seen_note,
+    settings_of,
+    transfer_groups,
+    transfer_notes,
+)  # fmt: skip
 from kt_cli.report.versus import borne_out, by_run
 
 TITLE = "Transfer by method"
@@ -78,7 +85,10 @@ PUBLISHED = (
 
 
 def tables(results: Results, query: Query) -> list[Table]:
-    return [_table(group, results, query) for group in transfer_groups(results, query)]
+    return [
+        _table(group, results, query)
+        for group in transfer_groups(results, query, settings_of(query))
+    ]
 
 
 def _table(group: Group, results: Results, query: Query) -> Table:

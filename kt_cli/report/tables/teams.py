@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +12,8 @@ import pandas as pd
 
 from kt_cli.errors import counted
 from kt_cli.report import stats
-from kt_cli.report.captions import JOINED, caption
-from kt_cli.report.groups import SAME_IMAGES, SETTINGS, Group, split
+from kt_cli.report.captions import caption
+from kt_cli.report.groups import SAME_TRANSFER, Group, across, split
 from kt_cli.report.methods import method_rank
 from kt_cli.report.query import Query, seed_average
 from kt_cli.report.read import Results
@@ -59,37 +60,34 @@ def tables(results: Results, query: Query) -> list[Table]:
     if not (rows["together"].notna() & (rows["together"] != "single")).any():
         return []
     rows = _one_setup(seed_average(rows) if query.seed_average else rows)
-    found = [_table(g, results, query) for g in split(rows, (*SAME_IMAGES, "setup"))]
+    found = [_table(g, results, query) for g in split(rows, SAME_TRANSFER)]
     return [table for table in found if table.rows]
 
 
 def _one_setup(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows whose settings are equal but for who teaches together, and how, share a `setup`."""
+    """Rows whose settings are equal but for who teaches together, and how, in one group."""
     way = rows["together"].astype(object).fillna("single")
     order = rows["order"].astype(object).fillna("")
     # Under other names these two do not tell the groups apart.
-    rows = rows.drop(columns=["together", "order"]).assign(way=way, turns=order)
-    same = [c for c in SETTINGS if c not in ("together", "order")]
-    setups = rows.groupby(["sweep", *same], dropna=False, observed=True, sort=False)
-    hashes = setups["settings"].transform(lambda known: JOINED.join(sorted(set(map(str, known)))))
-    return rows.assign(setup=setups.ngroup(), settings=hashes)
+    return (
+        across(rows, ("together", "order"))
+        .drop(columns=["together", "order"])
+        .assign(way=way, turns=order)
+    )
 
 
 def _table(group: Group, results: Results, query: Query) -> Table:
-    about = {key: value for key, value in group.about.items() if key != "setup"}
-    about["settings"] = group.first("settings")
-    group = Group(group.rows, about, group.differs)
     blocks = _blocks(group.rows)
     overall = list(_overall(blocks))
     rows = tuple(line.row(block) for block in (*overall, *blocks) for line in block.lines)
     runs = sorted({i for block in blocks for line in block.lines for i in line.runs.index})
-    used = Group(group.rows.loc[runs], about, group.differs)
+    used = replace(group, rows=group.rows.loc[runs])
     notes = (
         LEGEND,
         *([f"{BEST}), over all teams."] if overall else []),
         *transfer_notes(used, results, query, _count(used.rows, blocks)),
     )
-    return Table("teams", TITLE, COLUMNS, rows, caption(group), notes, about, _best(overall))
+    return Table("teams", TITLE, COLUMNS, rows, caption(group), notes, group.about, _best(overall))
 
 
 def _count(rows: pd.DataFrame, blocks: Sequence[Block]) -> str:

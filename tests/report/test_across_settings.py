@@ -1,0 +1,69 @@
+"""`--by` a setting: what it tells apart stands in one table, and is compared on the same pairs."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import wilcoxon
+
+from kt_cli.report.query import Query
+from kt_cli.report.tables import sweep_tables
+from tests.report.records import records
+
+Sweep = Any  # of the conftest beside this file
+AVERAGES = {"none": "aaaa", "last-half": "bbbb"}
+
+
+@pytest.fixture
+def rows(sweep: Sweep) -> list[dict[str, Any]]:
+    """Two methods with learning rates of their own, each with both averages."""
+    made = [
+        sweep.transfer(t, s, method=method, settings=settings, average=average,
+                       lr=0.01 if method == "kl-mcl" else 1e-4)
+        for t, s in itertools.permutations(sweep.MODELS, 2)
+        for method in ("kl", "kl-mcl") for average, settings in AVERAGES.items()
+    ]  # fmt: skip
+    sweep.write("transfer", made)
+    return made
+
+
+def test_a_setting_is_told_apart_in_one_table(sweep: Sweep, rows: list[dict[str, Any]]) -> None:
+    assert len(sweep_tables([sweep.folder], ["summary"], Query())) == 2
+    (table,) = sweep_tables([sweep.folder], ["summary"], Query(by=("average",)))
+    found = {(r["average"], r["method"]): r for r in records(table)}
+    assert set(found) == set(itertools.product(AVERAGES, ("kl", "kl-mcl")))
+    for (average, method), record in found.items():
+        mine = [r["delta"] for r in rows if (r["average"], r["method"]) == (average, method)]
+        assert record["n"] == 12 and record["delta"].mean == pytest.approx(np.mean(mine))
+    assert table.group["settings"] == "aaaa, bbbb"
+
+
+def test_other_settings_still_part_the_tables(sweep: Sweep, rows: list[dict[str, Any]]) -> None:
+    more = [{**r, "run_id": f"m{r['run_id']}", "epochs": 9, "settings": f"{r['settings']}9"}
+            for r in rows]  # fmt: skip
+    sweep.write("transfer", more)
+    tables = sweep_tables([sweep.folder], ["summary"], Query(by=("average",)))
+    assert sorted(str(t.group["settings"]) for t in tables) == ["aaaa, bbbb", "aaaa9, bbbb9"]
+    assert all(record["n"] == 12 for table in tables for record in records(table))
+    tables = sweep_tables([sweep.folder], ["students"], Query(by=("average",)))
+    assert len(tables) == 4  # which would average what differs
+
+
+def test_settings_are_compared_on_the_same_pairs(sweep: Sweep, rows: list[dict[str, Any]]) -> None:
+    (table,) = sweep_tables([sweep.folder], ["compare"], Query(by=("average",)))
+    found = {(r["method"], r["against"]): r for r in records(table)}
+    assert len(found) == 6
+    delta = {(r["method"], r["average"], r["teacher"], r["student"]): r["delta"] for r in rows}
+    pairs = list(itertools.permutations(sweep.MODELS, 2))
+    mine = [delta[("kl", "none", *pair)] - delta[("kl", "last-half", *pair)] for pair in pairs]
+    record = found["kl, none", "kl, last-half"]
+    assert record["difference"].value == pytest.approx(np.mean(mine))
+    assert record["better"] == sum(d > 0 for d in mine) and record["pairs"] == 12
+    assert record["p"] == pytest.approx(wilcoxon(np.round(mine, 9)).pvalue)
+    without = sweep_tables([sweep.folder], ["compare"], Query())
+    assert [(r["method"], r["against"]) for t in without for r in records(t)] == [
+        ("kl-mcl", "kl")
+    ] * 2
