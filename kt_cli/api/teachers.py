@@ -33,6 +33,8 @@ class Ranking:
         measured: what earlier transfers of the student by each came to; None where there are none.
         team: of teachers, as places in the ranking, the most useful first.
         data: the images, as the command line names them.
+        alone: mean Δ in points of what moved the student with nobody teaching it, as far as earlier
+            transfers tell: its running statistics estimated anew ("statistics"), `self` ("self").
     """
 
     student: Model
@@ -41,6 +43,7 @@ class Ranking:
     measured: tuple[Measured | None, ...]
     team: tuple[int, ...]
     data: Mapping[str, Any]
+    alone: Mapping[str, float]
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -95,6 +98,7 @@ class Ranking:
         return {
             "student": self.student.name, "accuracy": self.teaching.student.accuracy,
             "n": self.teaching.n, "predictor": self.predictor, "teachers": rows,
+            "alone": dict(self.alone),
             "worth": [self.teachers[i].name for i in self.worth],
             "team": [self.teachers[i].name for i in self.team], "command": self.command(),
         }  # fmt: skip
@@ -151,13 +155,14 @@ def teachers(
     if not usable:
         raise DataError("none of the teachers could be evaluated", "The notes above say why.")
     found = Teaching(own, [one for _, one in usable], labels)
-    measured = by_teacher(_earlier(taught, results), [m.key for m, _ in usable])
+    earlier = _earlier(taught, results)
+    measured = by_teacher(_by_teacher(earlier), [m.key for m, _ in usable])
     order = ranked(found.scores[RANKED_BY[labels]], measured)
     sorted_ = Teaching(own, [usable[i][1] for i in order], labels)
     chosen = sorted_.team(team) if labels and team > 1 else []
     return Ranking(
         taught, tuple(usable[i][0] for i in order), sorted_, tuple(measured[i] for i in order),
-        tuple(chosen), dict(settings),
+        tuple(chosen), dict(settings), _alone(earlier),
     )  # fmt: skip
 
 
@@ -173,20 +178,36 @@ def _resolved(student: Sequence[str], among: Sequence[str]) -> tuple[Model, list
 
 def _earlier(
     student: Model, results: Sequence[Reference] | Reference | None
-) -> list[tuple[str, float, float]]:
-    """Transfers of the student by one teacher, in result folders: (teacher, Δ, p)."""
+) -> pd.DataFrame | None:
+    """Rows of transfers into the student, in result folders; None where there are no folders."""
     from kt_cli.api.results import RESULTS
     from kt_cli.api.results import results as read
 
     folders = [RESULTS] if results is None else [Path(one) for one in texts(results)]
     if not folders or (results is None and not RESULTS.is_dir()):
-        return []
+        return None
     try:
         rows = read(*folders, all_rows=True).rows("transfer")
     except KtError:
         if results is not None:
             raise
-        return []  # nothing was transferred there yet
-    rows = rows[(rows["student_key"] == student.key) & rows["delta"].notna()]
-    columns = (rows[name] for name in ("teacher_key", "delta", "transfer_p"))
+        return None  # nothing was transferred there yet
+    return rows[(rows["student_key"] == student.key) & rows["delta"].notna()]
+
+
+def _by_teacher(rows: pd.DataFrame | None) -> list[tuple[str, float, float]]:
+    """Of transfers by one teacher: (teacher, Δ, p)."""
+    if rows is None:
+        return []
+    taught = rows[rows["method"].astype(str).str.partition("+")[0] != "self"]
+    columns = (taught[name] for name in ("teacher_key", "delta", "transfer_p"))
     return [(str(key), float(d), float(p)) for key, d, p in zip(*columns, strict=True)]
+
+
+def _alone(rows: pd.DataFrame | None) -> dict[str, float]:
+    """What moved the student with nobody teaching it: mean Δ in points, of what is known."""
+    if rows is None:
+        return {}
+    itself = rows["delta"][rows["method"] == "self"]
+    known = {"statistics": rows["delta_control"].dropna(), "self": itself}
+    return {name: float(values.mean()) for name, values in known.items() if len(values)}

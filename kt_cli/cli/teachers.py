@@ -18,6 +18,8 @@ from kt_cli.settings.shared import IMAGES, MODELS, OUTPUT
 if TYPE_CHECKING:
     from kt_cli.api.teachers import Ranking
 
+ALONE = {"statistics": "by running statistics", "self": "by itself (self)"}
+
 
 @with_settings
 def teachers(
@@ -66,7 +68,11 @@ def teachers(
 def _show(found: Ranking, top: int) -> None:
     own = found.teaching.student
     accuracy = f" · top-1 {own.accuracy:.2f}%" if found.teaching.labelled else ""
-    screen.line(f"{found.student.name}: {found.teaching.n:,} images{accuracy}\n")
+    screen.line(f"{found.student.name}: {found.teaching.n:,} images{accuracy}")
+    if found.alone:
+        moved = [f"{ALONE[name]} {signed(delta)}" for name, delta in found.alone.items()]
+        screen.line(f"moved with nobody teaching it, so far: {', '.join(moved)} points")
+    screen.line("")
     screen.out.print(_table(found, top))
     if len(found.teachers) > top:
         screen.line(f"({len(found.teachers) - top:,} more: --top, or --json for all)")

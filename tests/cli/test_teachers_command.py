@@ -76,6 +76,12 @@ def test_earlier_transfers_of_the_student_decide(kt: Kt, zoo: Path) -> None:
     better, worse = (first.teachers[i].name for i in (1, 0))
     assert code == 0 and "helped before" in out and "harmed before" in out
     assert out.index(better) < out.index(worse) and "1 of 2 are worth a try" in out
+    alone = {**rows[0], "run_id": "s", "method": "self", "delta": -0.5, "delta_control": -0.3}
+    store.write(Path("results/transfers"), "transfer", [alone])
+    code, out, _ = kt("teachers", "zoo/vit", "--among", "zoo", *DATA)
+    assert "by running statistics −0.30, by itself (self) −0.50 points" in out
+    again = kt_cli.teachers("zoo/vit", ["zoo"], data="digits")
+    assert {one.count for one in again.measured if one} == {1}  # nobody taught in `self`
     unseen = kt_cli.teachers("zoo/vit", ["zoo"], data="digits", results=[])
     assert unseen.measured == (None, None)
     rows[1]["delta"] = -1.0
