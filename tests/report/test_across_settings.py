@@ -31,14 +31,15 @@ def rows(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def test_a_setting_is_told_apart_in_one_table(sweep: Sweep, rows: list[dict[str, Any]]) -> None:
-    assert len(sweep_tables([sweep.folder], ["summary"], Query())) == 2
+    parted = sweep_tables([sweep.folder], ["summary"], Query())
+    assert len(parted) == 2 and parted[-1].notes[-1].startswith("--by average puts")
     (table,) = sweep_tables([sweep.folder], ["summary"], Query(by=("average",)))
     found = {(r["average"], r["method"]): r for r in records(table)}
     assert set(found) == set(itertools.product(AVERAGES, ("kl", "kl-mcl")))
     for (average, method), record in found.items():
         mine = [r["delta"] for r in rows if (r["average"], r["method"]) == (average, method)]
         assert record["n"] == 12 and record["delta"].mean == pytest.approx(np.mean(mine))
-    assert table.group["settings"] == "aaaa, bbbb"
+    assert table.group["settings"] == "aaaa, bbbb" and "--by" not in "".join(table.notes)
 
 
 def test_other_settings_still_part_the_tables(sweep: Sweep, rows: list[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from kt_cli.report import paper_figures, stats
 from kt_cli.report.captions import caption
 from kt_cli.report.derived import EQUAL_WITHIN, STRONGER
-from kt_cli.report.groups import Group, by_one_teacher, native
+from kt_cli.report.groups import SETTINGS, Group, by_one_teacher, native
 from kt_cli.report.intervals import Codes, Pairs, numbers
 from kt_cli.report.methods import method_rank
 from kt_cli.report.query import Query, derived
@@ -85,10 +85,19 @@ PUBLISHED = (
 
 
 def tables(results: Results, query: Query) -> list[Table]:
-    return [
-        _table(group, results, query)
-        for group in transfer_groups(results, query, settings_of(query))
-    ]
+    by = settings_of(query)
+    found = [_table(group, results, query) for group in transfer_groups(results, query, by)]
+    varied = [] if by or len(found) < 2 else _varied(results.ok("transfer"))
+    if varied:
+        hint = f"--by {','.join(varied)} puts what differs in these settings into one table."
+        found[-1] = replace(found[-1], notes=(*found[-1].notes, hint))
+    return found
+
+
+def _varied(rows: pd.DataFrame) -> list[str]:
+    """The settings of which one method has several values."""
+    values = rows.groupby("method", observed=True)[SETTINGS].nunique(dropna=False)
+    return [name for name in SETTINGS if (values[name] > 1).any()]
 
 
 def _table(group: Group, results: Results, query: Query) -> Table:
