@@ -95,6 +95,7 @@ class Report:
     request: Request
     results: Results
     tables: Sequence[Table]
+    conclusions: Sequence[str] = ()  # a sentence for each group of comparable rows
 
     def each(self, output: Path) -> dict[Path, Report]:
         """What goes to which file: CSV has one for each kind of table, as it can hold no more."""
@@ -113,8 +114,9 @@ class Report:
             from kt_cli.report.page import render_page
 
             return render_page(
-                self.results, self.tables, list(self._drawn()), self.request.form.serve
-            )
+                self.results, self.tables, list(self._drawn()), self.conclusions,
+                self.request.form.serve,
+            )  # fmt: skip
         from kt_cli.report.formats import FORMATS
 
         return FORMATS[self.request.written_as](self.tables)
@@ -178,6 +180,7 @@ def report(*folders: Path | str, tell: Listener = Listener(), **settings: Any) -
     request.check()
     from kt_cli.report import tables
     from kt_cli.report.arrange import arrange
+    from kt_cli.report.conclusion import conclusions
 
     results = _read(request, tell)
     say_unplanned(results)
@@ -187,7 +190,7 @@ def report(*folders: Path | str, tell: Listener = Listener(), **settings: Any) -
     built = tables.build(results, request.form.table or None, request.query)
     if not built:
         raise KtError("there are no results to report yet", "Models are trained, but not used yet.")
-    return Report(request, results, arrange(built, request.query))
+    return Report(request, results, arrange(built, request.query), conclusions(built))
 
 
 def _read(request: Request, tell: Listener) -> Results:

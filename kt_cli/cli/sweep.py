@@ -84,7 +84,10 @@ def sweep(
 
 
 def _show_results(found: Swept) -> None:
-    table_view.draw(found.results.tables())
+    from kt_cli.report.conclusion import conclusions
+
+    tables = found.results.tables()
+    table_view.draw(tables, conclusions(tables))
     again = command("report", found.folder, "--format", "latex")
     if told := progress_view.outcome(*found.seconds):
         screen.note(f"{told[0].upper()}{told[1:]}.")

@@ -38,8 +38,8 @@ class Planned:
     @classmethod
     def of(cls, folder: Path) -> Planned:
         """What the files in a folder say; nothing where they are missing or not understood."""
-        sweep = _read(folder / "sweep.toml", tomllib.loads)
-        transfer = (sweep or {}).get("transfer")
+        sweep = read_sweep(folder)
+        transfer = sweep.get("transfer")
         transfer = transfer if isinstance(transfer, dict) else {}
         keys = _read(folder / MODELS, json.loads) if sweep else None
         found = {"method": transfer.get("methods"), "seed": transfer.get("seeds")}
@@ -77,6 +77,11 @@ class Planned:
         ]
         found: np.ndarray = known[teachers.codes, students.codes]
         return found
+
+
+def read_sweep(folder: Path) -> dict[str, Any]:
+    """The tables of the sweep.toml in a folder; none where it is missing or not understood."""
+    return _read(folder / "sweep.toml", tomllib.loads) or {}
 
 
 def _pairs(text: str) -> frozenset[tuple[str, str]]:

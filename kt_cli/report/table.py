@@ -9,7 +9,7 @@ from typing import Literal
 
 from kt_cli.settings.report import TABLES as NAMES
 
-ON_REQUEST = ("matrix", "influence", "compare")
+ON_REQUEST = ("influence", "compare")
 DEFAULT_NAMES = tuple(name for name in NAMES if name not in ON_REQUEST)
 MISSING = "–"
 SMALLEST_P = 1e-15  # that is shown

@@ -92,10 +92,15 @@ def test_text_stands_out_from_what_it_is_on(reader: Page, width: int, dark: bool
     assert (body == "rgb(255, 255, 255)") != dark
 
 
-def test_plots_stay_on_paper_and_legible(reader: Page) -> None:
-    show(reader, 390, True)
+def test_plots_follow_the_light_and_stay_legible(reader: Page) -> None:
     card = "return getComputedStyle(document.querySelector('.card')).backgroundColor"
-    assert reader.js(card) == "rgb(255, 255, 255)"
+    turned = "return getComputedStyle(document.querySelector('.card svg')).filter"
+    show(reader, 390, False)
+    assert reader.js(card) == "rgb(255, 255, 255)" and reader.js(turned) == "none"
+    show(reader, 390, True)
+    assert reader.js(card) == "rgb(20, 23, 26)" and "invert" in reader.js(turned)
+    reader.media("print")
+    assert reader.js(card) == "rgb(255, 255, 255)" and reader.js(turned) == "none"
     natural = reader.js(
         "return [...document.querySelectorAll('.card svg')].map(e => "
         "[e.getBoundingClientRect().width, e.width.baseVal.value])"

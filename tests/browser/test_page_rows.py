@@ -16,11 +16,10 @@ COUNT = 90
 ROWS = transfers(COUNT)
 ROWS.loc[4, "method"] = None
 ROWS["seed"] = np.random.default_rng(5).permutation(COUNT)  # says which row it is
-SHOWN = (
-    "teacher", "student", "method", "seed", "teacher_acc", "student_acc", "delta", "gain", "loss",
-    "transfer_rate", "transfer_p",
-)  # fmt: skip
-KEPT = {"delta": 3, "gain": 3, "loss": 3, "transfer_rate": 2}
+FIRST = ["teacher", "student", "delta", "pos_flips", "method", "seed", "gain"]
+MORE = ["teacher_acc", "student_acc", "loss", "transfer_rate", "transfer_p"]
+KEPT = {"delta": 3, "pos_flips": 3, "gain": 3, "loss": 3, "transfer_rate": 2}
+RANKED = ROWS.round(KEPT).sort_values("delta", ascending=False, kind="stable").index.tolist()
 PLACES = {str(seed): i for i, seed in enumerate(ROWS["seed"])}
 Filter = Callable[[pd.DataFrame], "pd.Series[bool]"]
 FILTERS: list[tuple[str, str, Filter]] = [
@@ -52,10 +51,11 @@ def places(reader: Page) -> list[int]:
     script = """
     const box = document.querySelector('#transfer .box'), body = box.querySelectorAll('tbody')[1];
     const seen = new Map(), done = arguments[0];
+    const seed = box.querySelector('th[data-key=seed]').cellIndex;
     box.scrollTop = 0;
     (function step() {
       for (const row of body.rows) {
-        if (row.dataset.place) seen.set(Number(row.dataset.place), row.cells[3].textContent);
+        if (row.dataset.place) seen.set(Number(row.dataset.place), row.cells[seed].textContent);
       }
       if (box.scrollTop + box.clientHeight >= box.scrollHeight - 1) {
         done([...seen].sort((a, b) => a[0] - b[0]).map(e => e[1]));
@@ -79,36 +79,51 @@ def fill(reader: Page, column: str, text: str) -> None:
     field.send_keys(text)
 
 
-def show(reader: Page, width: int = 1280) -> None:
+def show(reader: Page, width: int = 1280, more: bool = True) -> None:
     reader.show(results(ROWS, pairs(30)), [], [], width=width)
+    for column in MORE if more else ():
+        reader.js(f"document.querySelector('#transfer .columns [data-key={column}]').click()")
+        reader.until("return document.querySelector(arguments[0]) !== null", header(column))
 
 
-def test_all_rows_are_there_in_their_order(reader: Page) -> None:
-    show(reader)
-    assert places(reader) == list(range(COUNT))
-    assert reader.texts("#transfer output") == ["90 transfers"]
-    assert reader.find("#transfer table").get_attribute("aria-rowcount") == "91"
-    assert len(reader.all("#transfer tbody tr")) < 80
-    assert reader.texts("#complementarity output") == ["30 pairs"]
+def shown(reader: Page) -> list[str]:
+    keys: list[str] = reader.js(
+        "return [...document.querySelectorAll('#transfer th')].map(th => th.dataset.key)"
+    )
+    return keys
+
+
+def test_all_rows_are_there_with_the_largest_delta_first(reader: Page) -> None:
+    show(reader, more=False)
+    assert shown(reader) == FIRST
+    assert places(reader) == RANKED
+    assert reader.find(header("delta")).get_attribute("aria-sort") == "descending"
+    bold = reader.js(
+        "return [...document.querySelectorAll('#transfer tr[tabindex]')].map(row => "
+        "[row.cells[5].textContent, row.querySelector('.best') !== null])"
+    )
+    assert len(bold) > 20
+    assert all(sure == (ROWS["transfer_p"][PLACES[seed]] < 0.05) for seed, sure in bold)
 
 
 def test_cells_say_what_the_rows_do(reader: Page) -> None:
     show(reader)
+    reader.find(f"{header('delta')} button").click()  # in their order
     wanted = ROWS.iloc[7]  # has no transfer rate
     cells = reader.texts("#transfer tr[tabindex]:nth-child(8) td")
-    for column, cell in zip(SHOWN, cells, strict=True):
+    for column, cell in zip(shown(reader), cells, strict=True):
         if isinstance(wanted[column], str):
             assert cell == wanted[column]
         elif column == "transfer_rate":
             assert cell == "–"
         else:
             assert float(cell.replace("−", "-")) == pytest.approx(wanted[column], abs=0.0056)
-    assert all(cell[0] in "+−0" for cell in reader.texts("#transfer tr[tabindex] td:nth-child(7)"))
+    assert all(cell[0] in "+−0" for cell in reader.texts("#transfer tr[tabindex] td:nth-child(3)"))
 
 
 def test_sorting_as_pandas_does(reader: Page) -> None:
     show(reader)
-    for column in SHOWN:
+    for column in [*FIRST, *MORE]:
         # The page keeps three digits of p.
         key = (lambda p: p.map("{:.4e}".format).astype(float)) if column == "transfer_p" else None
         for up, direction in ((True, "ascending"), (False, "descending")):
@@ -122,6 +137,7 @@ def test_sorting_as_pandas_does(reader: Page) -> None:
 
 def test_filtering_as_pandas_does(reader: Page) -> None:
     show(reader)
+    reader.find(f"{header('delta')} button").click()  # in their order
     for column, text, kept in FILTERS:
         fill(reader, column, text)
         wanted = ROWS.index[kept(ROWS.round(KEPT))].tolist()
@@ -172,7 +188,7 @@ def test_details_show_every_column(reader: Page, width: int) -> None:
     row.click()
     count = int(ROWS.notna().any().sum())
     reader.until("return document.querySelectorAll('dialog dt').length === arguments[0]", count)
-    wanted = ROWS.iloc[3]
+    wanted = ROWS.iloc[RANKED[3]]
     title = f"{wanted['teacher']} → {wanted['student']}, {wanted['method']}"
     assert reader.texts("dialog h2") == [title]
     facts = dict(zip(reader.texts("dialog dt"), reader.texts("dialog dd"), strict=True))
@@ -207,7 +223,7 @@ def test_rows_by_keyboard_far_out_of_view(reader: Page) -> None:
         )
         assert visible, key
     reader.press(Keys.SPACE)
-    assert reader.texts("dialog h2")[0].startswith(ROWS.iloc[10]["teacher"])
+    assert reader.texts("dialog h2")[0].startswith(ROWS.iloc[RANKED[10]]["teacher"])
     reader.press(Keys.ESCAPE)
     assert reader.js(place) == 10
     # A row with the focus that is scrolled away leaves it to its table, not to the page.

@@ -78,7 +78,7 @@ def test_nothing_is_cut_at_any_width(results: Path, width: int) -> None:
     from kt_cli.report.tables import sweep_tables
 
     text = io.StringIO()
-    table_view.draw(sweep_tables([results]), Console(file=text, width=width))
+    table_view.draw(sweep_tables([results]), console=Console(file=text, width=width))
     assert LONG_NAME in text.getvalue()
     assert "…" not in text.getvalue()
     assert "+2.00" in text.getvalue()

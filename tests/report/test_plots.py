@@ -149,13 +149,17 @@ def test_class_similarity_boxes_are_quantiles() -> None:
 def test_success_is_the_share_of_positive_deltas() -> None:
     found = toys.results(seeds=2)
     rows = found.ok("transfer")
-    (axes,) = figure(found, "success").axes
+    axes, beside = figure(found, "success").axes
     assert [t.get_text() for t in axes.get_yticklabels()] == ["kl", "kl-dp", "kl-dp+guard"]
     shares = rows.assign(success=100.0 * (rows["delta"] > 0)).groupby("method")["success"].mean()
     np.testing.assert_allclose([bar.get_width() for bar in axes.patches], shares)
     one = mean_interval(rows[rows["method"] == "kl"].assign(success=100.0 * (rows["delta"] > 0)),
                         "success", percent=True)  # fmt: skip
     np.testing.assert_allclose(lines(axes, 2)[0].get_xdata(), [one.low, one.high])
+    means = rows.groupby("method")["delta"].mean()
+    np.testing.assert_allclose(lines(beside, 3)[0].get_xdata(), means)
+    mean = mean_interval(rows[rows["method"] == "kl"], "delta")
+    np.testing.assert_allclose(lines(beside, 2)[0].get_xdata(), [mean.low, mean.high])
 
 
 def test_delta_is_the_mean_in_each_bin() -> None:

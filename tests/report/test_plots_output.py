@@ -43,7 +43,7 @@ def test_pdf_fonts_are_truetype_and_no_date_is_kept(tmp_path: Path) -> None:
 
 
 def test_png_is_sized_for_a_column_at_300_dpi(tmp_path: Path) -> None:
-    with Image.open(plots.save(one(), tmp_path, "png")) as image:
+    with Image.open(plots.save(one("delta"), tmp_path, "png")) as image:
         image.load()
         assert image.width == 975
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)

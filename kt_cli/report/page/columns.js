@@ -4,6 +4,9 @@ const NUMBER = "[-−+]?(?:\\d+\\.?\\d*|\\.\\d+)(?:e[-−+]?\\d+)?";
 const RANGE = new RegExp(`^(${NUMBER})?\\s*\\.\\.\\s*(${NUMBER})?$`, "i");
 const CONDITION = new RegExp(`(>=|<=|≥|≤|>|<|=)?\\s*(${NUMBER})`, "gi");
 
+const NAMES = ["teacher", "student"];
+const SHORT = 11; // letters of a name on a narrow screen
+
 const toNumber = (text) => Number(text.replaceAll("−", "-"));
 
 class RowColumn {
@@ -116,6 +119,20 @@ class RowColumn {
       "≥": (v) => v >= number, "≤": (v) => v <= number,
     };
     return tests[sign] ?? ((v) => Math.abs(v - number) <= near);
+  }
+
+  // Letters that it has room for: names of models give way on a narrow screen.
+  get room() {
+    if (!NARROW.matches) return this.chars;
+    return NAMES.includes(this.key) ? SHORT : this.chars;
+  }
+
+  // As `show`, names of models shortened in the middle, since both ends tell them apart.
+  fit(value) {
+    const [text, most] = [this.show(value), this.room];
+    if (!NAMES.includes(this.key) || text.length <= most) return text;
+    const tail = Math.floor((most - 1) / 2);
+    return `${text.slice(0, most - 1 - tail)}…${text.slice(-tail)}`;
   }
 
   get chars() {

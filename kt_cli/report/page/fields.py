@@ -10,19 +10,21 @@ import pandas as pd
 from kt_cli.rows import schema
 
 TITLES = {"transfer": "Transfers", "complementarity": "Pairs"}
-# Shown at first, in this order; the others are in a row's details and can be added.
+AT_FIRST = 7  # columns that are shown, at most: the first of these that there are
+# The others are in a row's details and can be added.
 FIRST = {
     "transfer": (
-        "sweep", "data", "teacher", "student", "method", "seed", "settings", "status",
-        "teacher_acc", "student_acc", "delta", "gain", "loss", "transfer_rate", "transfer_p",
+        "teacher", "student", "delta", "pos_flips", "method", "status", "sweep", "data", "settings",
+        "seed", "gain", "loss", "transfer_p",
     ),
     "complementarity": (
-        "sweep", "data", "teacher", "student", "teacher_acc", "student_acc", "acc_diff",
-        "pos_flips", "neg_flips", "agreement", "kappa", "flip_entropy", "top50_classes",
+        "teacher", "student", "pos_flips", "acc_diff", "sweep", "data", "neg_flips", "agreement",
+        "kappa", "flip_entropy",
     ),
 }  # fmt: skip
+SORTED = {"transfer": "delta", "complementarity": "pos_flips"}  # by what, the largest first
 # These tell rows apart only where they differ.
-WHERE_THEY_DIFFER = {"sweep", "data", "seed", "settings", "status"}
+WHERE_THEY_DIFFER = {"method", "sweep", "data", "seed", "settings", "status"}
 # Large and seldom looked at: the first to go where space is short.
 LAST = (
     "run_id", "measured_with", "teacher_key", "student_key", "eval_data", "train_data",
@@ -102,7 +104,7 @@ def fields(table: str, rows: pd.DataFrame) -> list[Field]:
         c
         for c in FIRST[table]
         if c in there and (c not in WHERE_THEY_DIFFER or rows[c].nunique(dropna=False) > 1)
-    ]
+    ][:AT_FIRST]
     rest = [c for c in there if c not in first]
     return [_field(c, known[c], c in first) for c in (*first, *rest)]
 

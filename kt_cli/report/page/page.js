@@ -69,8 +69,9 @@ const details = (() => {
   const title = make("h2", { id: "details-title" });
   const close = make("button", { type: "button" }, "Close");
   const list = make("dl");
+  const first = make("div");
   const head = make("div", { class: "head" }, title, close);
-  const dialog = make("dialog", { "aria-labelledby": "details-title" }, head, list);
+  const dialog = make("dialog", { "aria-labelledby": "details-title" }, head, first, list);
   let opener = null;
   document.body.append(dialog);
   close.addEventListener("click", () => dialog.close());
@@ -84,8 +85,9 @@ const details = (() => {
     const at = document.activeElement;
     if (at === document.body || dialog.contains(at)) opener?.focus({ preventScroll: true });
   });
-  function fill(facts, from) {
+  function fill(facts, from, lead = []) {
     if (from !== opener) return;
+    first.replaceChildren(...lead);
     list.replaceChildren(
       ...facts.map(([term, value, meaning]) =>
         make("div", {}, make("dt", {}, term), make("dd", {}, value,
@@ -93,15 +95,32 @@ const details = (() => {
       ),
     );
   }
-  function open(name, facts, from) {
+  function open(name, facts, from, lead) {
     opener = from;
     title.textContent = name;
-    fill(facts, from);
+    fill(facts, from, lead);
     dialog.showModal();
     dialog.scrollTop = 0;
   }
   return { open, fill };
 })();
+
+// A button that saves what `what` gives: a name, and lines of values, null for none.
+function csvButton(what) {
+  const button = make("button", { type: "button" }, "CSV");
+  button.addEventListener("click", () => {
+    const [name, lines] = what();
+    const cell = (value) => {
+      const text = value === null ? "" : String(value);
+      return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+    };
+    const text = lines.map((line) => `${line.map(cell).join(",")}\n`).join("");
+    const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+    make("a", { href: url, download: `${name}.csv` }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 10000);
+  });
+  return button;
+}
 
 // Keeps the header's height for rows that are brought into view below it.
 function belowHeader(box) {
@@ -177,8 +196,31 @@ class ReportTable {
       const below = this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight;
       if (below < 600 && this.shown < this.visible.length) this.show(this.shown + MANY);
     });
-    if (this.rows.length > 1) this.box.before(this.filter());
+    const more = headers.filter((header) => header.classList.contains("more"));
+    if (this.rows.length) this.box.before(this.tools(headers.filter((h) => !h.hidden).length, more.length));
     addEventListener("beforeprint", () => this.show(this.rows.length));
+  }
+
+  tools(columns, more) {
+    const tools = make("div", { class: "tools" }, ...(this.rows.length > 1 ? this.filter() : []));
+    if (more) {
+      const button = make("button", { type: "button", "aria-pressed": "false" }, `All ${columns} columns`);
+      this.table.classList.add("few");
+      button.addEventListener("click", () => {
+        button.setAttribute("aria-pressed", !this.table.classList.toggle("few"));
+      });
+      tools.append(button);
+    }
+    tools.append(csvButton(() => this.csv()));
+    return tools;
+  }
+
+  csv() {
+    const exact = (cell) => cell.dataset.v ?? (cell.classList.contains("none") ? null : cell.textContent);
+    const seen = (row) => [...row.cells].filter((cell) => cell.offsetParent);
+    const names = seen(this.table.tHead.rows[0]).map((cell) => cell.textContent.replaceAll("\n", " "));
+    const places = seen(this.table.tHead.rows[0]).map((cell) => cell.cellIndex);
+    return [this.name, [names, ...this.visible.map((row) => places.map((i) => exact(row.cells[i])))]];
   }
 
   filter() {
@@ -194,7 +236,7 @@ class ReportTable {
       const [some, every] = [this.visible, this.rows].map((rows) => rows.length.toLocaleString("en"));
       count.textContent = words.length ? `${some} of ${every} rows` : "";
     });
-    return make("div", { class: "tools" }, input, count);
+    return [input, count];
   }
 
   update() {

@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
+from typing import Any
 
 from kt_cli.report.page.blocks import Section
 from kt_cli.report.page.fields import TITLES
-from kt_cli.report.page.plots import plots_section
+from kt_cli.report.page.options import references
+from kt_cli.report.page.plots import drawing_of, figure, plots_section
 from kt_cli.report.page.rows import Part, pack
 from kt_cli.report.page.sweeps import sweeps_section
 from kt_cli.report.page.tables import tables_section
@@ -23,13 +25,15 @@ from kt_cli.report.table import Table
 # The page stays below 10 MB, whatever the results are.
 LARGEST, TABLES, PLOTS = 9_500_000, 2_500_000, 3_000_000
 SOME = {"transfer": "method == 'kl-dp'", "complementarity": "acc_diff < 0"}
-SCRIPTS = ("page.js", "columns.js", "rows.js")
+FIRST, SMALLEST = "success", 0.72  # the plot at the top, which a phone shows whole
+SCRIPTS = ("page.js", "columns.js", "outcome.js", "rows.js", "marks.js")
 FEW = 4  # sweeps whose names stand at the top
 
 
 def render_page(
-    results: Results, tables: Sequence[Table], plots: Sequence[Drawn], served: bool = False
-) -> str:
+    results: Results, tables: Sequence[Table], plots: Sequence[Drawn],
+    conclusions: Sequence[str] = (), served: bool = False,
+) -> str:  # fmt: skip
     """The page as text: at most 10 MB of UTF-8, the same for the same results.
 
     Transfers and pairs are in it row by row where there are at most MAX_ROWS of them.
@@ -40,13 +44,25 @@ def render_page(
     # Failed transfers are rows too: pairs with a reason.
     frames = {table: [results.ok(table)] for table in TITLES}
     frames["transfer"].append(results.failed("transfer"))
-    sections = [tables_section(tables, TABLES), plots_section(plots, PLOTS)]
+    first = next((plot for plot in plots if plot.name == FIRST), None)
+    others = [plot for plot in plots if plot is not first]
+    sections = [
+        _conclusion(conclusions, first), tables_section(tables, TABLES),
+        plots_section(others, PLOTS),
+    ]  # fmt: skip
     about = sweeps_section(results.frames, results.folders)
     used = sum(len(section.markup().encode()) for section in (*sections, about))
     parts = pack(frames, LARGEST - used)
     sections += [*(_rows_section(part, results.filtered, served) for part in parts), about]
     filled = [section for section in sections if section.html]
-    return _document(filled, _summary(results), parts, served)
+    return _document(filled, _summary(results), _data(parts, results), served)
+
+
+def _conclusion(sentences: Sequence[str], first: Drawn | None) -> Section:
+    """What follows from all of it, and the plot that shows it."""
+    said = "".join(f'<p class="said">{escape(sentence)}</p>' for sentence in sentences)
+    drawn = "" if first is None else figure(drawing_of(first), first, "plot-first", least=SMALLEST)
+    return Section("conclusion", "Conclusion", said + drawn)
 
 
 def _rows_section(part: Part, filtered: Mapping[str, int], served: bool) -> Section:
@@ -81,8 +97,13 @@ def _summary(results: Results) -> str:
     return f"{sweeps}: {', '.join(counts) or 'no rows'}"
 
 
+def _data(parts: Sequence[Part], results: Results) -> list[dict[str, Any]]:
+    known = references(results.folders)
+    return [{**part.as_json(), "references": known} for part in parts if not part.refused]
+
+
 def _document(
-    sections: Sequence[Section], summary: str, parts: Sequence[Part], served: bool
+    sections: Sequence[Section], summary: str, data: Sequence[Mapping[str, Any]], served: bool
 ) -> str:
     package = files(__package__)
     template, style, *scripts = (
@@ -97,7 +118,7 @@ def _document(
         style=style,
         links=links,
         body="\n".join(section.markup() for section in sections),
-        data=in_script([part.as_json() for part in parts if not part.refused]),
+        data=in_script(data),
         script=script,
     )
 

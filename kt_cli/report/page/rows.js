@@ -1,11 +1,14 @@
 // All rows of a table; only those in view are in the document.
 
 const OVERSCAN = 8;
+const NARROW = matchMedia("(max-width: 700px)");
+const BOLD = { transfer: " Bold: significant by McNemar’s test, p < 0.05." };
 const HINT = "Filters: text contains, =equals, !not, this|that; numbers > 0, <= 5, 0..5; ? missing.";
 
 class Rows {
   constructor(mount, about) {
     this.noun = mount.closest("section").querySelector("h2").textContent;
+    this.about = about;
     this.count = about.count;
     this.columns = about.columns.map((column) => new RowColumn(column));
     this.shown = this.columns.filter((column) => column.first);
@@ -14,6 +17,17 @@ class Rows {
     this.sorted = null;
     this.active = 0;
     this.build(mount);
+    NARROW.addEventListener("change", () => this.rowHeight && this.header());
+  }
+
+  column(key) {
+    return this.columns.find((column) => column.key === key);
+  }
+
+  // The value of a column in a row, null where there is none.
+  value(key, at) {
+    const column = this.column(key);
+    return column?.ready ? column.get(at) : null;
   }
 
   build(mount) {
@@ -27,8 +41,8 @@ class Rows {
     this.table = make("table", { role: "grid", "aria-readonly": "true", "aria-label": this.noun },
       this.sizes, this.head, this.pads[0], this.body, this.pads[1]);
     this.box = make("div", { class: "box", tabindex: "-1" }, this.table);
-    mount.append(make("div", { class: "tools" }, this.status, this.clear, this.chooser()),
-      make("p", { class: "caption" }, HINT), this.box);
+    mount.append(make("div", { class: "tools" }, this.status, this.clear, csvButton(() => this.csv()), this.chooser()),
+      make("p", { class: "caption" }, HINT + (BOLD[this.about.table] ?? "")), this.box);
     this.box.addEventListener("scroll", () => {
       cancelAnimationFrame(this.frame);
       this.frame = requestAnimationFrame(() => this.render());
@@ -44,7 +58,7 @@ class Rows {
 
   chooser() {
     const boxes = this.columns.map((column) => {
-      const input = make("input", { type: "checkbox", checked: column.first });
+      const input = make("input", { type: "checkbox", checked: column.first, "data-key": column.key });
       input.addEventListener("change", () => {
         if (!input.checked && this.shown.length === 1) input.checked = true;
         else this.choose(column, input.checked);
@@ -65,10 +79,20 @@ class Rows {
   }
 
   async start() {
-    await Promise.all(this.shown.map((column) => column.load()));
+    const [sorted, p] = [this.column(this.about.sorted), this.column("transfer_p")];
+    await Promise.all([...this.shown, p].filter(Boolean).map((column) => column.load()));
+    if (this.shown.includes(sorted)) {
+      this.sorted = { column: sorted, direction: "descending", rows: sorted.order("descending", this.count) };
+    }
     this.header();
     belowHeader(this.box);
     this.update();
+  }
+
+  csv() {
+    const lines = [this.shown.map((column) => column.key)];
+    for (const row of this.rows) lines.push(this.shown.map((column) => column.get(row)));
+    return [this.noun.toLowerCase(), lines];
   }
 
   header() {
@@ -79,13 +103,13 @@ class Rows {
       header.append(this.filterInput(this.shown[i]));
       if (this.sorted?.column === this.shown[i]) header.setAttribute("aria-sort", this.sorted.direction);
     });
-    const widths = this.shown.map((column) => column.chars);
+    const widths = this.shown.map((column) => column.room);
     this.sizes.replaceChildren(...widths.map((width) => {
       const size = make("col");
-      size.style.width = `calc(${width}ch + 1rem)`;
+      size.style.width = `calc(${width}ch + var(--gap))`;
       return size;
     }));
-    this.table.style.minWidth = `calc(${widths.reduce((a, b) => a + b)}ch + ${widths.length}rem)`;
+    this.table.style.minWidth = `calc(${widths.reduce((a, b) => a + b)}ch + ${widths.length} * var(--gap))`;
     this.head.replaceChildren(make("tr", { "aria-rowindex": "1" }, ...headers));
     this.table.setAttribute("aria-colcount", this.shown.length);
   }
@@ -203,8 +227,10 @@ class Rows {
   row(place) {
     const cells = this.shown.map((column) => {
       const value = column.get(this.rows[place]);
-      const classes = [column.right && "n", value === null && "none"].filter(Boolean).join(" ");
-      return make("td", { class: classes || null }, column.show(value));
+      const sure = column.key === "delta" && (this.value("transfer_p", this.rows[place]) ?? 1) < SIGNIFICANT;
+      const classes = [column.right && "n", value === null && "none", sure && "best"].filter(Boolean).join(" ");
+      const [whole, text] = [column.show(value), column.fit(value)];
+      return make("td", { class: classes || null, title: text === whole ? null : whole }, text);
     });
     return make("tr", { tabindex: "-1", "data-place": place, "aria-rowindex": place + 2 }, ...cells);
   }
@@ -220,16 +246,27 @@ class Rows {
     return this.body.querySelector(`[data-place="${place}"]`);
   }
 
-  async open(row) {
+  open(row) {
     this.active = Number(row.dataset.place);
-    const at = this.rows[this.active];
+    return this.openAt(this.rows[this.active], row);
+  }
+
+  // What a row is about: its models and method, and what came of it.
+  title(at) {
+    const [teacher, student, method] = ["teacher", "student", "method"].map((key) => this.value(key, at));
+    const main = this.column(this.about.sorted);
+    const said = main?.ready ? `: ${main.label} ${main.show(main.get(at))}` : "";
+    return `${teacher} → ${student}${method ? `, ${method}` : ""}${said}`;
+  }
+
+  async openAt(at, from) {
     const facts = () => this.columns.filter((column) => column.ready)
       .map((column) => [column.label, this.exact(column, at), factNote(column)]);
-    const name = ["teacher", "student", "method"].map((key) => this.columns.find((c) => c.key === key))
-      .filter((column) => column?.ready).map((column) => column.show(column.get(at)));
-    details.open([name.slice(0, 2).join(" → "), ...name.slice(2)].join(", "), facts(), row);
+    const lead = () => outcome(this.about, (key) => this.value(key, at));
+    const names = ["teacher", "student", "method"].map((key) => this.value(key, at)).filter(Boolean);
+    details.open([names.slice(0, 2).join(" → "), ...names.slice(2)].join(", "), facts(), from, lead());
     await Promise.all(this.columns.map((column) => column.load()));
-    details.fill(facts(), row);
+    details.fill(facts(), from, lead());
   }
 
   exact(column, row) {
@@ -247,9 +284,10 @@ function measure(what, start) {
   performance.measure(`rows:${what}`, { start });
 }
 
+const ROWS = {};
 const DATA = JSON.parse(document.getElementById("data").textContent);
 for (const mount of document.querySelectorAll(".rows[data-rows]")) {
   const about = DATA.find((part) => part.table === mount.dataset.rows);
-  if (window.DecompressionStream) new Rows(mount, about).start();
+  if (window.DecompressionStream) (ROWS[about.table] = new Rows(mount, about)).start();
   else mount.append(TOO_OLD);
 }

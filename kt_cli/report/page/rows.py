@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from kt_cli.report.page.blocks import zipped
-from kt_cli.report.page.fields import LAST, MAX_ROWS, Field, fields
+from kt_cli.report.page.fields import LAST, MAX_ROWS, SORTED, Field, fields
+from kt_cli.report.page.options import OPTIONS
 
 # Numbers with fewer different values than one in so many rows are written once each.
 REPEATED = 8
@@ -63,7 +64,10 @@ class Part:
             for f in self.found
             if f.key in self.columns
         ]
-        return {"table": self.table, "count": self.count, "columns": columns}
+        return {
+            "table": self.table, "count": self.count, "columns": columns,
+            "sorted": SORTED[self.table], "options": OPTIONS if self.table == "transfer" else [],
+        }  # fmt: skip
 
 
 def pack(frames: Mapping[str, Sequence[pd.DataFrame]], budget: int) -> list[Part]:

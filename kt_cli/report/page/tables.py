@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 
 from kt_cli.report.page.blocks import Section
@@ -10,6 +10,11 @@ from kt_cli.report.table import MISSING, Cell, Column, MeanStd, Table, number
 
 # More rows than this are no table that one reads; `--format csv` has them all.
 MAX_ROWS = 2_000
+AT_FIRST = 7  # columns, at most; a button shows the others
+# Those of a table that come before others, beside what its rows are about.
+BEFORE = {"summary": ("n", "success_rate", "delta", "delta_interval", "gain", "loss"),
+          "complementarity": ("label", "pairs", "min", "median", "mean", "max")}  # fmt: skip
+AFTER = ("student_type", "student_params_m", "teachers")
 
 
 def tables_section(tables: Sequence[Table], budget: int) -> Section:
@@ -25,13 +30,14 @@ def tables_section(tables: Sequence[Table], budget: int) -> Section:
 
 
 def _table(table: Table, anchor: str, budget: int) -> str:
-    rows, notes = _rows(table, budget), list(table.notes)
+    more = _more(table)
+    rows, notes = _rows(table, more, budget), list(table.notes)
     if len(rows) < len(table.rows):
         notes.append(
             f"The first {len(rows):,} of {len(table.rows):,} rows; all are in "
             f"kt report --table {table.name} --format csv."
         )
-    head = "".join(map(_header, table.columns))
+    head = "".join(_header(column, column.key in more) for column in table.columns)
     said = "".join(f"<li>{escape(note)}</li>" for note in notes)
     said = f'<ul class="notes">{said}</ul>' if notes else ""
     box = (
@@ -46,11 +52,22 @@ def _table(table: Table, anchor: str, budget: int) -> str:
     )
 
 
-def _rows(table: Table, budget: int) -> list[str]:
+def _more(table: Table) -> set[str]:
+    """The columns that are not shown at first; a matrix is looked at as a whole."""
+    keys = [column.key for column in table.shown]
+    if table.name == "matrix" or len(keys) <= AT_FIRST:
+        return set()
+    lead = [column.key for column in table.shown if column.lead] or keys[:1]
+    before = [key for key in BEFORE.get(table.name, ()) if key in keys]
+    ranked = dict.fromkeys([*lead, *before, *sorted(keys, key=AFTER.__contains__)])
+    return set(list(ranked)[AT_FIRST:])
+
+
+def _rows(table: Table, more: Collection[str], budget: int) -> list[str]:
     rows: list[str] = []
     for i, row in enumerate(table.rows[:MAX_ROWS]):
         cells = (
-            _cell(column, cell, (i, column.key) in table.bold)
+            _cell(column, cell, (i, column.key) in table.bold, column.key in more)
             for column, cell in zip(table.columns, row, strict=True)
         )
         text = f"<tr>{''.join(cells)}</tr>\n"
@@ -61,17 +78,21 @@ def _rows(table: Table, budget: int) -> list[str]:
     return rows
 
 
-def _header(column: Column) -> str:
+def _header(column: Column, more: bool) -> str:
     text = column.header or column.key
     hidden = " hidden" if column.detail else ""
-    align = ' class="n"' if column.align == "right" else ""
-    return f'<th scope="col"{align}{hidden}>{escape(text)}</th>'
+    look = _classes(n=column.align == "right", more=more)
+    return f'<th scope="col"{look}{hidden}>{escape(text)}</th>'
 
 
-def _cell(column: Column, cell: Cell, best: bool) -> str:
+def _classes(**there: bool) -> str:
+    names = " ".join(name for name, yes in there.items() if yes)
+    return f' class="{names}"' if names else ""
+
+
+def _cell(column: Column, cell: Cell, best: bool, more: bool) -> str:
     text = column.show(cell)
-    classes = ["n"] * (column.align == "right") + ["none"] * (text == MISSING) + ["best"] * best
-    attributes = f' class="{" ".join(classes)}"' if classes else ""
+    attributes = _classes(n=column.align == "right", none=text == MISSING, best=best, more=more)
     value = number(cell)
     if value is not None:
         attributes += f' data-v="{value:.10g}"'

@@ -16,7 +16,7 @@ from kt_cli.report.captions import caption, general_notes
 from kt_cli.report.groups import KEYS, SAME_DATA, SAME_TRANSFER, Group, split
 from kt_cli.report.plots import classes, curves, matrix, methods, pairs
 from kt_cli.report.plots.output import SUFFIXES, Drawn, save, svg
-from kt_cli.report.plots.style import PlotResult, applied, slug
+from kt_cli.report.plots.style import Marks, PlotResult, applied, slug
 from kt_cli.report.query import Query, seed_average
 from kt_cli.report.read import Results
 from kt_cli.rows import schema
@@ -90,7 +90,8 @@ PLOTS: dict[str, Plot] = {
         "complementarity", classes.class_similarity, SIMILARITY,
     ),
     "success": Plot(
-        "Share of transfers that improve the student.", "transfer", methods.success, ("delta",)
+        "Share of transfers that improve the student. Mean transfer delta.",
+        "transfer", methods.success, ("delta",),
     ),
     "delta": Plot(
         "Transfer delta against the difference in accuracy.",
@@ -139,7 +140,16 @@ def draw_all(
             if sketch is not None:
                 notes = (*sketch.notes, *general_notes(group, results, query, plot.table))
                 said = " ".join((plot.title, f"{caption(group)}.", *notes))
-                yield Drawn(name, _file(name, group, taken), said, sketch.figure)
+                marks = _placed(sketch.marks, results.ok(plot.table), query)
+                file = _file(name, group, taken)
+                yield Drawn(name, file, said, sketch.figure, plot.table, marks)
+
+
+def _placed(marks: Marks | None, rows: pd.DataFrame, query: Query) -> Marks | None:
+    """Marks with the places of their rows; none where each stands for several."""
+    if marks is None or query.seed_average or not rows.index.is_unique:
+        return None
+    return marks._replace(rows=rows.index.get_indexer(marks.rows))
 
 
 def _file(name: str, group: Group, taken: Counter[str]) -> str:

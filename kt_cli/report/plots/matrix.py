@@ -14,7 +14,7 @@ from kt_cli.errors import counted
 from kt_cli.report.groups import Group, by_one_teacher
 from kt_cli.report.intervals import Floats, numbers
 from kt_cli.report.plots import style
-from kt_cli.report.plots.style import COLUMN, DOUBLE, INK, SMALL, PlotResult
+from kt_cli.report.plots.style import COLUMN, DOUBLE, INK, SMALL, Marks, PlotResult
 from kt_cli.report.tables.matrix import by_accuracy
 
 MOST = 40  # students, teachers that have a row, a column of their own
@@ -47,7 +47,18 @@ def matrix(group: Group, top: float) -> PlotResult | None:
     figure = _figure(_table(rows), top, *names)
     notes.append("Colours mean the same in all matrices that were drawn together.")
     dashes = ("A dash: Δ < 0.",) if figure.axes[0].collections else ()
-    return PlotResult(figure, (*notes, "Hatched: no transfer.", *dashes))
+    marks = _marks(figure.axes[0], rows) if _by_model(rows) else None
+    return PlotResult(figure, (*notes, "Hatched: no transfer.", *dashes), marks)
+
+
+def _marks(axes: Axes, rows: pd.DataFrame) -> Marks:
+    """Each cell, as the first transfer in it."""
+    once = rows.drop_duplicates(["teacher", "student"])
+    x, y = (
+        once[role].astype(object).map({name: i for i, name in enumerate(by_accuracy(rows, role))})
+        for role in ("teacher", "student")
+    )
+    return Marks(axes, x.to_numpy(float), y.to_numpy(float), once.index)
 
 
 def _rows(group: Group) -> pd.DataFrame | None:

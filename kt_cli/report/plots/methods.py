@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,11 +17,14 @@ from kt_cli.report.plots import binning, style
 from kt_cli.report.plots.binning import count_note, parts_of
 from kt_cli.report.plots.lines import draw_lines
 from kt_cli.report.plots.pairs import DIFFERENCE, cloud
-from kt_cli.report.plots.style import GREY, INK, PlotResult
+from kt_cli.report.plots.style import GREY, INK, Marks, PlotResult
 from kt_cli.report.read import Results
+from kt_cli.report.table import Column, Interval
 from kt_cli.rows import schema
 
 NAME = 20  # letters of a method
+WIDE = 4.6  # inches of two axes beside each other
+POINTS = Column("", kind="signed")
 WITHIN = 0.98  # of the transfers, at least, are within the axes of gain and loss
 BARS = "Bars: 95% intervals, each model left out in turn."
 RATE = "transfer rate (% of ρ⁺)"
@@ -31,30 +36,41 @@ LIKE = 1.25  # ratio of sizes up to which students are in one group
 
 
 def success(group: Group) -> PlotResult | None:
-    """Share of transfers with Δ > 0 by method."""
+    """Share of transfers with Δ > 0, and mean Δ, by method."""
     parts = parts_of(group.rows, "delta")
     if not parts:
         return None
     wins = [rows.assign(success=100.0 * (rows["delta"] > 0)) for rows in parts.values()]
     shares = [mean_interval(rows, "success", percent=True) for rows in wins]
+    means = [mean_interval(rows, "delta") for rows in wins]
     places = np.arange(len(parts))
-    figure = style.new_figure(style.COLUMN, 0.75 + 0.2 * len(parts))
-    axes = figure.add_subplot()
+    figure = style.new_figure(WIDE, 0.75 + 0.2 * len(parts))
+    left, right = figure.subplots(1, 2, sharey=True)
     values = [share.value for share in shares]
-    axes.barh(places, values, 0.62, color=style.PALE, edgecolor=INK, linewidth=0.6, zorder=2)
-    for place, share, rows in zip(places, shares, wins, strict=True):
-        if np.isfinite(share.low):
-            axes.plot([share.low, share.high], [place, place], color=INK, marker="|", zorder=3)
-        text = f"{share.value:.0f}% of {len(rows):,}"
+    left.barh(places, values, 0.62, color=style.PALE, edgecolor=INK, linewidth=0.6, zorder=2)
+    middle = [mean.value for mean in means]
+    right.plot(middle, places, color=INK, marker="o", linestyle="", zorder=3)
+    counts = [f"{share:.0f}% of {len(rows):,}" for share, rows in zip(values, wins, strict=True)]
+    _ends(left, shares, counts)
+    _ends(right, means, list(map(POINTS.show, middle)))
+    left.axvline(50, color=GREY, linestyle=":", zorder=1)
+    right.axvline(0, color=GREY, linestyle=":", zorder=1)
+    names = style.short_names(list(parts), NAME)
+    left.set_yticks(places, [names[method] for method in parts])
+    left.invert_yaxis()
+    left.set_xlim(0, 100)
+    left.set_xlabel("transfers with Δ > 0 (%)")
+    right.set_xlabel("mean Δ (pp)")
+    return PlotResult(figure, (count_note(parts), BARS))
+
+
+def _ends(axes: Axes, found: Sequence[Interval], texts: Sequence[str]) -> None:
+    """The intervals of values, one below the other, and what is said of each beside them."""
+    for place, (one, text) in enumerate(zip(found, texts, strict=True)):
+        if np.isfinite(one.low):
+            axes.plot([one.low, one.high], [place, place], color=INK, marker="|", zorder=3)
         axes.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), va="center",
                       fontsize="small", annotation_clip=False)  # fmt: skip
-    axes.axvline(50, color=GREY, linestyle=":", zorder=1)
-    names = style.short_names(list(parts), NAME)
-    axes.set_yticks(places, [names[method] for method in parts])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("transfers with Δ > 0 (%)")
-    return PlotResult(figure, (count_note(parts), BARS))
 
 
 def delta(group: Group) -> PlotResult | None:
@@ -100,7 +116,7 @@ def gain_loss(group: Group) -> PlotResult | None:
     beyond = int((~within).sum())
     outside = f" {counted(beyond, 'transfer')} beyond the axes." if beyond else ""
     note = f"Large marks: means; small ones: transfers; above the dotted line Δ > 0.{outside}"
-    return PlotResult(figure, (count_note(parts), note))
+    return PlotResult(figure, (count_note(parts), note), Marks(axes, x, y, rows.index))
 
 
 def rate_classes(group: Group) -> PlotResult | None:

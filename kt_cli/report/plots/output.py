@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from kt_cli.errors import UsageError
 from kt_cli.files import atomic_file
-from kt_cli.report.plots.style import applied
+from kt_cli.report.plots.style import Marks, applied
 
 SUFFIXES = ("pdf", "svg", "png")
 METADATA: dict[str, dict[str, str | None]] = {  # no dates, no versions
@@ -33,12 +33,16 @@ class Drawn:
     Attributes:
         name: one of PLOTS. file: what its file is called, without the suffix; unique.
         caption: what it shows of which rows, n and how to read it.
+        table: whose rows it shows. marks: where it shows them, and their places among the finished
+            ones; None where it shows none one by one.
     """
 
     name: str
     file: str
     caption: str
     figure: Figure
+    table: str = ""
+    marks: Marks | None = None
 
 
 def save(drawn: Drawn, folder: Path, suffix: str) -> Path:

@@ -16,7 +16,7 @@ from kt_cli.errors import counted
 from kt_cli.report.groups import Group, models_of, trained
 from kt_cli.report.intervals import Floats, numbers
 from kt_cli.report.plots import binning, style
-from kt_cli.report.plots.style import PlotResult
+from kt_cli.report.plots.style import Marks, PlotResult
 
 DIFFERENCE = "teacher − student accuracy (pp)"
 AS_POINTS = 3000  # at most
@@ -49,7 +49,7 @@ def knowledge(group: Group) -> PlotResult | None:
         )
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
     style.legend_below(figure, marks)
-    return PlotResult(figure, tuple(notes))
+    return PlotResult(figure, tuple(notes), Marks(axes, x, y, pairs.index))
 
 
 def entropy(group: Group) -> PlotResult | None:
@@ -65,7 +65,7 @@ def entropy(group: Group) -> PlotResult | None:
     line = axes.axhline(uniform, color=style.GREY, linestyle=":", zorder=1)
     style.legend_below(figure, {**marks, "uniform over the classes": line})
     note = f"Uniform: ln C = {uniform:.2f} nats for C = {classes:,} classes."
-    return PlotResult(figure, (pairs_note(pairs, x, y), note))
+    return PlotResult(figure, (pairs_note(pairs, x, y), note), Marks(axes, x, y, pairs.index))
 
 
 def _both(x: Floats, y: Floats) -> Any:

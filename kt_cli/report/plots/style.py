@@ -59,11 +59,21 @@ _RC: dict[str, Any] = {
 }  # fmt: skip
 
 
+class Marks(NamedTuple):
+    """What observations (n,) are drawn at (x, y) in axes, as the rows of an index."""
+
+    axes: Axes
+    x: Any
+    y: Any
+    rows: Any
+
+
 class PlotResult(NamedTuple):
     """A figure, and the sentences that explain it (n, what marks and bands are)."""
 
     figure: Figure
     notes: tuple[str, ...]
+    marks: Marks | None = None
 
 
 @contextmanager

@@ -83,9 +83,10 @@ def build(
     results: Results, names: Sequence[str] | None = None, query: Query = Query()
 ) -> list[Table]:
     """As `sweep_tables`, from rows that are read already."""
-    wanted = [name for name in NAMES if name in (names or DEFAULT_NAMES)]
+    usual = [name for name in DEFAULT_NAMES if name != "matrix" or matrix.is_small(results)]
+    wanted = [name for name in NAMES if name in (names or usual)]
     found = {name: TABLES[name].build(results, query) for name in wanted}
-    if not set(DEFAULT_NAMES) <= set(wanted):
+    if not set(usual) <= set(wanted):
         for name in wanted:
             if not found[name] and name != "failures":
                 raise DataError(f"the results have no table {name!r}", TABLES[name].tip)

@@ -10,13 +10,14 @@ import pandas as pd
 from kt_cli.knowledge.significance import SIGNIFICANT, holm
 from kt_cli.report import stats
 from kt_cli.report.captions import caption
-from kt_cli.report.groups import Group, by_one_teacher
+from kt_cli.report.groups import Group, by_one_teacher, models_of
 from kt_cli.report.intervals import Floats
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results
 from kt_cli.report.table import Column, Row, Table
 from kt_cli.report.tables.shared import methods_of, seen_note, transfer_groups, transfer_notes
 
+FEW = 12  # models
 TITLE = "Transfer delta by student and teacher"
 NEEDS = {"transfer": ("delta", "gain", "loss", "transfer_p", "teacher_acc", "student_acc")}
 LEGEND = (
@@ -24,6 +25,11 @@ LEGEND = (
     "deviation over a student’s teachers. Bold: significant gains (McNemar’s exact test{each}, "
     "p < 0.05 after Holm’s correction for all transfers of this table)."
 )
+
+
+def is_small(results: Results) -> bool:
+    """Whether so few models are in it that it is shown without being asked for."""
+    return models_of(results.ok("transfer")) <= FEW
 
 
 def tables(results: Results, query: Query) -> list[Table]:

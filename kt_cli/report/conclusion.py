@@ -1,0 +1,120 @@
+"""What a report says in one sentence, from the tables that it has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kt_cli.errors import counted
+from kt_cli.report.table import Cell, Column, Interval, MeanStd, Table, number
+
+CONTROL = "self"  # nobody teaches in it
+FEW = 3  # groups of rows that have a sentence each
+percent, points = Column("", digits=1).show, Column("", kind="signed").show
+
+
+def conclusions(tables: Sequence[Table]) -> list[str]:
+    """A sentence for each group of comparable transfers, else for each of compared pairs."""
+    for name, said in (("summary", _of_transfers), ("complementarity", _of_pairs)):
+        found = [(table, said(table)) for table in tables if table.name == name]
+        told = [(table, sentence) for table, sentence in found if sentence]
+        if told:
+            return _apart(told)
+    return []
+
+
+def _apart(told: Sequence[tuple[Table, str]]) -> list[str]:
+    if len(told) == 1:
+        return [told[0][1]]
+    return [f"{_group(table)}: {sentence}" for table, sentence in told[:FEW]]
+
+
+def _group(table: Table) -> str:
+    parts = table.group.get("sweep"), table.group.get("settings")
+    return ", settings ".join(str(part) for part in parts if part)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A row of a summary: a method, with what else is told apart, and what came of it."""
+
+    name: str
+    n: int
+    wins: int
+    delta: float
+    interval: Interval
+    best: bool
+
+    @property
+    def says(self) -> str:
+        many = f"{self.wins:,} of {counted(self.n, 'transfer')} gained"
+        known = not math.isnan(self.interval.low)
+        low, high = points(self.interval.low), points(self.interval.high)
+        return f"{many}, Δ {points(self.delta)} points on average" + f" [{low}, {high}]" * known
+
+
+def _of_transfers(table: Table) -> str:
+    lines = _lines(table)
+    if not lines:
+        return ""
+    candidates = [line for line in lines if line.name != CONTROL] or lines
+    best = max(candidates, key=lambda line: (line.best, line.delta))
+    low, high = best.interval.low, best.interval.high
+    alone = len(lines) == 1
+    if low > 0:
+        said = f"{best.name} helps: {best.says}"
+    elif high < 0:
+        said = f"{best.name} harms: {best.says}" if alone else (
+            f"Nothing helps here; {best.name} harms least: {best.says}")  # fmt: skip
+    elif math.isnan(low):
+        said = f"{best.name}: {best.says}; too few models to say what others would do"
+    else:
+        said = f"It is not shown that {best.name} helps: {best.says}"
+    parted = sum(column.lead for column in table.columns) > 1  # by more than the method
+    return said + ("" if alone else _against(best, lines, parted)) + "."
+
+
+def _against(best: _Line, lines: Sequence[_Line], parted: bool) -> str:
+    """What is borne out of the others."""
+    harmful = [line for line in lines if line is not best and line.interval.high < 0]
+    harm = ", ".join(f"{line.name} (Δ {points(line.delta)})" for line in harmful[:FEW])
+    two, than = len(lines) == 2, ""
+    if best.best and not parted:
+        than = f"; better than {'the other' if two else 'every other'} on the same pairs"
+    elif not parted:
+        whom = ("neither", "the other") if two else ("none", "all others")
+        than = f"; {whom[0]} is shown to be better than {whom[1]}"
+    return than + (f"; {harm} harm{'s' * (len(harmful) == 1)}" if harm else "")
+
+
+def _lines(table: Table) -> list[_Line]:
+    keys = [column.key for column in table.columns]
+    leads = [i for i, column in enumerate(table.columns) if column.lead]
+    found = []
+    for i, row in enumerate(table.rows):
+        cells: dict[str, Cell] = dict(zip(keys, row, strict=True))
+        delta, interval, n = cells["delta"], cells["delta_interval"], cells["n"]
+        share = number(cells["success_rate"])
+        if not isinstance(delta, MeanStd) or not isinstance(interval, Interval) or share is None:
+            continue
+        assert isinstance(n, int)
+        named = (leads[-1], *leads[:-1])  # the method first
+        name = ", ".join(table.columns[place].show(row[place]) for place in named)
+        wins = round(share * n / 100)
+        found.append(_Line(name, n, wins, delta.mean, interval, (i, "delta") in table.bold))
+    return found
+
+
+def _of_pairs(table: Table) -> str:
+    keys = [column.key for column in table.columns]
+    rows = {str(row[0]): dict(zip(keys, row, strict=True)) for row in table.rows}
+    low, median, high = (number(rows["pos_flips"][key]) for key in ("min", "median", "max"))
+    if low is None or median is None or high is None:
+        return ""
+    weaker = number(rows["pos_flips_weaker"]["median"]) if "pos_flips_weaker" in rows else None
+    still = "" if weaker is None else f"; weaker teachers still on {percent(weaker)}%"
+    return (
+        f"A teacher is right on {percent(low)} to {percent(high)}% of the images where its "
+        f"student is wrong (ρ⁺, median {percent(median)}%){still}."
+    )

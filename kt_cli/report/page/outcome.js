@@ -1,0 +1,67 @@
+// What a row says first: its result in words, its course, and the command that repeats it.
+
+const SIGNIFICANT = 0.05;
+const TWO_SIDED = 1.96;
+
+const inWords = {
+  transfer(value) {
+    const [delta, gain, loss, n, p] = ["delta", "gain", "loss", "n", "transfer_p"].map(value);
+    if (delta === null) return value("error") ?? "";
+    const share = delta / 100;
+    const whole = gain !== null && loss !== null;
+    const spread = !whole || !n ? null
+      : 100 * TWO_SIDED * Math.sqrt(((gain + loss) / 100 - share * share) / n);
+    const about = spread === null ? "" : ` ± ${spread.toFixed(2)} (95%, over images)`;
+    const sure = p === null ? "" : p < SIGNIFICANT ? ` A significant ${delta > 0 ? "gain" : "loss"}` : " No significant change";
+    const parts = !whole ? "" : `: gain ${gain.toFixed(2)} − loss ${loss.toFixed(2)}`;
+    return `Δ ${signed(delta)} points${about}${parts}.${sure && `${sure} (McNemar p = ${p.toPrecision(2)}).`}`;
+  },
+  complementarity(value) {
+    const [positive, negative] = ["pos_flips", "neg_flips"].map(value);
+    if (positive === null) return "";
+    const back = negative === null ? "" : `, and the other way round on ${negative.toFixed(2)}%`;
+    return `The teacher is right where the student is wrong on ${positive.toFixed(2)}% of the images (ρ⁺)${back}.`;
+  },
+};
+
+const signed = (number) => minus(`${number > 0 ? "+" : ""}${number.toFixed(2)}`);
+
+// A word as a shell takes it.
+const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+
+function command({ options, references }, value) {
+  const own = references[value("sweep")] ?? {};
+  const words = options.flatMap(([column, option, usual]) => {
+    const said = value(column);
+    if (said === null || said === usual || said === String(usual)) return [];
+    if (typeof usual === "boolean") return [said === "true" ? option : option.replace("--", "--no-")];
+    return [option, quoted(String(said))];
+  });
+  const names = (value("teacher_names") ?? value("teacher")).split(value("teacher_names") ? ", " : "\n");
+  return ["kt transfer", ...[...names, value("student")].map((name) => quoted(own[name] ?? name)), ...words].join(" ");
+}
+
+// A curve by epoch, drawn from "–, 61.2, 61.9".
+function course(text) {
+  const points = text.split(", ").map(Number).map((y, x) => [x, y]).filter(([, y]) => !Number.isNaN(y));
+  if (points.length < 2) return [];
+  const [ys, last] = [points.map(([, y]) => y), points.at(-1)];
+  const [low, high] = [Math.min(...ys), Math.max(...ys)];
+  const at = ([x, y]) => `${(4 + (292 * x) / last[0]).toFixed(1)},${(56 - (52 * (y - low)) / (high - low || 1)).toFixed(1)}`;
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const line = document.createElementNS(svg.namespaceURI, "polyline");
+  svg.setAttribute("viewBox", "0 0 300 60");
+  line.setAttribute("points", points.map(at).join(" "));
+  svg.append(line);
+  const said = `accuracy on the training views by epoch: ${ys[0].toFixed(1)} to ${last[1].toFixed(1)}%, between ${low.toFixed(1)} and ${high.toFixed(1)}%`;
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", said);
+  return [make("figure", { class: "course" }, svg, make("figcaption", {}, said))];
+}
+
+// Elements for the head of a row's details; `value` gives a column's value, null for none.
+function outcome(about, value) {
+  const said = inWords[about.table](value);
+  const repeat = about.table === "transfer" && value("student") ? [make("pre", {}, command(about, value))] : [];
+  return [...(said ? [make("p", { class: "said" }, said)] : []), ...course(value("curve_acc") ?? ""), ...repeat];
+}

@@ -1,0 +1,95 @@
+"""The sentence that a report ends with says what its numbers bear out, and no more."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kt_cli.report.conclusion import conclusions
+from kt_cli.report.query import Query
+from kt_cli.report.table import Cell, Column, Interval, MeanStd, Table
+from kt_cli.report.tables import sweep_tables
+
+Sweep = Any  # of the conftest beside this file
+NAN = math.nan
+MODELS = tuple(f"model{i}" for i in range(7))
+
+
+def summary(*rows: tuple[str, int, float, tuple[float, float]], best: str = "") -> Table:
+    """Of methods with n, Δ and its interval; half of the transfers gained."""
+    keys = ("method", "n", "success_rate", "delta", "delta_interval")
+    columns = tuple(Column(key, lead=key == "method", kind="text" if key == "method" else "number")
+                    for key in keys)  # fmt: skip
+    cells: tuple[tuple[Cell, ...], ...] = tuple(
+        (method, n, Interval(50.0, 20, 80), MeanStd(delta, 1.0, n), Interval(delta, *ends))
+        for method, n, delta, ends in rows
+    )
+    bold = frozenset((i, "delta") for i, row in enumerate(rows) if row[0] == best)
+    return Table("summary", "", columns, cells, bold=bold, group={"sweep": "s", "settings": "ab"})
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (summary(("kl", 8, 0.5, (0.1, 0.9))), "kl helps: 4 of 8 transfers gained, Δ +0.50 points "
+                                              "on average [+0.10, +0.90]."),
+        (summary(("kl", 8, 0.5, (-0.1, 1.1))), "It is not shown that kl helps: 4 of 8 "),
+        (summary(("kl", 8, -0.5, (-0.9, -0.1))), "kl harms: 4 of 8 "),
+        (summary(("kl", 2, 0.5, (NAN, NAN))),
+         "kl: 1 of 2 transfers gained, Δ +0.50 points on average; too few models to say what "
+         "others would do."),
+        (summary(("kl", 8, -1.0, (-2, -0.1)), ("kl-dp", 8, 0.5, (0.1, 1.0)), best="kl-dp"),
+         "kl-dp helps: 4 of 8 transfers gained, Δ +0.50 points on average [+0.10, +1.00]; better "
+         "than the other on the same pairs; kl (Δ −1.00) harms."),
+        (summary(("kl", 8, 0.2, (-2, 2)), ("kl-dp", 8, 0.5, (0.1, 1.0)), ("self", 8, 0.9, (0, 2))),
+         "kl-dp helps: 4 of 8 transfers gained, Δ +0.50 points on average [+0.10, +1.00]; none is "
+         "shown to be better than all others."),
+        (summary(("kl", 8, -1.0, (-2, -0.5)), ("kl-dp", 8, -0.5, (-1, -0.1))),
+         "Nothing helps here; kl-dp harms least: "),
+    ],
+)  # fmt: skip
+def test_a_sentence_for_what_is_borne_out(table: Table, said: str) -> None:
+    (sentence,) = conclusions([table])
+    assert sentence.startswith(said) and sentence.endswith(".")
+
+
+def test_groups_that_do_not_compare_have_a_sentence_each() -> None:
+    table = summary(("kl", 8, 0.5, (0.1, 0.9)))
+    found = conclusions([table] * 5)
+    assert len(found) == 3 and found[0].startswith("s, settings ab: kl helps")
+
+
+def test_success_is_counted_as_the_tables_do(sweep: Sweep) -> None:
+    rows = [sweep.transfer(t, s) for t, s in itertools.permutations(MODELS, 2)]
+    sweep.write("transfer", rows)
+    (sentence,) = conclusions(sweep_tables([sweep.folder]))
+    deltas = np.array([row["delta"] for row in rows])
+    assert f"{(deltas > 0).sum()} of 42 transfers gained" in sentence
+    mean = f"{deltas.mean():+.2f}".replace("-", "−")
+    assert f"Δ {mean} points on average" in sentence
+
+
+def test_what_by_tells_apart_is_named(sweep: Sweep) -> None:
+    pairs = list(itertools.permutations(MODELS, 2))
+    rows = [sweep.transfer(t, s, seed=seed, delta=2.0 * seed - 0.5 + 0.001 * i)
+            for i, (t, s) in enumerate(pairs) for seed in (0, 1)]  # fmt: skip
+    sweep.write("transfer", rows)
+    (sentence,) = conclusions(sweep_tables([sweep.folder], ["summary"], Query(by=("seed",))))
+    assert sentence.startswith("kl-dp, 1 helps: 42 of 42 transfers gained")
+    assert "same pairs" not in sentence and "kl-dp, 0 (Δ −0.48) harms" in sentence
+
+
+def test_without_transfers_it_is_about_what_models_know(sweep: Sweep) -> None:
+    rows = [sweep.pair(t, s, pos_flips=float(i), acc_diff=float(i - 20))
+            for i, (t, s) in enumerate(itertools.permutations(MODELS, 2))]  # fmt: skip
+    sweep.write("complementarity", rows)
+    (sentence,) = conclusions(sweep_tables([sweep.folder]))
+    assert sentence == (
+        "A teacher is right on 0.0 to 41.0% of the images where its student is wrong (ρ⁺, median "
+        "20.5%); weaker teachers still on 9.5%."
+    )
+    assert conclusions([]) == []
