@@ -118,7 +118,7 @@ def planned(
 ) -> Planned:  # fmt: skip
     """A transfer from the first models into the last, as `transfer` does it."""
     how, images = by_keyword(settings, TransferSpec, DataSpec)
-    spec = TransferSpec(**how)
+    spec = TransferSpec.of(how)
     # The screen of a single transfer names classes.
     spec = replace(spec, method=with_guard(spec.method, guard), by_class=True)
     # Whoever gives what would change nothing wants something else.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FIRST_OF_IMAGES = ("source", "fraction", "limit", "unlabelled", "guard_data")
 RESULTS = Path("results/transfers")
-FIRST = ("method", "together", "epochs", "lr", "bn")
+FIRST = ("method", "together", "epochs", "lr", "bn", "preset")
 
 
 def _known(guard: str | None) -> str | None:

@@ -71,7 +71,10 @@ def _verdict(row: Mapping[str, Any]) -> list[str]:
         better = "--bn recompute" if control > alone else "--bn eval"
         lines.append(f"Tip: running statistics alone cost {-alone:.2f} points: {better}.")
     elif row["transfer_p"] < SIGNIFICANT and row["delta"] < 0 and row.get("guard_alpha") is None:
-        lines.append("Tip: --guard safe goes as far as images that it never trained on let it.")
+        kept = row["schedule"] != "constant" or row["average"] != "none"
+        better = "" if kept else "--preset keep loses less (docs/science.md); "
+        guard = "--guard safe goes as far as images that it never trained on let it."
+        lines.append(f"Tip: {better}{guard}")
     return lines
 
 

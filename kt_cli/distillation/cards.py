@@ -70,9 +70,9 @@ def transfer_card(row: Mapping[str, Any], command: str) -> str:
             f"{row['guard_n']} images; without it Δ {row['delta_unguarded']:+.2f}.\n"
         )
     return card + (
-        f"\nSettings: {row['epochs']} epochs, learning rate {row['lr']:g} × batch/256, "
-        f"batch {row['batch_size']} in micro-batches of {row['micro_batch']}, temperature "
-        f"{row['temperature']:g}, augmentation `{row['augment']}`, batch normalisation "
+        f"\nSettings: {row['epochs']} epochs, {row['schedule']} learning rate {row['lr']:g} × "
+        f"batch/256, batch {row['batch_size']} in micro-batches of {row['micro_batch']}, "
+        f"temperature {row['temperature']:g}, augmentation `{row['augment']}`, batch normalisation "
         f"`{row['bn']}`, seed {row['seed']}.\n\n```\n{command}\n```\n" + HOW_TO_LOAD
     )
 

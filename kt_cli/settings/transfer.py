@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,6 +36,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "kl-mcl": _MCL,
     "xekl-mcl": {**_MCL, "kd_lambda": 0.68},
 }
+# What a name stands for where nothing else is said: docs/science.md has what bears it out.
+PRESETS: dict[str, dict[str, Any]] = {"paper": {}, "keep": {"schedule": "cosine"}}
 LEFT_TO_THE_METHOD = (*PUBLISHED[""], "mcl_every")
 
 
@@ -91,6 +94,10 @@ class TransferSpec(Settings):
         "decided, `+safe` or `+shrink` where that one did",
     )  # fmt: skip
     seed: int = shared.seed("Seed of the views and of their order.")
+    preset: str = of_harm(
+        "paper", "keep: with what lost least in a study, a rate that decays, for what is not said "
+        "otherwise.", choices=tuple(PRESETS), identity=False, column=None,
+    )  # fmt: skip
     epochs: int = shared.epochs(20)
     lr: float | None = of_training(
         None, "Learning rate at batch 256; scaled by batch size / 256.", within=POSITIVE,
@@ -188,6 +195,14 @@ class TransferSpec(Settings):
         False, "Let the guard judge on images that the student may have been trained on.",
         identity=False, column=None,
     )  # fmt: skip
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> TransferSpec:
+        """From the values that are given, and for others those of the preset that they name."""
+        name = given.get("preset", "paper")
+        if name not in PRESETS:
+            raise unknown("preset", str(name), PRESETS)
+        return cls(**{**PRESETS[name], **given})
 
     @property
     def evaluation(self) -> EvalSpec:

@@ -138,7 +138,7 @@ def _listed(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def _transfer(table: Mapping[str, Any]) -> TransferSpec:
     names = [name for name in declared(TransferSpec) if name not in REPLACED]
-    return TransferSpec(**values(TransferSpec, table, "[transfer]", names, ABOUT_TRANSFERS))
+    return TransferSpec.of(values(TransferSpec, table, "[transfer]", names, ABOUT_TRANSFERS))
 
 
 def _grid(key: str, several: Sequence[Any]) -> tuple[Any, ...]:
