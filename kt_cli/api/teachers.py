@@ -88,7 +88,8 @@ class Ranking:
             return ""
         together = ["--together", "parallel"] if len(chosen) > 1 else []
         method = [] if self.teaching.labelled else ["--method", "kl-dp-u"]
-        data = options({key: self.data[key] for key in ("data", "data_dir") if self.data.get(key)})
+        # How many images say who could teach is no matter of the transfer.
+        data = options({key: v for key, v in self.data.items() if v is not None and key != "limit"})
         teachers = [self.teachers[i].ref for i in chosen]
         return command("transfer", *teachers, self.student.ref, *together, *method, *data)
 

@@ -12,13 +12,10 @@ UNSAID = ("by_class", "eval_amp", "keep_targets", "target_topk")
 
 
 def again(run: RunOf[TransferSpec]) -> str:
-    """`kt transfer` with the models by name and all settings that are not usual.
-
-    By name, not by place: the card that has it may travel.
-    """
+    """`kt transfer` with the models as they are referred to and all settings that are not usual."""
     said = unusual(run.data) | unusual(run.settings)
     for name in UNSAID:
         said.pop(name, None)
     if dtype := said.pop("amp", ""):
         said |= {"amp": True, "amp_dtype": dtype}
-    return command("transfer", *(model.name for model in run.models), *options(said))
+    return command("transfer", *(model.ref for model in run.models), *options(said))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -14,6 +15,9 @@ CARD = "README.md"
 WEIGHTS = PREFERRED[0]
 FILES = (CONFIG, WEIGHTS, CARD)
 FOLDER = "PATH/TO/THIS/FOLDER"  # where a saved card says to load from
+# Files by their whole path, of which the last part may be said; in quotes for their spaces.
+QUOTED = re.compile(r"(['`])([\w-]*:?)/(?:[^'`/]+/)*([^'`/]+)\1")
+PLAIN = re.compile(r"(?<![\w./])/(?:[^\s/'`]+/)*([^\s/'`]+)")
 
 
 def require_pushable(repo: str) -> None:
@@ -95,7 +99,12 @@ def _config(folder: Path) -> bytes:
 def _card(folder: Path, repo: str) -> str:
     """The card as it goes up: it says how to load the model from there."""
     card = (folder / CARD).read_text(encoding="utf-8")
-    card = card.replace(f"local-dir:{FOLDER}", f"hf-hub:{repo}").replace(FOLDER, repo)
+    card = _travelling(card.replace(f"local-dir:{FOLDER}", f"hf-hub:{repo}").replace(FOLDER, repo))
     if card.startswith("---\n"):
         return card
     return front(json.loads((folder / CONFIG).read_text(encoding="utf-8"))) + card
+
+
+def _travelling(card: str) -> str:
+    """Without the places of this machine that the command in it names."""
+    return PLAIN.sub(r"PATH/TO/\1", QUOTED.sub(r"\1\2PATH/TO/\3\1", card))

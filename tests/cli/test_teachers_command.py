@@ -47,6 +47,13 @@ def test_teachers_are_ranked_and_a_command_is_given_that_runs(kt: Kt, zoo: Path)
     assert kt(*words[1:], *quick)[0] == 0
 
 
+def test_the_command_has_what_was_said_of_the_images(kt: Kt, zoo: Path) -> None:
+    found = kt_cli.teachers("zoo/vit", ["zoo"], data="digits", limit=890, by_position=True,
+                            eval_size="train")  # fmt: skip
+    words = shlex.split(found.command())
+    assert words[-5:] == ["--data", "digits", "--by-position", "--eval-size", "train"]
+
+
 def test_the_screen_names_the_first_and_what_is_not_known(kt: Kt, zoo: Path) -> None:
     code, out, _ = kt("teachers", "zoo/vit", "--among", "zoo", *DATA, "--top", "1")
     assert code == 0 and out.startswith("vit: 899 images · top-1 ")

@@ -190,3 +190,16 @@ def test_a_folder_without_a_model_is_refused(remote: Hub, save_model: SaveModel,
     with pytest.raises(DataError, match=f"{name} missing"):
         hub_push.push(folder, "org/student", False, "")
     assert not remote.private
+
+
+def test_a_card_names_no_place_of_this_machine() -> None:
+    said = (
+        "on 9 images of `/data/my photos`.\n```\nkt transfer local-dir:/home/me/zoo/vit "
+        "'local-dir:/home/my models/resnet' test_vit@/tmp/a.pth --data '/data/my photos' "
+        '--labels /data/labels.csv\n```\ntimm.create_model("hf-hub:me/mine")'
+    )
+    assert hub_push._travelling(said) == (
+        "on 9 images of `PATH/TO/my photos`.\n```\nkt transfer local-dir:PATH/TO/vit "
+        "'local-dir:PATH/TO/resnet' test_vit@PATH/TO/a.pth --data 'PATH/TO/my photos' "
+        '--labels PATH/TO/labels.csv\n```\ntimm.create_model("hf-hub:me/mine")'
+    )
