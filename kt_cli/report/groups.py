@@ -89,7 +89,8 @@ def across(rows: pd.DataFrame, but: Sequence[str]) -> pd.DataFrame:
     in columns, and not in hashes.
     """
     same = [column for column in SETTINGS if column not in but]
-    said = rows[["method", *same, "settings"]].drop_duplicates().astype(object)
+    once = rows.drop_duplicates(["method", "settings"])  # which tell all settings
+    said = once[["method", *same, "settings"]].astype(object)
     joined: list[set[str]] = []
     for _, hashes in said.groupby(["method", *same], dropna=False)["settings"]:
         alike = set(map(str, hashes))
