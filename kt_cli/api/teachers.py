@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-from kt_cli.errors import DataError, KtError, UsageError, command, warn
+from kt_cli.errors import DataError, KtError, UsageError, warn
 from kt_cli.progress import Progress, silent
-from kt_cli.settings import DataSpec, EvalSpec
-from kt_cli.settings.declared import by_keyword, check, options, texts
+from kt_cli.settings import DataSpec, EvalSpec, TransferSpec
+from kt_cli.settings.data import data_spec
+from kt_cli.settings.declared import by_keyword, check, texts
 from kt_cli.spec import Model
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Ranking:
         teaching: what they say, and all that is computed of it, in the order of `teachers`.
         measured: what earlier transfers of the student by each came to; None where there are none.
         team: of teachers, as places in the ranking, the most useful first.
-        data: the images, as the command line names them.
+        data, size: the images, and at which size models saw them.
     """
 
     student: Model
@@ -40,7 +41,8 @@ class Ranking:
     teaching: Teaching
     measured: tuple[Measured | None, ...]
     team: tuple[int, ...]
-    data: Mapping[str, Any]
+    data: DataSpec
+    size: str
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -83,11 +85,13 @@ class Ranking:
         chosen = [i for i in self.team if i in self.worth] or list(self.worth[:1])
         if not chosen:
             return ""
-        together = ["--together", "parallel"] if len(chosen) > 1 else []
-        method = [] if self.teaching.labelled else ["--method", "kl-dp-u"]
-        data = options({key: self.data[key] for key in ("data", "data_dir") if self.data.get(key)})
-        teachers = [self.teachers[i].ref for i in chosen]
-        return command("transfer", *teachers, self.student.ref, *together, *method, *data)
+        from kt_cli.runs.command import taught
+
+        how = TransferSpec(
+            together="parallel" if len(chosen) > 1 else "single", eval_size=self.size,
+            method="kl-dp" if self.teaching.labelled else "kl-dp-u",
+        )  # fmt: skip
+        return taught([*(self.teachers[i] for i in chosen), self.student], self.data, how)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values, for JSON."""
@@ -154,7 +158,7 @@ def teachers(
     chosen = sorted_.team(team) if labels and team > 1 else []
     return Ranking(
         taught, tuple(usable[i][0] for i in order), sorted_, tuple(measured[i] for i in order),
-        tuple(chosen), dict(settings),
+        tuple(chosen), data_spec(given), spec.size,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ def words(spec: TransferSpec, **data: object) -> list[str]:
 
 def test_what_is_usual_is_not_said() -> None:
     assert words(TransferSpec(by_class=True)) == [
-        "kt", "transfer", "vit", "resnet", "--data", "digits",
+        "kt", "transfer", "ref:vit", "ref:resnet", "--data", "digits",
     ]  # fmt: skip
 
 
