@@ -145,7 +145,8 @@ def _asked(file: Path | str | Mapping[str, Any] | None, settings: Mapping[str, A
 def _resolved(spec: SweepSpec) -> list[Model]:
     from kt_cli.zoo import classes, names
 
-    resolved = names.resolve(spec.models) if spec.models else []
+    needed = max(0, 2 - len(spec.zoo))
+    resolved = names.resolve(spec.models, needed=needed) if spec.models else []
     names.refuse_predictions(resolved, "kt sweep")
     from kt_cli.distillation import methods
     from kt_cli.sweeps import config

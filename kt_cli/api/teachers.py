@@ -9,10 +9,11 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-from kt_cli.errors import DataError, KtError, UsageError, command, warn
+from kt_cli.errors import DataError, KtError, UsageError, warn
 from kt_cli.progress import Progress, silent
-from kt_cli.settings import DataSpec, EvalSpec
-from kt_cli.settings.declared import by_keyword, check, options, texts
+from kt_cli.settings import DataSpec, EvalSpec, TransferSpec
+from kt_cli.settings.data import data_spec
+from kt_cli.settings.declared import by_keyword, check, texts
 from kt_cli.spec import Model
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Ranking:
         teaching: what they say, and all that is computed of it, in the order of `teachers`.
         measured: what earlier transfers of the student by each came to; None where there are none.
         team: of teachers, as places in the ranking, the most useful first.
-        data: the images, as the command line names them.
+        data, size: the images, and at which size models saw them.
         alone: mean Δ in points of what moved the student with nobody teaching it, as far as earlier
             transfers tell: its running statistics estimated anew ("statistics"), `self` ("self").
     """
@@ -42,7 +43,8 @@ class Ranking:
     teaching: Teaching
     measured: tuple[Measured | None, ...]
     team: tuple[int, ...]
-    data: Mapping[str, Any]
+    data: DataSpec
+    size: str
     alone: Mapping[str, float]
 
     @cached_property
@@ -86,12 +88,13 @@ class Ranking:
         chosen = [i for i in self.team if i in self.worth] or list(self.worth[:1])
         if not chosen:
             return ""
-        together = ["--together", "parallel"] if len(chosen) > 1 else []
-        method = [] if self.teaching.labelled else ["--method", "kl-dp-u"]
-        # How many images say who could teach is no matter of the transfer.
-        data = options({key: v for key, v in self.data.items() if v is not None and key != "limit"})
-        teachers = [self.teachers[i].ref for i in chosen]
-        return command("transfer", *teachers, self.student.ref, *together, *method, *data)
+        from kt_cli.runs.command import taught
+
+        how = TransferSpec(
+            together="parallel" if len(chosen) > 1 else "single", eval_size=self.size,
+            method="kl-dp" if self.teaching.labelled else "kl-dp-u",
+        )  # fmt: skip
+        return taught([*(self.teachers[i] for i in chosen), self.student], self.data, how)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values, for JSON."""
@@ -163,7 +166,7 @@ def teachers(
     chosen = sorted_.team(team) if labels and team > 1 else []
     return Ranking(
         taught, tuple(usable[i][0] for i in order), sorted_, tuple(measured[i] for i in order),
-        tuple(chosen), dict(settings), _alone(earlier),
+        tuple(chosen), data_spec(given), spec.size, _alone(earlier),
     )  # fmt: skip
 
 
@@ -171,7 +174,9 @@ def _resolved(student: Sequence[str], among: Sequence[str]) -> tuple[Model, list
     from kt_cli.zoo import names
 
     names.single(student[0])  # refuses several
-    taught, *others = names.resolve([*student, *among])  # each once, with names that tell apart
+    taught, *others = names.resolve(
+        [*student, *among], needed=2
+    )  # each once, with names that tell apart
     if not others:
         raise UsageError(f"{taught.name} alone has no teacher", "Name others with --among.")
     return taught, others

@@ -1,21 +1,38 @@
-"""The command that repeats a transfer."""
+"""The command that does a transfer."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from kt_cli.data.guard_images import leave_out_guards
 from kt_cli.errors import command
-from kt_cli.settings import TransferSpec
+from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.settings.declared import options, unusual
-from kt_cli.spec import RunOf
+from kt_cli.spec import Model, RunOf
 
 # Said otherwise, or of how a run is done.
 UNSAID = ("by_class", "eval_amp", "keep_targets", "target_topk")
 
 
-def again(run: RunOf[TransferSpec]) -> str:
-    """`kt transfer` with the models as they are referred to and all settings that are not usual."""
-    said = unusual(run.data) | unusual(run.settings)
+def taught(
+    models: Sequence[Model], data: DataSpec, settings: TransferSpec, **more: object
+) -> str:  # fmt: skip
+    """`kt transfer` with the teachers and, last, the student, and all settings that are not usual.
+
+    more: values by keyword that are said in any case.
+    """
+    said = {**unusual(data), **unusual(settings), **more}
     for name in UNSAID:
         said.pop(name, None)
     if dtype := said.pop("amp", ""):
         said |= {"amp": True, "amp_dtype": dtype}
-    return command("transfer", *(model.ref for model in run.models), *options(said))
+    return command("transfer", *(model.ref for model in models), *options(said))
+
+
+def again(run: RunOf[TransferSpec]) -> str:
+    """The command that repeats a transfer, with the same id."""
+    # The models' own guard slices count unless another share is said, be it none.
+    guards = leave_out_guards(run.data, run.models).guard > run.data.guard
+    return taught(
+        run.models, run.data, run.settings, **{"guard_share": run.data.guard} if guards else {}
+    )

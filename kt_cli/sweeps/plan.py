@@ -145,7 +145,7 @@ class Planner:
 
             folders = [f"local-dir:{self.folder / run.out}" for run in trained]
             # All at once, so that no two are called the same.
-            models = names.resolve([*(model.ref for model in models), *folders])
+            models = names.resolve([*(model.ref for model in models), *folders], needed=0)
         return models if self.spec.baseline == "none" else [*models, *random_twins(models)]
 
     def _zoo_runs(self) -> list[Run]:

@@ -7,7 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
-from kt_cli.errors import DataError, KtError, UsageError, first_line
+from kt_cli.errors import DataError, KtError, UsageError, command, first_line
 from kt_cli.zoo.local_models import CONFIG, ORIGIN, PREFERRED, PROCESSOR
 from kt_cli.zoo.save import front
 
@@ -15,9 +15,6 @@ CARD = "README.md"
 WEIGHTS = PREFERRED[0]
 FILES = (CONFIG, WEIGHTS, CARD)
 FOLDER = "PATH/TO/THIS/FOLDER"  # where a saved card says to load from
-# Files by their whole path, of which the last part may be said; in quotes for their spaces.
-QUOTED = re.compile(r"(['`])([\w-]*:?)/(?:[^'`/]+/)*([^'`/]+)\1")
-PLAIN = re.compile(r"(?<![\w./])/(?:[^\s/'`]+/)*([^\s/'`]+)")
 
 
 def require_pushable(repo: str) -> None:
@@ -97,14 +94,22 @@ def _config(folder: Path) -> bytes:
 
 
 def _card(folder: Path, repo: str) -> str:
-    """The card as it goes up: it says how to load the model from there."""
-    card = (folder / CARD).read_text(encoding="utf-8")
-    card = _travelling(card.replace(f"local-dir:{FOLDER}", f"hf-hub:{repo}").replace(FOLDER, repo))
+    """The card as it goes up: it says how to load the model from there, and no place of here."""
+    card = _placeless((folder / CARD).read_text(encoding="utf-8"))
+    card = card.replace(f"local-dir:{FOLDER}", f"hf-hub:{repo}").replace(FOLDER, repo)
     if card.startswith("---\n"):
         return card
     return front(json.loads((folder / CONFIG).read_text(encoding="utf-8"))) + card
 
 
-def _travelling(card: str) -> str:
-    """Without the places of this machine that the command in it names."""
-    return PLAIN.sub(r"PATH/TO/\1", QUOTED.sub(r"\1\2PATH/TO/\3\1", card))
+def _placeless(card: str) -> str:
+    """A card with PATH/TO/NAME in place of paths of this machine, in its command too."""
+
+    def short(path: str) -> str:
+        return re.sub(r"(^|[:@])/(.*/)?", r"\1PATH/TO/", path, flags=re.S)
+
+    def again(found: re.Match[str]) -> str:
+        return command(*map(short, shlex.split(found[0])[1:]))
+
+    card = re.sub(r"(?<=`)/[^`\n]+(?=`)", lambda found: short(found[0]), card)
+    return re.sub(r"(?<=^```\n)kt .*?(?=\n```$)", again, card, flags=re.M | re.S)

@@ -90,15 +90,21 @@ def test_a_model_folder_that_is_damaged_costs_itself_only(
     assert (code, out) == (2, "") and said in " ".join(err.split())
 
 
-def test_in_a_sweep_too(kt: Kt, folder: Path) -> None:
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_in_a_sweep_too(kt: Kt, folder: Path, file: str) -> None:
     shutil.copytree(folder / "b", folder / "c")
     (folder / "c" / "config.json").write_text('{"archi')
+    said = f"cannot read {folder}/c/config.json"
+    if file != "config.json":
+        shutil.copy(folder / "b" / "config.json", folder / "c")
+        (folder / "c" / file).unlink()
+        said = f"no weights in {folder}/c"
     how = ("--pairs", "0", "--executor", "inline", "-o", str(folder / "results"))
     code, out, err = kt("sweep", "--models", str(folder), *ON_DIGITS, *how, "--baseline", "random")
     assert code == 1 and "over ordered pairs" in out
-    assert f"cannot read {folder}/c/config.json" in "".join(out.split("\n"))
+    assert said in "".join(out.split("\n"))
     code, _, err = kt("sweep", "--models", f"{folder}/a,{folder}/c", *ON_DIGITS)
-    assert code == 2 and f"cannot read {folder}/c/config.json" in "".join(err.split("\n"))
+    assert code == 2 and said in "".join(err.split("\n"))
 
 
 def test_a_file_of_predictions_that_is_damaged_costs_itself_only(kt: Kt, tmp_path: Path) -> None:

@@ -41,17 +41,11 @@ def test_teachers_are_ranked_and_a_command_is_given_that_runs(kt: Kt, zoo: Path)
         row["teacher"] for row in said["teachers"]
     ]
     words = shlex.split(said["command"])
-    assert words[:2] == ["kt", "transfer"] and words[-2:] == ["--data", "digits"]
+    assert words[:2] == ["kt", "transfer"]
+    assert words[-4:] == ["--data", "digits", "--together", "parallel"]
     quick = ("--fraction", "0.05", "--epochs", "1", "--lr", "0.1", "-b", "16", "--micro-batch",
              "16", "--side", "32", "-o", "student", "--limit", "20")  # fmt: skip
     assert kt(*words[1:], *quick)[0] == 0
-
-
-def test_the_command_has_what_was_said_of_the_images(kt: Kt, zoo: Path) -> None:
-    found = kt_cli.teachers("zoo/vit", ["zoo"], data="digits", limit=890, by_position=True,
-                            eval_size="train")  # fmt: skip
-    words = shlex.split(found.command())
-    assert words[-5:] == ["--data", "digits", "--by-position", "--eval-size", "train"]
 
 
 def test_the_screen_names_the_first_and_what_is_not_known(kt: Kt, zoo: Path) -> None:
@@ -68,6 +62,22 @@ def test_the_cache_alone_is_asked_where_nothing_may_be_predicted(kt: Kt, zoo: Pa
     code, _, err = kt(*asked, "--cached-only")
     assert code == 2 and "no predictions of vit" in err
     assert kt(*asked)[:2] == kt(*asked, "--cached-only")[:2]
+
+
+def test_what_was_said_of_the_images_is_in_the_command(kt: Kt, zoo: Path) -> None:
+    Path("kept").write_text("".join(f"{i}\n" for i in range(10)))
+    said = ("--valid-labels", "kept", "--limit", "300", "--eval-size", "train")
+    code, text, err = kt("teachers", "zoo/vit", "--among", "zoo", *DATA, *said, "--json")
+    assert code == 0, err
+    words = shlex.split(json.loads(text)["command"])
+    assert words[4:] == [
+        "--data", "digits", "--limit", "300", "--valid-labels", str(Path("kept").absolute()),
+        "--eval-size", "train",
+    ]  # fmt: skip
+    code, text, err = kt(
+        *words[1:], "--fraction", "0.05", "--epochs", "1", "--side", "32", "--json"
+    )
+    assert code == 0 and json.loads(text)["n"] == 300, err
 
 
 def test_earlier_transfers_of_the_student_decide(kt: Kt, zoo: Path) -> None:

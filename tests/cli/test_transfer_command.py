@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -133,6 +134,34 @@ def test_the_screen_of_several_teachers(kt: Kt, zoo: Zoo) -> None:
     assert code == 0 and "(soup)" in out and "student's top-1 of each part: " in out
     card = Path("p/README.md").read_text()
     assert "Several teachers: soup" in card and "| mambaout |" in card
+
+
+def test_the_command_of_a_card_is_the_same_transfer(
+    kt: Kt, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its models are called, wherever it is run; pushed, it shows no place of here."""
+    weights = tmp_path / "own weights" / "resnet.safetensors"
+    weights.parent.mkdir()
+    shutil.copy(f"{zoo.resnet.partition(':')[2]}/model.safetensors", weights)
+    labels = tmp_path / "valid labels.txt"
+    labels.write_text("".join(f"{i}\n" for i in range(10)))
+    asked = (zoo.vit, f"test_resnet@{weights}", *QUICK, "--valid-labels", str(labels), "--guard",
+             "safe", "--guard-share", "0.2", "--force-guard", "--amp", "--bn", "eval")  # fmt: skip
+    code, out, err = kt("transfer", *asked, "-o", "a", "--json")
+    assert code == 0, err
+    (said,) = re.findall(r"^kt transfer .*", Path("a/README.md").read_text(), flags=re.M)
+    pushed = hub_push._card(Path("a"), "org/student")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, again, err = kt(*shlex.split(said)[1:], "-o", "b", "--json")
+    assert code == 0, err
+    folders = tmp_path / "work/results/transfers", Path("results/transfers")
+    rows = kt_cli.results(*folders, all_rows=True).rows("transfer")
+    assert len(rows) == 2 and rows["run_id"].nunique() == 1
+    assert json.loads(again)["delta"] == json.loads(out)["delta"]
+    assert str(tmp_path) not in pushed and "kt transfer local-dir:PATH/TO/vit" in pushed
+    assert "test_resnet@PATH/TO/resnet.safetensors" in pushed
+    assert "--valid-labels 'PATH/TO/valid labels.txt'" in pushed
 
 
 def test_the_screen_of_a_guard(kt: Kt, zoo: Zoo) -> None:

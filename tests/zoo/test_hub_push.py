@@ -198,8 +198,8 @@ def test_a_card_names_no_place_of_this_machine() -> None:
         "'local-dir:/home/my models/resnet' test_vit@/tmp/a.pth --data '/data/my photos' "
         '--labels /data/labels.csv\n```\ntimm.create_model("hf-hub:me/mine")'
     )
-    assert hub_push._travelling(said) == (
+    assert hub_push._placeless(said) == (
         "on 9 images of `PATH/TO/my photos`.\n```\nkt transfer local-dir:PATH/TO/vit "
-        "'local-dir:PATH/TO/resnet' test_vit@PATH/TO/a.pth --data 'PATH/TO/my photos' "
+        "local-dir:PATH/TO/resnet test_vit@PATH/TO/a.pth --data 'PATH/TO/my photos' "
         '--labels PATH/TO/labels.csv\n```\ntimm.create_model("hf-hub:me/mine")'
     )
