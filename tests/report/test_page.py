@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from kt_cli.report import page
+from kt_cli.report.page.options import OPTIONS, references
 from kt_cli.report.page.render import in_script
 from kt_cli.report.page.rows import pack
 from kt_cli.report.page.sweeps import provenance
@@ -304,3 +305,33 @@ def test_what_the_page_needs() -> None:
 def test_the_folder_of_a_sweep_may_lack_its_configuration(tmp_path: Path) -> None:
     text = page.render_page(results(transfers(2), folder=tmp_path), [], [])
     assert "It has no sweep.toml" in text
+
+
+def test_lists_are_there_in_short_whatever_they_hold(sweep: Sweep) -> None:
+    """As of several teachers: their names, and numbers of which one may be missing."""
+    sweep.write("transfer", [
+        sweep.team(["vit", "resnet50"], "mine", teacher_rates=[1.25, None], curve_acc=[60.0]),
+        sweep.transfer("vit", "mine"),
+    ])  # fmt: skip
+    (part,) = data(page.render_page(read_results([sweep.folder]), [], []))
+    found = {column["key"]: decode(column) for column in part["columns"]}
+    assert found["teacher_names"] == ["vit, resnet50", None]
+    assert found["teacher_rates"] == ["1.25, –", None] and found["curve_acc"] == ["60", None]
+
+
+def test_models_of_one_s_own_are_called_as_the_sweep_calls_them(tmp_path: Path) -> None:
+    (tmp_path / "zoo" / "vit").mkdir(parents=True)
+    models = ["resnet50", "local-dir:/models/mine", "test_vit@/old/mine.pth"]
+    (tmp_path / "sweep.toml").write_text(f"models = {json.dumps(models)}")
+    found = references({"a": tmp_path, "b": tmp_path / "none"})
+    assert found == {"a": {
+        "mine": "local-dir:/models/mine", "mine.pth": "test_vit@/old/mine.pth",
+        "vit": str(tmp_path / "zoo" / "vit"),
+    }}  # fmt: skip
+
+
+def test_each_setting_of_a_row_has_its_option() -> None:
+    options = {column: (option, usual) for column, option, usual in OPTIONS}
+    assert options["lr"] == ("--lr", 1e-4) and options["guard_share"] == ("--guard-share", 0.0)
+    assert options["data"] == ("--data", "") and options["subtract_drift"][1] is False
+    assert set(options) <= set(schema.TABLES["transfer"])

@@ -156,9 +156,15 @@ def _text(values: pd.Series[Any]) -> Packed:
     return _packed(place[codes], [texts[i] for i in order])
 
 
-def listed(values: Sequence[float | None]) -> str:
+def listed(values: Sequence[str | float | None]) -> str:
     """A list in short, so that it is a value like any other."""
-    return ", ".join("–" if v is None or v != v else f"{v:.5g}" for v in values)
+    return ", ".join(map(_one, values))
+
+
+def _one(value: str | float | None) -> str:
+    if isinstance(value, str):
+        return value
+    return "–" if value is None or value != value else f"{value:.5g}"
 
 
 def _significant(numbers: npt.NDArray[np.float64], digits: int) -> npt.NDArray[np.float64]:
