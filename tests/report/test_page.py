@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kt_cli.api.report import report
 from kt_cli.report import page
 from kt_cli.report.page.render import in_script
 from kt_cli.report.page.rows import pack
@@ -304,3 +305,14 @@ def test_what_the_page_needs() -> None:
 def test_the_folder_of_a_sweep_may_lack_its_configuration(tmp_path: Path) -> None:
     text = page.render_page(results(transfers(2), folder=tmp_path), [], [])
     assert "It has no sweep.toml" in text
+
+
+def test_the_page_compares_methods_on_the_same_pairs(
+    filled: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def names() -> list[str]:
+        return [table.name for table in report(filled.folder, format="html").tables]
+
+    assert names().count("compare") == 1
+    monkeypatch.setattr(page, "MAX_ROWS", 119)
+    assert "compare" not in names() and "summary" in names()
