@@ -187,7 +187,7 @@ def report(*folders: Path | str, tell: Listener = Listener(), **settings: Any) -
     _require_met(request, results)
     if all(results.ok(table).empty for table in results.frames):
         _refuse_failures(request, tell)
-    built = tables.build(results, request.form.table or None, request.query)
+    built = tables.build(results, _wanted(request, results), request.query)
     if not built:
         raise KtError("there are no results to report yet", "Models are trained, but not used yet.")
     return Report(request, results, arrange(built, request.query), conclusions(built))
@@ -211,6 +211,17 @@ def _read(request: Request, tell: Listener) -> Results:
     every = {table: {c for some in needs for c in some.get(table, ())}
              for table in dict.fromkeys(table for some in needs for table in some)}  # fmt: skip
     return read_results(request.paths, every, request.query, tell.skipped)
+
+
+def _wanted(request: Request, results: Results) -> Sequence[str] | None:
+    """Tables by name; the page also compares methods, of as many transfers as it has rows of."""
+    from kt_cli.report.page import MAX_ROWS
+    from kt_cli.report.table import DEFAULT_NAMES
+
+    if request.form.table or request.written_as != "html":
+        return request.form.table or None
+    few = len(results.ok("transfer")) <= MAX_ROWS
+    return (*DEFAULT_NAMES, "compare") if few else None
 
 
 def _require_met(request: Request, results: Results) -> None:

@@ -22,6 +22,7 @@ import pandas as pd
 from kt_cli.errors import KtError, UsageError, unknown
 from kt_cli.report.groups import native
 from kt_cli.report.page.fields import FIRST, TITLES, fields
+from kt_cli.report.page.options import OPTIONS
 from kt_cli.report.page.rows import SHOWN, listed
 from kt_cli.report.query import Query
 from kt_cli.report.read import find_sweeps, read_results
@@ -30,6 +31,7 @@ from kt_cli.rows.parts import list_parts
 
 SECONDS, MEMORY = 60.0, 4 << 30  # of one question; beyond what the process has at its start
 LONGEST, LARGEST, CSV = 4000, 500, 100_000  # letters of a condition, rows of an answer, of a CSV
+TOLD = [column for column, *_ in OPTIONS]  # by the command that repeats a row
 OUTCOME = {"status", "error"}  # who asks of these wants failed runs too
 
 
@@ -121,7 +123,7 @@ class Rows:
         given = "" if self._query.lacks(table) else self._query.where
         both = " and ".join(f"({one})" for one in (given, question.where) if one.strip())
         query = Query(where=both, all_rows=self._query.all_rows)
-        results = read_results(self._paths, {table: FIRST[table]}, query)
+        results = read_results(self._paths, {table: (*FIRST[table], *TOLD)}, query)
         failed_too = table == "transfer" and OUTCOME & set(columns_of(asked.conditions()))
         rows = results.frames[table] if failed_too else results.ok(table)
         return rows.reset_index(drop=True)

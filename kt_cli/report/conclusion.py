@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kt_cli.errors import counted
-from kt_cli.report.table import Cell, Column, Interval, MeanStd, Table, number
+from kt_cli.report.table import Cell, Column, Interval, Table, number
 
 CONTROL = "self"  # nobody teaches in it
 FEW = 3  # groups of rows that have a sentence each
+NEEDED = ("n", "success_rate", "delta_interval")
 percent, points = Column("", digits=1).show, Column("", kind="signed").show
 
 
@@ -27,7 +28,9 @@ def conclusions(tables: Sequence[Table]) -> list[str]:
 def _apart(told: Sequence[tuple[Table, str]]) -> list[str]:
     if len(told) == 1:
         return [told[0][1]]
-    return [f"{_group(table)}: {sentence}" for table, sentence in told[:FEW]]
+    said = [f"{_group(table)}: {sentence}" for table, sentence in told[:FEW]]
+    more = len(told) - FEW
+    return [*said, f"{more:,} more have a {told[0][0].name} of their own."] if more > 0 else said
 
 
 def _group(table: Table) -> str:
@@ -41,17 +44,28 @@ class _Line:
 
     name: str
     n: int
-    wins: int
-    delta: float
-    interval: Interval
+    success: Interval
+    kept: int
+    delta: Interval
     best: bool
 
     @property
+    def helps(self) -> bool:
+        return self.delta.low > 0
+
+    @property
     def says(self) -> str:
-        many = f"{self.wins:,} of {counted(self.n, 'transfer')} gained"
-        known = not math.isnan(self.interval.low)
-        low, high = points(self.interval.low), points(self.interval.high)
-        return f"{many}, Δ {points(self.delta)} points on average" + f" [{low}, {high}]" * known
+        wins = round(self.n * self.success.value / 100)
+        share, _, ends = percent(self.success).partition(" ")
+        many = f"{wins:,} of {counted(self.n, 'transfer')} gained ({f'{share}% {ends}'.rstrip()})"
+        kept = f", {self.kept:,} left as they were" if self.kept else ""
+        mean, _, ends = points(self.delta).partition(" ")
+        return f"{many}{kept}, Δ {mean} points on average {ends}".rstrip()
+
+    @property
+    def still(self) -> bool:
+        """Whether no student became better, or worse."""
+        return self.success.value == 0 and self.delta.value == 0
 
 
 def _of_transfers(table: Table) -> str:
@@ -59,10 +73,12 @@ def _of_transfers(table: Table) -> str:
     if not lines:
         return ""
     candidates = [line for line in lines if line.name != CONTROL] or lines
-    best = max(candidates, key=lambda line: (line.best, line.delta))
-    low, high = best.interval.low, best.interval.high
+    best = max(candidates, key=lambda line: (line.helps, line.best, line.delta.value))
+    low, high = best.delta.low, best.delta.high
     alone = len(lines) == 1
-    if low > 0:
+    if best.still:
+        said = f"{best.name} left all {counted(best.n, 'student')} as good as they were"
+    elif best.helps:
         said = f"{best.name} helps: {best.says}"
     elif high < 0:
         said = f"{best.name} harms: {best.says}" if alone else (
@@ -70,15 +86,16 @@ def _of_transfers(table: Table) -> str:
     elif math.isnan(low):
         said = f"{best.name}: {best.says}; too few models to say what others would do"
     else:
-        said = f"It is not shown that {best.name} helps: {best.says}"
+        said = f"It is not shown that {best.name} helps: {best.says}" if alone else (
+            f"No method is shown to help; {best.name} did best: {best.says}")  # fmt: skip
     parted = sum(column.lead for column in table.columns) > 1  # by more than the method
     return said + ("" if alone else _against(best, lines, parted)) + "."
 
 
 def _against(best: _Line, lines: Sequence[_Line], parted: bool) -> str:
     """What is borne out of the others."""
-    harmful = [line for line in lines if line is not best and line.interval.high < 0]
-    harm = ", ".join(f"{line.name} (Δ {points(line.delta)})" for line in harmful[:FEW])
+    harmful = [line for line in lines if line is not best and line.delta.high < 0]
+    harm = ", ".join(f"{line.name} (Δ {points(line.delta.value)})" for line in harmful[:FEW])
     two, than = len(lines) == 2, ""
     if best.best and not parted:
         than = f"; better than {'the other' if two else 'every other'} on the same pairs"
@@ -90,31 +107,36 @@ def _against(best: _Line, lines: Sequence[_Line], parted: bool) -> str:
 
 def _lines(table: Table) -> list[_Line]:
     keys = [column.key for column in table.columns]
+    if not set(NEEDED) <= set(keys):  # --columns
+        return []
     leads = [i for i, column in enumerate(table.columns) if column.lead]
     found = []
     for i, row in enumerate(table.rows):
         cells: dict[str, Cell] = dict(zip(keys, row, strict=True))
-        delta, interval, n = cells["delta"], cells["delta_interval"], cells["n"]
-        share = number(cells["success_rate"])
-        if not isinstance(delta, MeanStd) or not isinstance(interval, Interval) or share is None:
+        n, success, delta = (cells[key] for key in NEEDED)
+        if not isinstance(success, Interval) or not isinstance(delta, Interval):
             continue
         assert isinstance(n, int)
+        if not n:
+            continue
         named = (leads[-1], *leads[:-1])  # the method first
         name = ", ".join(table.columns[place].show(row[place]) for place in named)
-        wins = round(share * n / 100)
-        found.append(_Line(name, n, wins, delta.mean, interval, (i, "delta") in table.bold))
+        kept = round(n * (number(cells.get("abstained")) or 0) / 100)
+        found.append(_Line(name, n, success, kept, delta, (i, "delta") in table.bold))
     return found
 
 
 def _of_pairs(table: Table) -> str:
     keys = [column.key for column in table.columns]
     rows = {str(row[0]): dict(zip(keys, row, strict=True)) for row in table.rows}
+    if not {"min", "median", "max"} <= set(keys) or "pos_flips" not in rows:  # --columns
+        return ""
     low, median, high = (number(rows["pos_flips"][key]) for key in ("min", "median", "max"))
     if low is None or median is None or high is None:
         return ""
     weaker = number(rows["pos_flips_weaker"]["median"]) if "pos_flips_weaker" in rows else None
-    still = "" if weaker is None else f"; weaker teachers still on {percent(weaker)}%"
+    still = "" if weaker is None else f", of weaker teachers {percent(weaker)}%"
     return (
-        f"A teacher is right on {percent(low)} to {percent(high)}% of the images where its "
-        f"student is wrong (ρ⁺, median {percent(median)}%){still}."
+        f"On {percent(low)} to {percent(high)}% of the images a teacher is right where its student "
+        f"is wrong (ρ⁺; median {percent(median)}%{still})."
     )

@@ -25,7 +25,8 @@ STATUS = f"return {ASK % 'output'}.textContent.startsWith(arguments[0])"
 def server(tmp_path: Path) -> Iterator[Server]:
     sweep = Sweep(tmp_path / "demo")
     sweep.write("transfer", [
-        sweep.transfer("resnet50", "mixer_b16", method=method, seed=seed, delta=seed - 60.0)
+        sweep.transfer("resnet50", "mixer_b16", method=method, seed=seed, delta=seed - 60.0,
+                       reference_compat=True)
         for seed in range(120) for method in ("kl", "kl-dp")
     ])  # fmt: skip
     asked = report(sweep.folder, serve=True, table=["summary"], plot=["success"])
@@ -75,6 +76,11 @@ def test_asking_sorting_and_paging_by_keyboard(
     page.press(Keys.ARROW_DOWN, Keys.ENTER)
     page.until("return document.querySelector('dialog').open")
     assert "Δ (pp)" in page.texts("dialog dt")
+    assert page.texts("dialog h2") == ["resnet50 → mixer_b16, kl"]
+    assert page.texts("dialog .said")[0].startswith("Δ +8.00 points")
+    (command,) = page.texts("dialog pre")
+    assert command.startswith("kt transfer resnet50 mixer_b16 --data digits")
+    assert "--method kl --seed 68" in command and "--reference-compat" in command
     page.press(Keys.ESCAPE)
     page.until("return document.activeElement.tagName === 'TR'")  # which had opened it
     page.js(f"{ASK % 'input'}.focus()")

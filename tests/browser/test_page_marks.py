@@ -13,7 +13,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from kt_cli.report import plots
-from kt_cli.report.table import Column, Table
+from kt_cli.report.table import Column, Interval, MeanStd, Table
 from tests.browser.conftest import Page
 from tests.report import plots_toys as toys
 from tests.report.page_toys import pairs, results, transfers
@@ -77,6 +77,38 @@ def test_cells_of_a_matrix_open_theirs(reader: Page, shown: pd.DataFrame) -> Non
     ActionChains(reader.browser).click().perform()
     title = f"{row['teacher']} → {row['student']}, {row['method']}"
     assert reader.texts("dialog h2") == [title]
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_cell_is_its_whole_square_and_no_more(
+    reader: Page, shown: pd.DataFrame, side: int
+) -> None:
+    rows = toys.results(untrained=0).ok("transfer")
+    reader.js("document.querySelectorAll('.card')[1].scrollIntoView({block: 'center'})")
+    cell = float(reader.find(".card[data-side]").get_attribute("data-side") or 0)
+    x, y, place = min(marks(reader, 1))  # the left of the topmost, whose corner is the matrix's
+    row = rows.iloc[int(place)]
+    hover(reader, 1, [x + side * 0.44 * cell, y + side * 0.44 * cell])
+    (tip,) = [t.text for t in reader.all(".tip") if t.is_displayed()]
+    assert tip.startswith(f"{row['teacher']} → {row['student']}, {row['method']}: Δ")
+    hover(reader, 1, [x - 0.6 * cell, y])
+    assert not any(t.is_displayed() for t in reader.all(".tip"))
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_names_of_points_stay_within_their_plot(reader: Page, width: int) -> None:
+    found = toys.results(LONG[:8], untrained=0)
+    reader.show(found, [], list(plots.draw_all(found, ["knowledge"])), width=width)
+    grown = reader.js(
+        "const card = document.querySelector('.card'); card.focus();"
+        "const size = () => [card.scrollWidth, card.scrollHeight].join();"
+        "const [sizes, whole] = [new Set(), size()];"
+        "for (const _ of JSON.parse(card.dataset.marks)) {"
+        "  card.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'}));"
+        "  sizes.add(size()); }"
+        "sizes.delete(whole); return [...sizes];"
+    )
+    assert grown == []
 
 
 def test_points_by_keyboard(reader: Page, shown: pd.DataFrame) -> None:
@@ -150,6 +182,18 @@ def test_a_table_shows_seven_columns_until_it_is_asked_for_all(
     assert reader.js(seen) == 10 and button.get_attribute("aria-pressed") == "true"
 
 
+def test_means_and_intervals_are_saved_in_all_their_parts(reader: Page, tmp_path: Path) -> None:
+    columns = (Column("method", "method", "text"), Column("delta", "Δ"), Column("won", "won"))
+    rows = (("kl", MeanStd(0.25, 0.125, 3), Interval(50.0, 20.5, 79.5)),
+            ("xekl", MeanStd(1.0, float("nan"), 1), None))  # fmt: skip
+    reader.show(results(transfers(2)), [Table("summary", "By method", columns, rows)], [])
+    _, lines = csv_of(reader, "#summary-1 .tools button:last-child", tmp_path)
+    assert lines == [
+        ["method", "Δ", "Δ std", "won", "won low", "won high"],
+        ["kl", "0.25", "0.125", "50", "20.5", "79.5"], ["xekl", "1", "", "", "", ""],
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_delta_and_what_was_known_are_in_view_however_long_the_names(
     reader: Page, width: int
@@ -168,5 +212,6 @@ def test_delta_and_what_was_known_are_in_view_however_long_the_names(
     )
     assert inside == [True, True]
     cell = reader.find("#transfer tr[tabindex] td")
+    assert cell.value_of_css_property("position") == "sticky"
     assert cell.get_attribute("title") in LONG and "…" in cell.text
     assert cell.get_attribute("title").endswith(cell.text.split("…")[1])

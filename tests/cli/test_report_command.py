@@ -104,7 +104,7 @@ def test_tables_can_be_chosen_together(results: Path) -> None:
     ("name", "arguments", "start"),
     [
         ("out.tex", [], "% Needs"),
-        ("out.md", [], "### Transfer"),
+        ("out.md", [], "**"),
         ("out.csv", ["--table", "summary"], "sweep,"),
         ("out.json", [], "["),
         ("out.txt", [], "Transfer by method"),

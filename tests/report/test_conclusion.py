@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from typing import Any
 
 import numpy as np
 import pytest
 
+from kt_cli.report.arrange import arrange
 from kt_cli.report.conclusion import conclusions
+from kt_cli.report.formats import render_json, render_latex, render_markdown
 from kt_cli.report.query import Query
 from kt_cli.report.table import Cell, Column, Interval, MeanStd, Table
 from kt_cli.report.tables import sweep_tables
@@ -35,21 +38,28 @@ def summary(*rows: tuple[str, int, float, tuple[float, float]], best: str = "") 
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        (summary(("kl", 8, 0.5, (0.1, 0.9))), "kl helps: 4 of 8 transfers gained, Δ +0.50 points "
-                                              "on average [+0.10, +0.90]."),
+        (summary(("kl", 8, 0.5, (0.1, 0.9))), "kl helps: 4 of 8 transfers gained (50.0% "
+         "[20, 80]), Δ +0.50 points on average [+0.10, +0.90]."),
         (summary(("kl", 8, 0.5, (-0.1, 1.1))), "It is not shown that kl helps: 4 of 8 "),
         (summary(("kl", 8, -0.5, (-0.9, -0.1))), "kl harms: 4 of 8 "),
         (summary(("kl", 2, 0.5, (NAN, NAN))),
-         "kl: 1 of 2 transfers gained, Δ +0.50 points on average; too few models to say what "
+         "kl: 1 of 2 transfers gained (50.0% [20, 80]), "
+         "Δ +0.50 points on average; too few models to say what "
          "others would do."),
         (summary(("kl", 8, -1.0, (-2, -0.1)), ("kl-dp", 8, 0.5, (0.1, 1.0)), best="kl-dp"),
-         "kl-dp helps: 4 of 8 transfers gained, Δ +0.50 points on average [+0.10, +1.00]; better "
+         "kl-dp helps: 4 of 8 transfers gained (50.0% [20, 80]), "
+         "Δ +0.50 points on average [+0.10, +1.00]; better "
          "than the other on the same pairs; kl (Δ −1.00) harms."),
         (summary(("kl", 8, 0.2, (-2, 2)), ("kl-dp", 8, 0.5, (0.1, 1.0)), ("self", 8, 0.9, (0, 2))),
-         "kl-dp helps: 4 of 8 transfers gained, Δ +0.50 points on average [+0.10, +1.00]; none is "
+         "kl-dp helps: 4 of 8 transfers gained (50.0% [20, 80]), "
+         "Δ +0.50 points on average [+0.10, +1.00]; none is "
          "shown to be better than all others."),
         (summary(("kl", 8, -1.0, (-2, -0.5)), ("kl-dp", 8, -0.5, (-1, -0.1))),
          "Nothing helps here; kl-dp harms least: "),
+        (summary(("kl", 8, 0.2, (-2, 2)), ("kl-dp", 8, 0.5, (-1, 2))),
+         "No method is shown to help; kl-dp did best: 4 of 8 "),
+        # One that is shown to help goes before a higher mean that is not.
+        (summary(("kl", 8, 0.2, (0.1, 0.3)), ("kl-dp", 8, 2.0, (-1, 5))), "kl helps: 4 of 8 "),
     ],
 )  # fmt: skip
 def test_a_sentence_for_what_is_borne_out(table: Table, said: str) -> None:
@@ -57,10 +67,38 @@ def test_a_sentence_for_what_is_borne_out(table: Table, said: str) -> None:
     assert sentence.startswith(said) and sentence.endswith(".")
 
 
+def test_students_that_a_guard_left_as_they_were_are_counted(sweep: Sweep) -> None:
+    pairs = list(itertools.permutations(MODELS, 2))
+    change = {"method": "kl-dp+guard", "guard_data": "g" * 16}
+    rows = [sweep.transfer(t, s, **{**change, "guard_alpha": alpha, "delta": alpha * (1 + i / 50)})
+            for i, (t, s) in enumerate(pairs) for alpha in [float(i % 3 > 0)]]  # fmt: skip
+    sweep.write("transfer", rows)
+    (sentence,) = conclusions(sweep_tables([sweep.folder], ["summary"]))
+    kept = sum(1 for row in rows if not row["guard_alpha"])
+    assert kept == 14 and f"), {kept} left as they were, Δ " in sentence
+    sweep.write("transfer", [{**row, "seed": 0, "settings": "00", "guard_alpha": 0.0, "delta": 0.0,
+                              **sweep.outcome()} for row in rows])  # fmt: skip
+    still, _ = conclusions(sweep_tables([sweep.folder], ["summary"]))
+    assert still.endswith(": kl-dp+guard left all 42 students as good as they were.")
+
+
+def test_written_reports_have_it_too(filled: Sweep) -> None:
+    tables = sweep_tables([filled.folder])
+    (sentence,) = conclusions(tables)
+    assert f"\n% {sentence}\n" in render_latex(tables)
+    head = render_markdown(tables).splitlines()[0]
+    assert head.replace("\\", "") == f"**{sentence}**"
+    said = {table["name"]: table["conclusion"] for table in json.loads(render_json(tables))}
+    assert said["summary"] == sentence and said["models"] is None
+    few = arrange(tables, Query(columns=("method", "n")))  # what it needs is no longer there
+    assert json.loads(render_json(few))[0]["conclusion"] is None
+
+
 def test_groups_that_do_not_compare_have_a_sentence_each() -> None:
     table = summary(("kl", 8, 0.5, (0.1, 0.9)))
     found = conclusions([table] * 5)
-    assert len(found) == 3 and found[0].startswith("s, settings ab: kl helps")
+    assert len(found) == 4 and found[0].startswith("s, settings ab: kl helps")
+    assert found[3] == "2 more have a summary of their own."
 
 
 def test_success_is_counted_as_the_tables_do(sweep: Sweep) -> None:
@@ -89,7 +127,7 @@ def test_without_transfers_it_is_about_what_models_know(sweep: Sweep) -> None:
     sweep.write("complementarity", rows)
     (sentence,) = conclusions(sweep_tables([sweep.folder]))
     assert sentence == (
-        "A teacher is right on 0.0 to 41.0% of the images where its student is wrong (ρ⁺, median "
-        "20.5%); weaker teachers still on 9.5%."
+        "On 0.0 to 41.0% of the images a teacher is right where its student is wrong (ρ⁺; median "
+        "20.5%, of weaker teachers 9.5%)."
     )
     assert conclusions([]) == []

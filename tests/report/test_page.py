@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kt_cli.api.report import report
 from kt_cli.report import page
 from kt_cli.report.page.options import OPTIONS, references
 from kt_cli.report.page.render import in_script
@@ -335,3 +336,14 @@ def test_each_setting_of_a_row_has_its_option() -> None:
     assert options["lr"] == ("--lr", 1e-4) and options["guard_share"] == ("--guard-share", 0.0)
     assert options["data"] == ("--data", "") and options["subtract_drift"][1] is False
     assert set(options) <= set(schema.TABLES["transfer"])
+
+
+def test_the_page_compares_methods_on_the_same_pairs(
+    filled: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def names() -> list[str]:
+        return [table.name for table in report(filled.folder, format="html").tables]
+
+    assert names().count("compare") == 1
+    monkeypatch.setattr(page, "MAX_ROWS", 119)
+    assert "compare" not in names() and "summary" in names()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from kt_cli.report.conclusion import conclusions
 from kt_cli.report.formats.latex_pages import Page, blocks, leads, pages
 from kt_cli.report.table import Cell, Column, Table
 
@@ -43,7 +44,8 @@ def render_latex(tables: Sequence[Table]) -> str:
     ]
     for last in range(FLOATS_PER_CLEARPAGE - 1, len(floats) - 1, FLOATS_PER_CLEARPAGE):
         floats[last] += "\\clearpage\n"
-    return "% Needs \\usepackage{booktabs}.\n" + "\n".join(floats)
+    said = "".join(f"% {sentence}\n" for sentence in conclusions(tables))
+    return f"% Needs \\usepackage{{booktabs}}.\n{said}" + "\n".join(floats)
 
 
 def _labels(tables: Sequence[Table]) -> list[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from kt_cli.report.conclusion import conclusions
 from kt_cli.report.table import Table
 
 
 def render_markdown(tables: Sequence[Table]) -> str:
-    """GitHub-flavoured tables, padded so that they also read well as plain text."""
-    return "\n".join(map(_markdown, tables))
+    """What they come to, and GitHub-flavoured tables that also read well as plain text."""
+    said = [f"**{_escape(sentence)}**\n" for sentence in conclusions(tables)]
+    return "\n".join([*said, *map(_markdown, tables)])
 
 
 def _markdown(table: Table) -> str:

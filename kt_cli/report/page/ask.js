@@ -98,8 +98,9 @@ class Asked {
     const exact = (column, value) =>
       column.kind === "text" || value === null ? column.show(value) : minus(String(value));
     const facts = this.columns.map((column, i) => [column.label, exact(column, values[i]), factNote(column)]);
-    const name = ["teacher", "student"].map((key) => values[this.columns.findIndex((c) => c.key === key)]);
-    details.open(name.join(" → "), facts, row);
+    const value = (key) => values[this.columns.findIndex((column) => column.key === key)] ?? null;
+    const about = DATA.find((part) => part.table === this.about);
+    details.open(titleOf(value), facts, row, outcome(about, value));
   }
 }
 

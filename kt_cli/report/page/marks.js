@@ -7,6 +7,7 @@ class Marked {
   constructor(card, rows) {
     Object.assign(this, { card, rows, now: null });
     this.marks = JSON.parse(card.dataset.marks).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+    this.side = Number(card.dataset.side ?? 0); // of a cell
     this.ring = make("div", { class: "ring", hidden: true });
     this.tip = make("output", { class: "tip", hidden: true });
     card.append(this.ring, this.tip);
@@ -20,23 +21,30 @@ class Marked {
     card.addEventListener("keydown", (event) => this.key(event));
   }
 
-  // Where a place of the drawing is in the card, in px.
-  px([x, y]) {
+  // Where the drawing is in the card, and by how much it is larger, in px.
+  frame() {
     const svg = this.card.querySelector(":scope > svg");
     const [drawn, box] = [svg.getBoundingClientRect(), this.card.getBoundingClientRect()];
     const scale = drawn.width / svg.viewBox.baseVal.width;
     const [border, scroll] = [this.card.clientLeft, this.card.scrollLeft];
-    return [drawn.left - box.left - border + scroll + x * scale, drawn.top - box.top - border + y * scale];
+    return [drawn.left - box.left - border + scroll, drawn.top - box.top - border, scale];
+  }
+
+  // Where a place of the drawing is in the card, in px.
+  px([x, y]) {
+    const [left, top, scale] = this.frame();
+    return [left + x * scale, top + y * scale];
   }
 
   nearest(event) {
     const box = this.card.getBoundingClientRect();
-    const x = event.clientX - box.left - this.card.clientLeft + this.card.scrollLeft;
-    const y = event.clientY - box.top - this.card.clientTop;
-    let [best, least] = [null, NEAR];
+    const [left, top, scale] = this.frame();
+    const x = (event.clientX - box.left - this.card.clientLeft + this.card.scrollLeft - left) / scale;
+    const y = (event.clientY - box.top - this.card.clientTop - top) / scale;
+    let [best, least] = [null, this.side / 2 || NEAR / scale];
     this.marks.forEach((mark, i) => {
-      const [left, top] = this.px(mark);
-      const away = Math.hypot(left - x, top - y);
+      const [right, down] = [Math.abs(mark[0] - x), Math.abs(mark[1] - y)];
+      const away = this.side ? Math.max(right, down) : Math.hypot(right, down);
       if (away < least) [best, least] = [i, away];
     });
     return best;
@@ -50,8 +58,11 @@ class Marked {
     const [left, top] = this.px(this.marks[place]);
     Object.assign(this.ring.style, { left: `${left}px`, top: `${top}px` });
     this.tip.textContent = this.rows.title(this.marks[place][2]);
+    this.tip.style.left = 0; // as wide as it can be
     const right = this.card.scrollLeft + this.card.clientWidth - this.tip.offsetWidth;
-    Object.assign(this.tip.style, { left: `${Math.max(0, Math.min(left, right))}px`, top: `${top + 10}px` });
+    const room = this.card.clientHeight - top - 10 >= this.tip.offsetHeight; // below, else above
+    const at = room ? top + 10 : Math.max(0, top - 10 - this.tip.offsetHeight);
+    Object.assign(this.tip.style, { left: `${Math.max(0, Math.min(left, right))}px`, top: `${at}px` });
   }
 
   open(place) {

@@ -33,8 +33,8 @@ function command({ options, references }, value) {
   const own = references[value("sweep")] ?? {};
   const words = options.flatMap(([column, option, usual]) => {
     const said = value(column);
-    if (said === null || said === usual || said === String(usual)) return [];
-    if (typeof usual === "boolean") return [said === "true" ? option : option.replace("--", "--no-")];
+    if (said === null || String(said) === String(usual)) return [];
+    if (typeof usual === "boolean") return [String(said) === "true" ? option : option.replace("--", "--no-")];
     return [option, quoted(String(said))];
   });
   const names = (value("teacher_names") ?? value("teacher")).split(value("teacher_names") ? ", " : "\n");

@@ -215,12 +215,16 @@ class ReportTable {
     return tools;
   }
 
+  // A mean or an interval takes a column more for each of its parts.
   csv() {
     const exact = (cell) => cell.dataset.v ?? (cell.classList.contains("none") ? null : cell.textContent);
     const seen = (row) => [...row.cells].filter((cell) => cell.offsetParent);
     const names = seen(this.table.tHead.rows[0]).map((cell) => cell.textContent.replaceAll("\n", " "));
     const places = seen(this.table.tHead.rows[0]).map((cell) => cell.cellIndex);
-    return [this.name, [names, ...this.visible.map((row) => places.map((i) => exact(row.cells[i])))]];
+    const parts = places.map((i) => ["std", "low", "high"].filter((key) => this.rows.some((row) => key in row.cells[i].dataset)));
+    const line = (of) => places.flatMap((i, j) => [of(i, j), ...parts[j].map((key) => of(i, j, key))]);
+    const values = (row) => line((i, j, key) => (key ? row.cells[i].dataset[key] ?? null : exact(row.cells[i])));
+    return [this.name, [line((i, j, key) => (key ? `${names[j]} ${key}` : names[j])), ...this.visible.map(values)]];
   }
 
   filter() {

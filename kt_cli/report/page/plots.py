@@ -70,7 +70,7 @@ def _marks(plot: Drawn) -> str:
     """
     if plot.marks is None or not 0 < len(plot.marks.x) <= MOST:
         return ""
-    axes, x, y, rows = plot.marks
+    axes, x, y, rows, cells = plot.marks
     seen = axes.transData.transform(np.column_stack([x, y]).astype(float))
     here = np.isfinite(seen).all(axis=1) & (rows >= 0)
     here[here] = [axes.bbox.contains(*one) for one in seen[here]]
@@ -79,4 +79,6 @@ def _marks(plot: Drawn) -> str:
     found = [[round(a * units, 1), round(height - b * units, 1), int(row)]
              for (a, b), row in zip(seen[here], rows[here], strict=True)]  # fmt: skip
     said = json.dumps(found, separators=(",", ":"))
-    return f' data-rows-of="{plot.table}" data-marks="{said}"'
+    (left, _), (right, _) = axes.transData.transform([(0, 0), (1, 0)])
+    side = f' data-side="{(right - left) * units:.2f}"' if cells else ""
+    return f' data-rows-of="{plot.table}" data-marks="{said}"{side}'

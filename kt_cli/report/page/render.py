@@ -55,7 +55,8 @@ def render_page(
     parts = pack(frames, LARGEST - used)
     sections += [*(_rows_section(part, results.filtered, served) for part in parts), about]
     filled = [section for section in sections if section.html]
-    return _document(filled, _summary(results), _data(parts, results), served)
+    data = _data(parts if served else [p for p in parts if not p.refused], results)
+    return _document(filled, _summary(results), data, served)
 
 
 def _conclusion(sentences: Sequence[str], first: Drawn | None) -> Section:
@@ -99,7 +100,7 @@ def _summary(results: Results) -> str:
 
 def _data(parts: Sequence[Part], results: Results) -> list[dict[str, Any]]:
     known = references(results.folders)
-    return [{**part.as_json(), "references": known} for part in parts if not part.refused]
+    return [{**part.as_json(), "references": known} for part in parts]
 
 
 def _document(

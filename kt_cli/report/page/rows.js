@@ -253,18 +253,16 @@ class Rows {
 
   // What a row is about: its models and method, and what came of it.
   title(at) {
-    const [teacher, student, method] = ["teacher", "student", "method"].map((key) => this.value(key, at));
     const main = this.column(this.about.sorted);
     const said = main?.ready ? `: ${main.label} ${main.show(main.get(at))}` : "";
-    return `${teacher} → ${student}${method ? `, ${method}` : ""}${said}`;
+    return titleOf((key) => this.value(key, at)) + said;
   }
 
   async openAt(at, from) {
     const facts = () => this.columns.filter((column) => column.ready)
       .map((column) => [column.label, this.exact(column, at), factNote(column)]);
     const lead = () => outcome(this.about, (key) => this.value(key, at));
-    const names = ["teacher", "student", "method"].map((key) => this.value(key, at)).filter(Boolean);
-    details.open([names.slice(0, 2).join(" → "), ...names.slice(2)].join(", "), facts(), from, lead());
+    details.open(titleOf((key) => this.value(key, at)), facts(), from, lead());
     await Promise.all(this.columns.map((column) => column.load()));
     details.fill(facts(), from, lead());
   }
@@ -273,6 +271,11 @@ class Rows {
     const value = column.get(row);
     return column.kind === "text" || value === null ? column.show(value) : minus(String(value));
   }
+}
+
+function titleOf(value) {
+  const [teacher, student, method] = ["teacher", "student", "method"].map(value);
+  return `${teacher} → ${student}${method ? `, ${method}` : ""}`;
 }
 
 function factNote(column) {

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from html import escape
 
 from kt_cli.report.page.blocks import Section
-from kt_cli.report.table import MISSING, Cell, Column, MeanStd, Table, number
+from kt_cli.report.table import MISSING, Cell, Column, Interval, MeanStd, Table, number
 
 # More rows than this are no table that one reads; `--format csv` has them all.
 MAX_ROWS = 2_000
@@ -90,6 +90,11 @@ def _classes(**there: bool) -> str:
     return f' class="{names}"' if names else ""
 
 
+def _ends(**values: float) -> str:
+    """Attributes of what stands beside the value of a cell."""
+    return "".join(f' data-{key}="{v:.10g}"' for key, v in values.items() if v == v)
+
+
 def _cell(column: Column, cell: Cell, best: bool, more: bool) -> str:
     text = column.show(cell)
     attributes = _classes(n=column.align == "right", none=text == MISSING, best=best, more=more)
@@ -97,5 +102,7 @@ def _cell(column: Column, cell: Cell, best: bool, more: bool) -> str:
     if value is not None:
         attributes += f' data-v="{value:.10g}"'
     if isinstance(cell, MeanStd):
-        attributes += f' data-n="{cell.n}"'
+        attributes += f' data-n="{cell.n}"{_ends(std=cell.std)}'
+    if isinstance(cell, Interval):
+        attributes += _ends(low=cell.low, high=cell.high)
     return f"<td{attributes}{' hidden' * column.detail}>{escape(text)}</td>"

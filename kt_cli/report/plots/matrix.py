@@ -58,7 +58,7 @@ def _marks(axes: Axes, rows: pd.DataFrame) -> Marks:
         once[role].astype(object).map({name: i for i, name in enumerate(by_accuracy(rows, role))})
         for role in ("teacher", "student")
     )
-    return Marks(axes, x.to_numpy(float), y.to_numpy(float), once.index)
+    return Marks(axes, x.to_numpy(float), y.to_numpy(float), once.index, cells=True)
 
 
 def _rows(group: Group) -> pd.DataFrame | None:
