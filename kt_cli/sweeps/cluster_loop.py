@@ -129,7 +129,7 @@ def _coordinator(session: Session) -> Coordinator:
         if much and not session.place.following:
             return False
         # Here, once, and not in every job at the same time.
-        decode_training_images(runs, session.tell.progress)
+        decode_training_images(runs, session.tell.progress, session.spec.timeout_run)
         return True
 
     follow = [

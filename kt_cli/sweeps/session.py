@@ -226,7 +226,7 @@ class Session:
         if stage.note:
             self.tell.note(f"targets: {stage.note}")
         # Here, once, and not in every worker at the same time.
-        decode_training_images(runs, self.tell.progress)
+        decode_training_images(runs, self.tell.progress, self.spec.timeout_run)
         if self.place.executor == INLINE:
             return run_inline(self.folder, runs, self.slots[0])
         costs = self.costs().seconds(runs)
