@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 demo: setup  ## train a small zoo on real digits here, sweep it, show the tables
-	@$(BIN)/kt sweep sweeps/demo.toml --executor local
+	@OMP_NUM_THREADS=1 $(BIN)/kt sweep sweeps/demo.toml --executor local  # sums depend on threads
 
 test: setup  ## all tests, offline, on the CPU
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder -m "not slurm and not gpu"

@@ -195,12 +195,12 @@ def _run(
     progress: Progress,
 ) -> Planned:  # fmt: skip
     """The transfer, if nothing speaks against it, where the student will be, and the classes."""
-    from kt_cli.data.class_names import readable
     from kt_cli.data.guard_images import require_guard
     from kt_cli.data.sources import open_data
     from kt_cli.distillation import methods
     from kt_cli.files import file_name, require_writable
     from kt_cli.zoo import classes, load
+    from kt_cli.zoo.imagenet_names import readable
 
     opened = open_data(images, training=True)
     methods.require_possible(spec, len(models) - 1, opened.training().labelled)

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kt_cli.data.class_names import imagenet_synsets
 from kt_cli.data.images import ImageSet
 from kt_cli.errors import DataError, first_line, near
 from kt_cli.settings import DataSpec
 from kt_cli.zoo.classes import BY_POSITION
+from kt_cli.zoo.imagenet_names import imagenet_synsets
 from kt_cli.zoo.local_models import natural
 
 EXTENSIONS = frozenset(
@@ -30,7 +30,6 @@ IMAGENET_FILE = re.compile(r"ILSVRC2012_val_\d{8}")
 HEADERS = ("filename", "file_name", "file", "image", "imageid", "image_id", "id", "name", "path")
 FORM = "One label a line, in the order of the file names; or two columns, name and label."
 MOST_CLASSES = 1_000_000
-OF_TIMM = "timm"
 T = TypeVar("T")
 
 
@@ -261,7 +260,7 @@ def _read_real(source: str) -> tuple[dict[str, list[int]], bool]:
     """Right labels by image, and whether the file is a list, which only ImageNet's images have."""
     try:
         shipped = files("timm.data") / "_info" / "imagenet_real_labels.json"
-        place = shipped if source == OF_TIMM else Path(source)
+        place = shipped if source == "timm" else Path(source)
         found = json.loads(place.read_text(encoding="utf-8"))
         of_imagenet = not isinstance(found, dict)
         if of_imagenet:

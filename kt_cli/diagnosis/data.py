@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from kt_cli.data.class_names import SYNSET, imagenet_synsets
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
 from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
 from kt_cli.errors import DataError, UsageError, counted, some_of
 from kt_cli.settings import DataSpec
 from kt_cli.zoo.imagenet_facts import NUM_CLASSES
+from kt_cli.zoo.imagenet_names import SYNSET, imagenet_synsets
 
 DECODED = 64
 NAMED = 3

@@ -22,6 +22,7 @@ from kt_cli.files import write_text
 from kt_cli.progress import Progress
 from kt_cli.sweeps import cluster
 from kt_cli.sweeps.slurm import not_of_this_job
+from kt_cli.sweeps.worker_log import last_line
 from kt_cli.zoo.prefetch import hub_folder
 
 MINUTES = 5  # of its limit; it takes seconds, and a signal comes long before a shorter one
@@ -128,5 +129,4 @@ def _wait(path: Path, job: str, progress: Progress) -> tuple[float, str]:
 
 def _last_line(folder: Path) -> str:
     logs = sorted(folder.glob("*.err"))
-    said = logs[-1].read_text(encoding="utf-8", errors="replace").strip() if logs else ""
-    return said.split("\n")[-1].strip() or "it wrote no log"
+    return (last_line(logs[-1]) if logs else "") or "it wrote no log"

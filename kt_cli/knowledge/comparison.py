@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kt_cli.data.class_names import readable
 from kt_cli.data.images import ImageSet
 from kt_cli.errors import KtError, first_line
 from kt_cli.knowledge.areas import Area, areas
@@ -24,6 +23,7 @@ from kt_cli.knowledge.sanity_check import suspicion
 from kt_cli.knowledge.significance import holm, wilson
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import Model
+from kt_cli.zoo.imagenet_names import readable
 
 LOGIT_ROWS = 4096
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kt_cli.data.class_names import readable
 from kt_cli.data.images import ImageSet
 from kt_cli.errors import ClassMismatch, DataError, WeightsUnavailable, WriteError, unknown
 from kt_cli.files import cache_folder, cached, not_kept
@@ -16,6 +15,7 @@ from kt_cli.spec import Model
 from kt_cli.zoo import clip, identity, scheme
 from kt_cli.zoo import load as zoo
 from kt_cli.zoo.features import classifier_rows
+from kt_cli.zoo.imagenet_names import readable
 
 FORMAT = 3  # of an entry of the cache
 WITHOUT_HEAD = ("predictions", "random")

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kt_cli.data.class_names import AMBIGUOUS, described
 from kt_cli.data.images import ImageSet, listing
 from kt_cli.errors import DataError, warn
 from kt_cli.knowledge.file_columns import External, read_external
@@ -27,6 +26,7 @@ from kt_cli.knowledge.matching import (
 )
 from kt_cli.knowledge.predictions import COLUMNS, Predictions
 from kt_cli.zoo.classes import BY_POSITION
+from kt_cli.zoo.imagenet_names import AMBIGUOUS, described
 from kt_cli.zoo.local_models import natural
 
 __all__ = ["External", "aligned", "images_of", "predictions", "read_external"]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kt_cli.data.class_names import AMBIGUOUS, described
 from kt_cli.errors import DataError
+from kt_cli.zoo.imagenet_names import AMBIGUOUS, described
 
 SAME_IMAGES = "Both must be about the same images; --limit cuts the data's."
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from kt_cli.data.canonical import canonical, canonical_path
+from kt_cli.data.hanging import noticed
 from kt_cli.data.sources import open_data
 from kt_cli.device import Meter
 from kt_cli.errors import DataError
@@ -66,10 +67,18 @@ def check_data(run: Run) -> None:
         images.require_unchanged()
 
 
-def decode_training_images(runs: Iterable[Run], progress: Progress = silent) -> None:
-    """Put the canonical training images of all runs into the cache."""
+def decode_training_images(
+    runs: Iterable[Run], progress: Progress = silent, minutes: float | None = None
+) -> None:
+    """Put the canonical training images of all runs into the cache.
+
+    KtError where reading hangs for so many minutes.
+    """
     for data, crop, side in _wanted_images(runs):
-        canonical(open_data(data, training=True).training(), crop, side, progress)
+        images = open_data(data, training=True).training()
+        images.identify(progress)  # which reads what is not known, however long that takes
+        with noticed(images, minutes, progress) as told:
+            canonical(images, crop, side, told)
 
 
 def are_decoded(runs: Iterable[Run]) -> bool:

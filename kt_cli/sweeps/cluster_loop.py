@@ -129,7 +129,7 @@ def _coordinator(session: Session) -> Coordinator:
         if much and not session.place.following:
             return False
         # Here, once, and not in every job at the same time.
-        decode_training_images(runs, session.tell.progress)
+        decode_training_images(runs, session.tell.progress, session.spec.timeout_run)
         return True
 
     follow = [
@@ -138,8 +138,7 @@ def _coordinator(session: Session) -> Coordinator:
         "-o", str(folder.parent), "--executor", "slurm", "--detach", "--follow",
     ]  # fmt: skip
 
-    def costs(runs: Sequence[Run]) -> list[float]:
-        return session.costs().seconds(runs)
-
     submitter = Submitter(folder, session.spec.slurm, session.place.facts, session.spec.timeout_run)
-    return Coordinator(submitter, session.next_runs, costs, follow, prepare)
+    return Coordinator(
+        submitter, session.next_runs, lambda runs: session.costs().seconds(runs), follow, prepare
+    )

@@ -35,7 +35,7 @@ from kt_cli.sweeps.images import Images, other_images
 from kt_cli.sweeps.place import INLINE, Place
 from kt_cli.sweeps.plan import STAGES, Planner, Stage, labelled, unmeasured
 from kt_cli.sweeps.slots import Slot
-from kt_cli.zoo import classes, weights
+from kt_cli.zoo import classes, timm_registry, weights
 
 PAIR = 2  # models, without which there is nothing to compare
 DAY_SECONDS = 24 * 3600
@@ -174,7 +174,7 @@ class Session:
         if self.place.facts:
             weights.for_jobs(self.models, needed, self.tell)
         else:
-            weights.require(self.models, needed)
+            timm_registry.require_weights(self.models, needed)
         self.record(stages)
 
     def record(self, stages: Sequence[Stage]) -> None:
@@ -226,7 +226,7 @@ class Session:
         if stage.note:
             self.tell.note(f"targets: {stage.note}")
         # Here, once, and not in every worker at the same time.
-        decode_training_images(runs, self.tell.progress)
+        decode_training_images(runs, self.tell.progress, self.spec.timeout_run)
         if self.place.executor == INLINE:
             return run_inline(self.folder, runs, self.slots[0])
         costs = self.costs().seconds(runs)

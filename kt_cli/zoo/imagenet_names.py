@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from kt_cli.zoo.imagenet_facts import NUM_CLASSES
+
+AMBIGUOUS = -1
 WORDNET = ("imagenet-1k", "imagenet-22k")
 SYNSET = re.compile(r"n\d{8}")
 MOST = 0.9
@@ -22,6 +25,12 @@ def synsets(count: int) -> dict[str, int]:
         return {}
     names = ImageNetInfo(subset).label_names()  # type: ignore[no-untyped-call]
     return {name: i for i, name in enumerate(names)}
+
+
+@lru_cache(maxsize=1)
+def imagenet_synsets() -> tuple[str, ...]:
+    """WordNet ids of ImageNet-1k's classes, in label order."""
+    return tuple(synsets(NUM_CLASSES))
 
 
 def readable(classes: Sequence[str]) -> list[str]:
@@ -42,6 +51,20 @@ def descriptions() -> dict[str, tuple[str, str]]:
         for name in info.label_names():
             short = info.label_name_to_description(name)
             found[name] = (short, info.label_name_to_description(name, detailed=True))
+    return found
+
+
+def described(classes: Sequence[str]) -> dict[str, int]:
+    """Index of each class by what timm's inference.py calls it: a short or detailed description.
+
+    AMBIGUOUS where two share one ("crane"); {} where `classes` are no WordNet ids.
+    """
+    found: dict[str, int] = {}
+    if not any(map(SYNSET.fullmatch, classes)):
+        return found  # without importing timm
+    for index, name in enumerate(classes):
+        for text in descriptions().get(name, ()):
+            found[text] = AMBIGUOUS if text in found else index
     return found
 
 

@@ -160,16 +160,21 @@ def folder_key(folder: Path) -> str:
     return _key(*map(content, parts))
 
 
-def clip_key(folder: Path) -> str:
-    """Identity of a folder that open_clip saved, which prefers files of its own name."""
-    of_clip = (folder / name for name in PREFERRED if name.startswith("open_clip"))
-    file = next(filter(Path.is_file, of_clip), None) or weights_file(folder)
-    return _key(content(file), content(folder / OPEN_CLIP))
-
-
-def checkpoint_key(arch: str, file: Path) -> str:
-    """Identity of a checkpoint file seen as weights of a timm architecture."""
-    return _key(content(file), arch.encode())
+def key_of_files(ref: str) -> str | None:
+    """Identity of what a reference names by its files, or DataError; None of all others."""
+    kind, path = scheme(ref), Path(target(ref))
+    if kind == "local-dir":
+        return folder_key(path)
+    if kind == "predictions":
+        return f"predictions:{content(path).hex()[:16]}"
+    if kind not in ("clip", "checkpoint", "tv") or published(ref):
+        return None
+    if kind == "clip":  # open_clip prefers files of its own name
+        of_clip = (path / name for name in PREFERRED if name.startswith("open_clip"))
+        file = next(filter(Path.is_file, of_clip), None) or weights_file(path)
+        return _key(content(file), content(path / OPEN_CLIP))
+    arch, _, file_name = ref.partition("@")
+    return _key(content(Path(file_name)), arch.encode())
 
 
 def content(path: Path) -> bytes:
@@ -195,15 +200,7 @@ def _key(*parts: bytes) -> str:
 
 def require_unchanged(model: Model) -> None:
     """Refuse a model whose files are not what they were when it was named (DataError)."""
-    found = model.key
-    if scheme(model.ref) == "local-dir":
-        found = folder_key(Path(target(model.ref)))
-    elif scheme(model.ref) == "clip" and not published(model.ref):
-        found = clip_key(Path(target(model.ref)))
-    elif scheme(model.ref) in ("checkpoint", "tv") and not published(model.ref):
-        arch, file = model.ref.split("@", 1)
-        found = checkpoint_key(arch, Path(file))
-    if found != model.key:
+    if key_of_files(model.ref) not in (None, model.key):
         raise DataError(
             f"{model.name} changed while it was in use: its weights or {CONFIG} are others",
             "Run the command again.",

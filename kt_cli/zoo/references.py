@@ -70,8 +70,7 @@ def _clip(text: str) -> Iterator[Candidate]:
     folder = _absolute(text)
     if (folder / local_models.OPEN_CLIP).is_file():
         ref = f"clip:{folder}"
-        key = _key(ref, lambda: local_models.clip_key(folder))
-        yield Candidate(key, ref, (*_tails(folder, folder.name), ref))
+        yield Candidate(_key(ref), ref, (*_tails(folder, folder.name), ref))
         return
     model, slash, tag = text.partition("/")
     if not slash or not tag or folder.exists():
@@ -111,13 +110,12 @@ def _predictions(path: str) -> Iterator[Candidate]:
         raise DataError(f"no file {file}", near(file, tip))
     ref = f"predictions:{file}"
     names = (*_tails(file, Path(file.name.removesuffix(".gz")).stem), file.name, ref)
-    key = _key(ref, lambda: f"predictions:{local_models.content(file).hex()[:16]}")
-    yield Candidate(key, ref, names)
+    yield Candidate(_key(ref), ref, names)
 
 
-def _key(ref: str, of_content: Callable[[], str]) -> str:
+def _key(ref: str) -> str:
     try:
-        return of_content()
+        return local_models.key_of_files(ref) or ref
     except DataError:
         return UNREADABLE + ref
 
@@ -165,8 +163,7 @@ def _folder(folder: Path, written: str = "") -> Candidate:
         tip = "A model folder is what kt and timm's save_for_hf write."
         raise DataError(f"{folder} holds no {local_models.CONFIG}", tip)
     ref = f"local-dir:{folder}"
-    key = _key(ref, lambda: local_models.folder_key(folder))
-    return Candidate(key, ref, (*_tails(folder, folder.name), ref))
+    return Candidate(_key(ref), ref, (*_tails(folder, folder.name), ref))
 
 
 def checkpoints(arch: str, path: str) -> Iterator[Candidate]:
@@ -193,8 +190,7 @@ def _checkpoint(arch: str, file: Path) -> Candidate:
         raise DataError(f"no file {file}", tip)
     ref = f"{arch}@{file}"
     names = _tails(file, file.name.removesuffix(ending))
-    key = _key(ref, lambda: local_models.checkpoint_key(arch, file))
-    return Candidate(key, ref, (*names, ref))
+    return Candidate(_key(ref), ref, (*names, ref))
 
 
 PREFIXES: dict[str, Callable[[str], Iterator[Candidate]]] = {

@@ -152,19 +152,18 @@ def missing_weights(models: Sequence[Model]) -> list[Model]:
     return absent if absent and not hub_answers() else []
 
 
-def require_weights(models: Sequence[Model]) -> None:
-    """Refuse models whose weights cannot be had (WeightsUnavailable)."""
-    if missing := missing_weights(models):
-        raise weights_unavailable(missing)
+def require_weights(models: Sequence[Model], needed: int | None = None) -> None:
+    """Refuse models whose weights cannot be had (WeightsUnavailable); warn where enough have some.
 
-
-def weights_unavailable(missing: Sequence[Model]) -> WeightsUnavailable:
-    """The error that names up to ten of these models."""
+    needed: models that are enough; None for all.
+    """
+    if not (missing := missing_weights(models)):
+        return
     names = some_of([model.name for model in missing], NAMES_IN_MESSAGE)
-    return WeightsUnavailable(
-        f"the model hub does not answer and the cache holds no weights of {names}",
-        HOW_TO_GET_WEIGHTS,
-    )
+    message = f"the model hub does not answer and the cache holds no weights of {names}"
+    if needed is None or len(models) - len(missing) < needed:
+        raise WeightsUnavailable(message, HOW_TO_GET_WEIGHTS)
+    warn(f"{message}: their runs will fail. {HOW_TO_GET_WEIGHTS}")
 
 
 def cached(ref: str) -> Path | None:

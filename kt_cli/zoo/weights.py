@@ -48,7 +48,7 @@ def for_jobs(models: Sequence[Model], needed: int, tell: Listener) -> None:
     KtError where fewer than `needed` models have weights, WriteError where the disk is too small.
     """
     if timm_registry.missing_weights(models):
-        require(models, needed)
+        timm_registry.require_weights(models, needed)
         return
     planned = prefetch.plan(models, JOBS)
     if not planned.wanted:
@@ -60,14 +60,3 @@ def for_jobs(models: Sequence[Model], needed: int, tell: Listener) -> None:
         raise KtError(f"weights could not be had of {'; '.join(reasons)}", HOW_TO_GET_WEIGHTS)
     for reason in reasons:
         warn(f"weights could not be had of {reason}. Its runs will fail.")
-
-
-def require(models: Sequence[Model], needed: int) -> None:
-    """Warn of models whose weights cannot be had; WeightsUnavailable where too few are left."""
-    missing = timm_registry.missing_weights(models)
-    if not missing:
-        return
-    error = timm_registry.weights_unavailable(missing)
-    if len(models) - len(missing) < needed:
-        raise error
-    warn(f"{error.message}: their runs will fail. {error.tip}")

@@ -14,7 +14,6 @@ from PIL import Image, ImageOps
 from kt_cli import files
 from kt_cli.data import contents
 from kt_cli.data.canonical import centre_square
-from kt_cli.data.class_names import readable
 from kt_cli.data.folders import class_folders
 from kt_cli.data.guard_images import leave_out_guards
 from kt_cli.data.loading import batches
@@ -22,6 +21,7 @@ from kt_cli.data.sources import open_data
 from kt_cli.errors import DataError, KtWarning, UnknownName
 from kt_cli.settings import DataSpec
 from kt_cli.spec import Model
+from kt_cli.zoo.imagenet_names import readable
 
 
 def forget() -> None:

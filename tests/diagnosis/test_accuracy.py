@@ -12,7 +12,6 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import save_file
 
-from kt_cli.data.class_names import imagenet_synsets
 from kt_cli.data.digits import digits
 from kt_cli.diagnosis import accuracy
 from kt_cli.diagnosis.finding import Asked, Level
@@ -21,6 +20,7 @@ from kt_cli.settings import DataSpec
 from kt_cli.spec import Model
 from kt_cli.zoo import load
 from kt_cli.zoo.imagenet_facts import Fact, fact
+from kt_cli.zoo.imagenet_names import imagenet_synsets
 
 Look = Callable[..., list[tuple[str, str]]]
 TINY = "test_vit.r160_in1k"

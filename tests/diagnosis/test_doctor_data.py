@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kt_cli.data.class_names import imagenet_synsets
 from kt_cli.diagnosis import data
 from kt_cli.diagnosis.finding import Asked
 from kt_cli.settings import DataSpec
+from kt_cli.zoo.imagenet_names import imagenet_synsets
 
 Look = Callable[..., list[tuple[str, str]]]
 

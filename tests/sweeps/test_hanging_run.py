@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from kt_cli.data.canonical import canonical
+from kt_cli.data.hanging import noticed
+from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
+from kt_cli.errors import KtError
 from kt_cli.progress import silent
 from kt_cli.rows import store
 from kt_cli.settings import DataSpec, EvalSpec
@@ -46,6 +54,26 @@ def test_a_run_that_hangs_costs_itself_only(
     assert error.startswith("took longer than --timeout-run 0.05 minutes; see logs/")
     assert "hanging.py" in (tmp_path / error.split("see ")[1]).read_text()
     assert "no such weights" in found.loc["raises", "error"]
+
+
+def test_images_that_are_not_read_any_more_are_named(tmp_path: Path) -> None:
+    pipe, told = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+
+    def read(i: int) -> Image.Image:
+        if i == 70:
+            pipe.read_bytes()  # for ever: nobody writes
+        return Image.new("RGB", (8, 8))
+
+    ids = [f"{i}.png" for i in range(100)]
+    images = ImageSet("/data/train", ("a",), ids, np.zeros(100, int), read, "folder")
+    with (
+        pytest.raises(KtError, match=r"/data/train hangs.* 64 of 100 images; next is 64\.png"),
+        noticed(images, 0.005, lambda done, *_: told.append(done)) as progress,
+    ):
+        canonical(images, 1.0, 8, progress)
+    assert told == [64] and signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    assert not list(Path(os.environ["KT_CACHE"]).rglob("*.npy"))
 
 
 def test_where_no_process_could_be_ended_it_is_refused(kt: Kt) -> None:
