@@ -131,8 +131,7 @@ class Rows:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, (list, np.ndarray)):
-        names = len(value) and isinstance(value[0], str)
-        return ", ".join(value) if names else listed(list(value))
+        return listed(list(value))
     cell = native(value)
     return None if isinstance(cell, float) and not math.isfinite(cell) else cell
 

@@ -171,6 +171,14 @@ def test_lists_and_truth_values_are_text() -> None:
     assert found["reference_compat"] == ["true", "false", None]
 
 
+def test_several_teachers_are_rows_like_others(sweep: Sweep) -> None:
+    sweep.write("transfer", [sweep.team(("resnet50", "a"), "b"), sweep.transfer("a", "b")])
+    (part,) = data(page.render_page(read_results([sweep.folder]), [], []))
+    found = {column["key"]: decode(column) for column in part["columns"]}
+    assert found["teacher_names"] == ["resnet50, a", None]
+    assert found["teacher_accs"] == ["85, 70", None]
+
+
 def test_rows_that_find_no_room_are_named() -> None:
     rows = transfers(2000)
     (part,) = pack({"transfer": [rows]}, 60_000)

@@ -156,9 +156,11 @@ def _text(values: pd.Series[Any]) -> Packed:
     return _packed(place[codes], [texts[i] for i in order])
 
 
-def listed(values: Sequence[float | None]) -> str:
-    """A list in short, so that it is a value like any other."""
-    return ", ".join("–" if v is None or v != v else f"{v:.5g}" for v in values)
+def listed(values: Sequence[str | float | None]) -> str:
+    """A list of names, or of numbers in short, so that it is a value like any other."""
+    return ", ".join(
+        v if isinstance(v, str) else "–" if v is None or v != v else f"{v:.5g}" for v in values
+    )
 
 
 def _significant(numbers: npt.NDArray[np.float64], digits: int) -> npt.NDArray[np.float64]:
