@@ -127,7 +127,7 @@ def test_points_by_keyboard(reader: Page, shown: pd.DataFrame) -> None:
 
 
 def test_a_row_s_details_begin_with_its_result(reader: Page) -> None:
-    rows = transfers(3).assign(curve_acc=[[60.0, 61.5, None], None, [70.0]], bn="eval")
+    rows = transfers(3).assign(curve_acc=[[60.0, 61.5, None], None, [70.0]], bn="eval", method="kl")
     rows.loc[:, ["delta", "gain", "loss", "transfer_p"]] = [[1.5, 2.0, 0.5, 0.01]] * 3
     reader.show(results(rows), [], [])
     reader.find("#transfer tr[tabindex]").click()
@@ -136,6 +136,7 @@ def test_a_row_s_details_begin_with_its_result(reader: Page) -> None:
     assert reader.texts("dialog .said") == [f"{said} (McNemar p = 0.010)."]
     assert "60.0 to 61.5%" in reader.texts("dialog .course figcaption")[0]
     row = rows.iloc[0]
+    assert reader.texts("dialog h2") == [f"{row['teacher']} → {row['student']}, kl"]
     (command,) = reader.texts("dialog pre")
     assert command.startswith(f"kt transfer {row['teacher']} {row['student']} --data imagenet")
     assert "--bn eval" in command and "--epochs" not in command and "--lr 0.01" in command

@@ -79,8 +79,9 @@ class Rows {
   }
 
   async start() {
-    const [sorted, p] = [this.column(this.about.sorted), this.column("transfer_p")];
-    await Promise.all([...this.shown, p].filter(Boolean).map((column) => column.load()));
+    const sorted = this.column(this.about.sorted);
+    const named = ["method", "transfer_p"].map((key) => this.column(key)); // whether shown or not
+    await Promise.all([...this.shown, ...named].filter(Boolean).map((column) => column.load()));
     if (this.shown.includes(sorted)) {
       this.sorted = { column: sorted, direction: "descending", rows: sorted.order("descending", this.count) };
     }
