@@ -256,7 +256,9 @@ class Rows {
   title(at) {
     const main = this.column(this.about.sorted);
     const said = main?.ready ? `: ${main.label} ${main.show(main.get(at))}` : "";
-    return titleOf((key) => this.value(key, at)) + said;
+    const seed = this.column("seed");
+    const which = seed?.first && seed.ready ? `, seed ${seed.get(at)}` : ""; // a cell of a matrix has several
+    return titleOf((key) => this.value(key, at)) + which + said;
   }
 
   async openAt(at, from) {
