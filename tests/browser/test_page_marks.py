@@ -141,6 +141,7 @@ def test_points_by_keyboard(reader: Page, shown: pd.DataFrame) -> None:
 def test_a_row_s_details_begin_with_its_result(reader: Page) -> None:
     rows = transfers(3).assign(curve_acc=[[60.0, 61.5, None], None, [70.0]], bn="eval", method="kl")
     rows["guard_alpha"] = [0.0, 1.0, None]
+    rows["gain_by_class"], rows["loss_by_class"] = [[0, 7], None, None], [[2, 1], None, None]
     rows.loc[:, ["delta", "gain", "loss", "transfer_p"]] = [[1.5, 2.0, 0.5, 0.01]] * 3
     reader.show(results(rows), [], [])
     reader.find("#transfer tr[tabindex]").click()
@@ -153,6 +154,7 @@ def test_a_row_s_details_begin_with_its_result(reader: Page) -> None:
     assert "60.0 to 61.5%" in reader.texts("dialog .course figcaption")[0]
     row = rows.iloc[0]
     assert reader.texts("dialog h2") == [f"{row['teacher']} → {row['student']}, kl"]
+    assert reader.texts("dialog .said ~ p")[0].endswith("(images gained, lost): 1: +7 −1, 0: +0 −2")
     (command,) = reader.texts("dialog pre")
     assert command.startswith(f"kt transfer {row['teacher']} {row['student']} --data imagenet")
     assert "--bn eval" in command and "--epochs" not in command and "--lr 0.01" in command

@@ -72,5 +72,6 @@ function course(text) {
 function outcome(about, value) {
   const said = inWords[about.table](value);
   const repeat = about.table === "transfer" && value("student") ? [make("pre", {}, command(about, value))] : [];
-  return [...(said ? [make("p", { class: "said" }, said)] : []), ...course(value("curve_acc") ?? ""), ...repeat];
+  const classes = value("moved") ? [make("p", {}, `Classes that changed most, by label (images gained, lost): ${value("moved")}`)] : [];
+  return [...(said ? [make("p", { class: "said" }, said)] : []), ...course(value("curve_acc") ?? ""), ...classes, ...repeat];
 }
