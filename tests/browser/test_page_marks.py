@@ -111,6 +111,18 @@ def test_names_of_points_stay_within_their_plot(reader: Page, width: int) -> Non
     assert grown == []
 
 
+def test_a_cell_of_several_seeds_says_whose_row_it_opens(reader: Page) -> None:
+    found = toys.results(untrained=0, seeds=2)
+    reader.show(found, [], list(plots.draw_all(found, ["matrix"])))
+    reader.js("document.querySelector('.card').focus()")
+    reader.press(Keys.ARROW_RIGHT)
+    (tip,) = [t.text for t in reader.all(".tip") if t.is_displayed()]
+    place = int(sorted(marks(reader, 0))[0][2])
+    row = found.ok("transfer").iloc[place]
+    value = f"{row['delta']:+.2f}".replace("-", "−")
+    assert tip == f"{row['teacher']} → {row['student']}, kl, seed 0: Δ (pp) {value}"
+
+
 def test_points_by_keyboard(reader: Page, shown: pd.DataFrame) -> None:
     by_place = sorted(marks(reader, 0))
     reader.js("document.querySelector('.card').focus()")
@@ -127,15 +139,22 @@ def test_points_by_keyboard(reader: Page, shown: pd.DataFrame) -> None:
 
 
 def test_a_row_s_details_begin_with_its_result(reader: Page) -> None:
-    rows = transfers(3).assign(curve_acc=[[60.0, 61.5, None], None, [70.0]], bn="eval")
+    rows = transfers(3).assign(curve_acc=[[60.0, 61.5, None], None, [70.0]], bn="eval", method="kl")
+    rows["guard_alpha"] = [0.0, 1.0, None]
+    rows["gain_by_class"], rows["loss_by_class"] = [[0, 7], None, None], [[2, 1], None, None]
     rows.loc[:, ["delta", "gain", "loss", "transfer_p"]] = [[1.5, 2.0, 0.5, 0.01]] * 3
     reader.show(results(rows), [], [])
     reader.find("#transfer tr[tabindex]").click()
     reader.until("return document.querySelector('dialog .course') !== null")
     said = "Δ +1.50 points ± 0.14 (95%, over images): gain 2.00 − loss 0.50. A significant gain"
-    assert reader.texts("dialog .said") == [f"{said} (McNemar p = 0.010)."]
+    known = f"The teacher knew ρ⁺ {rows['pos_flips'][0]:.2f}% that the student did not"
+    rate = f"of which {rows['transfer_rate'][0]:.1f}% was learned"
+    kept = "The guard left the student as it was."
+    assert reader.texts("dialog .said") == [f"{said} (McNemar p = 0.010). {known}, {rate}. {kept}"]
     assert "60.0 to 61.5%" in reader.texts("dialog .course figcaption")[0]
     row = rows.iloc[0]
+    assert reader.texts("dialog h2") == [f"{row['teacher']} → {row['student']}, kl"]
+    assert reader.texts("dialog .said ~ p")[0].endswith("(images gained, lost): 1: +7 −1, 0: +0 −2")
     (command,) = reader.texts("dialog pre")
     assert command.startswith(f"kt transfer {row['teacher']} {row['student']} --data imagenet")
     assert "--bn eval" in command and "--epochs" not in command and "--lr 0.01" in command

@@ -172,6 +172,24 @@ def test_lists_and_truth_values_are_text() -> None:
     assert found["reference_compat"] == ["true", "false", None]
 
 
+def test_classes_that_changed_most_are_in_a_row(sweep: Sweep) -> None:
+    gain, loss = [1, 0, 9, 2, 0, 0, 3, 1, 0, 0], [1, 4, 1, 0, 0, 1, 0, 0, 1, 0]
+    sweep.write("transfer", [
+        sweep.transfer("a", "b", gain_by_class=gain, loss_by_class=loss), sweep.transfer("b", "a"),
+    ])  # fmt: skip
+    (part,) = data(report(sweep.folder, format="html", plot=["success"]).text())
+    found = {column["key"]: decode(column) for column in part["columns"]}
+    assert found["moved"] == ["2: +9 −1, 1: +0 −4, 6: +3 −0, 3: +2 −0, 5: +0 −1, 7: +1 −0", None]
+
+
+def test_several_teachers_are_rows_like_others(sweep: Sweep) -> None:
+    sweep.write("transfer", [sweep.team(("resnet50", "a"), "b"), sweep.transfer("a", "b")])
+    (part,) = data(page.render_page(read_results([sweep.folder]), [], []))
+    found = {column["key"]: decode(column) for column in part["columns"]}
+    assert found["teacher_names"] == ["resnet50, a", None]
+    assert found["teacher_accs"] == ["85, 70", None]
+
+
 def test_rows_that_find_no_room_are_named() -> None:
     rows = transfers(2000)
     (part,) = pack({"transfer": [rows]}, 60_000)
@@ -296,7 +314,9 @@ def test_rows_that_where_left_out_are_counted() -> None:
 def test_what_the_page_needs() -> None:
     small, large = page.needs({}), page.needs({"transfer": page.MAX_ROWS + 1})
     assert {"delta", "gain_entropy", "seconds", "curve_loss"} <= set(small["transfer"])
-    assert not [c for c in small["transfer"] if c.endswith("_by_class")]
+    by_class = {"gain_by_class", "loss_by_class"}
+    assert {c for c in small["transfer"] if c.endswith("_by_class")} == by_class
+    assert not by_class & set(page.needs({"transfer": 2001})["transfer"])
     assert set(large["transfer"]) <= set(schema.PROVENANCE) and "kt_version" in large["transfer"]
     assert large["complementarity"] == small["complementarity"]
     for table, columns in small.items():

@@ -30,7 +30,7 @@ LAST = (
     "run_id", "measured_with", "teacher_key", "student_key", "eval_data", "train_data",
     "guard_data", "guard_gains", "guard_losses", "git_commit", "host", "job_id", "path",
     "curve_loss", "curve_acc", "curve_taught", "peak_memory_mb", "seconds", "samples_per_s",
-    "waiting_share", "created",
+    "waiting_share", "moved", "created",
 )  # fmt: skip
 LABELS = {
     "teacher_acc": "teacher (%)", "student_acc": "student (%)", "after_acc": "after (%)",
@@ -39,6 +39,9 @@ LABELS = {
     "pos_flips": "ρ⁺ (%)", "neg_flips": "ρ⁻ (%)", "agreement": "agreement (%)", "kappa": "κ",
     "flip_entropy": "entropy (nats)", "top50_classes": "classes of 50%",
 }  # fmt: skip
+BY_CLASS = ("gain_by_class", "loss_by_class")
+FEW_ROWS = 2_000  # of transfers, whose classes are looked at
+MOVED = schema.Column(schema.S, "labels of the classes that changed most: images gained, lost")
 SWEEP = schema.Column(schema.S, "sweep that the row belongs to")
 SIGNED = {"delta", "acc_diff", "delta_statistics", "delta_control", "delta_unguarded",
           "guard_score", "guard_least"}  # fmt: skip
@@ -88,17 +91,20 @@ def needs(counts: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
 
     Of a table with more than MAX_ROWS rows, by `counts`, the page has the provenance alone.
     """
-    return {
+    found = {
         table: tuple(_scalars(table))
         if table in TITLES and counts.get(table, 0) <= MAX_ROWS
         else PROVENANCE
         for table in schema.TABLES
     }
+    if counts.get("transfer", 0) <= FEW_ROWS:
+        found["transfer"] += BY_CLASS
+    return found
 
 
 def fields(table: str, rows: pd.DataFrame) -> list[Field]:
     """The columns of `rows` that say something, those shown at first in front."""
-    known = {"sweep": SWEEP, **_scalars(table)}
+    known = {"sweep": SWEEP, **_scalars(table), "moved": MOVED}
     there = [c for c in known if c in rows and rows[c].notna().any()]
     first = [
         c

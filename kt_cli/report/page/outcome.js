@@ -14,7 +14,8 @@ const inWords = {
     const about = spread === null ? "" : ` ± ${spread.toFixed(2)} (95%, over images)`;
     const sure = p === null ? "" : p < SIGNIFICANT ? ` A significant ${delta > 0 ? "gain" : "loss"}` : " No significant change";
     const parts = !whole ? "" : `: gain ${gain.toFixed(2)} − loss ${loss.toFixed(2)}`;
-    return `Δ ${signed(delta)} points${about}${parts}.${sure && `${sure} (McNemar p = ${p.toPrecision(2)}).`}`;
+    const said = `Δ ${signed(delta)} points${about}${parts}.${sure && `${sure} (McNemar p = ${p.toPrecision(2)}).`}`;
+    return said + learned(value) + (value("guard_alpha") === 0 ? " The guard left the student as it was." : "");
   },
   complementarity(value) {
     const [positive, negative] = ["pos_flips", "neg_flips"].map(value);
@@ -23,6 +24,14 @@ const inWords = {
     return `The teacher is right where the student is wrong on ${positive.toFixed(2)}% of the images (ρ⁺)${back}.`;
   },
 };
+
+// Of what the teacher knows beyond the student, how much came over.
+function learned(value) {
+  const [known, rate] = ["pos_flips", "transfer_rate"].map(value);
+  if (known === null) return "";
+  const share = rate === null ? "" : `, of which ${rate.toFixed(1)}% was learned`;
+  return ` The teacher knew ρ⁺ ${known.toFixed(2)}% that the student did not${share}.`;
+}
 
 const signed = (number) => minus(`${number > 0 ? "+" : ""}${number.toFixed(2)}`);
 
@@ -63,5 +72,6 @@ function course(text) {
 function outcome(about, value) {
   const said = inWords[about.table](value);
   const repeat = about.table === "transfer" && value("student") ? [make("pre", {}, command(about, value))] : [];
-  return [...(said ? [make("p", { class: "said" }, said)] : []), ...course(value("curve_acc") ?? ""), ...repeat];
+  const classes = value("moved") ? [make("p", {}, `Classes that changed most, by label (images gained, lost): ${value("moved")}`)] : [];
+  return [...(said ? [make("p", { class: "said" }, said)] : []), ...course(value("curve_acc") ?? ""), ...classes, ...repeat];
 }

@@ -79,8 +79,9 @@ class Rows {
   }
 
   async start() {
-    const [sorted, p] = [this.column(this.about.sorted), this.column("transfer_p")];
-    await Promise.all([...this.shown, p].filter(Boolean).map((column) => column.load()));
+    const sorted = this.column(this.about.sorted);
+    const named = ["method", "transfer_p"].map((key) => this.column(key)); // whether shown or not
+    await Promise.all([...this.shown, ...named].filter(Boolean).map((column) => column.load()));
     if (this.shown.includes(sorted)) {
       this.sorted = { column: sorted, direction: "descending", rows: sorted.order("descending", this.count) };
     }
@@ -255,7 +256,9 @@ class Rows {
   title(at) {
     const main = this.column(this.about.sorted);
     const said = main?.ready ? `: ${main.label} ${main.show(main.get(at))}` : "";
-    return titleOf((key) => this.value(key, at)) + said;
+    const seed = this.column("seed");
+    const which = seed?.first && seed.ready ? `, seed ${seed.get(at)}` : ""; // a cell of a matrix has several
+    return titleOf((key) => this.value(key, at)) + which + said;
   }
 
   async openAt(at, from) {

@@ -12,12 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from kt_cli.report.page.blocks import zipped
-from kt_cli.report.page.fields import LAST, MAX_ROWS, SORTED, Field, fields
+from kt_cli.report.page.fields import BY_CLASS, LAST, MAX_ROWS, SORTED, Field, fields
 from kt_cli.report.page.options import OPTIONS
 
 # Numbers with fewer different values than one in so many rows are written once each.
 REPEATED = 8
 TINY = 4096
+CLASSES = 6  # that changed most
 SHOWN = ("key", "label", "meaning", "kind", "digits", "signed", "first")
 
 
@@ -82,7 +83,9 @@ def pack(frames: Mapping[str, Sequence[pd.DataFrame]], budget: int) -> list[Part
         if count > MAX_ROWS:
             parts.append(Part(table, count, refused=f"a page holds at most {MAX_ROWS:,}"))
         elif count:
-            rows[table] = pd.concat([piece for piece in pieces if len(piece)], ignore_index=True)
+            whole = pd.concat([piece for piece in pieces if len(piece)], ignore_index=True)
+            known = set(BY_CLASS) <= {*whole}
+            rows[table] = pd.concat([whole, moved(whole)], axis=1) if known else whole
             parts.append(Part(table, count, fields(table, rows[table])))
     for part in [part for part in parts if not part.refused]:
         packed = {f.key: encode(rows[part.table][f.key], f) for f in part.found if f.first}
@@ -157,14 +160,26 @@ def _text(values: pd.Series[Any]) -> Packed:
 
 
 def listed(values: Sequence[str | float | None]) -> str:
-    """A list in short, so that it is a value like any other."""
-    return ", ".join(map(_one, values))
+    """A list of names, or of numbers in short, so that it is a value like any other."""
+    return ", ".join(
+        v if isinstance(v, str) else "–" if v is None or v != v else f"{v:.5g}" for v in values
+    )
 
 
-def _one(value: str | float | None) -> str:
-    if isinstance(value, str):
-        return value
-    return "–" if value is None or value != value else f"{value:.5g}"
+def moved(rows: pd.DataFrame) -> pd.Series[Any]:
+    """Of each row the classes that changed most, as text; None where there are no counts."""
+    said = [
+        None if np.ndim(gain) == 0 or np.ndim(loss) == 0
+        else _changed(np.asarray(gain), np.asarray(loss))
+        for gain, loss in zip(*(rows[column] for column in BY_CLASS), strict=True)
+    ]  # fmt: skip
+    return pd.Series(said, rows.index, dtype=object, name="moved")
+
+
+def _changed(gain: npt.NDArray[np.int32], loss: npt.NDArray[np.int32]) -> str:
+    net = gain - loss
+    order = np.argsort(-np.abs(net), kind="stable")[:CLASSES]
+    return ", ".join(f"{i}: +{gain[i]} −{loss[i]}" for i in order if net[i])
 
 
 def _significant(numbers: npt.NDArray[np.float64], digits: int) -> npt.NDArray[np.float64]:
