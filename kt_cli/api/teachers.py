@@ -174,9 +174,8 @@ def _resolved(student: Sequence[str], among: Sequence[str]) -> tuple[Model, list
     from kt_cli.zoo import names
 
     names.single(student[0])  # refuses several
-    taught, *others = names.resolve(
-        [*student, *among], needed=2
-    )  # each once, with names that tell apart
+    # Each once, with names that tell apart.
+    taught, *others = names.resolve([*student, *among], needed=2)
     if not others:
         raise UsageError(f"{taught.name} alone has no teacher", "Name others with --among.")
     return taught, others

@@ -14,10 +14,8 @@ from kt_cli.spec import Model, RunOf
 UNSAID = ("by_class", "eval_amp", "keep_targets", "target_topk")
 
 
-def taught(
-    models: Sequence[Model], data: DataSpec, settings: TransferSpec, **more: object
-) -> str:  # fmt: skip
-    """`kt transfer` with the teachers and, last, the student, and all settings that are not usual.
+def taught(models: Sequence[Model], data: DataSpec, settings: TransferSpec, **more: float) -> str:
+    """`kt transfer` from the first models into the last, with all settings that are not usual.
 
     more: values by keyword that are said in any case.
     """
@@ -31,8 +29,8 @@ def taught(
 
 def again(run: RunOf[TransferSpec]) -> str:
     """The command that repeats a transfer, with the same id."""
+    more: dict[str, float] = {}
     # The models' own guard slices count unless another share is said, be it none.
-    guards = leave_out_guards(run.data, run.models).guard > run.data.guard
-    return taught(
-        run.models, run.data, run.settings, **{"guard_share": run.data.guard} if guards else {}
-    )
+    if leave_out_guards(run.data, run.models).guard > run.data.guard:
+        more["guard_share"] = run.data.guard
+    return taught(run.models, run.data, run.settings, **more)
