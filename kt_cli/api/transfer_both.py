@@ -32,8 +32,9 @@ def transfer_both(
 ) -> tuple[Transferred, Transferred]:
     """Teach each of two models what the other knows better, by the other as it was.
 
-    It is the same as two transfers, to the bit; what a model says about training views is asked
-    once, as teacher and as frozen student. When the same call is made again after an interruption,
+    It is the same as two transfers, but for the rounding of answers that are asked for in other
+    batches (none where targets are kept for each alone as well); what a model says about training
+    views is asked once, as teacher and as frozen student. When the same call is made again after an interruption,
     a student that was finished is not taught again.
 
     Args:
