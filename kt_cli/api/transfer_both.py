@@ -34,8 +34,8 @@ def transfer_both(
 
     It is the same as two transfers, but for the rounding of answers that are asked for in other
     batches (none where targets are kept for each alone as well); what a model says about training
-    views is asked once, as teacher and as frozen student. When the same call is made again after an interruption,
-    a student that was finished is not taught again.
+    views is asked once, as teacher and as frozen student. When the same call is made again after
+    an interruption, a student that was finished is not taught again.
 
     Args:
         one, other: models as on the command line.
