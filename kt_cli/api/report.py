@@ -215,11 +215,11 @@ def _read(request: Request, tell: Listener) -> Results:
 
 def _wanted(request: Request, results: Results) -> Sequence[str] | None:
     """Tables by name; the page also compares methods, of as many transfers as it has rows of."""
+    if request.form.table or request.written_as != "html":
+        return request.form.table or None
     from kt_cli.report.page import MAX_ROWS
     from kt_cli.report.table import DEFAULT_NAMES
 
-    if request.form.table or request.written_as != "html":
-        return request.form.table or None
     few = len(results.ok("transfer")) <= MAX_ROWS
     return (*DEFAULT_NAMES, "compare") if few else None
 

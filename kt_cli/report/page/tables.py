@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 from html import escape
 
 from kt_cli.report.page.blocks import Section
+from kt_cli.report.page.fields import AT_FIRST
 from kt_cli.report.table import MISSING, Cell, Column, Interval, MeanStd, Table, number
 
 # More rows than this are no table that one reads; `--format csv` has them all.
 MAX_ROWS = 2_000
-AT_FIRST = 7  # columns, at most; a button shows the others
 # Those of a table that come before others, beside what its rows are about.
 BEFORE = {"summary": ("n", "success_rate", "delta", "delta_interval", "gain", "loss"),
           "complementarity": ("label", "pairs", "min", "median", "mean", "max")}  # fmt: skip

@@ -96,7 +96,8 @@ def tables(results: Results, query: Query) -> list[Table]:
 
 def _varied(rows: pd.DataFrame) -> list[str]:
     """The settings of which one method has several values."""
-    values = rows.groupby("method", observed=True)[SETTINGS].nunique(dropna=False)
+    once = rows.drop_duplicates(["method", "settings"])  # which tell all settings
+    values = once.groupby("method", observed=True)[SETTINGS].nunique(dropna=False)
     return [name for name in SETTINGS if (values[name] > 1).any()]
 
 
