@@ -353,12 +353,14 @@ def test_what_is_read_is_waited_for_and_nothing_else(monkeypatch: pytest.MonkeyP
     assert len(shown) == 4 and waits == [3, 3, 3, 3]
 
 
-@pytest.mark.parametrize(("limit", "wanted"), [(1, [1, 1, 1]), (4, [2, 1]), (6, [3]), (7, [3])])
+@pytest.mark.parametrize(
+    ("limit", "wanted"), [(1, [1] * 5), (4, [1, 2, 2]), (6, [1, 3, 1]), (7, [1, 3, 1])]
+)
 def test_batches_are_joined_up_to_a_limit(limit: int, wanted: list[int]) -> None:
-    batches = [torch.arange(2) + 2 * i for i in range(3)]
+    batches = [torch.arange(2) + 2 * i for i in range(5)]
     groups = views._together(batches, limit)
     assert [len(group) for group in groups] == wanted
-    assert torch.equal(torch.cat([batch for group in groups for batch in group]), torch.arange(6))
+    assert torch.equal(torch.cat([batch for group in groups for batch in group]), torch.arange(10))
 
 
 def test_for_a_gpu_the_next_is_made_meanwhile() -> None:
