@@ -81,7 +81,7 @@ class Size:
 
 SIZES = {
     "cuda": Size(
-        ("resnet50", "vit_base_patch16_224", "convnext_base"), 256, 224, 256, 64, 16, 1.0, 2,
+        ("resnet50", "vit_base_patch16_224", "convnext_base"), 256, 224, 256, 64, 8, 0.5, 4,
         3072, 128, (4, 8, 12, 16), 300,
     ),
     "cpu": Size(("test_resnet", "test_vit", "test_convnext"), 36, 32, 8, 4, 1, 0.1, 1, 16, 8,

@@ -50,7 +50,7 @@ def levers(size: Size, device: torch.device, table: Table) -> None:
             ("bfloat16", "cudnn.benchmark, bf16", searched),
             ("bfloat16", "not channels-last, bf16", nullcontext),
             ("", "cudnn.benchmark", searched),
-            ("", "TF32 in products", partial(tf32, True)),
+            ("", "no TF32", partial(tf32, False)),
         ):
             spec = replace(size.spec, amp=amp)
             inputs = ready(config, train.CLASSES, views_of(pixels, spec, device), spec)
