@@ -108,8 +108,11 @@ def _rows(part: Path) -> int:
 
 
 def _values(column: pa.ChunkedArray) -> pd.Series[Any]:
-    """A column for pandas. Of texts that repeat, the categories are those that occur, in order, so
-    that they sort and compare as the texts do."""
+    """A column for pandas, curves as Arrow's: an object for each of millions would take as much
+    again. Of texts that repeat, the categories are those that occur, in order, so that they sort
+    and compare as the texts do."""
+    if pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type):
+        return pd.Series(pd.arrays.ArrowExtensionArray(column))
     if not pa.types.is_dictionary(column.type):
         values: pd.Series[Any] = column.to_pandas(memory_pool=POOL)
         return values

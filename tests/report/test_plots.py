@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -273,10 +274,13 @@ def test_curves_are_means_with_quartiles() -> None:
 
 
 def test_curves_may_end_early_or_be_null() -> None:
-    stacked = curves.stacked([[1.0, 2.0], None, np.array([3.0]), [np.nan, 5.0]])
+    lists = pd.Series([[1.0, 2.0], None, np.array([3.0]), [np.nan, 5.0]])
+    as_read = pd.Series(pd.arrays.ArrowExtensionArray(pa.array(lists)))
+    pd.testing.assert_frame_equal(curves.stacked(lists), curves.stacked(as_read))
+    stacked = curves.stacked(as_read[::-1])[::-1]
     np.testing.assert_array_equal(stacked, [[1, 2], [3, np.nan], [np.nan, 5]])
     assert list(stacked.columns) == [1, 2]
-    assert curves.stacked([None]).shape == (0, 0)
+    assert curves.stacked(pd.Series([None])).shape == (0, 0)
 
 
 @pytest.mark.parametrize("name", plots.PLOTS)

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from kt_cli.report.groups import Group
-from kt_cli.report.intervals import Floats
 from kt_cli.report.plots import style
 from kt_cli.report.plots.binning import count_note, parts_of
 from kt_cli.report.plots.style import PlotResult
@@ -35,9 +36,9 @@ class Line(NamedTuple):
 
 def curves(group: Group) -> PlotResult | None:
     """Mean of each curve over transfers, a line for each method, with a band."""
-    parts = parts_of(group.rows, "delta")
+    parts = parts_of(group.rows.drop(columns=list(PANELS)), "delta")
     few = len(parts) <= BANDS
-    found = {name: {m: _line(rows, name, few) for m, rows in parts.items()} for name in PANELS}
+    found = {name: _lines(group.rows, name, few) for name in PANELS}
     shown = [name for name in found if any(len(line.mean) for line in found[name].values())]
     if not shown:
         return None
@@ -54,12 +55,13 @@ def curves(group: Group) -> PlotResult | None:
     return PlotResult(figure, (count_note(parts), f"Lines: means over transfers{band}."))
 
 
-def stacked(curves_: Sequence[Sequence[float] | Floats | None]) -> pd.DataFrame:
+def stacked(curves_: pd.Series[Any]) -> pd.DataFrame:
     """Curves as rows, epochs from 1 as columns; NaN where a curve has ended. Nulls are left out."""
-    known = [curve for curve in curves_ if isinstance(curve, (np.ndarray, Sequence))]
-    lengths = np.fromiter(map(len, known), np.intp, len(known))
+    column = pa.array(curves_, type=pa.list_(pa.float64()), from_pandas=True)
+    known = pa.chunked_array([column]).combine_chunks().drop_null()
+    lengths = pc.list_value_length(known).to_numpy()
     epochs = int(lengths.max(initial=0))
-    together = np.concatenate(known or [[]]).astype(np.float64, copy=False)
+    together = known.flatten().to_numpy(zero_copy_only=False)
     if (lengths == epochs).all():  # as nearly always, and far quicker
         values = together.reshape(len(known), epochs)
     else:
@@ -68,9 +70,15 @@ def stacked(curves_: Sequence[Sequence[float] | Floats | None]) -> pd.DataFrame:
     return pd.DataFrame(values, columns=range(1, epochs + 1))
 
 
-def _line(rows: pd.DataFrame, name: str, band: bool) -> Line:
-    values = stacked(list(rows[name]))
-    if name == "curve_acc" and len(values.columns):  # students differ far more than epochs
+def _lines(rows: pd.DataFrame, name: str, band: bool) -> dict[str, Line]:
+    """One panel's, by method; only its own curves are copied."""
+    parts = parts_of(rows[["method", "delta", name]], "delta")
+    return {method: _line(part[name], band) for method, part in parts.items()}
+
+
+def _line(curves_: pd.Series[Any], band: bool) -> Line:
+    values = stacked(curves_)
+    if curves_.name == "curve_acc" and len(values.columns):  # students differ far more than epochs
         values = values.sub(values[1], axis=0)
     mean = values.mean().dropna()
     if not band or len(values) < 2 or mean.empty:

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from kt_cli.errors import counted
 from kt_cli.report.derived import derived
-from kt_cli.report.groups import Group
+from kt_cli.report.groups import KEYS, Group
 from kt_cli.report.intervals import Floats, mean_interval, numbers
 from kt_cli.report.plots import binning, style
 from kt_cli.report.plots.binning import count_note, parts_of
@@ -168,7 +168,9 @@ def rate_size(group: Group) -> PlotResult | None:
 
 def with_sizes(results: Results) -> pd.DataFrame:
     """Transfers, with the millions of parameters of their student where these are known."""
-    return derived(results.ok("transfer"), [SIZE], results.ok("models"))
+    rows = results.ok("transfer")
+    few = rows[["sweep", *KEYS["transfer"], "transfer_rate"]]  # each group of them is copied
+    return derived(few, [SIZE], results.ok("models"))
 
 
 def _size_limits(sizes: Floats) -> Floats:
