@@ -137,9 +137,9 @@ class Pairs:
             differences: values less the mean of their set (n,).
         """
         others = self._whole.counts[role.sets] - role.counts
-        changes = np.full(len(others), np.nan)
         left = (role.counts > 0) & (others > 0)
-        changes[left] = -role.sums(differences)[left] / others[left]
+        changes = np.full(len(left), np.nan)
+        np.divide(-role.sums(differences), others, changes, where=left)
         return changes
 
     @cached_property
@@ -176,6 +176,9 @@ class Pairs:
 def _variances(changes: Floats, sets: Codes, count: int) -> tuple[Floats, Codes]:
     """The jackknife's of each set, and how many changes that are."""
     left = ~np.isnan(changes)
-    number = np.bincount(sets[left], minlength=count)
-    squares = np.bincount(sets, np.where(left, changes**2, 0.0), count)
+    if count == 1:
+        number, squares = np.array([left.sum()]), np.array([np.nansum(changes**2)])
+    else:
+        number = np.bincount(sets[left], minlength=count)
+        squares = np.bincount(sets, np.where(left, changes**2, 0.0), count)
     return (number - 1) / np.maximum(1, number) * squares, number

@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from kt_cli.errors import WriteError
 from kt_cli.files import atomic_file, atomic_folder
 from kt_cli.rows import store
+from kt_cli.rows.parts import newest_ok
 
 
 def row(run_id: str, status: str = store.OK, created: str = "1", **more: Any) -> dict[str, Any]:
@@ -49,6 +51,26 @@ def test_one_row_per_run_the_newest_ok(tmp_path: Path) -> None:
     assert found.loc["a", "accuracy"] == 3.0
     assert found.loc["b", "error"] == "second"
     assert len(found) == 2
+
+
+@pytest.mark.parametrize("length", [8, 16, 5, 0])
+@pytest.mark.parametrize("repeated", [0, 1, 30])
+def test_of_runs_that_are_there_again_the_newest_counts(length: int, repeated: int) -> None:
+    """Whatever their identities are: equal lengths, which are compared as numbers, or not."""
+    rng = np.random.default_rng(length)
+    ids = ["".join(rng.choice(list("0123456789abcdef"), length or i)) for i in range(9, 49)]
+    ids = list(dict.fromkeys(ids)) + ids[:repeated]
+    created = [str(int(n)) for n in rng.permutation(len(ids)) + 10]
+    ok = rng.choice([store.OK, store.FAILED], len(ids))
+    table = pa.table({"run_id": ids, "status": ok, "created": created})
+    wanted = {
+        name: max((i for i, other in enumerate(ids) if other == name),
+                  key=lambda i: (ok[i] == store.OK, created[i]))
+        for name in ids
+    }  # fmt: skip
+    found = newest_ok(table)
+    assert found.equals(table.take(sorted(wanted.values())))
+    assert newest_ok(table[7:]).num_rows == len(set(ids[7:]))
 
 
 def test_merge_and_settle_keep_what_is_read(tmp_path: Path) -> None:

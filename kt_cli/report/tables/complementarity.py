@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from kt_cli.report.table import Column, Row, Table
 from kt_cli.report.tables.shared import INTERVALS
 from kt_cli.rows import schema
 
+THREADS = 2  # of large tables each row takes some hundred megabytes while it is made
 TITLE = "Complementary knowledge"
 TOP = schema.TOP_PERCENTS
 NEEDS = {
@@ -84,11 +86,10 @@ def _table(group: Group, results: Results, query: Query) -> Table:
     )
     both = pairs[["teacher", "student", *SYMMETRIC]].iloc[once]
     of_once = Pairs(places.students[once], places.teachers[once])
-    rows = [
-        _row(c, *((both, of_once) if c in SYMMETRIC else (pairs, places)))
-        for c in QUANTITIES
-        if c != RANDOM
-    ]
+    found = {c: (both, of_once) if c in SYMMETRIC else (pairs, places) for c in QUANTITIES}
+    found.pop(RANDOM)
+    with ThreadPoolExecutor(THREADS) as threads:
+        rows = list(threads.map(lambda column: _row(column, *found[column]), found))
     if len(random):
         rows.insert(list(QUANTITIES).index(RANDOM), _row(RANDOM, random, Pairs.of(random)))
     kept = tuple(row for row in rows if row[0] not in OPTIONAL or row[2])
