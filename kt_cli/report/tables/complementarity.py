@@ -47,7 +47,8 @@ QUANTITIES: dict[str, str] = {
 OPTIONAL = [c for c in QUANTITIES if c.endswith(("similarity", "_excess", "_pct"))]
 RANDOM = "pos_flips_random"
 SYMMETRIC = ("agreement", "kappa", "oracle_acc")
-PERCENT = ("pos_flips", "pos_flips_weaker", "pos_flips_random", "agreement", "oracle_acc")
+PERCENT = {"pos_flips", "pos_flips_weaker", "pos_flips_random", "agreement", "oracle_acc",
+           *(f"top{p}_similarity_pct" for p in TOP)}  # fmt: skip
 COLUMNS = (
     Column("quantity", kind="text", detail=True),
     Column("label", "over ordered pairs", "text"),
