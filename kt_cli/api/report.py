@@ -95,7 +95,6 @@ class Report:
     request: Request
     results: Results
     tables: Sequence[Table]
-    conclusions: Sequence[str] = ()  # a sentence for each group of comparable rows
 
     def each(self, output: Path) -> dict[Path, Report]:
         """What goes to which file: CSV has one for each kind of table, as it can hold no more."""
@@ -113,10 +112,8 @@ class Report:
         if self.request.written_as == "html":
             from kt_cli.report.page import render_page
 
-            return render_page(
-                self.results, self.tables, list(self._drawn()), self.conclusions,
-                self.request.form.serve,
-            )  # fmt: skip
+            drawn = list(self._drawn())
+            return render_page(self.results, self.tables, drawn, self.request.form.serve)
         from kt_cli.report.formats import FORMATS
 
         return FORMATS[self.request.written_as](self.tables)
@@ -180,7 +177,6 @@ def report(*folders: Path | str, tell: Listener = Listener(), **settings: Any) -
     request.check()
     from kt_cli.report import tables
     from kt_cli.report.arrange import arrange
-    from kt_cli.report.conclusion import conclusions
 
     results = _read(request, tell)
     say_unplanned(results)
@@ -190,7 +186,7 @@ def report(*folders: Path | str, tell: Listener = Listener(), **settings: Any) -
     built = tables.build(results, _wanted(request, results), request.query)
     if not built:
         raise KtError("there are no results to report yet", "Models are trained, but not used yet.")
-    return Report(request, results, arrange(built, request.query), conclusions(built))
+    return Report(request, results, arrange(built, request.query))
 
 
 def _read(request: Request, tell: Listener) -> Results:

@@ -71,10 +71,10 @@ def _emit(found: Report) -> None:
     output, screened = found.request.output, found.request.written_as == "table"
     if output is not None:
         for path, part in found.each(output).items():
-            shown = table_view.as_text(part.tables, part.conclusions) if screened else part.text()
+            shown = table_view.as_text(part.tables) if screened else part.text()
             write_text(path, shown)
             screen.note(f"Wrote {path}")
     elif screened:
-        table_view.draw(found.tables, found.conclusions)
+        table_view.draw(found.tables)
     else:
         typer.echo(found.text(), nl=False)

@@ -84,10 +84,7 @@ def sweep(
 
 
 def _show_results(found: Swept) -> None:
-    from kt_cli.report.conclusion import conclusions
-
-    tables = found.results.tables()
-    table_view.draw(tables, conclusions(tables))
+    table_view.draw(found.results.tables())
     again = command("report", found.folder, "--format", "latex")
     if told := progress_view.outcome(*found.seconds):
         screen.note(f"{told[0].upper()}{told[1:]}.")

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 WIDE = 160
 
 
-def draw(
-    tables: Sequence[Table], conclusions: Sequence[str] = (), console: Console | None = None
-) -> None:
+def draw(tables: Sequence[Table], console: Console | None = None) -> None:
     """Draw tables, by default on stdout, and what follows from them."""
+    from kt_cli.report.conclusion import conclusions
+
     console = console or screen.out
     for table in tables:
         console.print(Text(table.title, style="bold"))
@@ -35,12 +35,12 @@ def draw(
         headers = [column.header for column in table.shown]
         console.print(screen.table(headers, rows, words, console=console, gap=1), crop=False)
         console.print(*(Text(note, style="dim") for note in table.notes), sep="\n", end="\n\n")
-    for sentence in conclusions:
+    for sentence in conclusions(tables):
         console.print(Text(sentence, style="bold"))
 
 
-def as_text(tables: Sequence[Table], conclusions: Sequence[str] = ()) -> str:
+def as_text(tables: Sequence[Table]) -> str:
     """As on a wide screen, for a file."""
     text = io.StringIO()
-    draw(tables, conclusions, screen.console(file=text, width=WIDE, color_system=None))
+    draw(tables, screen.console(file=text, width=WIDE, color_system=None))
     return text.getvalue()

@@ -1,10 +1,10 @@
-"""What a report says in one sentence, from the tables that it has."""
+"""What a report says in one sentence, from the tables that it has, however they are arranged."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kt_cli.errors import counted
 from kt_cli.report.table import Cell, Column, Interval, Table, number
@@ -15,22 +15,21 @@ NEEDED = ("n", "success_rate", "delta_interval")
 percent, points = Column("", digits=1).show, Column("", kind="signed").show
 
 
+def concluded(table: Table) -> Table:
+    """A table as it was built, with its conclusion."""
+    said = {"summary": _of_transfers, "complementarity": _of_pairs}.get(table.name)
+    return table if said is None else replace(table, conclusion=said(table))
+
+
 def conclusions(tables: Sequence[Table]) -> list[str]:
     """A sentence for each group of comparable transfers, else for each of compared pairs."""
-    for name, said in (("summary", _of_transfers), ("complementarity", _of_pairs)):
-        found = [(table, said(table)) for table in tables if table.name == name]
-        told = [(table, sentence) for table, sentence in found if sentence]
-        if told:
-            return _apart(told)
-    return []
-
-
-def _apart(told: Sequence[tuple[Table, str]]) -> list[str]:
+    told = [table for table in tables if table.conclusion]
+    told = [table for table in told if table.name == "summary"] or told
     if len(told) == 1:
-        return [told[0][1]]
-    said = [f"{_group(table)}: {sentence}" for table, sentence in told[:FEW]]
+        return [told[0].conclusion]
+    said = [f"{_group(table)}: {table.conclusion}" for table in told[:FEW]]
     more = len(told) - FEW
-    return [*said, f"{more:,} more have a {told[0][0].name} of their own."] if more > 0 else said
+    return [*said, f"{more:,} more have a {told[0].name} of their own."] if more > 0 else said
 
 
 def _group(table: Table) -> str:
@@ -107,8 +106,6 @@ def _against(best: _Line, lines: Sequence[_Line], parted: bool) -> str:
 
 def _lines(table: Table) -> list[_Line]:
     keys = [column.key for column in table.columns]
-    if not set(NEEDED) <= set(keys):  # --columns
-        return []
     leads = [i for i, column in enumerate(table.columns) if column.lead]
     found = []
     for i, row in enumerate(table.rows):
@@ -129,7 +126,7 @@ def _lines(table: Table) -> list[_Line]:
 def _of_pairs(table: Table) -> str:
     keys = [column.key for column in table.columns]
     rows = {str(row[0]): dict(zip(keys, row, strict=True)) for row in table.rows}
-    if not {"min", "median", "max"} <= set(keys) or "pos_flips" not in rows:  # --columns
+    if "pos_flips" not in rows:
         return ""
     low, median, high = (number(rows["pos_flips"][key]) for key in ("min", "median", "max"))
     if low is None or median is None or high is None:

@@ -114,6 +114,7 @@ class Table:
         caption: the same for readers.
         notes: n, what was left out, and how to read it.
         bold: (row index, column key) of the best cells.
+        conclusion: what its rows bear out, in a sentence; "" where nothing is concluded from them.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Table:
     notes: tuple[str, ...] = ()
     group: Mapping[str, Cell] = field(default_factory=dict)
     bold: frozenset[tuple[int, str]] = frozenset()
+    conclusion: str = ""
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.columns) for row in self.rows):

@@ -124,6 +124,24 @@ def _values(column: pa.ChunkedArray) -> pd.Series[Any]:
     return pd.Series(pd.Categorical.from_codes(places[codes], dtype=dtype))
 
 
+def stacked(curves_: pd.Series[Any]) -> pd.DataFrame:
+    """Curves, a column of lists, as rows, epochs from 1 as columns; NaN where one has ended.
+
+    Nulls are left out.
+    """
+    column = pa.array(curves_, type=pa.list_(pa.float64()), from_pandas=True)
+    known = pa.chunked_array([column]).combine_chunks().drop_null()
+    lengths = pc.list_value_length(known).to_numpy()
+    epochs = int(lengths.max(initial=0))
+    together = known.flatten().to_numpy(zero_copy_only=False)
+    if (lengths == epochs).all():  # as nearly always, and far quicker
+        values = together.reshape(len(known), epochs)
+    else:
+        values = np.full((len(known), epochs), np.nan)
+        values[np.arange(epochs) < lengths[:, None]] = together
+    return pd.DataFrame(values, columns=range(1, epochs + 1))
+
+
 def is_texts(values: pd.Series[Any]) -> bool:
     """Whether a column is texts that repeat."""
     return isinstance(values.dtype, pd.CategoricalDtype)

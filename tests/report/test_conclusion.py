@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kt_cli.report.arrange import arrange
-from kt_cli.report.conclusion import conclusions
+from kt_cli.report.conclusion import concluded, conclusions
 from kt_cli.report.formats import render_json, render_latex, render_markdown
 from kt_cli.report.query import Query
 from kt_cli.report.table import Cell, Column, Interval, MeanStd, Table
@@ -32,7 +32,8 @@ def summary(*rows: tuple[str, int, float, tuple[float, float]], best: str = "") 
         for method, n, delta, ends in rows
     )
     bold = frozenset((i, "delta") for i, row in enumerate(rows) if row[0] == best)
-    return Table("summary", "", columns, cells, bold=bold, group={"sweep": "s", "settings": "ab"})
+    group = {"sweep": "s", "settings": "ab"}
+    return concluded(Table("summary", "", columns, cells, bold=bold, group=group))
 
 
 @pytest.mark.parametrize(
@@ -90,8 +91,11 @@ def test_written_reports_have_it_too(filled: Sweep) -> None:
     assert head.replace("\\", "") == f"**{sentence}**"
     said = {table["name"]: table["conclusion"] for table in json.loads(render_json(tables))}
     assert said["summary"] == sentence and said["models"] is None
-    few = arrange(tables, Query(columns=("method", "n")))  # what it needs is no longer there
-    assert json.loads(render_json(few))[0]["conclusion"] is None
+    for query in (Query(columns=("method", "n")), Query(sort=("-n",), top=1)):
+        few = arrange(tables, query)  # it is about all of them, also where not all are shown
+        assert conclusions(few) == [sentence]
+        assert f"\n% {sentence}\n" in render_latex(few)
+        assert json.loads(render_json(few))[0]["conclusion"] == sentence
 
 
 def test_groups_that_do_not_compare_have_a_sentence_each() -> None:

@@ -16,10 +16,10 @@ from matplotlib.lines import Line2D
 from kt_cli.errors import UnknownName
 from kt_cli.report import plots
 from kt_cli.report.intervals import mean_interval
-from kt_cli.report.plots import binning, classes, curves, style
+from kt_cli.report.plots import binning, classes, style
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results, read_results
-from kt_cli.rows import store
+from kt_cli.rows import scan, store
 from tests.report import plots_toys as toys
 
 
@@ -276,11 +276,11 @@ def test_curves_are_means_with_quartiles() -> None:
 def test_curves_may_end_early_or_be_null() -> None:
     lists = pd.Series([[1.0, 2.0], None, np.array([3.0]), [np.nan, 5.0]])
     as_read = pd.Series(pd.arrays.ArrowExtensionArray(pa.array(lists)))
-    pd.testing.assert_frame_equal(curves.stacked(lists), curves.stacked(as_read))
-    stacked = curves.stacked(as_read[::-1])[::-1]
+    pd.testing.assert_frame_equal(scan.stacked(lists), scan.stacked(as_read))
+    stacked = scan.stacked(as_read[::-1])[::-1]
     np.testing.assert_array_equal(stacked, [[1, 2], [3, np.nan], [np.nan, 5]])
     assert list(stacked.columns) == [1, 2]
-    assert curves.stacked(pd.Series([None])).shape == (0, 0)
+    assert scan.stacked(pd.Series([None])).shape == (0, 0)
 
 
 @pytest.mark.parametrize("name", plots.PLOTS)

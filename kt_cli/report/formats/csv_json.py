@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from kt_cli.report.conclusion import conclusions
 from kt_cli.report.table import Cell, Interval, MeanStd, Table
 
 
@@ -75,7 +74,7 @@ def _json_table(table: Table) -> dict[str, Any]:
         "name": table.name,
         "title": table.title,
         "caption": table.caption,
-        "conclusion": next(iter(conclusions([table])), None),
+        "conclusion": table.conclusion or None,
         "group": {key: _plain(value) for key, value in table.group.items()},
         "columns": keys,
         "rows": [dict(zip(keys, map(_plain, row), strict=True)) for row in table.rows],

@@ -11,6 +11,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from kt_cli.report.conclusion import conclusions
 from kt_cli.report.page.blocks import Section
 from kt_cli.report.page.fields import TITLES
 from kt_cli.report.page.options import references
@@ -32,7 +33,7 @@ FEW = 4  # sweeps whose names stand at the top
 
 def render_page(
     results: Results, tables: Sequence[Table], plots: Sequence[Drawn],
-    conclusions: Sequence[str] = (), served: bool = False,
+    served: bool = False,
 ) -> str:  # fmt: skip
     """The page as text: at most 10 MB of UTF-8, the same for the same results.
 
@@ -47,7 +48,7 @@ def render_page(
     first = next((plot for plot in plots if plot.name == FIRST), None)
     others = [plot for plot in plots if plot is not first]
     sections = [
-        _conclusion(conclusions, first), tables_section(tables, TABLES),
+        _conclusion(conclusions(tables), first), tables_section(tables, TABLES),
         plots_section(others, PLOTS),
     ]  # fmt: skip
     about = sweeps_section(results.frames, results.folders)

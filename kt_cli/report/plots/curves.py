@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
@@ -16,6 +13,7 @@ from kt_cli.report.groups import Group
 from kt_cli.report.plots import style
 from kt_cli.report.plots.binning import count_note, parts_of
 from kt_cli.report.plots.style import PlotResult
+from kt_cli.rows.scan import stacked
 
 PANELS = {
     "curve_loss": "training loss",
@@ -53,21 +51,6 @@ def curves(group: Group) -> PlotResult | None:
     style.method_legend(figure, axes, list(parts))
     band = "; bands: quartiles over transfers" if few else ""
     return PlotResult(figure, (count_note(parts), f"Lines: means over transfers{band}."))
-
-
-def stacked(curves_: pd.Series[Any]) -> pd.DataFrame:
-    """Curves as rows, epochs from 1 as columns; NaN where a curve has ended. Nulls are left out."""
-    column = pa.array(curves_, type=pa.list_(pa.float64()), from_pandas=True)
-    known = pa.chunked_array([column]).combine_chunks().drop_null()
-    lengths = pc.list_value_length(known).to_numpy()
-    epochs = int(lengths.max(initial=0))
-    together = known.flatten().to_numpy(zero_copy_only=False)
-    if (lengths == epochs).all():  # as nearly always, and far quicker
-        values = together.reshape(len(known), epochs)
-    else:
-        values = np.full((len(known), epochs), np.nan)
-        values[np.arange(epochs) < lengths[:, None]] = together
-    return pd.DataFrame(values, columns=range(1, epochs + 1))
 
 
 def _lines(rows: pd.DataFrame, name: str, band: bool) -> dict[str, Line]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kt_cli.errors import DataError
+from kt_cli.report.conclusion import concluded
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results, read_results
 from kt_cli.report.table import DEFAULT_NAMES, Table
@@ -92,4 +93,4 @@ def build(
                 raise DataError(f"the results have no table {name!r}", TABLES[name].tip)
         if wanted == ["failures"] and not found["failures"]:
             return [failures.NONE]
-    return [table for name in wanted for table in found[name]]
+    return [concluded(table) for name in wanted for table in found[name]]
