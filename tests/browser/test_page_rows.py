@@ -251,17 +251,12 @@ def test_columns_can_be_chosen(reader: Page) -> None:
     assert len(reader.all("#transfer thead th")) == 1
 
 
-def test_only_the_rows_in_view_are_in_the_document_however_many(
-    reader: Page, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_the_rows_in_view_are_in_the_document_however_many(reader: Page) -> None:
     many = transfers(100_000)
     reader.show(results(many), [], [])
-    times = {}
     for column, text in (("delta", "> 0"), ("teacher", "model1"), ("method", "=kl")):
         reader.find(f"{header(column)} button").click()
-        times[f"sort by {column}"] = measured(reader, "sort")
         fill(reader, column, text)
-        times[f"filter {column} {text}"] = measured(reader, "filter")
     kept = many[(many["delta"] > 0) & many["teacher"].str.contains("model1")]
     kept = kept[kept["method"] == "kl"]
     assert reader.texts("#transfer output") == [f"{len(kept):,} of 100,000 transfers"]
@@ -269,15 +264,6 @@ def test_only_the_rows_in_view_are_in_the_document_however_many(
     reader.js("const b = document.querySelector('#transfer .box'); b.scrollTop = b.scrollHeight")
     reader.until("return document.querySelector('[data-place=\"99999\"]') !== null")
     assert len(reader.all("#transfer tbody tr")) < 80
-    with capsys.disabled():
-        print("\n" + "\n".join(f"{what}: {ms:.0f} ms" for what, ms in times.items()))
-    assert max(times.values()) < 2000
-
-
-def measured(reader: Page, what: str) -> float:
-    script = "return performance.getEntriesByName(arguments[0])[0].duration"
-    milliseconds: float = reader.js(script, f"rows:{what}")
-    return milliseconds
 
 
 def test_methods_of_the_toys_are_all_there() -> None:

@@ -141,20 +141,16 @@ class Rows {
   }
 
   filter() {
-    const start = performance.now();
     this.mask.fill(1);
     for (const [column, { passes }] of this.filters) column.restrict(this.mask, passes);
     this.clear.disabled = !this.filters.size;
     this.update();
-    measure("filter", start);
   }
 
   sort(column, direction) {
-    const start = performance.now();
     this.sorted = direction === "none" ? null
       : { column, direction, rows: column.order(direction, this.count) };
     this.update();
-    measure("sort", start);
   }
 
   update() {
@@ -283,11 +279,6 @@ function titleOf(value) {
 
 function factNote(column) {
   return column.label === column.key ? column.meaning : `${column.key}: ${column.meaning}`;
-}
-
-function measure(what, start) {
-  performance.clearMeasures(`rows:${what}`);
-  performance.measure(`rows:${what}`, { start });
 }
 
 const ROWS = {};
