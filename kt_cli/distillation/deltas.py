@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kt_cli.errors import signed, some_of
+from kt_cli.knowledge.percent import percent
 from kt_cli.knowledge.significance import mcnemar
 from kt_cli.rows.schema import TOP_PERCENTS
 
@@ -42,14 +43,14 @@ def transfer_outcome(
         "pos_flips_after": teacher & ~after, "neg_flips_after": after & ~teacher,
     }  # fmt: skip
     sums = {name: int(mask.sum()) for name, mask in counts.items()}
-    percent = 100 / len(before)
+    n = len(before)
     return {
-        **{name: percent * count for name, count in sums.items()},
-        "acc_diff": percent * (sums["teacher_acc"] - sums["student_acc"]),
-        "delta": percent * (sums["gain"] - sums["loss"]),
+        **{name: percent(count, n) for name, count in sums.items()},
+        "acc_diff": percent(sums["teacher_acc"] - sums["student_acc"], n),
+        "delta": percent(sums["gain"] - sums["loss"], n),
         "transfer_p": float(mcnemar(sums["gain"], sums["loss"])),
         "transfer_rate": _percent(known & after, known),
-        "teacher_accs": [percent * int(one.sum()) for one in teachers],
+        "teacher_accs": [percent(int(one.sum()), n) for one in teachers],
         "teacher_rates": [_percent(one & ~before & after, one & ~before) for one in teachers],
         **_by_class(known, known & after, gained, labels, num_classes),
     }
@@ -74,7 +75,7 @@ def lost_beyond(
         points, class_points: limits of Δ, and of each class's Δ over its own images; None for none.
     """
     change = after.astype(int) - before
-    said = [] if points is None else [_beyond("Δ", 100 * float(change.mean()), points)]
+    said = [] if points is None else [_beyond("Δ", percent(int(change.sum()), len(change)), points)]
     if class_points is not None:
         totals = np.bincount(labels, change, len(classes))
         deltas = 100 * totals / np.bincount(labels, minlength=len(classes)).clip(1)
@@ -124,4 +125,4 @@ def _entropy(counts: Counts) -> float | None:
 
 def _percent(part: NDArray[Any], whole: NDArray[Any]) -> float | None:
     """The sum of one in percent of that of the other."""
-    return float(100 * part.sum() / whole.sum()) if whole.any() else None
+    return float(percent(part.sum(), whole.sum())) if whole.any() else None

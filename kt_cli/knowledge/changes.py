@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kt_cli.knowledge.comparison import Comparison
+from kt_cli.knowledge.percent import percent
 from kt_cli.knowledge.significance import mcnemar, verdict
 
 BEFORE, AFTER, TEACHER = 0, 1, 2  # places in the comparison; a teacher need not be there
@@ -135,4 +136,4 @@ class Changes:
         return np.bincount(cells, minlength=classes**2)
 
     def _points(self, images: int) -> float:
-        return 100 * images / self.found.n
+        return float(percent(images, self.found.n))

@@ -17,6 +17,7 @@ from kt_cli.knowledge.areas import Area, areas
 from kt_cli.knowledge.class_similarity import ClassEmbedding
 from kt_cli.knowledge.embedding import class_embedding
 from kt_cli.knowledge.pairs import Matrix, Outputs, all_pairs
+from kt_cli.knowledge.percent import percent
 from kt_cli.knowledge.predict import How, predict_all
 from kt_cli.knowledge.predictions import Predictions, logits_of
 from kt_cli.knowledge.sanity_check import suspicion
@@ -76,7 +77,7 @@ class Comparison:
     @cached_property
     def accuracies(self) -> list[float]:
         """Top-1 of each model."""
-        return (100 * self.right.mean(axis=1)).tolist()  # type: ignore[no-any-return]
+        return percent(self.right.sum(axis=1), self.n).tolist()  # type: ignore[no-any-return]
 
     @cached_property
     def intervals(self) -> list[tuple[float, float]]:
@@ -89,12 +90,12 @@ class Comparison:
         """Right where all the other (trained) models are wrong."""
         known = self.right[: self.trained]
         lonely = known & (known.sum(axis=0) == 1)
-        return (100 * lonely.mean(axis=1)).tolist()  # type: ignore[no-any-return]
+        return percent(lonely.sum(axis=1), self.n).tolist()  # type: ignore[no-any-return]
 
     @cached_property
     def oracle(self) -> float:
         """Any model is right."""
-        return float(100 * self.right[: self.trained].any(axis=0).mean())
+        return float(percent(self.right[: self.trained].any(axis=0).sum(), self.n))
 
     @cached_property
     def confident(self) -> float | None:
@@ -219,7 +220,8 @@ def _mean_probability(predictions: Sequence[Predictions]) -> float | None:
         total = sum(torch.from_numpy(logits.astype(np.float32)).softmax(dim=1) for logits in batch)
         assert isinstance(total, torch.Tensor)
         votes.append(total.argmax(dim=1).numpy())
-    return float(100 * predictions[0].images.right(np.concatenate(votes)).mean())
+    right = predictions[0].images.right(np.concatenate(votes))
+    return float(percent(right.sum(), len(right)))
 
 
 def to_dict(found: Comparison, count: int = 10) -> dict[str, Any]:

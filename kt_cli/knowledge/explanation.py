@@ -10,6 +10,7 @@ from scipy.special import entr
 
 from kt_cli.errors import counted
 from kt_cli.knowledge.comparison import Comparison
+from kt_cli.knowledge.percent import percent
 from kt_cli.knowledge.significance import SIGNIFICANT
 
 ALIKE = 95.0  # percentile from which classes are called alike
@@ -44,12 +45,12 @@ class Direction:
     @property
     def share(self) -> float:
         """ρ⁺ in percent."""
-        return 100 * self.flips / self.n
+        return float(percent(self.flips, self.n))
 
     @property
     def ahead(self) -> float:
         """By how much the teacher is more accurate, in points."""
-        return 100 * (self.flips - self.back) / self.n
+        return float(percent(self.flips - self.back, self.n))
 
 
 def direction(found: Comparison, teacher: int, student: int) -> Direction:
@@ -100,10 +101,10 @@ def sentence(pair: Direction) -> str:
     if not pair.flips:
         nothing = f"{teacher} knows nothing that {student} does not"
         return f"{nothing}: on these images {student} has nothing to learn from it."
-    before = 100 * pair.student_right / pair.n
+    before = percent(pair.student_right, pair.n)
     digits = 2 if pair.share >= 0.01 else 4
     return (
-        f"{_standing(pair)} knows {percent(pair.share)} ({counted(pair.flips, 'image')}) that "
+        f"{_standing(pair)} knows {_in_words(pair.share)} ({counted(pair.flips, 'image')}) that "
         f"{student} does not: a perfect transfer would lift {student} from {before:.{digits}f}% "
         f"to {before + pair.share:.{digits}f}%{_where(pair)}."
     )
@@ -130,7 +131,7 @@ def _where(pair: Direction) -> str:
     return "; this knowledge is spread over the classes" + ", foremost over similar ones" * alike
 
 
-def percent(share: float) -> str:
+def _in_words(share: float) -> str:
     """A share in percent, with more digits where two would show nothing."""
     return f"{share:.2f}%" if share >= 0.01 or share == 0 else f"{share:.2g}%"
 

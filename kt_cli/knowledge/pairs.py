@@ -19,6 +19,7 @@ from torch import Tensor
 
 from kt_cli.knowledge.class_similarity import ClassEmbedding
 from kt_cli.knowledge.flips import FlipCounter
+from kt_cli.knowledge.percent import percent
 from kt_cli.knowledge.significance import mcnemar
 from kt_cli.progress import Progress, silent
 from kt_cli.rows.schema import TOP_PERCENTS
@@ -57,9 +58,9 @@ def pair_blocks(
         embedding: of the classes; without it the similarities of classes are NaN.
         by_class: also `flips_by_class`, (b, M, C) int32.
     """
-    share = 100 / len(outputs.labels)
-    equal = share * agreement(outputs.preds, progress)
-    confident = share * most_confident(outputs.right, outputs.confidence)
+    n = len(outputs.labels)
+    equal = percent(agreement(outputs.preds, progress), n)
+    confident = percent(most_confident(outputs.right, outputs.confidence), n)
     for rows, found in flip_blocks(outputs, embedding, by_class=by_class):
         yield rows, {**found, "agreement": equal[rows], "confident_acc": confident[rows]}
         progress(rows.stop, len(outputs.right), "statistics of pairs")
@@ -117,7 +118,7 @@ def _shares(
         "oracle_acc": student + positive,
     }
     return {
-        **{name: 100 / n * values for name, values in counts.items()},
+        **{name: percent(values, n) for name, values in counts.items()},
         "kappa": kappa(positive, negative, teacher, student, n),
         "mcnemar_p": mcnemar(positive, negative),
     }
@@ -144,10 +145,10 @@ def by_class_statistics(
     cumulated = torch.from_numpy(np.cumsum(ascending[:, ::-1], axis=1, dtype=np.int32))
     ranked = _Ranked(torch.from_numpy(ascending), cumulated, cumulated[:, -1])
     found = {"flip_entropy": _entropy(ascending)}
-    for percent in TOP_PERCENTS:
-        sizes = _top_sizes(ranked, percent)
-        found[f"top{percent}_classes"] = _where_flips(sizes, ranked)
-        alike = f"top{percent}_similarity"
+    for top in TOP_PERCENTS:
+        sizes = _top_sizes(ranked, top)
+        found[f"top{top}_classes"] = _where_flips(sizes, ranked)
+        alike = f"top{top}_similarity"
         found[alike], found[f"{alike}_pct"] = _similarity(flat, ranked, sizes, embedding)
     return {name: values.reshape(shape) for name, values in found.items()}
 

@@ -21,6 +21,7 @@ from kt_cli.device import arithmetic
 from kt_cli.errors import WriteError
 from kt_cli.files import cache_folder, cached, not_kept
 from kt_cli.knowledge.evaluate import BATCH, Columns, Evaluator, evaluate_all
+from kt_cli.knowledge.percent import percent
 from kt_cli.rows import arrays
 from kt_cli.settings import EvalSpec
 from kt_cli.settings.declared import digest, signature
@@ -65,14 +66,15 @@ class Predictions:
     @property
     def accuracy(self) -> float:
         """Top-1 in percent."""
-        return float(100 * self.right.mean())
+        return float(percent(self.right.sum(), len(self.pred)))
 
     @property
     def top5_accuracy(self) -> float | None:
         """Top-5 in percent; None below five classes."""
         if self.top5 is None or self.top5.shape[1] < 5:
             return None
-        return float(100 * self.images.right(self.top5.T).any(axis=0).mean())
+        right = self.images.right(self.top5.T).any(axis=0)
+        return float(percent(right.sum(), len(self.pred)))
 
 
 def entry(model: Model, images: ImageSet, spec: EvalSpec, device: torch.device) -> Path:

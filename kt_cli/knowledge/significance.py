@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr, ndtr, ndtri
 
+from kt_cli.knowledge.percent import percent
+
 Values = NDArray[np.float64]
 SIGNIFICANT = 0.05  # p-values below
 
@@ -46,7 +48,7 @@ def images_changed(row: Mapping[str, Any]) -> tuple[int, int]:
 
 def verdict(gained: int, lost: int, n: int) -> str:
     """What so many images gained and lost of n mean, in words without an end."""
-    changed, delta = gained + lost, 100 * (gained - lost) / n
+    changed, delta = gained + lost, percent(gained - lost, n)
     if not changed:
         return f"the same of {n:,} images are right as before"
     if (p := float(mcnemar(gained, lost))) < SIGNIFICANT:
@@ -54,7 +56,7 @@ def verdict(gained: int, lost: int, n: int) -> str:
         return f"a significant {what} of {abs(delta):.2f} points (p = {p:.2g} on {n:,} images)"
     return (
         f"no significant change; with {n:,} images, of which {changed:,} changed, a Δ of "
-        f"±{100 * least_seen(changed) / n:.2f} could be seen"
+        f"±{percent(least_seen(changed), n):.2f} could be seen"
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kt_cli.knowledge.pairs import kappa
+from kt_cli.knowledge.percent import percent
 from kt_cli.knowledge.predictions import Predictions
 from kt_cli.knowledge.significance import SIGNIFICANT, least_seen
 
@@ -73,8 +74,8 @@ class Teaching:
             REACHABLE: 100 * (right @ reach) / n,
             "surest": 100 * (self._surest(right, among) - student.mean()),
             "unlike": 1 - kappa(positive, negative, right.sum(axis=1), student.sum(), n),
-            "accuracy": 100 * right.mean(axis=1),
-            "pos_flips": 100 * positive / n,
+            "accuracy": percent(right.sum(axis=1), n),
+            "pos_flips": percent(positive, n),
         }
 
     def _surest(self, right: NDArray[np.bool_], among: NDArray[np.bool_] | slice) -> Values:

@@ -11,6 +11,7 @@ from kt_cli.data.images import ImageSet
 from kt_cli.distillation import methods
 from kt_cli.distillation.guard import Choice, Right
 from kt_cli.distillation.guard_rules import RULES, Flips, Prior, Verdict
+from kt_cli.knowledge.percent import percent
 from kt_cli.rows import store
 from kt_cli.runs.columns import Row
 from kt_cli.settings import TransferSpec
@@ -68,7 +69,7 @@ def guard_columns(choice: Choice, before: Right, full: Right) -> Row:
         before, full: (n,) whether the student before, and the one as trained, has each image right.
     """
     verdict, place = choice.verdict, int(choice.verdict.place)
-    percent = 100 / len(before)
+    n = len(before)
     gain, loss = int((full & ~before).sum()), int((before & ~full).sum())
     return {
         "guard_alpha": choice.alpha,
@@ -79,7 +80,7 @@ def guard_columns(choice: Choice, before: Right, full: Right) -> Row:
         "guard_losses": choice.flips.lost.tolist(),
         "guard_n": choice.flips.n,
         "guard_data": choice.images,
-        "delta_unguarded": percent * (gain - loss),
-        "gain_unguarded": percent * gain,
-        "loss_unguarded": percent * loss,
+        "delta_unguarded": percent(gain - loss, n),
+        "gain_unguarded": percent(gain, n),
+        "loss_unguarded": percent(loss, n),
     }
