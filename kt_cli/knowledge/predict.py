@@ -6,6 +6,7 @@ What is missing is computed on one stream of images and goes to the cache batch 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ REUSE, REFRESH, CACHED_ONLY = "reuse", "refresh", "cached-only"
 SHARE_FOR_WEIGHTS = 0.3  # of the memory; the rest is for activations, images, and others there
 File = Generator[None, Columns | None]
 AT_ONCE = 64  # models whose predictions are held as they are in the cache
+READERS = 8  # threads: Arrow reads and decompresses while others run
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,9 @@ def predict_all(
     """
     if any(scheme(model.ref) != "predictions" for model in models):
         images.identify(progress)
-    found = {m.key: said for m in models if (said := _known(m, images, how)) is not None}
+    with ThreadPoolExecutor(READERS) as pool:
+        known = pool.map(lambda model: _known(model, images, how), models)
+        found = {m.key: said for m, said in zip(models, known, strict=True) if said is not None}
     missing = [model for model in models if model.key not in found]
     for group in _groups(missing, images, how):
         found |= _compute(group, images, how, progress)

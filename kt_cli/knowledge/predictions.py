@@ -111,10 +111,12 @@ def kept(
 ) -> Predictions | None:
     """What the cache has of a model, as it is now or was; None where there is nothing whole."""
     path = entry(model, images, spec, device)
-    found = cached(path, lambda path: (arrays.read(path, COLUMNS), arrays.info(path).columns))
-    if found is None or (logits and "logits" not in found[1]):
+    found = cached(path, lambda path: arrays.read(path, COLUMNS))
+    if found is None:
         return None
-    columns, about = found[0]
+    columns, about = found
+    if logits and "logits" not in arrays.info(path).columns:
+        return None
     if set(COLUMNS) - set(columns) or len(columns["pred"]) != len(images):
         return None
     return Predictions(images, **columns, about=about, path=path)
