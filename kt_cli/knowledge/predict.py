@@ -16,7 +16,7 @@ import torch
 
 from kt_cli.data.images import ImageSet
 from kt_cli.device import context_lost, free_memory, loss_named, out_of_memory
-from kt_cli.errors import DataError, KtError, WriteError, without_frames
+from kt_cli.errors import KtError, WriteError, without_frames
 from kt_cli.files import not_kept
 from kt_cli.knowledge import external
 from kt_cli.knowledge.evaluate import BATCH, Columns, Evaluator, evaluate_all
@@ -28,6 +28,7 @@ from kt_cli.knowledge.predictions import (
     entry,
     joined,
     kept,
+    not_cached,
     renewed,
 )  # fmt: skip
 from kt_cli.progress import Progress, silent
@@ -136,7 +137,7 @@ def _known(model: Model, images: ImageSet, how: How) -> Predictions | Exception 
             return error
     found = _kept(model, images, how)
     if found is None:
-        return _not_cached(model, images) if how.mode == CACHED_ONLY else None
+        return not_cached(model, images) if how.mode == CACHED_ONLY else None
     source = identity.source(model)
     gone = not source and published(model.ref) and how.mode == CACHED_ONLY
     return found if gone or (source and found.about.get("source") == source) else None
@@ -161,16 +162,8 @@ def _as_loaded(loaded: zoo.Loaded, model: Model, images: ImageSet, how: How) -> 
     if found.traits == traits:
         return renewed(found, loaded.source)
     if how.mode == CACHED_ONLY:
-        raise _not_cached(model, images, identity.differences(found.traits, traits))
+        raise not_cached(model, images, identity.differences(found.traits, traits))
     return None
-
-
-def _not_cached(model: Model, images: ImageSet, changed: Sequence[str] = ()) -> DataError:
-    since = f" as it is: {'; '.join(changed)}" if changed else ""
-    return DataError(
-        f"the cache has no predictions of {model.name}{since} on {images.name}",
-        "Without --cached-only they are computed.",
-    )
 
 
 @dataclass

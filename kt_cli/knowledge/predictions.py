@@ -18,7 +18,7 @@ from torch import nn
 
 from kt_cli.data.images import ImageSet
 from kt_cli.device import arithmetic
-from kt_cli.errors import WriteError
+from kt_cli.errors import DataError, WriteError
 from kt_cli.files import cache_folder, cached, not_kept
 from kt_cli.knowledge.evaluate import BATCH, Columns, Evaluator, evaluate_all
 from kt_cli.knowledge.percent import percent
@@ -120,6 +120,15 @@ def kept(
     if set(COLUMNS) - set(columns) or len(columns["pred"]) != len(images):
         return None
     return Predictions(images, **columns, about=about, path=path)
+
+
+def not_cached(model: Model, images: ImageSet, changed: Sequence[str] = ()) -> DataError:
+    """What to raise where predictions are not kept, or only of what the model was: `changed`."""
+    since = f" as it is: {'; '.join(changed)}" if changed else ""
+    return DataError(
+        f"the cache has no predictions of {model.name}{since} on {images.name}",
+        "Without --cached-only they are computed.",
+    )
 
 
 def renewed(found: Predictions, source: str) -> Predictions:
