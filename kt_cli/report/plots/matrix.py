@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.path import Path
+from matplotlib.textpath import TextPath
+from matplotlib.transforms import Affine2D
 
 from kt_cli.errors import counted
 from kt_cli.report.groups import Group, by_one_teacher
@@ -22,6 +26,7 @@ BINS = 20  # of models by accuracy, where there are more
 TALLEST, SHORTEST = 6.5, 1.0  # inches of all rows
 LARGEST, ROOMY = 0.34, 0.22  # inches of a cell: at most, and with room for its number
 POINTS = 72  # per inch
+HALF_HEIGHT = 0.365  # of a digit, for each point of its font's size
 DIVERGING = LinearSegmentedColormap.from_list(
     "delta", ["#7A2E00", "#D55E00", "#F2C6A8", "#FAFAFA", "#A9CBE4", "#0072B2", "#00355A"]
 )
@@ -132,9 +137,23 @@ def _signs(axes: Axes, values: Floats, top: float, font: float, cell: float) -> 
                      linewidths=0.5)  # fmt: skip
         return
     size = min(font, 0.32 * cell * POINTS)
-    for (i, j), value in np.ndenumerate(values):
+    alike: dict[tuple[str, str], list[tuple[int, ...]]] = {}
+    for place, value in np.ndenumerate(values):
         if np.isfinite(value):
             colour = "white" if abs(value) > 0.6 * top else INK
-            text = axes.text(j, i, style.signed(float(value)), ha="center", va="center",
-                             color=colour)  # fmt: skip
-            text.set(fontsize=size, in_layout=False)  # it is within its cell
+            alike.setdefault((style.signed(float(value)), colour), []).append(place)
+    # Equal numbers as marks of one shape: a text for each of hundreds of cells takes a second.
+    for (text, colour), places in alike.items():
+        shape, width = _shape(text)
+        rows, columns = np.transpose(places)
+        axes.plot(columns, rows, marker=shape, markersize=size * width, linestyle="none",
+                  color=colour, markeredgewidth=0, scalex=False, scaley=False)  # fmt: skip
+
+
+@cache
+def _shape(text: str) -> tuple[Path, float]:
+    """A text as a marker, centred, and the size that it has for each point of its font's size."""
+    outline = TextPath((0, 0), text, size=1)
+    box = outline.get_extents()
+    centred = outline.transformed(Affine2D().translate(-(box.x0 + box.x1) / 2, -HALF_HEIGHT))
+    return centred, 2 * float(np.abs(centred.vertices).max())
