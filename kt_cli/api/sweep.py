@@ -27,11 +27,13 @@ class Swept:
     Attributes:
         folder: of its results.
         failures: runs without a result.
+        given_up: those of them that failed three times, or are about a model that did.
         finished: whether nothing is left to do.
     """
 
     folder: Path
     failures: int
+    given_up: int
     finished: bool
 
     @property
@@ -98,7 +100,8 @@ def sweep(
         slots(settings.get("gpus"), processes, cuda_devices()), retry_failed, tell,
     )  # fmt: skip
     _work(session, dry_run)
-    return Swept(session.folder, session.failures, session.finished and not dry_run)
+    done = session.finished and not dry_run
+    return Swept(session.folder, session.failures, session.given_up, done)
 
 
 def _work(session: Session, dry_run: bool) -> None:

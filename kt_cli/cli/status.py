@@ -14,6 +14,7 @@ from kt_cli.errors import UsageError, command, counted, near, unknown
 
 if TYPE_CHECKING:
     from kt_cli.sweeps.monitor import StageView, View, Watch
+    from kt_cli.sweeps.remaining import Part
 
 
 def status(
@@ -60,7 +61,8 @@ def _show(folder: Path) -> None:
     from kt_cli.sweeps.monitor import Watch
 
     watch = Watch(folder, screen.skipped_part)
-    view, parts = watch.look(), remaining.parts(folder, watch.outcomes)
+    outcomes = remaining.planned(folder, screen.skipped_part)
+    view, parts = watch.look(), remaining.parts(folder, outcomes)
     screen.line((folder.name, "bold"), f": {folder}")
     if not view.stages and not parts:  # of an earlier version
         rows = [(name, *count.values()) for name, count in _rows(watch).items()]
@@ -68,18 +70,20 @@ def _show(folder: Path) -> None:
         return
     stages = remaining.stages(view.stages, parts)
     screen.out.print(progress_view.render(replace(view, stages=stages)), soft_wrap=True)
-    screen.line(_outlook(folder, view, stages, sum(part.seconds for part in parts)))
-    took = remaining.taken(watch.outcomes)
+    screen.line(_outlook(folder, view, stages, parts), whole=True)
+    took = remaining.taken(outcomes)
     if told := progress_view.outcome(remaining.estimate(folder), took):
-        left = any(part.done < part.total for part in parts)
+        left = any(part.done + part.given_up < part.total for part in parts)
         screen.line(told + " so far" * left)
 
 
-def _outlook(folder: Path, view: View, stages: Sequence[StageView], seconds: float) -> str:
+def _outlook(folder: Path, view: View, stages: Sequence[StageView], parts: Sequence[Part]) -> str:
     """What is left in all, and how it goes on."""
     from kt_cli.sweeps import jobs
 
-    left = sum(stage.total - stage.done for stage in stages)
+    lost = sum(part.given_up for part in parts)
+    left = sum(stage.total - stage.done for stage in stages) - lost
+    seconds = sum(part.seconds for part in parts)
     about = f", about {progress_view.duration(seconds)}" * bool(seconds)
     said = f"{counted(left, 'run')} left{about}"
     here = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
@@ -88,7 +92,11 @@ def _outlook(folder: Path, view: View, stages: Sequence[StageView], seconds: flo
         return said
     if view.active:
         return f"{said}; no job will go on when these have ended: run {again} then"
-    if not left:
+    if left <= 0 and lost:
+        return (
+            f"{counted(lost, 'run')} given up, the others done; {again} --retry-failed tries again"
+        )
+    if left <= 0:
         return f"all is done; {again} shows the tables"
     why = f"the jobs {'were cancelled' if view.cancelled else 'have ended'}, " * bool(view.stages)
     return f"{why}{said}; {again} goes on"
@@ -109,8 +117,9 @@ def _described(folder: Path) -> dict[str, Any]:
     watch = Watch(folder, screen.skipped_part)
     view = asdict(watch.look())
     told = {key: view[key] for key in ("stages", "active", "going_on", "cancelled", "error")}
-    planned = [asdict(part) for part in remaining.parts(folder, watch.outcomes)]
+    outcomes = remaining.planned(folder, screen.skipped_part)
+    planned = [asdict(part) for part in remaining.parts(folder, outcomes)]
     rows = _rows(watch)
-    seconds = {"estimated": remaining.estimate(folder), "taken": remaining.taken(watch.outcomes)}
+    seconds = {"estimated": remaining.estimate(folder), "taken": remaining.taken(outcomes)}
     return {"sweep": folder.name, "folder": str(folder), "rows": rows, "planned": planned,
             "seconds": seconds, **told}  # fmt: skip

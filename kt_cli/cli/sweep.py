@@ -91,7 +91,7 @@ def _show_results(found: Swept) -> None:
     screen.note(f"Results: {found.folder}   ({again}, for one)")
     if found.failures:
         runs = counted(found.failures, "run")
-        screen.warn(
-            f"{runs} failed; the rows say why. The same command tries again, up to three "
-            "times; then --retry-failed does."
-        )
+        again = "The same command tries again, up to three times; then --retry-failed does."
+        if found.given_up == found.failures:
+            again = "Given up after three attempts: --retry-failed tries again."
+        screen.warn(f"{runs} failed; the rows say why. {again}")

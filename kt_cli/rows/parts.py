@@ -6,12 +6,15 @@ counts its rows, finds out about damage anywhere in it: all agree on which parts
 
 from __future__ import annotations
 
+import functools
+import operator
 import re
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -186,6 +189,13 @@ class Parts:
         fragments = [self._format.make_fragment(str(p), filesystem=self._files) for p in parts]
         data = ds.FileSystemDataset(fragments, self._schema, self._format, self._files)
         return data.to_table(columns=list(columns), filter=where, memory_pool=POOL)
+
+
+def one_of(values: Mapping[str, Sequence[Any]]) -> pc.Expression | None:
+    """Rows that have one of these values, or none, in each of these columns; None for all rows."""
+    wanted = (pc.field(name).isin(list(several)) | pc.field(name).is_null()
+              for name, several in values.items())  # fmt: skip
+    return functools.reduce(operator.and_, wanted) if values else None
 
 
 def newest_ok(rows: pa.Table) -> pa.Table:

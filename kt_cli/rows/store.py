@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kt_cli.files import atomic_file, escaped
-from kt_cli.rows.parts import OK, RUN, OnSkip, Parts, list_parts, newest_ok, schema
+from kt_cli.rows.parts import OK, RUN, OnSkip, Parts, list_parts, newest_ok, one_of, schema
 from kt_cli.rows.schema import TABLES
 
 if TYPE_CHECKING:
@@ -163,12 +164,15 @@ _outcome = lru_cache(maxsize=1024)(Outcome)  # millions of runs share a few
 class Outcomes:
     """What is known of each run of a table; `refresh` reads only parts that are new to it.
 
-    With `only_new`, what is on disk at the start does not count.
+    With `only_new`, what is on disk at the start does not count; with `of` only rows that have one
+    of its values in each of its columns.
     """
 
     def __init__(
-        self, folder: Path, table: str, on_skip: OnSkip | None = None, only_new: bool = False
-    ) -> None:
+        self, folder: Path, table: str, on_skip: OnSkip | None = None, only_new: bool = False,
+        of: Mapping[str, Sequence[Any]] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
+        self._of = one_of(of)
         self._parts = Parts([folder], table, on_skip)
         self._seen = set(list_parts(folder / table)) if only_new else set()
         self.by_id: dict[str, Outcome] = {}
@@ -178,7 +182,7 @@ class Outcomes:
     def refresh(self) -> None:
         """Also looks again at parts that could not be read: perhaps only for a moment."""
         columns = ["run_id", "status", "attempt", "error", "seconds"]
-        rows = self._parts.read(columns, seen=self._seen)
+        rows = self._parts.read(columns, self._of, seen=self._seen)
         values = (column.to_pylist() for column in rows.columns)
         for run_id, status, attempt, error, seconds in zip(*values, strict=True):
             known = self.by_id.get(run_id, UNTRIED)

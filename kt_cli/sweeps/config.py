@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
@@ -18,7 +19,7 @@ from kt_cli.settings.cluster import check_cluster
 from kt_cli.settings.data import check_images, whole_source
 from kt_cli.settings.declared import absolute, by_keyword, check, declared, values
 from kt_cli.settings.declared import build as built
-from kt_cli.settings.transfer import WAYS
+from kt_cli.settings.transfer import PRESETS, WAYS
 from kt_cli.spec import Model
 
 if sys.version_info >= (3, 11):
@@ -69,9 +70,12 @@ def with_settings(tables: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
         "data": images, "slurm": slurm,
     }  # fmt: skip
     merged = {**tables, **_plain(sweep)}
+    # A preset that a flag names goes before what a file says of the same settings.
+    preset = {key for one in PRESETS.values() for key in one} if "preset" in transfer else set()
     for name, table in given.items():
         if table or name in merged:
-            merged[name] = {**_table(merged, name), **_plain(table)}
+            said = {k: v for k, v in _table(merged, name).items() if k not in preset}
+            merged[name] = {**said, **_plain(table)}
     return _with_whole_paths(merged)
 
 
@@ -160,6 +164,10 @@ def _check(spec: SweepSpec) -> None:
     if isinstance(spec.pairs, int) and spec.pairs < 0:
         tip = "0 measures complementarity only."
         raise UsageError(f"pairs must not be negative: {spec.pairs}", tip)
+    for name in ("methods", "seeds", "together"):
+        several = getattr(spec, name)
+        if len(set(several)) < len(several):
+            raise UsageError(f"{name} must list values that differ, not {list(several)}")
     if not spec.models and not spec.zoo:
         tip = "Name them with --models, or train some: [[zoo]] in a sweep file."
         raise UsageError("a sweep needs models", tip)
@@ -212,11 +220,15 @@ def model_names(spec: SweepSpec, models: Sequence[Model]) -> list[str]:
 
 
 def require_roles(spec: SweepSpec, names: Sequence[str]) -> None:
-    """Refuse teachers and students that none of these models is, and one that has only itself.
+    """Refuse two models of one name, roles that none of these has, and one that has only itself.
 
     Raises:
         UnknownName, UsageError: names the first of them.
     """
+    called = Counter(names)
+    if clash := next((entry.name for entry in spec.zoo if called[entry.name] > 1), None):
+        tip = "Give the [[zoo]] entry another name."
+        raise UsageError(f"a model of the zoo and a named one are both called {clash!r}", tip)
     for role, globs in (("student", spec.students), ("teacher", spec.teachers)):
         for glob in globs:
             if not any(fnmatchcase(name, glob) for name in names):

@@ -59,6 +59,7 @@ class Session:
     retry_failed: bool = False
     tell: Listener = field(default_factory=Listener)
     failures: int = 0
+    given_up: int = 0
     finished: bool = True
 
     @property
@@ -190,8 +191,11 @@ class Session:
             estimate = spent(self.folder) + sum(timed)
         every = self.spec.pairs == "all" and not (self.spec.teachers or self.spec.students)
         pairs = () if every else self.planner.drawn()
+        given_up = {stage.name: stage.given_up for stage in stages if stage.given_up}
+        rows = remaining.planned_rows(self.spec, keys)
         files = {"sweep.toml": to_toml(self.spec), "models.json": json.dumps(keys),
-                 remaining.PLAN: remaining.plan(self.at_once, runs, pairs, estimate)}  # fmt: skip
+                 remaining.PLAN: remaining.plan(self.at_once, runs, pairs, estimate,
+                                                given_up, rows)}  # fmt: skip
         for name, text in files.items():
             file = self.folder / name
             if not file.exists() or file.read_text(encoding="utf-8") != text:
@@ -204,7 +208,9 @@ class Session:
             self._do(name)
         for table in schema.TABLES:
             store.settle(self.folder, table)
-        self.record(self.stages())
+        stages = self.stages()
+        self.given_up = sum(stage.given_up for stage in stages)
+        self.record(stages)
 
     def _do(self, name: str) -> None:
         """A stage; what failed is tried again before the next, so that of the last stage is not."""
@@ -237,7 +243,7 @@ class Session:
     def end(self) -> None:
         """Count what was given up."""
         stages = self.stages()
-        self.failures = sum(stage.given_up for stage in stages)
+        self.failures = self.given_up = sum(stage.given_up for stage in stages)
         self.finished = all(stage.finished for stage in stages)
         self.record(stages)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +188,29 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
     assert (target / "weights").read_text() == "two"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_link_is_written_through_and_a_pipe_is_no_file(tmp_path: Path) -> None:
+    real, link, pipe = tmp_path / "real", tmp_path / "link", tmp_path / "pipe"
+    real.write_text("old")
+    link.symlink_to(real.name)
+    with atomic_file(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink() and real.read_text() == "new"
+    os.mkfifo(pipe)
+    reading = threading.Thread(target=lambda: heard.append(pipe.read_text()))
+    heard: list[str] = []
+    reading.start()
+    with atomic_file(pipe) as itself:
+        itself.write_text("said")
+    reading.join()
+    assert heard == ["said"] and pipe.is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe", "real"]
+
+
+def test_outcomes_of_some_rows_only(tmp_path: Path) -> None:
+    rows = [row(f"{i}", method=method, seed=i) for i, method in enumerate(["kl", "kl", "kl-dp"])]
+    store.write(tmp_path, "transfer", [*rows, row("failed", status=store.FAILED, seed=0)])
+    wanted = {"method": ["kl"], "seed": [0, 2]}
+    assert store.Outcomes(tmp_path, "transfer", of=wanted).counts == (1, 1)  # nothing is no other
+    assert store.Outcomes(tmp_path, "transfer").counts == (3, 1)

@@ -16,6 +16,7 @@ from kt_cli.sweeps.config import (
     team_transfers,
     to_toml,
     transfer_count,
+    with_settings,
 )
 
 if sys.version_info >= (3, 11):
@@ -129,6 +130,10 @@ def test_the_projects_own_sweeps_are_valid(repository: Path) -> None:
         ({"transfer": {"lr": [0.1, -1]}}, "lr must be positive"),
         ({"transfer": {"bn": ["train", "evil"]}}, "evil.*eval"),
         ({"transfer": {"epochs": [1, 2]}}, "epochs must be int"),
+        ({"transfer": {"seeds": [0, 1, 0]}}, "seeds must list values that differ"),
+        ({"transfer": {"methods": ["kl", "kl"]}}, "methods must list values that differ"),
+        ({"transfer": {"seeds": [2**63]}}, "seeds must be at most"),
+        ({"transfer": {"batch_size": 0}}, "batch_size must be positive"),
         ({"transfer": {"together": ["paralel"]}}, "paralel.*parallel"),
         ({"transfer": {"team": 1}}, "team"),
         ({"transfer": {"target_budget": 0}}, "target_budget"),
@@ -167,3 +172,22 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 )
 def test_pair_counts(pairs: int | str, models: int, count: int) -> None:
     assert SweepSpec("x", ("a",), pairs=pairs).pair_count([f"m{i}" for i in range(models)]) == count
+
+
+def test_a_model_of_the_zoo_has_a_name_of_its_own() -> None:
+    spec = build(FULL, "x")
+    require_roles(spec, ["resnet", "a", "b"])
+    with pytest.raises(UsageError, match="both called 'a'"):
+        require_roles(spec, ["a", "a", "b"])
+
+
+@pytest.mark.parametrize(("preset", "schedule"), [("keep", "cosine"), ("paper", "constant")])
+@pytest.mark.parametrize("said", [{}, {"schedule": "linear"}, {"schedule": ["linear", "step"]}])
+def test_a_preset_that_a_flag_names_goes_before_the_file(
+    preset: str, schedule: str, said: dict[str, Any]
+) -> None:
+    tables = {**FULL, "transfer": {**FULL["transfer"], **said}}
+    spec = build(with_settings(tables, {"preset": preset}), "x")
+    assert {one.schedule for one in spec.transfers()} == {schedule} and spec.transfer.lr == 0.5
+    kept = build(with_settings(tables, {"preset": preset, "schedule": "step"}), "x")
+    assert {one.schedule for one in kept.transfers()} == {"step"}

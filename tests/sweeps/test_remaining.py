@@ -1,0 +1,72 @@
+"""What is left of a sweep: rows of what it plans, and what was given up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kt_cli.rows import store
+from kt_cli.settings import DataSpec, SweepSpec, TransferSpec
+from kt_cli.sweeps import remaining
+
+KEYS = ["a", "b", "c"]
+OLD = SweepSpec(
+    "x", ("whatever",), DataSpec("digits"), methods=("kl", "kl-dp"), transfer=TransferSpec(lr=0.1)
+)
+NEW = replace(OLD, transfer=TransferSpec(lr=0.2))
+
+
+def write(folder: Path, spec: SweepSpec, count: int, status: str = store.OK) -> None:
+    rows: list[dict[str, Any]] = [
+        {"run_id": f"{one.settings} {one.method} {i} {status}", "status": status, "attempt": 1,
+         "created": "1", "method": one.method, "seed": one.seed, "settings": one.settings,
+         "teacher_key": "a", "student_key": KEYS[i % 3], "seconds": 10.0}
+        for one in spec.transfers() for i in range(count)
+    ]  # fmt: skip
+    store.write(folder, "transfer", rows)
+
+
+def plan(folder: Path, spec: SweepSpec, total: int, **given_up: int) -> list[remaining.Part]:
+    rows = remaining.planned_rows(spec, KEYS)
+    text = remaining.plan(2, {"transfer": (total, 5.0)}, (), 0.0, given_up, rows)
+    (folder / remaining.PLAN).write_text(text)
+    return remaining.parts(folder, remaining.planned(folder))
+
+
+def test_rows_of_other_settings_models_and_seeds_are_not_what_is_planned(tmp_path: Path) -> None:
+    write(tmp_path, OLD, 6)
+    (old,) = plan(tmp_path, OLD, 12)
+    assert (old.done, old.total, old.seconds) == (12, 12, 0)
+    write(tmp_path, NEW, 2)
+    write(tmp_path, NEW, 1, store.FAILED)
+    (new,) = plan(tmp_path, NEW, 12)
+    assert (new.done, new.failed, new.seconds) == (4, 2, 8 * 10 / 2)
+    assert remaining.taken(remaining.planned(tmp_path)) == 4 * 10
+    (seeds,) = plan(tmp_path, replace(NEW, seeds=(7,)), 12)
+    assert (seeds.done, seeds.seconds) == (0, 12 * 5 / 2)
+    (one,) = plan(tmp_path, replace(NEW, methods=("kl",)), 2)
+    assert one.done == 2
+    rows = remaining.planned_rows(NEW, ["a", "z"])
+    text = remaining.plan(1, {"transfer": (4, 5.0)}, (), 0.0, {}, rows)
+    (tmp_path / remaining.PLAN).write_text(text)
+    assert remaining.parts(tmp_path, remaining.planned(tmp_path))[0].done == 2
+
+
+def test_what_was_given_up_is_not_left(tmp_path: Path) -> None:
+    write(tmp_path, NEW, 2)
+    (part,) = plan(tmp_path, NEW, 10, transfer=5)
+    assert (part.done, part.given_up, part.seconds) == (4, 5, 1 * 10 / 2)
+
+
+def test_a_micro_batch_that_was_halved_is_still_what_is_planned() -> None:
+    halving = replace(NEW, transfer=TransferSpec(lr=0.2, retry_oom=True))
+    assert "settings" in remaining.planned_rows(NEW, KEYS)["transfer"]
+    assert "settings" not in remaining.planned_rows(halving, KEYS)["transfer"]
+
+
+def test_a_plan_of_an_earlier_version_counts_all_rows(tmp_path: Path) -> None:
+    write(tmp_path, OLD, 1)
+    (tmp_path / remaining.PLAN).write_text('{"at_once": 1, "stages": {"transfer": [3, 1.0]}}')
+    (part,) = remaining.parts(tmp_path, remaining.planned(tmp_path))
+    assert (part.done, part.given_up) == (2, 0)
