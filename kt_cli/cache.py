@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from kt_cli.errors import DataError, WriteError, first_line, way_out
-from kt_cli.files import cache_folder
+from kt_cli.files import cache_folder, read_tensors
 from kt_cli.rows import arrays
 
 PREDICTIONS, CLASSES = "predictions", "classes"
@@ -101,8 +101,10 @@ def verify(entry: Entry) -> str | None:
     if entry.kind == UNFINISHED or not entry.path.exists():
         return None
     entry = _described(entry)
-    if entry.fault or entry.kind in (CANONICAL, TARGETS, DRIFT):
+    if entry.fault or entry.kind == CANONICAL:
         return entry.fault or None
+    if entry.kind in (TARGETS, DRIFT):
+        return _changed(entry.path)
     missing = [name for name in COLUMNS[entry.kind] if name not in entry.columns]
     if missing:
         return f"no column {', '.join(missing)}"
@@ -148,6 +150,15 @@ def _files(folder: str) -> Iterator[Entry]:
             with suppress(FileNotFoundError):  # removed, or finished, since the folder was read
                 stat = file.stat()
                 yield Entry(folder if whole else UNFINISHED, file, stat.st_size, stat.st_mtime)
+
+
+def _changed(path: Path) -> str | None:
+    """Why tensors are not what was written."""
+    try:
+        read_tensors(path)
+    except Exception as error:  # a damaged header may raise anything
+        return _reason(error, path)
+    return None
 
 
 def _described(entry: Entry) -> Entry:

@@ -25,17 +25,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 RENAME_TRIES = 10
+CHECKSUM = "crc32"
 GRAIN = 2_000_000_000  # ns: FAT's, the coarsest clock of a file system
 Status = tuple[int, int, int, int]
 
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """Yield a temporary path; on success it is fsynced and renamed to `target`.
+    """Yield a temporary path; on success it is fsynced and renamed to `target`, through a link.
+
+    What stands there and is no file, such as a pipe or a device, is itself yielded.
 
     Raises:
         WriteError: the file could not be written; nothing is left behind.
     """
+    if target.exists() and not target.is_file():
+        with _writing(target):
+            yield target
+        return
+    target = target.resolve() if target.is_symlink() else target
     temporary = _temporary(target)
     try:
         _make(target.parent)
@@ -48,6 +56,14 @@ def atomic_file(target: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise write_error(target, error) from error
 
 
 @contextmanager
@@ -129,21 +145,50 @@ def save_tensors(
         raise OSError(str(error)) from error
 
 
+def with_checksum(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """What a file of tensors says of their bytes, so that `checked` finds one that has changed."""
+    import zlib
+
+    import torch
+
+    found = 0
+    for name in sorted(tensors):
+        values = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        found = zlib.crc32(values.numpy().data, zlib.crc32(name.encode(), found))
+    return {CHECKSUM: f"{found:08x}"}
+
+
+def checked(tensors: dict[str, Tensor], metadata: Mapping[str, str] | None) -> dict[str, Tensor]:
+    """Tensors as they were written.
+
+    Raises:
+        ValueError: they are not, or nothing was said of them.
+    """
+    if (metadata or {}).get(CHECKSUM) != with_checksum(tensors)[CHECKSUM]:
+        raise ValueError("its tensors are not what was written")
+    return tensors
+
+
 def keep_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors to a file of the cache; where that is not possible, a note says so."""
     try:
         with atomic_file(path) as temporary:
-            save_tensors(temporary, tensors)
+            save_tensors(temporary, tensors, with_checksum(tensors))
     except WriteError as error:
         not_kept(error)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, by name, mapped: what is not used is not read."""
+    """All tensors that `keep_tensors` wrote, by name, mapped.
+
+    Raises:
+        ValueError: they are not what was written.
+    """
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return checked(found, file.metadata())
 
 
 def _make(folder: Path) -> None:

@@ -15,6 +15,7 @@ from kt_cli.distillation.losses import TopK
 from kt_cli.distillation.partition import SampleStats
 from kt_cli.distillation.target_cache import Disk, TeacherOutputs
 from kt_cli.errors import WriteError
+from kt_cli.files import keep_tensors
 from kt_cli.rows import arrays
 
 PREDICTED = ("id", "label", "pred", "confidence", "label_prob", "top5")
@@ -55,7 +56,7 @@ def canonical(number: int, images: int = 4, side: int = 8) -> Path:
 def drift(number: int) -> Path:
     path = cache.root() / "drift" / f"{number:024x}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"weight": torch.zeros(3)}, path)
+    keep_tensors(path, {"weight": torch.zeros(3)})
     return path
 
 
@@ -67,7 +68,7 @@ def targets(number: int, form: str = "logits", views: int = 4, without: str = ""
     kept = TopK.of(logits, 3, 1.0) if form == "topk" else logits
     features = torch.ones(views, 2) if form == "features" else None
     tensors = TeacherOutputs(kept, said, features).small().tensors()
-    save_file({k: v.contiguous() for k, v in tensors.items() if k != without}, path)
+    keep_tensors(path, {k: v for k, v in tensors.items() if k != without})
     return path
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kt_cli.files import atomic_file, save_tensors
+from kt_cli.files import atomic_file, checked, save_tensors, with_checksum
 
 HOME = ".checkpoints"
 EVERY_SECONDS = 180.0
@@ -43,6 +43,7 @@ class Checkpoint:
         """
         with atomic_file(self.path) as temporary:
             said = {"kt": json.dumps(dict(about)), "identity": self.identity}
+            said |= with_checksum(tensors)
             save_tensors(temporary, tensors, said)
         self._last = time.monotonic()
 
@@ -55,7 +56,8 @@ class Checkpoint:
                 about = json.loads(file.metadata()["kt"])
                 if file.metadata()["identity"] != self.identity:
                     return None
-                return {name: file.get_tensor(name).clone() for name in file.keys()}, about  # noqa: SIM118
+                found = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+                return checked(found, file.metadata()), about
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
 

@@ -44,15 +44,16 @@ def of(
     """
     said = digest([FORMAT, key, views.key, arithmetic(views.device), len(views), signature(spec)])
     path = cache_folder("drift") / f"{said[:24]}.safetensors"
-    kept = cached(path, read_tensors)
-    if kept is not None:
-        return kept
     start = copied(module)
+    names = {name for name, value in start.items() if value.is_floating_point()}
+    kept = cached(path, read_tensors)
+    if kept is not None and kept.keys() == names:
+        return kept
     train()
     moved = {
         name: value.detach() - start[name]
         for name, value in module.state_dict().items()
-        if value.is_floating_point()
+        if name in names
     }
     load(module, start)
     keep_tensors(path, moved)

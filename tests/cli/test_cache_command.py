@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rich.filesize import decimal
 from safetensors.numpy import save_file
 
 from kt_cli import cache
 from kt_cli.cli.cache import KINDS
+from kt_cli.files import with_checksum
 from kt_cli.rows import arrays
 
 Kt = Callable[..., tuple[int, str, str]]
@@ -63,9 +65,13 @@ def targets() -> list[Path]:
         **said, "classes": np.zeros((6, 50), np.int32),
         "log_probs": np.zeros((6, 50), np.float16), "log_rest": np.zeros(6, np.float32),
     }  # fmt: skip
+    checksum = {
+        whole: with_checksum({name: torch.from_numpy(values) for name, values in columns.items()})
+        for whole, columns in ((True, logits), (False, top))
+    }
     paths = [folder / f"{i:024x}.safetensors" for i in range(331)]
     for i, path in enumerate(paths):
-        save_file(logits if i < 300 else top, path)
+        save_file(logits if i < 300 else top, path, checksum[i < 300])
     paths[-1].write_bytes(b"half")
     return paths
 

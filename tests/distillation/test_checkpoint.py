@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from kt_cli import files
 from kt_cli.distillation import checkpoint as checkpoints
 from kt_cli.distillation.checkpoint import Checkpoint
 from kt_cli.errors import WriteError
@@ -176,3 +177,27 @@ def test_two_processes_that_save_and_remove_in_one_folder(tmp_path: Path) -> Non
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors.decode()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_bit_that_changed_is_no_state(tmp_path: Path) -> None:
+    made = saved(tmp_path)
+    whole = bytearray(made.path.read_bytes())
+    for place in range(len(whole) - 32, len(whole)):  # the last are tensors' bytes
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        made.path.write_bytes(changed)
+        assert made.load() is None
+    made.path.write_bytes(whole)
+    assert made.load() is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half, torch.bool, torch.int64])
+def test_tensors_of_the_cache_are_what_was_written(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensors = {"w": torch.ones(3, 2).to(dtype), "scalar": torch.tensor(1).to(dtype),
+               "empty": torch.ones(0, 4).to(dtype)}  # fmt: skip
+    path = tmp_path / "kept.safetensors"
+    files.keep_tensors(path, tensors)
+    assert_same(files.read_tensors(path), tensors)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x07")
+    with pytest.raises(ValueError, match="not what was written"):
+        files.read_tensors(path)
