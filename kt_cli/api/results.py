@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kt_cli.errors import counted, warn
+from kt_cli.errors import counted, unknown, warn
+from kt_cli.settings.declared import by_keyword
+from kt_cli.settings.report import TABLES, QuerySpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from kt_cli.report.table import Table
 
 RESULTS = Path("results")
+LISTS = ("by", "sort", "columns")
 
 
 def say_unplanned(found: Read) -> None:
@@ -26,6 +29,10 @@ def say_unplanned(found: Read) -> None:
             f"{counted(count, 'row')} of methods, seeds, models or pairs that the "
             "sweep does not plan left out; --all-rows (all_rows=True) has them."
         )
+
+
+def _say_skipped(path: Path, reason: str) -> None:
+    warn(f"{path} is skipped: {reason}")
 
 
 def _table(name: str, about: str) -> Callable[..., pd.DataFrame]:
@@ -55,14 +62,13 @@ class Results:
         Raises:
             UnknownName: no such table. DataError: there are no results.
         """
-        from kt_cli.errors import unknown
         from kt_cli.report.read import read_results
         from kt_cli.rows import schema
 
         if table not in schema.TABLES:
             raise unknown("table of rows", table, schema.TABLES)
         columns = {table: [*schema.TABLES[table]]}
-        found = read_results(self.folders, columns, self.query)
+        found = read_results(self.folders, columns, self.query, _say_skipped)
         say_unplanned(found)
         return found.ok(table).reset_index(drop=True)
 
@@ -77,13 +83,15 @@ class Results:
         from kt_cli.report.table import DEFAULT_NAMES
         from kt_cli.report.tables import build, needs
 
-        known = {field.name for field in fields(self.query)}
-        asked = {k: (v,) if k in ("by", "sort", "columns") and isinstance(v, str) else v
-                 for k, v in query.items() if k in known}  # fmt: skip
-        if len(asked) < len(query):
-            raise TypeError(f"tables have no {', '.join(query.keys() - known)}")
-        wanted: Query = replace(self.query, **asked)  # type: ignore[arg-type]
-        found = read_results(self.folders, needs(names or DEFAULT_NAMES, wanted), wanted)
+        for name in names:
+            if name not in TABLES:
+                raise unknown("table", name, TABLES)
+        listed = {k: v.split(",") for k, v in query.items() if k in LISTS and isinstance(v, str)}
+        (asked,) = by_keyword({**query, **listed}, QuerySpec)
+        wanted: Query = replace(self.query, **asked)
+        found = read_results(
+            self.folders, needs(names or DEFAULT_NAMES, wanted), wanted, _say_skipped
+        )
         say_unplanned(found)
         return arrange(build(found, names or None, wanted), wanted)
 

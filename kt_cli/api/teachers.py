@@ -19,9 +19,11 @@ from kt_cli.spec import Model
 if TYPE_CHECKING:
     import pandas as pd
 
+    from kt_cli.knowledge.predictions import Predictions
     from kt_cli.knowledge.teaching import Measured, Teaching
 
 Reference = Union[str, "PathLike[str]"]
+METHOD = {True: "kl-dp", False: "kl-dp-u"}  # that is recommended, with labels and without
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Ranking:
 
         how = TransferSpec(
             together="parallel" if len(chosen) > 1 else "single", eval_size=self.size,
-            method="kl-dp" if self.teaching.labelled else "kl-dp-u",
+            method=METHOD[self.teaching.labelled],
         )  # fmt: skip
         return taught([*(self.teachers[i] for i in chosen), self.student], self.data, how)
 
@@ -152,22 +154,33 @@ def teachers(
     own, *said = predict.predict_all([taught, *others], images, asked, progress)
     if isinstance(own, Exception):
         raise own
-    usable = [(m, s) for m, s in zip(others, said, strict=True) if not isinstance(s, Exception)]
-    for model, error in zip(others, said, strict=True):
-        if isinstance(error, Exception):
-            warn(f"{model.name} is left out: {error}")
-    if not usable:
-        raise DataError("none of the teachers could be evaluated", "The notes above say why.")
+    usable = _usable(others, said)
     found = Teaching(own, [one for _, one in usable], labels)
-    earlier = _earlier(taught, results)
-    measured = by_teacher(_by_teacher(earlier), [m.key for m, _ in usable])
+    data = data_spec(given)
+    earlier = _earlier(taught, data.source, results)
+    measured = by_teacher(_by_teacher(earlier, METHOD[labels]), [m.key for m, _ in usable])
     order = ranked(found.scores[RANKED_BY[labels]], measured)
     sorted_ = Teaching(own, [usable[i][1] for i in order], labels)
     chosen = sorted_.team(team) if labels and team > 1 else []
     return Ranking(
         taught, tuple(usable[i][0] for i in order), sorted_, tuple(measured[i] for i in order),
-        tuple(chosen), data_spec(given), spec.size, _alone(earlier),
+        tuple(chosen), data, spec.size, _alone(earlier),
     )  # fmt: skip
+
+
+def _usable(
+    models: Sequence[Model], said: Sequence[Predictions | Exception]
+) -> list[tuple[Model, Predictions]]:
+    """Those that could be evaluated; a note tells why others could not."""
+    usable = []
+    for model, found in zip(models, said, strict=True):
+        if isinstance(found, Exception):
+            warn(f"{model.name} is left out: {found}")
+        else:
+            usable.append((model, found))
+    if not usable:
+        raise DataError("none of the teachers could be evaluated", "The notes above say why.")
+    return usable
 
 
 def _resolved(student: Sequence[str], among: Sequence[str]) -> tuple[Model, list[Model]]:
@@ -176,15 +189,16 @@ def _resolved(student: Sequence[str], among: Sequence[str]) -> tuple[Model, list
     names.single(student[0])  # refuses several
     # Each once, with names that tell apart.
     taught, *others = names.resolve([*student, *among], needed=2)
+    names.refuse_predictions([taught, *others], "kt teachers")
     if not others:
         raise UsageError(f"{taught.name} alone has no teacher", "Name others with --among.")
     return taught, others
 
 
 def _earlier(
-    student: Model, results: Sequence[Reference] | Reference | None
+    student: Model, data: str, results: Sequence[Reference] | Reference | None
 ) -> pd.DataFrame | None:
-    """Rows of transfers into the student, in result folders; None where there are no folders."""
+    """Rows of transfers into the student on the data, in result folders; None for no folders."""
     from kt_cli.api.results import RESULTS
     from kt_cli.api.results import results as read
 
@@ -197,14 +211,15 @@ def _earlier(
         if results is not None:
             raise
         return None  # nothing was transferred there yet
-    return rows[(rows["student_key"] == student.key) & rows["delta"].notna()]
+    same = (rows["student_key"] == student.key) & (rows["data"] == data)
+    return rows[same & rows["delta"].notna()]
 
 
-def _by_teacher(rows: pd.DataFrame | None) -> list[tuple[str, float, float]]:
-    """Of transfers by one teacher: (teacher, Δ, p)."""
+def _by_teacher(rows: pd.DataFrame | None, method: str) -> list[tuple[str, float, float]]:
+    """Of transfers by one teacher and the method, guarded or not: (teacher, Δ, p)."""
     if rows is None:
         return []
-    taught = rows[rows["method"].astype(str).str.partition("+")[0] != "self"]
+    taught = rows[rows["method"].astype(str).str.partition("+")[0] == method]
     columns = (taught[name] for name in ("teacher_key", "delta", "transfer_p"))
     return [(str(key), float(d), float(p)) for key, d, p in zip(*columns, strict=True)]
 

@@ -47,14 +47,17 @@ def show_error(error: KtError) -> None:
         _say("Tip: ", "bold cyan", error.tip)
 
 
-def line(*parts: str | tuple[str, str], console: Console | None = None) -> None:
+def line(
+    *parts: str | tuple[str, str], console: Console | None = None, whole: bool = False
+) -> None:
     """One line of a result, which only a terminal breaks, between words where these fit.
 
-    A part may be (text, style). Notes and errors, with commands to copy, are never broken.
+    A part may be (text, style). Never broken are notes, errors and what is `whole`: they may have
+    commands to copy.
     """
     console, text = console or out, Text.assemble(*parts)
     fit = all(cell_len(word) <= console.width for word in text.plain.split())
-    console.print(text, soft_wrap=console is err or not (console.is_terminal and fit))
+    console.print(text, soft_wrap=whole or console is err or not (console.is_terminal and fit))
 
 
 def note(text: str) -> None:

@@ -81,7 +81,7 @@ def _show(found: Ranking, top: int) -> None:
         screen.line(f"\nteam that covers the most: {named}")
     screen.line(("\n" + _conclusion(found), "bold"))
     if command := found.command():
-        screen.line(f"Try: {command}")
+        screen.line(f"Try: {command}", whole=True)
 
 
 def _table(found: Ranking, top: int) -> object:

@@ -122,11 +122,7 @@ class Measured:
     delta: float
     count: int
     p: float  # the smallest McNemar's p among them, times their number
-
-    @property
-    def sign(self) -> int:
-        """1 or −1 where Δ is more than chance, else 0."""
-        return int(np.sign(self.delta)) if self.p < SIGNIFICANT else 0
+    sign: int  # 1 or −1 where all that are more than chance, and Δ, say the same; else 0
 
 
 def ranked(scores: Values, measured: Sequence[Measured | None]) -> list[int]:
@@ -143,8 +139,12 @@ def by_teacher(
     for key, delta, p in rows:
         if key in known:
             known[key].append((delta, p))
-    return [
-        Measured(float(np.mean([d for d, _ in found])), len(found),
-                 min(1.0, len(found) * min(p for _, p in found))) if (found := known[key]) else None
-        for key in keys
-    ]  # fmt: skip
+    return [_measured(known[key]) if known[key] else None for key in keys]
+
+
+def _measured(transfers: Sequence[tuple[float, float]]) -> Measured:
+    deltas, p = np.array(transfers).T
+    p = np.minimum(1.0, len(p) * p)  # Bonferroni
+    signs = {*np.sign([deltas.mean(), *deltas[p < SIGNIFICANT]]).astype(int).tolist()}
+    agreed = (p < SIGNIFICANT).any() and len(signs) == 1
+    return Measured(float(deltas.mean()), len(deltas), float(p.min()), signs.pop() if agreed else 0)

@@ -85,7 +85,7 @@ def test_earlier_transfers_of_the_student_decide(kt: Kt, zoo: Path) -> None:
     rows = [
         {"run_id": f"{i}", "status": store.OK, "teacher_key": model.key, "teacher": model.name,
          "student_key": first.student.key, "student": "vit", "method": "kl-dp", "seed": 0,
-         "delta": delta, "transfer_p": 0.001}
+         "data": "digits", "delta": delta, "transfer_p": 0.001}
         for i, (model, delta) in enumerate(zip(first.teachers, (-2.0, 1.5), strict=True))
     ]  # fmt: skip
     store.write(Path("results/transfers"), "transfer", rows)
@@ -120,3 +120,29 @@ def test_earlier_transfers_of_the_student_decide(kt: Kt, zoo: Path) -> None:
 def test_wrong_usage_is_told(kt: Kt, zoo: Path, arguments: list[str], said: str) -> None:
     code, _, err = kt("teachers", *arguments, *DATA)
     assert code == 2 and said in err
+
+
+def test_other_data_and_other_methods_say_nothing(kt: Kt, zoo: Path) -> None:
+    first = kt_cli.teachers("zoo/vit", ["zoo"], data="digits")
+    rows = [
+        {"run_id": f"{data} {method}", "status": store.OK, "teacher_key": first.teachers[0].key,
+         "teacher": "x", "student_key": first.student.key, "student": "vit", "method": method,
+         "seed": 0, "data": data, "delta": delta, "transfer_p": 0.001}
+        for data, method, delta in (("digits", "kl", -2.0), ("birds", "kl-dp", -3.0),
+                                    ("digits", "kl-dp-u", -4.0), ("digits", "kl-dp+safe", 1.0))
+    ]  # fmt: skip
+    store.write(Path("results/transfers"), "transfer", rows)
+    for labels, delta in ((True, 1.0), (False, -4.0)):
+        found = kt_cli.teachers("zoo/vit", ["zoo"], data="digits", labels=labels)
+        assert [(one.delta, one.count) for one in found.measured if one] == [(delta, 1)]
+    part = next(Path("results/transfers/transfer").glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:-5])
+    store.write(Path("results/transfers"), "transfer", [{**rows[0], "run_id": "other"}])
+    code, out, err = kt("teachers", "zoo/vit", "--among", "zoo", *DATA)
+    assert code == 0 and "Δ so far" not in out and f"{part.name} is skipped" in err
+
+
+def test_what_one_said_is_no_model_that_could_teach(kt: Kt, zoo: Path) -> None:
+    Path("said.csv").write_text("id,pred\n0,1\n")
+    code, _, err = kt("teachers", "zoo/vit", "--among", "predictions:said.csv", *DATA)
+    assert code == 2 and "needs a model's weights" in err

@@ -104,7 +104,16 @@ def test_what_would_not_show_is_not_visible() -> None:
 def test_earlier_transfers_come_first_or_last() -> None:
     rows = [("a", 2.0, 0.001), ("a", 1.0, 0.2), ("b", -1.0, 0.01), ("c", 0.5, 0.6), ("x", 9.0, 0.0)]
     a, b, c, d = by_teacher(rows, ["a", "b", "c", "d"])
-    assert a == Measured(1.5, 2, 0.002) and a.sign == 1
+    assert a == Measured(1.5, 2, 0.002, 1)
     assert b is not None and b.sign == -1
     assert c is not None and c.sign == 0 and d is None
     assert ranked(np.array([1.0, 9.0, 2.0, 3.0]), [a, b, c, d]) == [0, 3, 2, 1]
+
+
+def test_a_sign_needs_all_that_is_significant_to_agree_with_the_mean() -> None:
+    rows = [
+        ("harmed once", -2.2, 1e-5), ("harmed once", 1.5, 0.06), ("harmed once", 1.5, 0.06),
+        ("both", -1.0, 1e-4), ("both", 2.0, 1e-4), ("harmed", -2.2, 1e-5), ("harmed", 0.5, 0.6),
+    ]  # fmt: skip
+    found = by_teacher(rows, ["harmed once", "both", "harmed"])
+    assert [one.sign for one in found if one] == [0, 0, -1]
