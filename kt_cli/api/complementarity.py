@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -13,7 +13,7 @@ from kt_cli.errors import UsageError, readable, unknown, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, EvalSpec, PairsSpec
 from kt_cli.settings.data import data_spec
-from kt_cli.settings.declared import by_keyword, check, texts
+from kt_cli.settings.declared import by_keyword, check, declared, texts
 from kt_cli.settings.sweep import BASELINES
 
 if TYPE_CHECKING:
@@ -178,11 +178,12 @@ def images_of(models: Sequence[Model], given: Mapping[str, Any], how: How) -> Im
 
     files = all(scheme(model.ref) == "predictions" for model in models)
     if files and not {"source", "root"} & given.keys():
-        from kt_cli.knowledge import external
+        from kt_cli.knowledge import external, file_images
 
-        if "limit" in given:
-            raise UsageError("--limit needs images", "Name them: --data, beside the predictions.")
-        return external.images_of(
+        if given:
+            option = declared(DataSpec)[next(iter(given))].keyword.replace("_", "-")
+            raise UsageError(f"--{option} needs images", "Name them: --data, beside the files.")
+        return file_images.images_of(
             readable(models, lambda model: external.read_external(Path(target(model.ref))))
         )
     forget()
@@ -200,7 +201,7 @@ def _of_arrays(
 ) -> Comparison:
     import numpy as np
 
-    from kt_cli.knowledge import external
+    from kt_cli.knowledge import external, file_images
     from kt_cli.knowledge.comparison import compared
     from kt_cli.knowledge.file_columns import external_of
     from kt_cli.knowledge.file_tables import Table
@@ -214,11 +215,7 @@ def _of_arrays(
         columns = {"label": np.asarray(labels), **_outputs(name, np.asarray(values))}
         columns["id"] = np.arange(len(columns["label"]))  # rows are samples in one order
         said[name] = external_of(Table(Path(name), columns))
-    images = external.images_of(list(said.values()))
-    if classes is not None:
-        if len(classes) < len(images.classes):
-            raise UsageError(f"{len(classes)} names for {len(images.classes)} classes")
-        images = replace(images, classes=tuple(classes))
+    images = file_images.images_of(list(said.values()), classes)
     found = [external.predictions(one, images, name) for name, one in said.items()]
     whole = all(one.logits is not None for one in found)
     return compared(list(models), found, [False] * len(found), None, whole)
@@ -235,5 +232,5 @@ def _outputs(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
             f"{name} has shape {array.shape} of {array.dtype}",
             "Predictions are (n,) classes, or (n, C) logits or probabilities.",
         )
-    shares = (array >= 0).all() and np.allclose(array.sum(axis=1), 1, atol=1e-2)
+    shares = (array >= 0).all() and np.allclose(array.sum(axis=1, dtype=np.float64), 1, atol=1e-2)
     return {"probabilities" if shares else "logits": array}

@@ -47,7 +47,7 @@ def explain(
     from kt_cli.api.complementarity import complementarity
 
     if after is None:
-        folder = Path(fspath(before))
+        folder = Path(fspath(before).removeprefix("local-dir:"))
         origin, after = origin_of(folder), f"local-dir:{folder}"
         *teachers, before = origin.models
         teacher = teacher or (teachers[0] if len(teachers) == 1 else None)

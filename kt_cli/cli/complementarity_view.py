@@ -23,7 +23,9 @@ def of_interest(found: Comparison) -> list[tuple[int, int]]:
     """The ordered pairs that are read aloud: of two models, or of those with the most ρ⁺."""
     if found.trained == 2:
         return [(0, 1), (1, 0)]
-    flips = found.pairs["pos_flips"][: found.trained, : found.trained]
+    flips = found.pairs["pos_flips"][: found.trained, : found.trained].copy()
+    for model in range(found.trained):
+        flips[model, model] = -1.0  # nobody is its own teacher, also where nobody knows more
     teacher, student = divmod(int(flips.argmax()), found.trained)
     return [(teacher, student), (student, teacher)]
 

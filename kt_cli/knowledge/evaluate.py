@@ -27,6 +27,10 @@ _Arrived = Callable[[], Columns]  # waits for what is on its way
 Item = TypeVar("Item")
 
 
+class OutputsNotFinite(KtError):
+    """A model says what is no number."""
+
+
 class Evaluator:
     """One model's forward passes; leaves it in evaluation mode on the device.
 
@@ -176,7 +180,9 @@ def _ask(evaluator: Evaluator, images: Tensor, labels: Tensor, keep_logits: bool
             # What is read may be kept for long, and pinned memory is scarce.
             columns = {name: values.copy() for name, values in columns.items()}
         if not np.isfinite(columns["confidence"]).all():
-            raise KtError("the model's outputs are not finite", "Its weights may be damaged.")
+            raise OutputsNotFinite(
+                "the model's outputs are not finite", "Its weights may be damaged."
+            )
         return columns
 
     return arrived
@@ -201,4 +207,12 @@ def _columns(logits: Tensor, labels: Tensor, keep_logits: bool) -> dict[str, Ten
         "label_prob": label_probability(probabilities, labels),
         "top5": top5,
     }
-    return kept | ({"logits": logits.half()} if keep_logits else {})
+    return kept | ({"logits": _halved(logits)} if keep_logits else {})
+
+
+def _halved(logits: Tensor) -> Tensor:
+    """(b, C) logits in half precision; rows that it does not hold are moved to a maximum of 0."""
+    most = torch.finfo(torch.half).max
+    beyond = logits.abs().amax(dim=1, keepdim=True) > most
+    moved = logits - logits.amax(dim=1, keepdim=True)
+    return torch.where(beyond, moved, logits).clamp(min=-most).half()

@@ -12,24 +12,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from kt_cli.data.images import ImageSet, listing
+from kt_cli.data.images import ImageSet
 from kt_cli.errors import DataError, warn
-from kt_cli.knowledge.file_columns import External, read_external
+from kt_cli.knowledge.file_columns import SUM_TOLERANCE, External, read_external
 from kt_cli.knowledge.matching import (
     class_indices,
     numbered,
     require_labels,
-    require_once,
     row_order,
 )
 from kt_cli.knowledge.predictions import COLUMNS, Predictions
 from kt_cli.zoo.classes import BY_POSITION
 from kt_cli.zoo.imagenet_names import AMBIGUOUS, described
-from kt_cli.zoo.local_models import natural
 
-__all__ = ["External", "aligned", "images_of", "predictions", "read_external"]
+__all__ = ["External", "aligned", "predictions", "read_external"]
 
 TOP = 5
 ENOUGH = 10  # images that tell how many digits there are
@@ -118,7 +115,9 @@ def _coarse(external: External) -> bool:
     if given is None or np.isnan(given).all():
         if external.logits is None or external.logits.max() > 0:
             return False
-        given = np.exp(external.logits)  # logarithms of probabilities
+        given = np.exp(external.logits)
+        if not np.allclose(given.sum(axis=1), 1, atol=SUM_TOLERANCE):
+            return False  # no logarithms of probabilities
     hundredths = 100 * given[~np.isnan(given)]
     return len(given) >= ENOUGH and bool((np.abs(hundredths - hundredths.round()) < 1e-3).all())
 
@@ -204,6 +203,9 @@ def _top(logits: Values) -> Classes:
     """(n, min(5, C)) classes, most probable first, the first of equals before the others."""
     width = logits.shape[1]
     best = np.argpartition(logits, max(0, width - TOP), axis=1)[:, -TOP:]
+    least = np.take_along_axis(logits, best, axis=1).min(axis=1)
+    tied = np.count_nonzero(logits >= least[:, None], axis=1) > best.shape[1]
+    best[tied] = np.argsort(-logits[tied], axis=1, kind="stable")[:, :TOP]
     best.sort(axis=1)
     ranks = np.argsort(-np.take_along_axis(logits, best, axis=1), axis=1, kind="stable")
     return np.take_along_axis(best, ranks, axis=1).astype(np.int64)
@@ -239,54 +241,3 @@ def _probabilities(logits: Values, columns: Classes) -> Values:
 
 def _pick(values: Values, columns: Classes) -> Values:
     return np.asarray(values[np.arange(len(values)), columns])
-
-
-# --- where no other data is named ---------------------------------------------------------------
-
-
-def images_of(externals: Sequence[External]) -> ImageSet:
-    """The images that predictions are about, by the first of them that has labels.
-
-    Classes are the numbers up to the largest, or all names, in the order of folders.
-
-    Raises:
-        DataError: none has labels, or some count classes and others name them.
-    """
-    labelled = [e for e in externals if e.label is not None]
-    if not labelled:
-        raise DataError(
-            "none of the files of predictions has labels",
-            "Add a column label to one of them, or name the images: --data.",
-        )
-    first = min(labelled, key=lambda e: e.ids is None)  # the first with names, where there is one
-    assert first.label is not None
-    ids = [str(i) for i in range(len(first))] if first.ids is None else first.ids
-    require_once(first.path, ids)
-    classes = _classes(externals, counted=first.label.dtype.kind == "i")
-    labels = class_indices(first.path, first.label, classes)
-    origin = listing("predictions", classes, ids, labels)
-    return ImageSet("predictions", classes, ids, labels, _no_image, origin)
-
-
-def _no_image(i: int) -> Image.Image:
-    raise DataError("files of predictions hold no images", "Name the images: --data.")
-
-
-def _classes(externals: Sequence[External], counted: bool) -> tuple[str, ...]:
-    found: set[Any] = set()
-    for external in externals:
-        answers = external.answers if counted or external.words is None else external.words
-        for values in (external.label, answers):
-            if values is None:
-                continue
-            if (values.dtype.kind == "i") != counted:
-                does, others_do = ("names", "count") if counted else ("counts", "name")
-                raise DataError(
-                    f"{external.path} {does} classes, and others {others_do} them",
-                    "Name the images, whose class folders tell: --data.",
-                )
-            found.update(np.unique(values).tolist())
-    if counted:
-        widths = [e.logits.shape[1] for e in externals if e.logits is not None]
-        return tuple(map(str, range(max([1, *widths, *(1 + value for value in found)]))))
-    return tuple(sorted(found - described(list(found)).keys(), key=natural))

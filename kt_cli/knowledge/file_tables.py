@@ -28,6 +28,7 @@ IDS = (
     "file_path", "file_name", "image_name", "image_id",
 )  # fmt: skip
 NAMED_IN_MESSAGE = 12
+OF_ALL = {"prob": "probabilities", "logit": "logits"}  # of all classes, of the answer alone
 # A quoted word of a printed list, as Python and NumPy write it, or a bare one.
 WORD = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,]+")
 
@@ -76,13 +77,14 @@ def read_table(path: Path) -> Table:
 
 
 def _gathered(columns: Columns) -> Columns:
-    """`columns` with name_0, name_1 … as one."""
+    """`columns` with name_0, name_1 … as one, which is not that of an answer alone."""
     numbered: dict[str, dict[int, str]] = {}
     for key, values in columns.items():
         if values.ndim == 1 and (match := re.fullmatch(r"(.+)_([0-9]+)", key)):
             numbered.setdefault(match[1], {})[int(match[2])] = key
     gathered = dict(columns)
-    for name, keys in numbered.items():
+    for first, keys in numbered.items():
+        name = OF_ALL.get(first, first) if first in columns else first
         if name not in columns and sorted(keys) == list(range(len(keys))):
             gathered[name] = np.stack([gathered.pop(keys[i]) for i in sorted(keys)], axis=1)
     return gathered

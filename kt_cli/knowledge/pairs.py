@@ -28,6 +28,7 @@ Matrix = NDArray[np.float64]
 BLOCK = 16_000_000  # counts whose products are taken at once
 PART = 2_000_000  # counts that a thread works on: as many as stay in reused memory
 AGREEMENT = "compare predictions"
+TINY = np.finfo(np.float32).smallest_subnormal
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,8 @@ def most_confident(right: NDArray[np.bool_], confidence: NDArray[np.float32]) ->
     confidence is not known.
     """
     # Signed by correctness, the more confident is right exactly where the sum is positive.
-    signed = np.where(right, confidence, -confidence)
+    certain = np.maximum(confidence, TINY)  # 0 has no sign
+    signed = np.where(right, certain, -certain)
 
     def better(t: int) -> list[Any]:
         opposite = -signed[t]

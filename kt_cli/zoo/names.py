@@ -90,8 +90,7 @@ def idle_arch() -> UsageError:
 def _require_known(references: Sequence[str]) -> None:
     """Tell a slip in a name at once: the tags of other names need timm, seconds to import."""
     for reference in references:
-        for part in [] if local_models.exists(reference) else reference.split(","):
-            name = part.strip()
+        for name in _parts(reference):
             bare = re.fullmatch(r"[\w.]+", name) and not local_models.exists(name)
             if bare and local_models.ending(Path(name)) is None:
                 timm_registry.require_known(architecture(name))
@@ -129,9 +128,7 @@ def _named(candidates: Sequence[Candidate]) -> list[Model]:
 
 
 def _expand(reference: str, arch: str | None = None, nested: bool = False) -> Iterator[Candidate]:
-    reference = reference.strip()
-    parts = [reference] if local_models.exists(reference) else reference.split(",")
-    for part in filter(None, map(str.strip, parts)):
+    for part in _parts(reference):
         if part.startswith("@"):
             if nested:
                 raise UsageError(f"{part}: a list of models cannot name another list")
@@ -140,6 +137,17 @@ def _expand(reference: str, arch: str | None = None, nested: bool = False) -> It
             yield from checkpoints(arch, part)
         else:
             yield from _one(part)
+
+
+def _parts(reference: str) -> list[str]:
+    """What commas separate; they may also be in the name of a file or folder that is there."""
+    reference = reference.strip()
+    prefix = next((p for p in PREFIXES if reference.startswith(p)), "")
+    before, _, file = reference.rpartition("@")
+    paths = [reference, reference.removeprefix(prefix), *([file] if "," not in before else [])]
+    if reference and any(path and local_models.exists(path) for path in paths):
+        return [reference]
+    return [part for part in map(str.strip, reference.split(",")) if part]
 
 
 def _is_checkpoints(part: str) -> bool:

@@ -225,3 +225,29 @@ def test_a_random_baseline(kt: Kt, folder: Path) -> None:
     code, out, _ = kt("complementarity", *both(folder), *ON_DIGITS, "--baseline", "random")
     assert code == 0
     assert "baseline: random:test_resnet knows" in out
+
+
+def test_where_nobody_knows_more_two_models_are_read_aloud(kt: Kt, tmp_path: Path) -> None:
+    files = []
+    for wrong in (1, 2, 3):
+        file = tmp_path / f"w{wrong}.csv"
+        answers = [0] * 7 + [wrong] * 3
+        lines = [f"{i},0,{answer}" for i, answer in enumerate(answers)]
+        file.write_text("\n".join(["id,label,pred", *lines]))
+        files.append(f"predictions:{file}")
+    code, out, err = kt("complementarity", *files)
+    assert code == 0, err
+    assert "w1 → w2" in out and "w1 → w1" not in out
+
+
+@pytest.mark.parametrize("option", ["--class-map", "--labels", "--valid-labels", "--limit"])
+def test_what_is_for_images_is_refused_where_there_are_none(
+    kt: Kt, tmp_path: Path, option: str
+) -> None:
+    named = []
+    for answer in (0, 1):
+        file = tmp_path / f"said{answer}.csv"
+        file.write_text(f"id,label,pred\n0,0,{answer}\n1,1,1\n")
+        named.append(f"predictions:{file}")
+    code, _, err = kt("complementarity", *named, option, "3")
+    assert code == 2 and f"{option} needs images" in err, err

@@ -87,3 +87,7 @@ def test_what_goes_to_the_hub_names_no_place_of_this_machine(student: str) -> No
 def test_wrong_usage_is_told(kt: Kt, student: str, arguments: list[str], said: str) -> None:
     code, _, err = kt("explain", *arguments)
     assert code == 2 and said in err
+
+
+def test_a_saved_student_may_be_named_as_a_model(kt: Kt, student: str) -> None:
+    assert kt("explain", f"local-dir:{student}")[:2] == kt("explain", student)[:2]

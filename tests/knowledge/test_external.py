@@ -16,7 +16,8 @@ from scipy.special import log_softmax, softmax
 
 from kt_cli.data.sources import open_data
 from kt_cli.errors import DataError, KtWarning
-from kt_cli.knowledge.external import External, aligned, images_of, read_external
+from kt_cli.knowledge.external import External, aligned, read_external
+from kt_cli.knowledge.file_images import images_of
 from kt_cli.knowledge.predict import How, predict
 from kt_cli.settings import DataSpec, EvalSpec
 from kt_cli.spec import Model
@@ -604,3 +605,41 @@ def test_files_without_names_are_in_one_order(tmp_path: Path) -> None:
     short = read_external(_csv(tmp_path / "c.csv", {"pred": LABELS[1:]}))
     with pytest.raises(DataError, match="59 rows without names"):
         aligned(short, ids, labels, classes)
+
+
+def test_of_equal_outputs_the_first_is_the_answer(tmp_path: Path) -> None:
+    flat = np.zeros((N, C), np.float32)
+    flat[:30, 2:] = 1.0
+    columns = align(write(tmp_path / "flat.npz", {"id": IDS, "logits": flat}))
+    assert (columns["pred"] == flat.argmax(axis=1)).all()
+    expected = np.argsort(-flat, axis=1, kind="stable")[:, :5]
+    assert (columns["top5"] == expected).all()
+
+
+def test_a_class_beyond_all_bounds_takes_no_memory(tmp_path: Path) -> None:
+    file = tmp_path / "ids.csv"
+    pd.DataFrame({"id": IDS, "label": LABELS, "pred": LABELS + 2**40}).to_csv(file, index=False)
+    with pytest.raises(DataError, match="has class 1,099,511,627,782, of 1,000,000 at most"):
+        images_of([read_external(file)])
+
+
+def test_the_probability_of_the_answer_may_stand_beside_those_of_all(tmp_path: Path) -> None:
+    each = {f"prob_{c}": PROBS[:, c] for c in range(C)}
+    columns = {"id": IDS, "label": LABELS, "pred": PRED, "prob": SAID, **each}
+    found = align(write(tmp_path / "both.csv", columns))
+    np.testing.assert_allclose(softmax(found["logits"], axis=1), PROBS, atol=1e-5)
+    np.testing.assert_allclose(found["label_prob"], PROBS[range(N), LABELS], atol=1e-5)
+    np.testing.assert_allclose(found["confidence"], SAID, atol=1e-6)
+
+
+def test_names_give_the_order_of_the_outputs() -> None:
+    import kt_cli
+
+    names, truth = ["owl", "dog", "cat"], np.array(["dog", "dog", "cat", "cat", "owl", "owl"])
+    shares = np.eye(3)[[1, 1, 2, 2, 0, 1]] * 0.7 + 0.1
+    found = kt_cli.complementarity({"a": shares, "b": shares[::-1]}, labels=truth, classes=names)
+    assert found.comparison.classes == tuple(names)
+    assert found.models["accuracy"].tolist() == [
+        pytest.approx(100 * np.mean(np.array(names)[said.argmax(axis=1)] == truth))
+        for said in (shares, shares[::-1])
+    ]

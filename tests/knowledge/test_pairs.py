@@ -16,7 +16,7 @@ from sklearn.metrics import cohen_kappa_score
 from kt_cli.knowledge import pairs
 from kt_cli.knowledge.class_similarity import ClassEmbedding
 from kt_cli.knowledge.flips import FlipCounter
-from kt_cli.knowledge.pairs import Outputs, all_pairs
+from kt_cli.knowledge.pairs import Outputs, all_pairs, most_confident
 
 
 def random_outputs(seed: int, models: int = 5, n: int = 60, classes: int = 4) -> Outputs:
@@ -215,3 +215,9 @@ def test_uniform_flips_have_the_largest_entropy() -> None:
     assert found["flip_entropy"][0, 0] == pytest.approx(math.log(8))
     assert found["top50_classes"][0, 0] == 4  # exactly half: no class more
     assert pairs.by_class_statistics(np.full((1, 9), 3, np.int32))["top50_classes"][0] == 5
+
+
+def test_who_is_sure_of_nothing_decides_where_the_other_is_too() -> None:
+    right = np.array([[True, True, False, False], [True, False, True, False]])
+    nothing = np.zeros((2, 4), np.float32)
+    assert most_confident(right, nothing)[0, 1] == 1 + 0.5 + 0.5

@@ -536,3 +536,15 @@ def test_everything_is_refused_before_work() -> None:
     # The unknown name comes last; nothing is returned of what stands before it.
     with pytest.raises(UnknownName):
         resolve(["timm-top3", "resnet50", "no_such_model"])
+
+
+def test_a_comma_may_be_in_the_name_of_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_model: SaveModel
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model("a,b")
+    save_model("c")
+    assert called("local-dir:a,b") == called("./a,b") == ["a,b"]
+    assert called("local-dir:c,./c") == ["c"]
+    with pytest.raises(KtError, match="nothing"):
+        called("local-dir:a,nothing")
