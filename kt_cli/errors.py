@@ -113,7 +113,7 @@ def near(path: Path, tip: str = "") -> str:
         path = path.parent
     names: list[str] = []
     with suppress(OSError):
-        names = [entry.name for entry in path.parent.iterdir()]
+        names = [entry.name for entry in path.parent.iterdir() if entry.name != path.name]
     close = _close(path.name, names, 3, 0.6)
     found = ", ".join(shlex.quote(str(path.parent / name)) for name in close)
     return f"Did you mean {found}? {tip}".strip() if close else tip

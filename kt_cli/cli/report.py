@@ -47,7 +47,10 @@ def report(
                 *(results or ()), tell=Listener(skipped=screen.skipped_part), **what, **which
             )
     except OnlyFailures as failed:
-        _emit(failed.report)
+        if failed.report.request.form.serve:
+            table_view.draw(failed.report.tables)
+        else:
+            _emit(failed.report)
         raise
     if not found.request.form.serve:
         _emit(found)

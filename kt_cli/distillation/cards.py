@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kt_cli.errors import counted
 from kt_cli.knowledge.significance import images_changed, verdict
 from kt_cli.version import __version__
 from kt_cli.zoo.save import LOADED_BY_TIMM
@@ -19,7 +20,7 @@ def pretrain_card(row: Mapping[str, Any]) -> str:
         f"# {row['model']}\n\n"
         + (f"fine-tuned from {arch}" if row["pretrained"] else f"{arch} from scratch")
         + f", trained by kt {__version__} on {row['n_train']} images of `{row['data']}` "
-        f"for {row['epochs']} epochs"
+        f"for {counted(row['epochs'], 'epoch')}"
     )
     if frozen:
         card += f", the first {frozen} of them its classifier alone"
@@ -70,8 +71,9 @@ def transfer_card(row: Mapping[str, Any], command: str) -> str:
             f"{row['guard_n']} images; without it Δ {row['delta_unguarded']:+.2f}.\n"
         )
     return card + (
-        f"\nSettings: {row['epochs']} epochs, {row['schedule']} learning rate {row['lr']:g} × "
-        f"batch/256, batch {row['batch_size']} in micro-batches of {row['micro_batch']}, "
+        f"\nSettings: {counted(row['epochs'], 'epoch')}, {row['schedule']} learning rate "
+        f"{row['lr']:g} × batch/256, batch {row['batch_size']} in micro-batches of "
+        f"{row['micro_batch']}, "
         f"temperature {row['temperature']:g}, augmentation `{row['augment']}`, batch normalisation "
         f"`{row['bn']}`, seed {row['seed']}.\n\n```\n{command}\n```\n" + HOW_TO_LOAD
     )

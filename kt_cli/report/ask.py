@@ -112,7 +112,10 @@ class Rows:
                 raise unknown("column", key, map(str, self._found))
             values = self._found[key] if key else self._found.index.to_series()
             up = not question.sort.startswith("-")
-            places = values.sort_values(ascending=up, kind="stable").index
+            try:
+                places = values.sort_values(ascending=up, kind="stable").index
+            except (TypeError, ValueError, NotImplementedError) as error:
+                raise UsageError(f"{key} holds lists, which have no order") from error
             self._order, self._sort = places.to_numpy(), question.sort
         return self._found, self._order
 

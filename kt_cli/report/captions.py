@@ -45,7 +45,7 @@ def general_notes(group: Group, results: Results, query: Query, table: str) -> l
         notes.append(f"Not chosen by {query.where}: these rows have no {lacks}.")
     elif query.where:
         count = counted(results.filtered.get(table, 0), NOUNS[table][0])
-        notes.append(f"Only where {query.where}, which leaves out {count}.")
+        notes.append(f"Only where {query.where}, which leaves out {count} of all that were read.")
     if results.skipped:
         files = counted(len(results.skipped), "file")
         notes.append(f"Left out: the rows of {files} that cannot be read.")

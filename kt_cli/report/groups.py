@@ -135,7 +135,7 @@ def _images(rows: pd.DataFrame) -> dict[str, Cell]:
 
 def _named(column: str, value: Any) -> str:
     name = {"n": "evaluation images", "n_train": "transfer images"}.get(column, column)
-    if pd.isna(value):
+    if pd.isna(value) or value == "":
         return f"{name} none"
     if column in ("eval_data", "train_data", "guard_data"):
         # A list of images and their content, of which either may differ.

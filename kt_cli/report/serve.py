@@ -134,8 +134,8 @@ for _method in METHODS:
 
 
 def _question(text: str, csv: bool) -> Question:
-    given: dict[str, Any] = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=9))
     try:
+        given: dict[str, Any] = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=9))
         given |= {key: int(given[key]) for key in ("offset", "limit") if key in given}
         return Question(**given, csv=csv)
     except (TypeError, ValueError) as error:

@@ -37,7 +37,8 @@ def mean(values: pd.Series[float]) -> float:
 
 def mean_std(values: pd.Series[float]) -> MeanStd:
     """Mean ± sample standard deviation (ddof = 1)."""
-    return MeanStd(float(values.mean()), float(values.std(ddof=1)), int(values.count()))
+    mean = round(float(values.mean()), DECIMALS)
+    return MeanStd(mean, float(values.std(ddof=1)), int(values.count()))
 
 
 def student_success(pairs: pd.DataFrame, within: str = "method") -> pd.Series[float]:
@@ -70,7 +71,7 @@ def pair_deltas(rows: pd.DataFrame, within: str = "method") -> pd.DataFrame:
 def over_teachers(rows: pd.DataFrame) -> dict[tuple[str, str], MeanStd]:
     """Of each (student, method) the Δ over its teachers, of which seeds are averaged first."""
     groups = pair_deltas(rows).groupby(["student", "method"], observed=True)["delta"]
-    found = groups.agg(["mean", "std", "count"]).itertuples()
+    found = groups.agg(["mean", "std", "count"]).round({"mean": DECIMALS}).itertuples()
     return {(str(s), str(m)): MeanStd(mean, std, int(count)) for (s, m), mean, std, count in found}
 
 

@@ -163,8 +163,10 @@ class _Reader:
             case bool(value):
                 return pc.scalar(value), "truth"
             case int(value) | float(value):
-                return pc.scalar(value if abs(value) < 2**63 else float(value)), "number"
+                return pc.scalar(value if abs(value) < 2**53 else float(value)), "number"
             case str(value):
+                if any("\ud800" <= sign <= "\udfff" for sign in value):
+                    raise self._refuse(node, "half a sign is no text")
                 return pc.scalar(value), "text"
         raise self._refuse(node, "only numbers and texts can be values")
 

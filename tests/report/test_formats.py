@@ -233,7 +233,13 @@ def test_a_block_of_rows_is_set_off_and_says_once_what_it_is_about() -> None:
 def test_long_headers_are_set_in_lines() -> None:
     columns = (Column("s", "student", "text"), Column("t", "vit_base_patch16_224", "signed"))
     text = render_latex([Table("matrix", "t", columns, (("a", 1.5),))])
-    assert r"{@{}r@{}}vit\_base\_\\patch16\_\\224\end{tabular}" in text
+    assert r"{@{}r@{}}vit\_base\_\\{}patch16\_\\{}224\end{tabular}" in text
+
+
+def test_a_line_of_a_header_is_no_option_of_the_one_before() -> None:
+    columns = (Column("s", "student", "text"), Column("m", "mean\n[95%\ninterval]", "signed"))
+    text = render_latex([Table("complementarity", "t", columns, (("a", 1.5),))])
+    assert r"mean\\{}[95\%\\{}interval]" in text
 
 
 def test_small_p_values_are_powers_of_ten_in_latex() -> None:

@@ -189,6 +189,7 @@ def test_only_rows_of_the_report_are_found(folder: Path) -> None:
         ({"offset": -1}, 400, "offset"),
         ({"table": "../transfer"}, 400, "unknown table"),
         ({"file": "/etc/passwd"}, 400, "question"),
+        ({f"x{i}": "" for i in range(12)}, 400, "question"),
     ],
 )
 def test_what_cannot_be_answered(
@@ -240,3 +241,12 @@ def test_the_page_of_a_report_is_served(folder: Path) -> None:
     for wrong in ({"serve": True, "output": "page.html"}, {"port": 8000}):
         with pytest.raises(UsageError, match="--serve"):
             report(folder, **wrong)
+
+
+def test_lists_have_no_order(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path / "teams")
+    teams = [TEACHERS[:2], TEACHERS[1:], TEACHERS[:2]]
+    sweep.write("transfer", [sweep.team(team, "mixer_50%_b16") for team in teams])
+    for sort in ("teacher_names", "-teacher_names"):
+        with pytest.raises(UsageError, match="no order"):
+            Rows((sweep.folder,), Query()).answer(Question("transfer", sort=sort))

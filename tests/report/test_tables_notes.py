@@ -53,7 +53,9 @@ def test_where_is_said_with_what_it_left_out(filled: Sweep) -> None:
     table = only(filled, "summary", query)
     assert records(table)[0]["n"] == 6
     (note,) = [n for n in table.notes if "Only where" in n]
-    assert note == f"Only where {query.where}, which leaves out 114 transfers."
+    assert (
+        note == f"Only where {query.where}, which leaves out 114 transfers of all that were read."
+    )
 
 
 def test_rows_without_the_column_of_where_are_all_there_and_it_is_said(filled: Sweep) -> None:

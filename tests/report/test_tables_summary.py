@@ -168,3 +168,13 @@ def test_by_a_column_of_the_same_name_as_one_of_the_table(sweep: Sweep) -> None:
     (table,) = sweep_tables([sweep.folder], ["summary"], Query(by=("gain", "order")))
     found = [(r["by_gain"], r["order"], r["n"], r["gain"]) for r in records(table)]
     assert found == [(1.0, None, 1, 1.0), (2.0, "asc", 2, 2.0)]
+
+
+def test_small_values_of_a_setting_are_told_apart(sweep: Sweep) -> None:
+    rates = (0.0001, 0.0005, 0.00425)
+    sweep.write("transfer", [
+        sweep.transfer("resnet50", "convnext_tiny", lr=lr, settings=f"{lr}") for lr in rates
+    ])  # fmt: skip
+    (table,) = sweep_tables([sweep.folder], ["summary"], Query(by=("lr",)))
+    shown = [row[0] for row in table.texts()]
+    assert shown == ["0.00010", "0.00050", "0.00425"]

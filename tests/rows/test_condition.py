@@ -158,6 +158,12 @@ def test_spaces_in_texts_stay() -> None:
     assert found.texts == ("a  b\t",)
 
 
+def test_texts_and_numbers_that_no_row_can_have(folder: Path) -> None:
+    with pytest.raises(UsageError, match="half a sign"):
+        parse(r"method == '\ud800'", KINDS)
+    assert seeds(folder, f"seed > {2**53 + 1}") == [] and seeds(folder, f"seed > -{2**60}")
+
+
 def test_unknown_columns_are_named_with_the_nearest() -> None:
     with pytest.raises(UnknownName, match="unknown column 'metod'") as caught:
         parse("metod == 'kl'", KINDS)

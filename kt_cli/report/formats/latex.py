@@ -122,7 +122,7 @@ def _header(column: Column) -> str:
     lines = [escape(line) for line in column.header.split("\n")]
     if len(lines) == 1:
         return lines[0]
-    stacked = r"\\".join(lines)
+    stacked = r"\\{}".join(lines)  # {}: a bracket that follows is no option
     return rf"\begin{{tabular}}[b]{{@{{}}{column.align[0]}@{{}}}}{stacked}\end{{tabular}}"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from kt_cli.report.planned import read_sweep
 from kt_cli.rows import schema
+from kt_cli.runs.command import UNSAID
 from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.settings.declared import Declared, declared
 from kt_cli.settings.transfer import PUBLISHED
@@ -21,7 +22,7 @@ def _options(kind: type, columns: dict[str, str], defaults: dict[str, Any]) -> l
     found = []
     for name, one in declared(kind).items():
         column, default = columns.get(name, name), defaults.get(name, one.field.default)
-        known = column in schema.TABLES["transfer"] and one.said.option
+        known = column in schema.TABLES["transfer"] and one.said.option and name not in UNSAID
         if known and default is not None and isinstance(default, (str, int, float)):
             found.append([column, _flag(one), default])
     return found

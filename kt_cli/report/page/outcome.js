@@ -38,14 +38,25 @@ const signed = (number) => minus(`${number > 0 ? "+" : ""}${number.toFixed(2)}`)
 // A word as a shell takes it.
 const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
+// Nothing where a model is one's own and nobody says where it is: its name alone would not do.
 function command({ options, references }, value) {
   const own = references[value("sweep")] ?? {};
+  const known = (role) => {
+    const [name, key] = [value(role), value(`${role}_key`)];
+    return name in own || key === null || key === name;
+  };
+  if (!known("student") || !(value("teacher_names") || known("teacher"))) return "";
   const words = options.flatMap(([column, option, usual]) => {
     const said = value(column);
     if (said === null || String(said) === String(usual)) return [];
     if (typeof usual === "boolean") return [String(said) === "true" ? option : option.replace("--", "--no-")];
     return [option, quoted(String(said))];
   });
+  if (value("amp")) words.push("--amp", "--amp-dtype", value("amp"));
+  const every = value("mcl_every");
+  if (every !== null && /-mcl/.test(value("method")) && every !== Math.max(1, Math.round(512 / value("batch_size")))) {
+    words.push("--mcl-every", String(every));
+  }
   const names = (value("teacher_names") ?? value("teacher")).split(value("teacher_names") ? ", " : "\n");
   return ["kt transfer", ...[...names, value("student")].map((name) => quoted(own[name] ?? name)), ...words].join(" ");
 }
@@ -71,7 +82,8 @@ function course(text) {
 // Elements for the head of a row's details; `value` gives a column's value, null for none.
 function outcome(about, value) {
   const said = inWords[about.table](value);
-  const repeat = about.table === "transfer" && value("student") ? [make("pre", {}, command(about, value))] : [];
+  const again = about.table === "transfer" && value("student") ? command(about, value) : "";
+  const repeat = again ? [make("pre", {}, again)] : [];
   const classes = value("moved") ? [make("p", {}, `Classes that changed most, by label (images gained, lost): ${value("moved")}`)] : [];
   return [...(said ? [make("p", { class: "said" }, said)] : []), ...course(value("curve_acc") ?? ""), ...classes, ...repeat];
 }

@@ -11,6 +11,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from kt_cli.errors import counted
 from kt_cli.report.conclusion import conclusions
 from kt_cli.report.page.blocks import Section
 from kt_cli.report.page.fields import TITLES
@@ -88,12 +89,12 @@ def _rows_section(part: Part, filtered: Mapping[str, int], served: bool) -> Sect
 
 
 def _summary(results: Results) -> str:
-    nouns = {"models": "models", "complementarity": "pairs", "transfer": "transfers"}
+    nouns = {"models": "model", "complementarity": "pair", "transfer": "transfer"}
     finished = {noun: len(results.ok(table)) for table, noun in nouns.items()}
-    counts = [f"{count:,} {noun}" for noun, count in finished.items() if count]
+    counts = [counted(count, noun) for noun, count in finished.items() if count]
     failed = sum(len(results.failed(table)) for table in results.frames)
-    counts += [f"{failed:,} failed runs"] if failed else []
-    counts += [f"{len(results.skipped):,} unreadable files"] if results.skipped else []
+    counts += [counted(failed, "failed run")] if failed else []
+    counts += [counted(len(results.skipped), "unreadable file")] if results.skipped else []
     few = len(results.folders) <= FEW
     sweeps = ", ".join(results.folders) if few else f"{len(results.folders)} sweeps"
     return f"{sweeps}: {', '.join(counts) or 'no rows'}"

@@ -92,5 +92,5 @@ def build(
             if not found[name] and name != "failures":
                 raise DataError(f"the results have no table {name!r}", TABLES[name].tip)
         if wanted == ["failures"] and not found["failures"]:
-            return [failures.NONE]
+            return [failures.none(query)]
     return [concluded(table) for name in wanted for table in found[name]]

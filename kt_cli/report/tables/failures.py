@@ -21,7 +21,12 @@ COLUMNS = (
     Column("error", "error", "text"),
     Column("example", "for example", "text"),
 )
-NONE = Table("failures", TITLE, COLUMNS, (), notes=("No run failed.",))
+
+
+def none(query: Query) -> Table:
+    """That no run failed, or none that the query may be about."""
+    chosen = f" of which {query.where} may hold" if query.where else ""
+    return Table("failures", TITLE, COLUMNS, (), notes=(f"No run failed{chosen}.",))
 
 
 def tables(results: Results, query: Query) -> list[Table]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -147,8 +148,12 @@ def _by_column(name: str, rows: pd.DataFrame) -> Column:
     key = f"by_{name}" if name in {column.key for column in COLUMNS} else name
     if not pd.api.types.is_numeric_dtype(rows[name]) or pd.api.types.is_bool_dtype(rows[name]):
         return Column(key, name, "text", lead=True)
-    whole = (rows[name].dropna() % 1 == 0).all()
-    return Column(key, name, "count" if whole else "number", lead=True)
+    known = rows[name].dropna()
+    if (known % 1 == 0).all():
+        return Column(key, name, "count", lead=True)
+    # As many digits as tell the values apart: learning rates are small.
+    decimals = [-int(Decimal(f"{value:.6g}").as_tuple().exponent) for value in known.unique()]
+    return Column(key, name, "number", digits=max(2, *decimals), lead=True)
 
 
 def _cells(rows: pd.DataFrame, methods: list[str]) -> dict[str, list[Any]]:
