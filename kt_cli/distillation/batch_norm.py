@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kt_cli.data.views import Views, seed_of
+from kt_cli.errors import UsageError
 
 IMAGES = 4096  # at most, for an estimate
 BATCH = 64
@@ -32,6 +34,21 @@ def set_training(module: nn.Module, bn: str) -> None:
     if bn == "eval":
         for layer in layers(module):
             layer.eval()
+
+
+@contextmanager
+def lone_values_named() -> Iterator[None]:
+    """Tell by its setting what torch says where a channel has a single value; also a decorator."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UsageError(
+            "batch normalisation needs more than one value in each channel, and micro-batches of "
+            "one image of this size have no more",
+            "Raise --micro-batch, or the size of the images.",
+        ) from error
 
 
 @torch.no_grad()

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from kt_cli.data.views import Views, seed_of
-from kt_cli.distillation.batch_norm import set_training
+from kt_cli.distillation.batch_norm import lone_values_named, set_training
 from kt_cli.distillation.checkpoint import Checkpoint
 from kt_cli.distillation.order import Order
 from kt_cli.distillation.weight_averaging import forget
 from kt_cli.errors import KtError
 
+SMALLER_RATE = "Try a smaller learning rate."
 FIRST_SCALE = 2.0**16  # of losses in half precision; torch's own
 STEPS = 3  # of the schedule "step"
 # From the share of the updates that are done to a factor of the learning rate.
@@ -75,15 +76,18 @@ class Curve:
         return self.counted[1:]
 
 
-class NotFinite(KtError):
+class Diverged(KtError):
+    """Numbers outgrew what they are held in; the same training would come to the same."""
+
+
+class NotFinite(Diverged):
     """The loss is not a finite number; `update` counts from one."""
 
     def __init__(self, loss: float, update: int, epoch: int) -> None:
-        super().__init__(
-            f"the loss is {loss} at update {update} (epoch {epoch})", "Try a smaller learning rate."
-        )
+        super().__init__(f"the loss is {loss} at update {update} (epoch {epoch})", SMALLER_RATE)
 
 
+@lone_values_named()
 def fit(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,

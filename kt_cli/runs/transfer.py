@@ -22,10 +22,10 @@ from kt_cli.distillation.cards import transfer_card
 from kt_cli.distillation.deltas import flips_by_class, lost_beyond, transfer_outcome
 from kt_cli.distillation.targets import Opened
 from kt_cli.distillation.teachers import Asked, TransferJob, order_of, teach
-from kt_cli.distillation.train import Curve, NotFinite
+from kt_cli.distillation.train import SMALLER_RATE, Curve, Diverged
 from kt_cli.distillation.weight_averaging import copied, load
 from kt_cli.errors import DataError, KtError
-from kt_cli.knowledge.evaluate import Evaluator
+from kt_cli.knowledge.evaluate import Evaluator, OutputsNotFinite
 from kt_cli.knowledge.predict import How, predict_all
 from kt_cli.knowledge.predictions import Predictions, evaluate
 from kt_cli.progress import Progress, silent
@@ -70,7 +70,7 @@ def transfer_run(run: RunOf[TransferSpec], folder: Path, progress: Progress = si
             transfer = _Transfer(run, spec, folder, progress)
             row = transfer.finish(teach(transfer.begin()))
             break
-        except NotFinite:
+        except Diverged:
             # It would only happen again.
             checkpoint.remove_all(folder, run.id)
             raise
@@ -159,7 +159,10 @@ class _Transfer:
     def finish(self, curves: Sequence[Curve]) -> Row:
         """Measure what changed, and save the student where it is kept."""
         run, spec, evaluated = self.run, self.spec, self.data.eval
-        full = self._evaluate(evaluated)
+        try:
+            full = self._evaluate(evaluated)
+        except OutputsNotFinite as error:
+            raise Diverged(f"after training {error.message}", SMALLER_RATE) from error
         alone = self._controls()
         guarded = self._guarded(full) if spec.guarded else {}
         after = self._evaluate(evaluated) if guarded else full
@@ -212,17 +215,14 @@ class _Transfer:
 
     def _width(self, model: Model) -> int:
         module = (self.loaded if model is self.student else self._open(model)).module
-        if features.classifier(module) is None:
-            raise KtError(f"{model.name} has no pooled features before a classifier to distil")
-        return features.width(module)
+        return features.width(module, model.name)
 
     def _predictions(self, images: ImageSet) -> list[Predictions]:
         """What the teachers say about images."""
         how = How(self.spec.evaluation, self.device)
         found = predict_all(self.teachers, images, how, self.progress)
-        for said in found:
-            if isinstance(said, Exception):
-                raise said
+        if error := next((said for said in found if isinstance(said, Exception)), None):
+            raise error
         return [said for said in found if isinstance(said, Predictions)]
 
     def _evaluate(self, images: ImageSet) -> Predictions:

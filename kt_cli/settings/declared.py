@@ -17,6 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from kt_cli.errors import UsageError, unknown
 
 POSITIVE, NOT_NEGATIVE, SHARE = "(0, inf)", "[0, inf)", "[0, 1]"
+LARGEST = 2**63 - 1  # of whole numbers that rows hold
 SAID = {POSITIVE: "positive", NOT_NEGATIVE: "zero or more"}
 
 
@@ -121,6 +122,8 @@ class Declared:
         parts, kinds = (value, (self.items,)) if self.items else ([value], self.types)
         if not isinstance(parts, list) or not all(_is(part, kinds) for part in parts):
             raise UsageError(f"{called} must be {self.kinds}, not {value!r}")
+        if any(isinstance(part, int) and abs(part) > LARGEST for part in parts):
+            raise UsageError(f"{called} must be at most {LARGEST:,}, not {value!r}")
         if self.items:
             return tuple(value)
         return float(value) if float in self.types else value

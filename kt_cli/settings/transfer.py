@@ -232,7 +232,7 @@ class TransferSpec(Settings):
     @property
     def with_defaults(self) -> TransferSpec:
         """With the values that count: the method's published ones where none are given."""
-        every = max(1, round(2 * 256 / self.batch_size))
+        every = max(1, round(2 * 256 / (self.batch_size or 1)))
         published = {
             **PUBLISHED[""], "mcl_every": every, **PUBLISHED.get(self.base_method, {}),
         }  # fmt: skip

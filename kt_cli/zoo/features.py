@@ -52,15 +52,15 @@ def classifier(module: nn.Module) -> nn.Module | None:
     return cast(nn.Module, head)
 
 
-def width(module: nn.Module) -> int:
+def width(module: nn.Module, name: str = "the model") -> int:
     """The number of pooled features; UsageError as `FeatureTap`."""
-    return int(cast(Tensor, _required(module).weight).shape[1])
+    return int(cast(Tensor, _required(module, name).weight).shape[1])
 
 
-def _required(module: nn.Module) -> nn.Module:
+def _required(module: nn.Module, name: str = "the model") -> nn.Module:
     head = classifier(module)
     if head is None:
-        raise UsageError("the model has no pooled features before a classifier")
+        raise UsageError(f"{name} has no pooled features before a classifier to distil")
     return head
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kt_cli.data.views import Views
 from kt_cli.distillation import batch_norm
 from kt_cli.distillation.batch_norm import layers, recompute, set_training, statistics
+from kt_cli.errors import UsageError
 from tests.distillation.toys import CPU, Tiny, assert_same, make_views, prepare, state
 
 
@@ -163,3 +164,14 @@ def test_without_statistics_nothing_happens() -> None:
     recompute(module, make_views(), refuse)
     assert_same(module.state_dict(), before)
     assert not module.training
+
+
+def test_a_lone_value_is_told_by_its_setting() -> None:
+    with (
+        pytest.raises(UsageError, match="more than one value") as caught,
+        batch_norm.lone_values_named(),
+    ):
+        nn.BatchNorm2d(3).train()(torch.ones(1, 3, 1, 1))
+    assert "--micro-batch" in caught.value.tip
+    with pytest.raises(ValueError, match="another"), batch_norm.lone_values_named():
+        raise ValueError("another")

@@ -29,7 +29,7 @@ from kt_cli.data.views import preprocess
 from kt_cli.distillation import batch_norm, checkpoint
 from kt_cli.distillation.guard_rules import RULES, Flips, Prior
 from kt_cli.distillation.teachers import TransferJob
-from kt_cli.distillation.train import NotFinite
+from kt_cli.distillation.train import Diverged, NotFinite
 from kt_cli.errors import KtError, UsageError
 from kt_cli.rows import schema, store
 from kt_cli.runs.transfer import transfer_run
@@ -511,6 +511,15 @@ def test_a_loss_that_is_not_finite_leaves_nothing(place: Path, tmp_path: Path) -
         transfer(place, tmp_path, "resnet", "vit", lr=1e12)
     assert "update" in caught.value.message and "learning rate" in caught.value.tip
     assert not list(tmp_path.iterdir())
+
+
+def test_a_student_that_diverged_at_the_last_update_is_no_damaged_model(
+    place: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Diverged, match="after training") as caught:
+        transfer(place, tmp_path, "resnet", "vit", lr=1e30, epochs=1, batch_size=500,
+                 micro_batch=500)  # fmt: skip
+    assert "learning rate" in caught.value.tip and not list(tmp_path.iterdir())
 
 
 UNPOOLED = """
