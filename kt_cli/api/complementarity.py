@@ -123,11 +123,12 @@ def complementarity(
         UsageError: the models, the settings and the data do not go together.
     """
     if isinstance(models, Mapping):
-        if settings:
-            raise UsageError(f"arrays take no {', '.join(settings)}", "Those are for images.")
+        _refuse_for_arrays(
+            **settings, arch=arch, baseline=baseline != "none", refresh=refresh,
+            cached_only=cached_only,
+        )  # fmt: skip
         return Complementarity(_of_arrays(models, labels, classes))
-    if refresh and cached_only:
-        raise UsageError("--refresh and --cached-only exclude each other", "Choose one of them.")
+    _refuse_for_images(classes, refresh and cached_only)
     how, given = by_keyword({**settings, "labels": labels}, EvalSpec, DataSpec)
     spec = EvalSpec(**how)
     check(spec)
@@ -196,6 +197,18 @@ def images_of(models: Sequence[Model], given: Mapping[str, Any], how: How) -> Im
     return images
 
 
+def _refuse_for_arrays(**settings: Any) -> None:
+    if given := [name for name, value in settings.items() if value not in (None, False)]:
+        raise UsageError(f"arrays take no {', '.join(given)}", "Those are for images.")
+
+
+def _refuse_for_images(classes: Sequence[str] | None, both: bool) -> None:
+    if classes is not None:
+        raise UsageError("classes are named for arrays", "Images have --class-map (class_map=…).")
+    if both:
+        raise UsageError("--refresh and --cached-only exclude each other", "Choose one of them.")
+
+
 def _of_arrays(
     models: Mapping[str, ArrayLike], labels: ArrayLike | str | None, classes: Sequence[str] | None
 ) -> Comparison:
@@ -210,15 +223,29 @@ def _of_arrays(
         raise UsageError("arrays need labels", "Give the true classes: labels=y.")
     if len(models) < 2:
         raise UsageError("one model alone has nothing to be compared with")
+    truth = _array(labels)
+    if not len(truth):
+        raise UsageError("arrays of no samples say nothing")
     said = {}
     for name, values in models.items():
-        columns = {"label": np.asarray(labels), **_outputs(name, np.asarray(values))}
+        columns = {"label": truth, **_outputs(str(name), _array(values))}
         columns["id"] = np.arange(len(columns["label"]))  # rows are samples in one order
-        said[name] = external_of(Table(Path(name), columns))
+        said[str(name)] = external_of(Table(Path(str(name)), columns))
     images = file_images.images_of(list(said.values()), classes)
     found = [external.predictions(one, images, name) for name, one in said.items()]
     whole = all(one.logits is not None for one in found)
-    return compared(list(models), found, [False] * len(found), None, whole)
+    return compared(list(said), found, [False] * len(found), None, whole)
+
+
+def _array(values: Any) -> NDArray[Any]:
+    """What NumPy makes of values: numbers also of objects, and of tensors wherever they are."""
+    import numpy as np
+
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() else values
+    array = np.asarray(values)
+    return np.array(array.tolist()) if array.dtype == object else array
 
 
 def _outputs(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -177,6 +177,8 @@ def _samples(samples: list[Sample]) -> None:
         (s.id, s.label, _number(s.teacher_prob, 3), s.answer, _number(s.confidence, 3))
         for s in samples
     ]
+    if not rows:
+        return
     headers = ("image", "label", "teacher's p", "student's answer", "student's p")
     screen.out.print(screen.table(headers, rows, words=("label", "student's answer")))
 

@@ -111,6 +111,8 @@ def _samples(found: Changes, title: str, right: int, wrong: int, count: int) -> 
         (s.id, s.label, s.answer, *([of.answer(TEACHER, s.index)] if found.taught else []))
         for s in samples(of, right, wrong, count)
     ]
+    if not rows:
+        return
     screen.line((f"\nimages that were {title}", "bold"))
     when = "before" if title == "gained" else "after"
     headers = ("image", "class", f"answer {when}", "teacher's answer")[: 3 + found.taught]

@@ -94,6 +94,8 @@ def listed(
         screen.note(f"{counted(len(mine), 'model')}.")
     if published:
         _show_published(shown, len(published))
+    elif found:
+        screen.note(f"None of {counted(len(found), 'model')} is that small: --max-params.")
 
 
 @app.command(FETCHING, cls=Command)

@@ -114,9 +114,9 @@ def _separated(lines: IO[str]) -> Columns:
     header = lines.readline().rstrip("\r\n")
     lines.seek(0)
     by = max(",;\t", key=header.count)
-    names = next(csv.reader([header], delimiter=by), [])
+    names = next(csv.reader([header], delimiter=by, skipinitialspace=True), [])
     return _frame(pd.read_csv(
-        lines, sep=by,
+        lines, sep=by, skipinitialspace=True,
         converters={name: str for name in names if name.lower() in IDS},  # 0012.png
         keep_default_na=False, na_values=["", "nan", "NaN"],  # a class may be called NA or None
         low_memory=False,  # guesses the type from all rows
@@ -174,6 +174,8 @@ def _column(values: pd.Series[Any]) -> NDArray[Any]:
     cells = values.to_numpy(object)
     first = cells[0] if len(cells) else None
     if isinstance(first, str) and first.startswith("[") and first.endswith("]"):
+        if not all(isinstance(cell, str) for cell in cells):
+            raise ValueError(f"{values.name} has no list in some rows")
         return _printed([cell.strip("[]") for cell in cells])
     if isinstance(first, (list, tuple, np.ndarray)):
         return np.stack([np.asarray(row) for row in cells])

@@ -14,7 +14,14 @@ from kt_cli.report.groups import DATA, PAIR, SAME_TRANSFER, SETTINGS, SEVERAL, T
 from kt_cli.report.model_labels import is_label
 from kt_cli.report.stats import DECIMALS
 from kt_cli.rows import schema
-from kt_cli.rows.condition import KINDS, Condition, Kind, columns_of, parse
+from kt_cli.rows.condition import (
+    KINDS,
+    WHERE_COLUMNS_ARE,
+    Condition,
+    Kind,
+    columns_of,
+    parse,
+)
 from kt_cli.settings.declared import check
 from kt_cli.settings.report import QuerySpec
 
@@ -40,7 +47,7 @@ class Query(QuerySpec):
         for name in self.by:
             if kinds("transfer").get(name, "list") == "list":
                 known = [c for c, kind in kinds("transfer").items() if kind != "list"]
-                raise unknown("column", name, known)
+                raise unknown("column", name, known, WHERE_COLUMNS_ARE)
 
     def conditions(self) -> list[Condition]:
         """What `where` says, all of which is to hold; a column of any table can be named."""

@@ -272,7 +272,7 @@ def _explained(model: Model) -> Iterator[None]:
         yield
     except KtError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a function of the user's may leave the program
         if out_of_memory(error):
             raise KtError(f"{model.name} exhausts the memory while it is loaded") from error
         message = f"cannot load {model.name}: {_one_line(error)}"

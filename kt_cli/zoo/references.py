@@ -154,7 +154,11 @@ def at_path(path: str) -> Iterator[Candidate]:
 
 def _folder(folder: Path, written: str = "") -> Candidate:
     if folder.is_file():
-        raise DataError(f"{folder} is a file", HOW_TO_NAME_CHECKPOINT)
+        said = shlex.quote(f"predictions:{written or folder}")
+        tip = HOW_TO_NAME_CHECKPOINT if local_models.ending(folder) else (
+            f"What a model said is written {said}; a checkpoint ARCH@FILE."
+        )  # fmt: skip
+        raise DataError(f"{folder} is a file", tip)
     if not folder.is_dir():
         of_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", written)
         tip = f"A model of the hub is written hf-hub:{written}." if of_hub else ""

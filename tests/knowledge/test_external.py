@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
 from kt_cli.data.sources import open_data
-from kt_cli.errors import DataError, KtWarning
+from kt_cli.errors import DataError, KtError, KtWarning
 from kt_cli.knowledge.external import External, aligned, read_external
 from kt_cli.knowledge.file_images import images_of
 from kt_cli.knowledge.predict import How, predict
@@ -643,3 +643,40 @@ def test_names_give_the_order_of_the_outputs() -> None:
         pytest.approx(100 * np.mean(np.array(names)[said.argmax(axis=1)] == truth))
         for said in (shares, shares[::-1])
     ]
+
+
+def test_arrays_may_be_tensors_and_labels_objects() -> None:
+    import kt_cli
+
+    logits = torch.from_numpy(LOGITS)
+    said = {
+        "numpy": LOGITS, "learned": logits.clone().requires_grad_(), "half": logits.bfloat16(),
+        7: PRED.astype(object),
+    }  # fmt: skip
+    found = kt_cli.complementarity(said, labels=LABELS.astype(object))  # type: ignore[arg-type]
+    accuracies = found.models["accuracy"].tolist()
+    assert accuracies[0] == accuracies[1] == accuracies[3] == 100 * (PRED == LABELS).sum() / N
+    assert abs(accuracies[2] - accuracies[0]) < 10 and found.comparison.names[3] == "7"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [({"labels": []}, "no samples"), ({"arch": "test_vit"}, "arch"), ({"refresh": True}, "refresh"),
+     ({"baseline": "random"}, "baseline"), ({"limit": 3}, "limit")],
+)  # fmt: skip
+def test_what_arrays_cannot_take_is_refused(more: dict[str, Any], said: str) -> None:
+    import kt_cli
+
+    with pytest.raises(KtError, match=said):
+        kt_cli.complementarity({"a": PRED, "b": PRED}, **{"labels": LABELS, **more})
+
+
+def test_spaces_after_commas_and_rows_without_a_list(tmp_path: Path) -> None:
+    file = tmp_path / "spaced.csv"
+    file.write_text("id, label, pred\n" + "".join(
+        f"{i}, {label}, {pred}\n" for i, label, pred in zip(IDS, LABELS, PRED, strict=True)
+    ))  # fmt: skip
+    assert (align(file)["pred"] == PRED).all()
+    file.write_text('id,label,logits\na,0,"[0.1, 0.2]"\nb,1,\n')
+    with pytest.raises(DataError, match="logits has no list in some rows"):
+        read_external(file)

@@ -548,3 +548,10 @@ def test_a_comma_may_be_in_the_name_of_what_is_there(
     assert called("local-dir:c,./c") == ["c"]
     with pytest.raises(KtError, match="nothing"):
         called("local-dir:a,nothing")
+
+
+def test_a_file_that_is_no_checkpoint_is_perhaps_what_a_model_said(tmp_path: Path) -> None:
+    (tmp_path / "said.csv").write_text("id,pred")
+    with pytest.raises(DataError) as caught:
+        resolve([str(tmp_path / "said.csv")])
+    assert f"predictions:{tmp_path / 'said.csv'}" in caught.value.tip
