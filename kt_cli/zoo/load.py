@@ -155,7 +155,7 @@ def _count_classes(module: nn.Module, config: dict[str, Any], model: Model) -> i
     images = torch.zeros(2, *config["input_size"])
     try:
         said = module(images)
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         if out_of_memory(error):
             raise
         raise UsageError(
@@ -272,7 +272,7 @@ def _explained(model: Model) -> Iterator[None]:
         yield
     except KtError:
         raise
-    except (Exception, SystemExit) as error:  # a function of the user's may leave the program
+    except Exception as error:
         if out_of_memory(error):
             raise KtError(f"{model.name} exhausts the memory while it is loaded") from error
         message = f"cannot load {model.name}: {_one_line(error)}"

@@ -268,7 +268,7 @@ def call(module: str, function: str) -> Any:
         return getattr(found, function)()
     except UsageError:
         raise
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         kind, text = type(error).__name__, " ".join(str(error).split())
         raise UsageError(
             f"py:{module}:{function} failed: {kind}: {text}",

@@ -122,3 +122,8 @@ def test_folder_and_pattern_together(kt: Kt, zoo: Path) -> None:
     _, out, _ = kt("models", str(zoo), "resnet18.a1_in1k")
     assert "a-resnet" in out
     assert "resnet18.a1_in1k" in out
+
+
+def test_where_no_model_is_that_small_it_is_said(kt: Kt) -> None:
+    code, out, err = kt("models", "list", "--max-params", "0.001")
+    assert (code, out) == (0, "") and "is that small" in err

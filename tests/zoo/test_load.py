@@ -57,6 +57,9 @@ def counted():
 def number():
     return 3
 
+def leaves():
+    raise SystemExit(7)
+
 def broken():
     raise ValueError("two\\nlines")
 
@@ -473,6 +476,7 @@ def test_function(nets: str) -> None:
     ("function", "message"),
     [
         ("number", "returned int"), ("broken", "ValueError: two lines"), ("missing", "missing"),
+        ("leaves", "7"),
         ("Flat", r"returns \(2, 3, 8, 8\)"), ("needs_argument", "TypeError"),
     ],
 )  # fmt: skip
