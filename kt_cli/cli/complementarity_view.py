@@ -104,7 +104,8 @@ def _ceilings(found: Comparison) -> None:
     one = "either" if found.trained == 2 else "any"
     confident = "unknown" if found.confident is None else f"{found.confident:.2f}%"
     mean = found.mean_probability
-    average = "(add --logits)" if mean is None else f"{mean:.2f}%"
+    untold = any(said.path is None and said.logits is None for said in found.predictions)
+    average = "unknown" if untold else "(add --logits)" if mean is None else f"{mean:.2f}%"
     screen.line(
         f"{one} right (oracle) {found.oracle:.2f}% · the more confident right {confident} · "
         f"mean of probabilities right {average}"
