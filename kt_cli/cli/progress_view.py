@@ -60,7 +60,8 @@ def outcome(estimated: float | None, took: float) -> str:
     """How long the runs of a sweep were estimated to take, and took; empty where unknown."""
     if estimated is None or not took:
         return ""
-    return f"runs were estimated at {duration(estimated)} in all, and took {duration(took)}"
+    expected = duration(estimated) if estimated >= 1 else f"under {duration(1)}"
+    return f"runs were estimated at {expected} in all, and took {duration(took)}"
 
 
 @contextmanager
