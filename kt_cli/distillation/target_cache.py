@@ -107,7 +107,7 @@ class Memory:
 class Disk:
     """Answers in half precision, one file for each model and epoch, read by all processes.
 
-    Files are mapped: what a batch does not need is not read.
+    Files are mapped, so that processes share them; each reads one through once, for its checksum.
     """
 
     def stored(self, answers: TeacherOutputs) -> TeacherOutputs:
