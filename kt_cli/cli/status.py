@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,9 +61,8 @@ def _show(folder: Path) -> None:
     from kt_cli.sweeps import remaining
     from kt_cli.sweeps.monitor import Watch
 
-    watch = Watch(folder, screen.skipped_part)
-    outcomes = remaining.planned(folder, screen.skipped_part)
-    view, parts = watch.look(), remaining.parts(folder, outcomes)
+    watch = Watch(folder, screen.skipped_part, partial(remaining.rows_of, folder))
+    view, parts = watch.look(), remaining.parts(folder, watch.outcomes)
     screen.line((folder.name, "bold"), f": {folder}")
     if not view.stages and not parts:  # of an earlier version
         rows = [(name, *count.values()) for name, count in _rows(watch).items()]
@@ -71,7 +71,7 @@ def _show(folder: Path) -> None:
     stages = remaining.stages(view.stages, parts)
     screen.out.print(progress_view.render(replace(view, stages=stages)), soft_wrap=True)
     screen.line(_outlook(folder, view, stages, parts), whole=True)
-    took = remaining.taken(outcomes)
+    took = remaining.taken(watch.outcomes)
     if told := progress_view.outcome(remaining.estimate(folder), took):
         left = any(part.done + part.given_up < part.total for part in parts)
         screen.line(told + " so far" * left)
@@ -114,12 +114,11 @@ def _described(folder: Path) -> dict[str, Any]:
     from kt_cli.sweeps import remaining
     from kt_cli.sweeps.monitor import Watch
 
-    watch = Watch(folder, screen.skipped_part)
+    watch = Watch(folder, screen.skipped_part, partial(remaining.rows_of, folder))
     view = asdict(watch.look())
     told = {key: view[key] for key in ("stages", "active", "going_on", "cancelled", "error")}
-    outcomes = remaining.planned(folder, screen.skipped_part)
-    planned = [asdict(part) for part in remaining.parts(folder, outcomes)]
+    planned = [asdict(part) for part in remaining.parts(folder, watch.outcomes)]
     rows = _rows(watch)
-    seconds = {"estimated": remaining.estimate(folder), "taken": remaining.taken(outcomes)}
+    seconds = {"estimated": remaining.estimate(folder), "taken": remaining.taken(watch.outcomes)}
     return {"sweep": folder.name, "folder": str(folder), "rows": rows, "planned": planned,
             "seconds": seconds, **told}  # fmt: skip

@@ -44,11 +44,11 @@ def of(
     """
     said = digest([FORMAT, key, views.key, arithmetic(views.device), len(views), signature(spec)])
     path = cache_folder("drift") / f"{said[:24]}.safetensors"
-    start = copied(module)
-    names = {name for name, value in start.items() if value.is_floating_point()}
+    names = {name for name, v in module.state_dict().items() if v.is_floating_point()}
     kept = cached(path, read_tensors)
     if kept is not None and kept.keys() == names:
         return kept
+    start = copied(module)
     train()
     moved = {
         name: value.detach() - start[name]

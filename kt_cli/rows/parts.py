@@ -6,8 +6,6 @@ counts its rows, finds out about damage anywhere in it: all agree on which parts
 
 from __future__ import annotations
 
-import functools
-import operator
 import re
 import time
 import zlib
@@ -191,11 +189,14 @@ class Parts:
         return data.to_table(columns=list(columns), filter=where, memory_pool=POOL)
 
 
-def one_of(values: Mapping[str, Sequence[Any]]) -> pc.Expression | None:
-    """Rows that have one of these values, or none, in each of these columns; None for all rows."""
-    wanted = (pc.field(name).isin(list(several)) | pc.field(name).is_null()
-              for name, several in values.items())  # fmt: skip
-    return functools.reduce(operator.and_, wanted) if values else None
+def one_of(rows: pa.Table, values: Mapping[str, Sequence[Any]]) -> list[bool]:
+    """Which rows have one of these values, or none, in each of these columns."""
+    found = np.ones(rows.num_rows, dtype=bool)
+    for name, several in values.items():
+        column = rows[name]
+        known = pc.is_in(column, pa.array(several, column.type), skip_nulls=True)
+        found &= pc.or_(known, pc.is_null(column)).to_numpy()
+    return list(found.tolist())
 
 
 def newest_ok(rows: pa.Table) -> pa.Table:

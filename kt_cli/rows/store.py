@@ -164,38 +164,42 @@ _outcome = lru_cache(maxsize=1024)(Outcome)  # millions of runs share a few
 class Outcomes:
     """What is known of each run of a table; `refresh` reads only parts that are new to it.
 
-    With `only_new`, what is on disk at the start does not count; with `of` only rows that have one
-    of its values in each of its columns.
+    With `only_new`, what is on disk at the start does not count. Only runs whose rows have one of
+    the values of `of`, or none, in each of its columns are in `counts`, `took` and `seconds`.
     """
 
     def __init__(
         self, folder: Path, table: str, on_skip: OnSkip | None = None, only_new: bool = False,
         of: Mapping[str, Sequence[Any]] = MappingProxyType({}),
     ) -> None:  # fmt: skip
-        self._of = one_of(of)
+        self._of = of
         self._parts = Parts([folder], table, on_skip)
         self._seen = set(list_parts(folder / table)) if only_new else set()
         self.by_id: dict[str, Outcome] = {}
+        self._counted: set[str] = set()
         self.took, self._timed = 0.0, 0  # seconds of what is done
         self.refresh()
 
     def refresh(self) -> None:
         """Also looks again at parts that could not be read: perhaps only for a moment."""
         columns = ["run_id", "status", "attempt", "error", "seconds"]
-        rows = self._parts.read(columns, self._of, seen=self._seen)
-        values = (column.to_pylist() for column in rows.columns)
-        for run_id, status, attempt, error, seconds in zip(*values, strict=True):
+        rows = self._parts.read([*columns, *self._of], seen=self._seen)
+        values = (rows[name].to_pylist() for name in columns)
+        counted = one_of(rows, self._of)
+        for run_id, status, attempt, error, seconds, counts in zip(*values, counted, strict=True):
             known = self.by_id.get(run_id, UNTRIED)
             if known.status != OK and (status == OK or (attempt or 1) >= known.attempt):
                 self.by_id[run_id] = _outcome(status, attempt or 1, error)
-            if status == OK and seconds:
+            if counts:
+                self._counted.add(run_id)
+            if counts and status == OK and seconds:
                 self.took, self._timed = self.took + seconds, self._timed + 1
 
     @property
     def counts(self) -> tuple[int, int]:
         """Runs that are done, and runs that failed."""
-        done = sum(outcome.status == OK for outcome in self.by_id.values())
-        return done, len(self.by_id) - done
+        done = sum(self.by_id[run].status == OK for run in self._counted)
+        return done, len(self._counted) - done
 
     @property
     def seconds(self) -> float | None:

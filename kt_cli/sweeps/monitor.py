@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kt_cli.rows.store import OnSkip, Outcomes
 from kt_cli.runs.kinds import KINDS, kind_of
@@ -57,8 +58,12 @@ class View:
 class Watch:
     """Looks at the sweep in `folder` again and again; each look reads only what is new."""
 
-    def __init__(self, folder: Path, on_skip: OnSkip | None = None) -> None:
-        self._folder, self._on_skip = folder, on_skip
+    def __init__(
+        self, folder: Path, on_skip: OnSkip | None = None,
+        of: Callable[[str], Mapping[str, Sequence[Any]]] = lambda table: {},
+    ) -> None:  # fmt: skip
+        """of: what rows of a table that are counted have, as `Outcomes` takes it."""
+        self._folder, self._on_skip, self._of = folder, on_skip, of
         self._rows: dict[str, Outcomes] = {}
         self._ids: dict[str, list[str]] = {}
         self._first = ("", 0.0, 0)
@@ -87,7 +92,8 @@ class Watch:
     def outcomes(self, table: str) -> Outcomes:
         """The rows of a table as of the last look."""
         if table not in self._rows:
-            self._rows[table] = Outcomes(self._folder, table, self._on_skip)
+            of = self._of(table)
+            self._rows[table] = Outcomes(self._folder, table, self._on_skip, of=of)
         return self._rows[table]
 
     def _stage(self, name: str, listed: Sequence[Submitted], states: cluster.States) -> StageView:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from kt_cli.rows.schema import TABLES
-from kt_cli.rows.store import OnSkip, Outcomes
+from kt_cli.rows.store import Outcomes
 from kt_cli.runs.kinds import KINDS
 from kt_cli.settings import SweepSpec
 from kt_cli.sweeps.config import team_transfers
@@ -86,11 +85,6 @@ def rows_of(folder: Path, table: str) -> dict[str, list[Any]]:
         return {name: list(values) for name, values in found.items() if name in TABLES[table]}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
-
-
-def planned(folder: Path, on_skip: OnSkip | None = None) -> Callable[[str], Outcomes]:
-    """What is known of the rows of a table that the sweep in `folder` plans."""
-    return cache(lambda table: Outcomes(folder, table, on_skip, of=rows_of(folder, table)))
 
 
 def parts(folder: Path, outcomes: Callable[[str], Outcomes]) -> list[Part]:

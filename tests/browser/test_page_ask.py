@@ -26,7 +26,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     sweep = Sweep(tmp_path / "demo")
     sweep.write("transfer", [
         sweep.transfer("resnet50", "mixer_b16", method=method, seed=seed, delta=seed - 60.0,
-                       reference_compat=True)
+                       reference_compat=True, teacher_key="resnet50", student_key="mixer_b16")
         for seed in range(120) for method in ("kl", "kl-dp")
     ])  # fmt: skip
     asked = report(sweep.folder, serve=True, table=["summary"], plot=["success"])

@@ -27,7 +27,7 @@ from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
 from kt_cli.data.sources import open_data
 from kt_cli.errors import DataError, KtError
-from kt_cli.knowledge.evaluate import Evaluator, evaluate_all
+from kt_cli.knowledge.evaluate import Evaluator, OutputsNotFinite, evaluate_all
 from kt_cli.knowledge.predict import REFRESH, How, predict_all
 from kt_cli.knowledge.predictions import Predictions, entry
 from kt_cli.rows import arrays
@@ -295,7 +295,7 @@ def test_a_batch_is_read_when_the_next_is_on_its_way(saved: Zoo) -> None:
     assert here == slice(0, 8) and calls == [good, failing] * 2
     rest = [found for _, found in stream]
     said = [type(found[1]) for found in (first, *rest)]
-    assert said == [dict, dict, KtError] + [dict] * (len(said) - 3)
+    assert said == [dict, dict, OutputsNotFinite] + [dict] * (len(said) - 3)
     assert not any(found[1] for found in rest[2:]) and rest[0][1]
     assert sum(len(found[0]["pred"]) for found in (first, *rest)) == len(saved.images)
 

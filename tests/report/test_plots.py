@@ -336,7 +336,9 @@ def test_captions_say_what_is_left_out() -> None:
     (shown,) = plots.draw_all(skipped, ["success"], Query(where="seed == 0"))
     assert "n = 30 transfers by kl." in shown.caption
     assert "Left out: 2 failed transfers with these settings." in shown.caption
-    assert "Only where seed == 0, which leaves out 7 transfers." in shown.caption
+    assert (
+        "Only where seed == 0, which leaves out 7 transfers of all that were read." in shown.caption
+    )
     assert "1 file that cannot be read." in shown.caption
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,11 @@ def plan(folder: Path, spec: SweepSpec, total: int, **given_up: int) -> list[rem
     rows = remaining.planned_rows(spec, KEYS)
     text = remaining.plan(2, {"transfer": (total, 5.0)}, (), 0.0, given_up, rows)
     (folder / remaining.PLAN).write_text(text)
-    return remaining.parts(folder, remaining.planned(folder))
+    return remaining.parts(folder, planned(folder))
+
+
+def planned(folder: Path) -> Callable[[str], store.Outcomes]:
+    return lambda table: store.Outcomes(folder, table, of=remaining.rows_of(folder, table))
 
 
 def test_rows_of_other_settings_models_and_seeds_are_not_what_is_planned(tmp_path: Path) -> None:
@@ -42,7 +47,7 @@ def test_rows_of_other_settings_models_and_seeds_are_not_what_is_planned(tmp_pat
     write(tmp_path, NEW, 1, store.FAILED)
     (new,) = plan(tmp_path, NEW, 12)
     assert (new.done, new.failed, new.seconds) == (4, 2, 8 * 10 / 2)
-    assert remaining.taken(remaining.planned(tmp_path)) == 4 * 10
+    assert remaining.taken(planned(tmp_path)) == 4 * 10
     (seeds,) = plan(tmp_path, replace(NEW, seeds=(7,)), 12)
     assert (seeds.done, seeds.seconds) == (0, 12 * 5 / 2)
     (one,) = plan(tmp_path, replace(NEW, methods=("kl",)), 2)
@@ -50,7 +55,7 @@ def test_rows_of_other_settings_models_and_seeds_are_not_what_is_planned(tmp_pat
     rows = remaining.planned_rows(NEW, ["a", "z"])
     text = remaining.plan(1, {"transfer": (4, 5.0)}, (), 0.0, {}, rows)
     (tmp_path / remaining.PLAN).write_text(text)
-    assert remaining.parts(tmp_path, remaining.planned(tmp_path))[0].done == 2
+    assert remaining.parts(tmp_path, planned(tmp_path))[0].done == 2
 
 
 def test_what_was_given_up_is_not_left(tmp_path: Path) -> None:
@@ -68,5 +73,5 @@ def test_a_micro_batch_that_was_halved_is_still_what_is_planned() -> None:
 def test_a_plan_of_an_earlier_version_counts_all_rows(tmp_path: Path) -> None:
     write(tmp_path, OLD, 1)
     (tmp_path / remaining.PLAN).write_text('{"at_once": 1, "stages": {"transfer": [3, 1.0]}}')
-    (part,) = remaining.parts(tmp_path, remaining.planned(tmp_path))
+    (part,) = remaining.parts(tmp_path, planned(tmp_path))
     assert (part.done, part.given_up) == (2, 0)
