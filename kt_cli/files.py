@@ -40,30 +40,21 @@ def atomic_file(target: Path) -> Iterator[Path]:
         WriteError: the file could not be written; nothing is left behind.
     """
     if target.exists() and not target.is_file():
-        with _writing(target):
+        with _named(target):
             yield target
         return
     target = target.resolve() if target.is_symlink() else target
     temporary = _temporary(target)
     try:
-        _make(target.parent)
-        yield temporary
-        _fsync(temporary)
-        temporary.replace(target)
-        _fsync(target.parent)
-    except OSError as error:
-        raise write_error(target, error) from error
+        with _named(target):
+            _make(target.parent)
+            yield temporary
+            _fsync(temporary)
+            temporary.replace(target)
+            _fsync(target.parent)
     finally:
         with suppress(OSError):
             temporary.unlink()
-
-
-@contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise write_error(target, error) from error
 
 
 @contextmanager
@@ -76,20 +67,28 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     temporary = _temporary(target)
     outgoing = temporary.with_suffix(".old")
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        for file in temporary.rglob("*"):
-            _fsync(file)
-        _replace_folder(temporary, target, outgoing)
-        _fsync(target.parent)
-    except OSError as error:
-        raise write_error(target, error) from error
+        with _named(target):
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in temporary.rglob("*"):
+                _fsync(file)
+            _replace_folder(temporary, target, outgoing)
+            _fsync(target.parent)
     finally:
         with suppress(OSError):  # also after an interrupt between the two renames
             if not target.exists():
                 outgoing.rename(target)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(outgoing, ignore_errors=True)
+
+
+@contextmanager
+def _named(target: Path) -> Iterator[None]:
+    """What the system refuses is raised as the `write_error` of the target."""
+    try:
+        yield
+    except OSError as error:
+        raise write_error(target, error) from error
 
 
 def _temporary(target: Path) -> Path:
@@ -127,9 +126,13 @@ def write_text(target: Path, text: str) -> None:
 
 
 def save_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None,
+    checksum: bool = False,
+) -> None:  # fmt: skip
     """Write tensors as one safetensors file; not atomic by itself.
+
+    Args:
+        checksum: also write one, for `checked`.
 
     Raises:
         OSError: it could not be written.
@@ -139,8 +142,9 @@ def save_tensors(
 
     # Copies: safetensors takes neither shared nor non-contiguous memory.
     values = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    said = {**(metadata or {}), **(with_checksum(values) if checksum else {})}
     try:
-        save_file(values, path, metadata=dict(metadata) if metadata else None)
+        save_file(values, path, metadata=said or None)
     except SafetensorError as error:  # what it makes of a full disk
         raise OSError(str(error)) from error
 
@@ -173,7 +177,7 @@ def keep_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors to a file of the cache; where that is not possible, a note says so."""
     try:
         with atomic_file(path) as temporary:
-            save_tensors(temporary, tensors, with_checksum(tensors))
+            save_tensors(temporary, tensors, checksum=True)
     except WriteError as error:
         not_kept(error)
 

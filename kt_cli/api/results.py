@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kt_cli.errors import counted, unknown, warn
-from kt_cli.settings.declared import by_keyword
-from kt_cli.settings.report import TABLES, QuerySpec
+from kt_cli.settings.declared import by_keyword, check, declared
+from kt_cli.settings.report import QuerySpec, ReportSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from kt_cli.report.table import Table
 
 RESULTS = Path("results")
-LISTS = ("by", "sort", "columns")
 
 
 def say_unplanned(found: Read) -> None:
@@ -83,10 +82,9 @@ class Results:
         from kt_cli.report.table import DEFAULT_NAMES
         from kt_cli.report.tables import build, needs
 
-        for name in names:
-            if name not in TABLES:
-                raise unknown("table", name, TABLES)
-        listed = {k: v.split(",") for k, v in query.items() if k in LISTS and isinstance(v, str)}
+        check(ReportSpec(table=names))
+        several = {name for name, one in declared(QuerySpec).items() if one.items}
+        listed = {k: v.split(",") for k, v in query.items() if k in several and isinstance(v, str)}
         (asked,) = by_keyword({**query, **listed}, QuerySpec)
         wanted: Query = replace(self.query, **asked)
         found = read_results(

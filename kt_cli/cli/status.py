@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +60,7 @@ def _show(folder: Path) -> None:
     from kt_cli.sweeps import remaining
     from kt_cli.sweeps.monitor import Watch
 
-    watch = Watch(folder, screen.skipped_part, partial(remaining.rows_of, folder))
+    watch = Watch(folder, screen.skipped_part, remaining.planned_rows(folder))
     view, parts = watch.look(), remaining.parts(folder, watch.outcomes)
     screen.line((folder.name, "bold"), f": {folder}")
     if not view.stages and not parts:  # of an earlier version
@@ -114,7 +113,7 @@ def _described(folder: Path) -> dict[str, Any]:
     from kt_cli.sweeps import remaining
     from kt_cli.sweeps.monitor import Watch
 
-    watch = Watch(folder, screen.skipped_part, partial(remaining.rows_of, folder))
+    watch = Watch(folder, screen.skipped_part, remaining.planned_rows(folder))
     view = asdict(watch.look())
     told = {key: view[key] for key in ("stages", "active", "going_on", "cancelled", "error")}
     planned = [asdict(part) for part in remaining.parts(folder, watch.outcomes)]

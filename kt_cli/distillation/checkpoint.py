@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kt_cli.files import atomic_file, checked, save_tensors, with_checksum
+from kt_cli.files import atomic_file, checked, save_tensors
 
 HOME = ".checkpoints"
 EVERY_SECONDS = 180.0
@@ -43,8 +43,7 @@ class Checkpoint:
         """
         with atomic_file(self.path) as temporary:
             said = {"kt": json.dumps(dict(about)), "identity": self.identity}
-            said |= with_checksum(tensors)
-            save_tensors(temporary, tensors, said)
+            save_tensors(temporary, tensors, said, checksum=True)
         self._last = time.monotonic()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

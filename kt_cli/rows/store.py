@@ -176,7 +176,7 @@ class Outcomes:
         self._parts = Parts([folder], table, on_skip)
         self._seen = set(list_parts(folder / table)) if only_new else set()
         self.by_id: dict[str, Outcome] = {}
-        self._counted: set[str] = set()
+        self._others: set[str] = set()  # which do not count
         self.took, self._timed = 0.0, 0  # seconds of what is done
         self.refresh()
 
@@ -190,16 +190,16 @@ class Outcomes:
             known = self.by_id.get(run_id, UNTRIED)
             if known.status != OK and (status == OK or (attempt or 1) >= known.attempt):
                 self.by_id[run_id] = _outcome(status, attempt or 1, error)
-            if counts:
-                self._counted.add(run_id)
-            if counts and status == OK and seconds:
+            if not counts:
+                self._others.add(run_id)
+            elif status == OK and seconds:
                 self.took, self._timed = self.took + seconds, self._timed + 1
 
     @property
     def counts(self) -> tuple[int, int]:
         """Runs that are done, and runs that failed."""
-        done = sum(self.by_id[run].status == OK for run in self._counted)
-        return done, len(self._counted) - done
+        done = sum(o.status == OK for run, o in self.by_id.items() if run not in self._others)
+        return done, len(self.by_id) - len(self._others) - done
 
     @property
     def seconds(self) -> float | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from kt_cli.rows.store import OnSkip, Outcomes
@@ -60,9 +61,9 @@ class Watch:
 
     def __init__(
         self, folder: Path, on_skip: OnSkip | None = None,
-        of: Callable[[str], Mapping[str, Sequence[Any]]] = lambda table: {},
+        of: Mapping[str, Mapping[str, Sequence[Any]]] = MappingProxyType({}),
     ) -> None:  # fmt: skip
-        """of: what rows of a table that are counted have, as `Outcomes` takes it."""
+        """of: by table what rows that are counted have, as `Outcomes` takes it."""
         self._folder, self._on_skip, self._of = folder, on_skip, of
         self._rows: dict[str, Outcomes] = {}
         self._ids: dict[str, list[str]] = {}
@@ -92,7 +93,7 @@ class Watch:
     def outcomes(self, table: str) -> Outcomes:
         """The rows of a table as of the last look."""
         if table not in self._rows:
-            of = self._of(table)
+            of = self._of.get(table, {})
             self._rows[table] = Outcomes(self._folder, table, self._on_skip, of=of)
         return self._rows[table]
 

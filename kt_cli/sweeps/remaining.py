@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from kt_cli.rows.schema import TABLES
 from kt_cli.rows.store import Outcomes
@@ -15,7 +15,10 @@ from kt_cli.settings import SweepSpec
 from kt_cli.sweeps.config import team_transfers
 from kt_cli.sweeps.monitor import StageView
 
-PLAN = "plan.json"  # beside sweep.toml
+T = TypeVar("T")
+PLAN, MODELS = "plan.json", "models.json"  # beside sweep.toml
+KEYS = {"models": ("model_key",), "complementarity": ("teacher_key", "student_key"),
+        "transfer": ("student_key",)}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,19 @@ class Part:
     seconds: float
 
 
+class _Planned(NamedTuple):
+    """A stage as PLAN has it; seconds: about, of a run, where no row says what one takes."""
+
+    name: str
+    total: int
+    given_up: int
+    seconds: float
+    at_once: int
+
+
 def plan(
     at_once: int, stages: Mapping[str, tuple[int, float]], pairs: Sequence[tuple[str, str]],
-    estimate: float, given_up: Mapping[str, int], rows: Mapping[str, Mapping[str, Sequence[Any]]],
+    estimate: float, given_up: Mapping[str, int], transfers: Mapping[str, Sequence[Any]],
 ) -> str:  # fmt: skip
     """The text of PLAN: how many runs each stage has, and about how many seconds one takes.
 
@@ -43,11 +56,30 @@ def plan(
         pairs: keys of teacher and student, where not all are transferred.
         estimate: seconds of all runs, as it was when there came to be so many.
         given_up: runs of each stage that only --retry-failed tries again.
-        rows: by table, what rows of the planned runs have in some columns.
+        transfers: what rows of the planned ones have, by column.
     """
     said = {"at_once": at_once, "stages": stages, "pairs": pairs, "estimate": estimate,
-            "given_up": given_up, "rows": rows}  # fmt: skip
+            "given_up": given_up, "transfers": transfers}  # fmt: skip
     return json.dumps(said, indent=1) + "\n"
+
+
+def planned_transfers(spec: SweepSpec) -> dict[str, list[Any]]:
+    """What rows of the planned transfers have, by column, whichever models they are of."""
+    transfers = [*spec.transfers(), *(team_transfers(spec) if spec.together else ())]
+    said = {name: sorted({getattr(one, name) for one in transfers})
+            for name in ("method", "seed", "settings")}  # fmt: skip
+    if spec.transfer.retry_oom:  # a smaller micro-batch is another setting
+        del said["settings"]
+    return said
+
+
+def planned_rows(folder: Path) -> dict[str, dict[str, list[Any]]]:
+    """By table, what rows of the runs that a sweep plans have; it may once have planned others."""
+    keys = _read(folder / MODELS, list, list[str]())
+    found = {table: {name: keys for name in names if keys} for table, names in KEYS.items()}
+    transfers = _read(folder / PLAN, lambda said: dict(said["transfers"]), dict[str, Any]())
+    known = {name: values for name, values in transfers.items() if name in TABLES["transfer"]}
+    return {**found, "transfer": {**found["transfer"], **known}}
 
 
 def taken(outcomes: Callable[[str], Outcomes]) -> float:
@@ -57,34 +89,12 @@ def taken(outcomes: Callable[[str], Outcomes]) -> float:
 
 def estimate(folder: Path, totals: Mapping[str, int] | None = None) -> float | None:
     """Seconds that all runs were estimated at; None where unknown, or for other `totals`."""
-    try:
-        said = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+
+    def of(said: Any) -> float | None:
         known = {name: runs for name, (runs, _) in said["stages"].items()}
         return float(said["estimate"]) if totals in (None, known) else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
 
-
-def planned_rows(spec: SweepSpec, keys: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
-    """By table, what rows of the planned runs have; keys: of all models, none while unknown."""
-    transfers = [*spec.transfers(), *(team_transfers(spec) if spec.together else ())]
-    said = {name: sorted({getattr(one, name) for one in transfers})
-            for name in ("method", "seed", "settings")}  # fmt: skip
-    if spec.transfer.retry_oom:  # a smaller micro-batch is another setting
-        del said["settings"]
-    about = {"models": ["model_key"], "complementarity": ["teacher_key", "student_key"],
-             "transfer": ["student_key"]}  # fmt: skip
-    known = {table: {name: list(keys) for name in names if keys} for table, names in about.items()}
-    return {**known, "transfer": {**known["transfer"], **said}}
-
-
-def rows_of(folder: Path, table: str) -> dict[str, list[Any]]:
-    """What rows of the runs that a sweep plans have, by column; of others it once had more."""
-    try:
-        found = json.loads((folder / PLAN).read_text(encoding="utf-8"))["rows"].get(table, {})
-        return {name: list(values) for name, values in found.items() if name in TABLES[table]}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {}
+    return _read(folder / PLAN, of, None)
 
 
 def parts(folder: Path, outcomes: Callable[[str], Outcomes]) -> list[Part]:
@@ -92,21 +102,31 @@ def parts(folder: Path, outcomes: Callable[[str], Outcomes]) -> list[Part]:
 
     outcomes: gives what is known of the rows of a table.
     """
-    try:
-        said = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-        stages = {n: (int(r), float(s)) for n, (r, s) in said["stages"].items() if r and n in KINDS}
+
+    def of(said: Any) -> list[_Planned]:
         at_once, given_up = int(said["at_once"]), dict(said.get("given_up", {}))
+        return [_Planned(name, int(runs), int(given_up.get(name, 0)), float(seconds), at_once)
+                for name, (runs, seconds) in said["stages"].items()
+                if runs and name in KINDS]  # fmt: skip
+
+    planned = _read(folder / PLAN, of, list[_Planned]())
+    return [_part(stage, outcomes(KINDS[stage.name].table)) for stage in planned]
+
+
+def _part(stage: _Planned, rows: Outcomes) -> Part:
+    ok, failed = rows.counts
+    left = stage.total - min(stage.total, ok)
+    lost = min(left, stage.given_up)
+    seconds = (left - lost) * (rows.seconds or stage.seconds) / stage.at_once
+    return Part(stage.name, stage.total, stage.total - left, failed, lost, seconds)
+
+
+def _read(file: Path, take: Callable[[Any], T], otherwise: T) -> T:
+    """What `take` makes of a file's JSON; `otherwise` where it is not there, or of another kind."""
+    try:
+        return take(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return []
-    found = []
-    for name, (total, planned) in stages.items():
-        rows = outcomes(KINDS[name].table)
-        ok, failed = rows.counts
-        left = total - min(total, ok)
-        lost = min(left, int(given_up.get(name, 0)))
-        seconds = (left - lost) * (rows.seconds or planned) / at_once
-        found.append(Part(name, total, total - left, failed, lost, seconds))
-    return found
+        return otherwise
 
 
 def stages(submitted: Sequence[StageView], planned: Sequence[Part]) -> tuple[StageView, ...]:

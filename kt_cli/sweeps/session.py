@@ -192,10 +192,11 @@ class Session:
         every = self.spec.pairs == "all" and not (self.spec.teachers or self.spec.students)
         pairs = () if every else self.planner.drawn()
         given_up = {stage.name: stage.given_up for stage in stages if stage.given_up}
-        rows = remaining.planned_rows(self.spec, keys)
-        files = {"sweep.toml": to_toml(self.spec), "models.json": json.dumps(keys),
-                 remaining.PLAN: remaining.plan(self.at_once, runs, pairs, estimate,
-                                                given_up, rows)}  # fmt: skip
+        self.given_up = sum(given_up.values())
+        transfers = remaining.planned_transfers(self.spec)
+        plan = remaining.plan(self.at_once, runs, pairs, estimate, given_up, transfers)
+        files = {"sweep.toml": to_toml(self.spec), remaining.MODELS: json.dumps(keys),
+                 remaining.PLAN: plan}  # fmt: skip
         for name, text in files.items():
             file = self.folder / name
             if not file.exists() or file.read_text(encoding="utf-8") != text:
@@ -208,9 +209,7 @@ class Session:
             self._do(name)
         for table in schema.TABLES:
             store.settle(self.folder, table)
-        stages = self.stages()
-        self.given_up = sum(stage.given_up for stage in stages)
-        self.record(stages)
+        self.record(self.stages())
 
     def _do(self, name: str) -> None:
         """A stage; what failed is tried again before the next, so that of the last stage is not."""
@@ -243,9 +242,9 @@ class Session:
     def end(self) -> None:
         """Count what was given up."""
         stages = self.stages()
-        self.failures = self.given_up = sum(stage.given_up for stage in stages)
-        self.finished = all(stage.finished for stage in stages)
         self.record(stages)
+        self.failures = self.given_up
+        self.finished = all(stage.finished for stage in stages)
 
 
 def _startable(stage: Stage) -> Sequence[Run]:

@@ -154,10 +154,10 @@ def at_path(path: str) -> Iterator[Candidate]:
 
 def _folder(folder: Path, written: str = "") -> Candidate:
     if folder.is_file():
-        said = shlex.quote(f"predictions:{written or folder}")
-        tip = HOW_TO_NAME_CHECKPOINT if local_models.ending(folder) else (
-            f"What a model said is written {said}; a checkpoint ARCH@FILE."
-        )  # fmt: skip
+        tip = HOW_TO_NAME_CHECKPOINT
+        if not local_models.ending(folder):
+            said = shlex.quote(f"predictions:{written or folder}")
+            tip = f"What a model said is written {said}; a checkpoint ARCH@FILE."
         raise DataError(f"{folder} is a file", tip)
     if not folder.is_dir():
         of_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", written)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,14 +30,17 @@ def write(folder: Path, spec: SweepSpec, count: int, status: str = store.OK) -> 
 
 
 def plan(folder: Path, spec: SweepSpec, total: int, **given_up: int) -> list[remaining.Part]:
-    rows = remaining.planned_rows(spec, KEYS)
-    text = remaining.plan(2, {"transfer": (total, 5.0)}, (), 0.0, given_up, rows)
+    transfers = remaining.planned_transfers(spec)
+    text = remaining.plan(2, {"transfer": (total, 5.0)}, (), 0.0, given_up, transfers)
     (folder / remaining.PLAN).write_text(text)
+    (folder / remaining.MODELS).write_text(json.dumps(KEYS))
     return remaining.parts(folder, planned(folder))
 
 
 def planned(folder: Path) -> Callable[[str], store.Outcomes]:
-    return lambda table: store.Outcomes(folder, table, of=remaining.rows_of(folder, table))
+    return lambda table: store.Outcomes(
+        folder, table, of=remaining.planned_rows(folder).get(table, {})
+    )
 
 
 def test_rows_of_other_settings_models_and_seeds_are_not_what_is_planned(tmp_path: Path) -> None:
@@ -52,9 +56,8 @@ def test_rows_of_other_settings_models_and_seeds_are_not_what_is_planned(tmp_pat
     assert (seeds.done, seeds.seconds) == (0, 12 * 5 / 2)
     (one,) = plan(tmp_path, replace(NEW, methods=("kl",)), 2)
     assert one.done == 2
-    rows = remaining.planned_rows(NEW, ["a", "z"])
-    text = remaining.plan(1, {"transfer": (4, 5.0)}, (), 0.0, {}, rows)
-    (tmp_path / remaining.PLAN).write_text(text)
+    plan(tmp_path, NEW, 4)
+    (tmp_path / remaining.MODELS).write_text(json.dumps(["a", "z"]))
     assert remaining.parts(tmp_path, planned(tmp_path))[0].done == 2
 
 
@@ -66,8 +69,8 @@ def test_what_was_given_up_is_not_left(tmp_path: Path) -> None:
 
 def test_a_micro_batch_that_was_halved_is_still_what_is_planned() -> None:
     halving = replace(NEW, transfer=TransferSpec(lr=0.2, retry_oom=True))
-    assert "settings" in remaining.planned_rows(NEW, KEYS)["transfer"]
-    assert "settings" not in remaining.planned_rows(halving, KEYS)["transfer"]
+    assert "settings" in remaining.planned_transfers(NEW)
+    assert "settings" not in remaining.planned_transfers(halving)
 
 
 def test_a_plan_of_an_earlier_version_counts_all_rows(tmp_path: Path) -> None:
