@@ -25,16 +25,18 @@ from kt_cli.rows import arrays
 PREDICTIONS, CLASSES = "predictions", "classes"
 CANONICAL, TARGETS, CONTENTS = "canonical", "targets", "contents"
 DRIFT = "drift"
+TIMM = "timm"
 UNFINISHED = "unfinished"  # what a writer has not finished: it is at work, or was killed
 SUFFIXES = {
     PREDICTIONS: "parquet", CLASSES: "parquet", CANONICAL: "npy", TARGETS: "safetensors",
-    CONTENTS: "parquet", DRIFT: "safetensors",
+    CONTENTS: "parquet", DRIFT: "safetensors", TIMM: "parquet",
 }  # fmt: skip
 KINDS = (*SUFFIXES, UNFINISHED)
 COLUMNS = {
     PREDICTIONS: ("id", "label", "pred", "confidence", "label_prob", "top5"),
     CLASSES: ("id", "vectors"),
     CONTENTS: ("digest",),
+    TIMM: ("id", "config"),
 }
 # Tensors of targets in each of their two forms, all logits or the most probable classes.
 PARTITION = {"label_prob", "confidence", "right"}

@@ -121,9 +121,16 @@ def test_entries_say_what_they_are() -> None:
     assert not any(entry.fault for entry in found)
 
 
+def configurations(number: int) -> Path:
+    path = cache.root() / "timm" / f"{number:024x}.parquet"
+    arrays.write(path, {"id": ["resnet50"], "config": ["[]"]}, {"name": "timm 1.0"})
+    return path
+
+
 @pytest.mark.parametrize("kind", cache.KINDS)
 def test_entries_of_one_kind(kind: str) -> None:
     predictions(1, "a"), classes(2), canonical(3), targets(5), contents(6), unfinished(4), drift(7)
+    configurations(8)
     assert [entry.kind for entry in cache.entries(kind)] == [kind]
 
 

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from kt_cli.cache import Entry
 
 SECONDS = {"d": 86400, "h": 3600, "min": 60}
-KINDS = ("predictions", "classes", "canonical", "targets", "contents", "drift", "unfinished")
+KINDS = (
+    "predictions",
+    "classes",
+    "canonical",
+    "targets",
+    "contents",
+    "drift",
+    "timm",
+    "unfinished",
+)
 
 app = typer.Typer(cls=Group)
 
@@ -34,7 +43,10 @@ Patterns = Annotated[
         show_default=False,
     ),
 ]
-Kind = Annotated[str | None, choice("--kind", KINDS, "Only this kind.")]
+Kind = Annotated[
+    str | None,
+    choice("--kind", KINDS, "Only this kind; kt cache --help lists them.", metavar="KIND"),
+]
 
 
 @app.callback()
@@ -50,6 +62,7 @@ def cache() -> None:
       targets      what models say about views of these
       contents     digests of images, so that only what changed is read again
       drift        what students change of themselves (--subtract-drift)
+      timm         timm's configurations, so that asking for one does not import it
       unfinished   being written, or left by a killed process
     """
 
@@ -186,6 +199,8 @@ def _cells(alike: Sequence[Entry]) -> tuple[str, ...]:
         model = f"{rows} × {said['side']} px"
     elif entry.kind == "targets":
         model = _targets(alike)
+    elif entry.kind == "timm":
+        model, images = f"{said.get('name', '')}, {rows} names", ""
     elif entry.kind == "drift":
         model = f"a student's {len(entry.columns)} tensors"
     age = _age(time.time() - max(entry.modified for entry in alike))

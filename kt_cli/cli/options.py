@@ -33,7 +33,7 @@ def choice(name: str, choices: Sequence[str], help: str, **more: Any) -> Any:
             raise unknown(name, value, choices)
         return value
 
-    return option(name, help=help, callback=known, **one_of(choices), **more)
+    return option(name, help=help, callback=known, **{**one_of(choices), **more})
 
 
 def one_of(choices: Sequence[str]) -> dict[str, Any]:

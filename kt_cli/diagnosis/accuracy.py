@@ -51,8 +51,7 @@ def cheapest() -> Fact | None:
     def comparable(fact: Fact) -> bool:
         if timm_registry.cached(fact.model) is None:
             return False
-        config = timm_registry.config(fact.model)
-        return bool((config.test_input_size or config.input_size)[-1] == fact.img_size)
+        return timm_registry.config(fact.model).test_size == fact.img_size
 
     def cost(fact: Fact) -> tuple[float, str]:
         return fact.gmacs or math.inf, fact.model

@@ -138,8 +138,7 @@ def _equal(weights: Weights, others: Weights) -> bool:
 
 
 def _classifier(arch: str) -> str:
-    head = timm_registry.config(arch).classifier
-    return f"{head[0] if isinstance(head, (list, tuple)) else head}.weight"
+    return f"{timm_registry.config(arch).classifier}.weight"
 
 
 def _largest(tables: list[tuple[str, Weights]]) -> Weights:

@@ -60,7 +60,7 @@ def source(model: Model) -> str:
         "random": target(model.ref).partition("#")[0],
     }.get(kind)
     if architecture:
-        known.append(repr(timm_registry.config(architecture)))
+        known.append(timm_registry.config(architecture).whole)
     return digest(known)[:24]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from kt_cli.zoo import timm_package
 from kt_cli.zoo.imagenet_facts import NUM_CLASSES
 
 AMBIGUOUS = -1
@@ -18,6 +19,8 @@ MOST = 0.9
 @lru_cache(maxsize=8)
 def synsets(count: int) -> dict[str, int]:
     """WordNet ids of the ImageNet that has so many classes, with their place; {} for none."""
+    if count == NUM_CLASSES and (known := timm_package.imagenet_synsets()):
+        return {name: i for i, name in enumerate(known)}
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     subset = infer_imagenet_subset({"num_classes": count})

@@ -113,4 +113,4 @@ def _of_folder(path: str) -> Own:
 
 
 def _of_arch(name: str, arch: str, path: str) -> Own:
-    return Own(name, arch, None, timm_registry.config(arch).input_size[-1], path)
+    return Own(name, arch, None, timm_registry.config(arch).size, path)

@@ -38,7 +38,7 @@ from pathlib import Path
 from kt_cli.errors import DataError, UsageError, near
 from kt_cli.files import escaped
 from kt_cli.spec import Model
-from kt_cli.zoo import imagenet_facts, local_models, scheme, timm_registry
+from kt_cli.zoo import imagenet_facts, local_models, scheme, timm_package, timm_registry
 from kt_cli.zoo.references import PREFIXES, UNREADABLE, Candidate, at_path, checkpoints
 from kt_cli.zoo.timm_registry import ALIASES, architecture
 
@@ -202,7 +202,7 @@ def _is_own(ref: str) -> bool:
         return False
     if Path(ref).is_file() and local_models.ending(Path(ref)):
         return True
-    return ref.partition(".")[0] not in timm_registry.architectures()
+    return ref.partition(".")[0] not in timm_package.architectures()
 
 
 def _timm(name: str) -> Candidate:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import re
-import sys
 import threading
 from collections.abc import Sequence
-from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlparse
 
 from kt_cli.errors import UnknownName, UsageError, WeightsUnavailable, some_of, unknown, warn
 from kt_cli.spec import Model
 from kt_cli.zoo import libraries, published, scheme, target
 from kt_cli.zoo.imagenet_facts import fact, facts
+from kt_cli.zoo.timm_package import Config, architectures, configs, renamed
 
 PROBE_SECONDS = 3.0
 NAMES_IN_MESSAGE = 10
 SEE = "List them: kt models."
-FEW = 500  # architectures; where timm's sources show no more, they are written in another way
-REGISTERED = re.compile(r"^@register_model\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
-DEPRECATED = re.compile(r"^register_model_deprecations\(__name__, \{(.*?)\}\)", re.M | re.S)
-RENAMED = re.compile(r"['\"](\w+)['\"]\s*:\s*['\"]([\w.]+)['\"]")
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 BESIDE = {"hf-hub": ("config.json",), "hf": ("config.json", "preprocessor_config.json")}
 HOW_TO_GET_WEIGHTS = (
@@ -67,46 +59,14 @@ def architecture(name: str) -> str:
     return name
 
 
-@lru_cache(maxsize=1)
 def pretrained_names() -> tuple[str, ...]:
     """Full names of all timm models with pretrained weights, in timm's order."""
-    import timm
-
-    return tuple(timm.list_pretrained())
+    return configs().pretrained
 
 
-@lru_cache(maxsize=1)
-def architectures() -> frozenset[str]:
-    """Names of all timm architectures, trained or not."""
-    if "timm" not in sys.modules:
-        named = frozenset(REGISTERED.findall(_sources()))
-        if len(named) > FEW:
-            return named
-    import timm
-
-    return frozenset(timm.list_models())
-
-
-@lru_cache(maxsize=1)
-def _sources() -> str:
-    """timm's own code of its models: read in a tenth of a second, where importing takes several."""
-    package = Path(str(find_spec("timm").origin)).parent  # type: ignore[union-attr]
-    files = sorted(package.glob("models/*.py"))
-    return "\n".join(file.read_text(encoding="utf-8") for file in files)
-
-
-@lru_cache(maxsize=1)
-def renamed() -> dict[str, str]:
-    """What timm now calls the models that it knows by an earlier name too."""
-    tables = DEPRECATED.findall(_sources())
-    return {old: new for table in tables for old, new in RENAMED.findall(table) if new}
-
-
-def config(name: str) -> Any:
-    """timm's `PretrainedCfg` of a model, by its full name."""
-    from timm.models import get_pretrained_cfg
-
-    return get_pretrained_cfg(name)
+def config(name: str) -> Config:
+    """timm's configuration of a model, by its full name or an architecture; KeyError for others."""
+    return configs().of[name]
 
 
 def canonical(name: str) -> str:
@@ -197,10 +157,10 @@ def weights_at(ref: str) -> tuple[str, tuple[str, ...], str]:
     if kind == "clip":
         return libraries.clip_files(target(ref))
     found = config(ref)
-    if found is not None and found.hf_hub_id:
+    if found.hf_hub_id:
         names = (found.hf_hub_filename,) if found.hf_hub_filename else HUB_FILES
         return found.hf_hub_id, names, ""
-    if found is None or not isinstance(found.url, str):
+    if found.url is None:
         raise LookupError(ref)
     return "", (), found.url
 

@@ -104,7 +104,8 @@ def test_a_source_changes_with_all_that_decides_what_is_loaded(
         True,
     ]
     known = sources()
-    monkeypatch.setattr(timm_registry, "config", lambda name: "another configuration")
+    other = timm_registry.config("resnet18")._replace(whole="another configuration")
+    monkeypatch.setattr(timm_registry, "config", lambda name: other)
     assert same(known, sources()) == [False, True, True, False, False]
     known = sources()
     monkeypatch.setattr(identity, "timm_version", lambda: "99.0")

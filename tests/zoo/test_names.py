@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kt_cli.errors import ClassMismatch, DataError, KtError, KtWarning, UnknownName, UsageError
-from kt_cli.zoo import classes, local_models, names, timm_registry
+from kt_cli.zoo import classes, local_models, names, timm_package, timm_registry
 from kt_cli.zoo.names import resolve
 
 SaveModel = Callable[..., Path]
@@ -78,7 +78,7 @@ def test_unknown_name_is_refused_with_the_nearest(name: str, nearest: str) -> No
 def test_architecture_without_weights() -> None:
     bare = next(
         arch
-        for arch in sorted(timm_registry.architectures())
+        for arch in sorted(timm_package.architectures())
         if not any(name.startswith(f"{arch}.") for name in timm_registry.pretrained_names())
     )
     with pytest.raises(UsageError, match=bare) as caught:
@@ -99,16 +99,6 @@ def test_a_slip_is_told_before_torch_is_imported(asked: str) -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "unknown model 'resnet5O' []\n"
-
-
-def test_names_in_timm_s_sources_are_those_it_registers() -> None:
-    import timm
-    from timm.models import _registry
-
-    assert set(timm_registry.REGISTERED.findall(timm_registry._sources())) == set(
-        timm.list_models()
-    )
-    assert timm_registry.renamed() == _registry._deprecated_models
 
 
 def test_earlier_names_of_timm_are_taken_with_a_note() -> None:

@@ -58,8 +58,9 @@ class Hub:
         return name
 
     def cached(self, ref: str) -> Path | None:
-        config = timm_registry.config(ref)
-        repo = ref.removeprefix("hf-hub:") if "/" in ref else config.hf_hub_id
+        repo = ref.removeprefix("hf-hub:")
+        if "/" not in ref:
+            repo = timm_registry.config(ref).hf_hub_id or ""
         return Path(repo) if repo in self.had else None
 
 
