@@ -40,6 +40,7 @@ class Results:
     folders: Mapping[str, Path] = field(default_factory=dict)
     unplanned: int = 0
     _ok: Frames = field(default_factory=dict, init=False, repr=False, compare=False)
+    _failed: Frames = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def ok(self, table: str) -> pd.DataFrame:
         """Finished rows; counts that pandas made floats beside nulls are integers again."""
@@ -49,8 +50,12 @@ class Results:
 
     def failed(self, table: str) -> pd.DataFrame:
         """Rows of runs that failed and have no result, texts as plain ones."""
-        rows = self.frames[table]
-        failed = _with_status(rows, False)
+        if table not in self._failed:
+            self._failed[table] = self._without_result(table)
+        return self._failed[table]
+
+    def _without_result(self, table: str) -> pd.DataFrame:
+        failed = _with_status(self.frames[table], False)
         failed = failed.astype({c: object for c in failed if is_texts(failed[c])})
         if table != "complementarity" or failed.empty:
             return failed
