@@ -1,4 +1,4 @@
-"""Cores that this process may use, and how its threads wait for each other.
+"""Cores and memory that this process may use, and how its threads wait for each other.
 
 Without torch, whose OpenMP reads the environment once, when it is imported.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 THREADS, WAITING = "OMP_NUM_THREADS", "OMP_WAIT_POLICY"
 GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+V1_CPU = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+V1_MEMORY = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 _chosen = ""  # threads that `settle` chose, and not the user
 
 
@@ -32,21 +35,37 @@ def of_groups() -> float:
 
 
 def _allowed() -> Iterator[float]:
-    """By versions 1 and 2. In a container the path may be the host's, and is not there."""
+    for quota, period in of_own_groups("cpu", V1_CPU, ("cpu.max",)):
+        if quota > 0:
+            yield quota / period
+
+
+def memory_left() -> int:
+    """Bytes that this process's control groups, and those they are in, leave; else very many."""
+    said = of_own_groups("memory", V1_MEMORY, ("memory.max", "memory.current"))
+    return max(0, min((limit - used for limit, used in said), default=sys.maxsize))
+
+
+def of_own_groups(
+    controller: str, version_1: Sequence[str], version_2: Sequence[str]
+) -> Iterator[tuple[int, int]]:
+    """Two numbers that files of this process's control groups, and those above them, say.
+
+    Groups that say none ("max") are left out. In a container the path may be the host's, and is
+    not there.
+    """
     with suppress(OSError):
         for line in OWN_GROUPS.read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
+            if controllers and controller not in controllers.split(","):
                 continue
-            base = GROUPS / controllers
-            files = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
-            own = base / path.lstrip("/")
+            own = GROUPS / controllers / path.lstrip("/")
             for folder in itertools.takewhile(GROUPS.parent.__ne__, (own, *own.parents)):
                 with suppress(OSError, ValueError):  # none there, or "max"
+                    files = version_1 if controllers else version_2
                     said = [(folder / name).read_text(encoding="ascii") for name in files]
-                    quota, period = map(int, " ".join(said).split())
-                    if quota > 0:
-                        yield quota / period
+                    first, second = map(int, " ".join(said).split())
+                    yield first, second
 
 
 def settle() -> None:

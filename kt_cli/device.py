@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kt_cli.cores import memory_left
 from kt_cli.errors import DeviceLost, KtError, UsageError, first_line
 from kt_cli.version import __version__
 
@@ -203,7 +204,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     share = min(1.0, torch.get_num_threads() / (os.cpu_count() or 1))
-    return int(share * min(_available(), _left_in_group()))
+    return int(share * min(_available(), memory_left()))
 
 
 def _available() -> int:
@@ -212,13 +213,3 @@ def _available() -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvail"))
     except (OSError, StopIteration):  # no Linux
         return 4 * 2**30
-
-
-def _left_in_group() -> int:
-    """What a container or a batch job's control group (version 2) leaves."""
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text())  # "max" where there is no limit
-        return max(0, limit - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        return sys.maxsize

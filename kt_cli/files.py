@@ -237,13 +237,16 @@ def _note_not_kept(folder: Path, why: str) -> None:
 def cached(path: Path, read: Callable[[Path], T]) -> T | None:
     """What `read` makes of a file of the cache; None where it is not there, or damaged.
 
-    A damaged one is removed, to be made again.
+    A damaged one is removed, to be made again; not one that only could not be read now, as with
+    too many open files.
     """
     try:
         return read(path)
     except (OSError, MemoryError):
         return None
-    except Exception:  # a damaged header may raise anything
+    except Exception as error:  # a damaged header may raise anything
+        if isinstance(cause := error.__cause__, OSError) and cause.errno:
+            return None
         with suppress(OSError):
             path.unlink()
         return None

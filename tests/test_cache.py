@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -15,7 +16,7 @@ from kt_cli.distillation.losses import TopK
 from kt_cli.distillation.partition import SampleStats
 from kt_cli.distillation.target_cache import Disk, TeacherOutputs
 from kt_cli.errors import WriteError
-from kt_cli.files import keep_tensors
+from kt_cli.files import cached, keep_tensors
 from kt_cli.rows import arrays
 
 PREDICTED = ("id", "label", "pred", "confidence", "label_prob", "top5")
@@ -342,3 +343,18 @@ def test_the_documented_entry_is_the_entry_and_reads_back(repository: Path, tmp_
     np.testing.assert_array_equal(read.pred, computed.pred)
     for name in ("confidence", "label_prob"):  # follow from logits in half precision
         np.testing.assert_allclose(getattr(read, name), getattr(computed, name), atol=1e-3)
+
+
+def test_what_cannot_be_opened_for_now_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = predictions(1, "a")
+
+    def too_many(*args: object, **more: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(arrays.pq, "ParquetFile", too_many)
+        assert cached(path, arrays.read) is None
+    assert cached(path, arrays.read) is not None
+    path.write_bytes(path.read_bytes()[:100])
+    assert cached(path, arrays.read) is None
+    assert not path.exists()

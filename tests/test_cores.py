@@ -131,3 +131,23 @@ print(torch.get_num_threads(), os.environ[cores.WAITING])
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "1 PASSIVE"
+
+
+LIMIT, USED = "memory.limit_in_bytes", "memory.usage_in_bytes"
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "left"),
+    [
+        (V2, {"job/step/memory.max": "max\n", "job/memory.max": "900\n",
+              "job/memory.current": "200\n"}, 700),
+        (V2, {"memory.max": "900\n", "memory.current": "1000\n"}, 0),  # a container
+        (V1, {f"memory/job/{LIMIT}": "500\n", f"memory/job/{USED}": "100\n"}, 400),
+        (V2, {}, sys.maxsize),
+    ],
+)  # fmt: skip
+def test_memory_is_what_the_own_groups_and_those_above_leave(
+    group, own: str, files: Group, left: int
+) -> None:
+    group(own, files)
+    assert cores.memory_left() == left

@@ -92,7 +92,7 @@ def _use(device: str | None) -> str | None:
     if kind == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif index:
-        named = seen.split(",") if seen else [index] * (int(index) + 1)
+        named = seen.split(",") if seen is not None else [index] * (int(index) + 1)
         os.environ["CUDA_VISIBLE_DEVICES"] = "".join(named[int(index) : int(index) + 1])
     return device
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from kt_cli.data.canonical import canonical
-from kt_cli.data.folders import class_folders
+from kt_cli.data.folders import class_folders, flat_folder, unlabelled
 from kt_cli.data.sources import open_data
 from kt_cli.data.views import Views
 from kt_cli.device import pick_device
@@ -15,7 +15,7 @@ from kt_cli.settings.declared import digest
 
 def forget() -> None:
     """Look at folders and files again when they are opened next: they may be others by now."""
-    for opened in (open_data, class_folders, views_of):
+    for opened in (open_data, class_folders, flat_folder, unlabelled, views_of):
         opened.cache_clear()
 
 

@@ -16,7 +16,7 @@ from kt_cli.knowledge.predict import How, predict
 from kt_cli.knowledge.predictions import Predictions
 from kt_cli.settings import EvalSpec
 from kt_cli.spec import Model
-from kt_cli.zoo import names, timm_registry
+from kt_cli.zoo import names, timm_package, timm_registry
 from kt_cli.zoo.imagenet_facts import Fact, facts
 
 SURE = 0.001  # probability with which a right installation is called wrong
@@ -51,7 +51,7 @@ def cheapest() -> Fact | None:
     def comparable(fact: Fact) -> bool:
         if timm_registry.cached(fact.model) is None:
             return False
-        return timm_registry.config(fact.model).test_size == fact.img_size
+        return timm_package.config(fact.model).test_size == fact.img_size
 
     def cost(fact: Fact) -> tuple[float, str]:
         return fact.gmacs or math.inf, fact.model

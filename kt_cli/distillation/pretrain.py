@@ -69,7 +69,8 @@ def pretrain(
 
     def epoch_ended(done: int, total: int) -> None:
         nonlocal seen
-        on_epoch(done, total, 100 * float(right) / seen)
+        if seen:  # none where it went on from a checkpoint at the end of an epoch
+            on_epoch(done, total, 100 * float(right) / seen)
         right.zero_()
         seen = 0
 

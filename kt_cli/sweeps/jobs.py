@@ -147,6 +147,7 @@ def at_work(folder: Path) -> bool:
 def refuse(folder: Path, beside: str = "") -> None:
     """Raise KtError that says who leads the sweep; with `beside` only one of that kind."""
     path = folder / "jobs" / "claim"
+    _remove_stale(path)
     try:
         holder = path.read_text(encoding="utf-8").strip().split(" ", 3)
     except OSError:

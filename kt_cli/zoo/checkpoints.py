@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from kt_cli.errors import DataError, first_line, some_of
-from kt_cli.zoo import timm_registry
+from kt_cli.zoo import timm_package
 
 LISTED = 3
 # What compiling and sharding put between a module's name and those of its parts.
@@ -138,7 +138,7 @@ def _equal(weights: Weights, others: Weights) -> bool:
 
 
 def _classifier(arch: str) -> str:
-    return f"{timm_registry.config(arch).classifier}.weight"
+    return f"{timm_package.config(arch).classifier}.weight"
 
 
 def _largest(tables: list[tuple[str, Weights]]) -> Weights:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from kt_cli.errors import ClassMismatch, UsageError, command, readable, some_of, warn
 from kt_cli.spec import Model
-from kt_cli.zoo import local_models, published, scheme, target, timm_registry
+from kt_cli.zoo import local_models, published, scheme, target, timm_package, timm_registry
 from kt_cli.zoo.imagenet_facts import NUM_CLASSES, fact
 from kt_cli.zoo.imagenet_names import SYNSET, synsets, words
 
@@ -137,7 +137,7 @@ def outputs_of(model: Model) -> Outputs | None:
     if kind == "tv" and published(model.ref):
         return Outputs(NUM_CLASSES)
     if kind == "timm":
-        known = NUM_CLASSES if fact(model.ref) else timm_registry.config(model.ref).num_classes
+        known = NUM_CLASSES if fact(model.ref) else timm_package.config(model.ref).num_classes
         return Outputs(int(known))
     if kind == "local-dir":
         return _stated(Path(target(model.ref)))

@@ -21,7 +21,7 @@ from torch import nn
 from kt_cli.files import status_of
 from kt_cli.settings.declared import digest
 from kt_cli.spec import Model
-from kt_cli.zoo import local_models, published, scheme, target, timm_registry
+from kt_cli.zoo import local_models, published, scheme, target, timm_package, timm_registry
 
 Traits = dict[str, str]
 TRAITS = ("weights", "preprocessing", "outputs")
@@ -60,7 +60,7 @@ def source(model: Model) -> str:
         "random": target(model.ref).partition("#")[0],
     }.get(kind)
     if architecture:
-        known.append(timm_registry.config(architecture).whole)
+        known.append(timm_package.config(architecture).whole)
     return digest(known)[:24]
 
 

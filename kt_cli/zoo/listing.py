@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kt_cli.errors import DataError, near, unknown
 from kt_cli.spec import Model
-from kt_cli.zoo import SCHEMES, local_models, names, published, scheme, target, timm_registry
+from kt_cli.zoo import SCHEMES, local_models, names, published, scheme, target, timm_package
 from kt_cli.zoo.imagenet_facts import NUM_CLASSES, Fact, facts
 from kt_cli.zoo.timm_registry import ALIASES
 
@@ -113,4 +113,4 @@ def _of_folder(path: str) -> Own:
 
 
 def _of_arch(name: str, arch: str, path: str) -> Own:
-    return Own(name, arch, None, timm_registry.config(arch).size, path)
+    return Own(name, arch, None, timm_package.config(arch).size, path)

@@ -83,6 +83,21 @@ def imagenet_synsets() -> tuple[str, ...]:
         return ()
 
 
+def config(name: str) -> Config:
+    """timm's configuration of a model, by its full name or an architecture; KeyError for others.
+
+    Where timm is imported it is asked itself: the user's own code may have registered more.
+    """
+    if "timm" not in sys.modules:
+        return configs().of[name]
+    from timm.models import get_pretrained_cfg
+
+    found = get_pretrained_cfg(name)
+    if found is None:
+        raise KeyError(name)
+    return _config(found)
+
+
 @cache
 def configs() -> Configs:
     """timm's configurations, by the names of models with a tag and without."""

@@ -11,7 +11,7 @@ from kt_cli.errors import UnknownName, UsageError, WeightsUnavailable, some_of, 
 from kt_cli.spec import Model
 from kt_cli.zoo import libraries, published, scheme, target
 from kt_cli.zoo.imagenet_facts import fact, facts
-from kt_cli.zoo.timm_package import Config, architectures, configs, renamed
+from kt_cli.zoo.timm_package import architectures, config, configs, renamed
 
 PROBE_SECONDS = 3.0
 NAMES_IN_MESSAGE = 10
@@ -62,11 +62,6 @@ def architecture(name: str) -> str:
 def pretrained_names() -> tuple[str, ...]:
     """Full names of all timm models with pretrained weights, in timm's order."""
     return configs().pretrained
-
-
-def config(name: str) -> Config:
-    """timm's configuration of a model, by its full name or an architecture; KeyError for others."""
-    return configs().of[name]
 
 
 def canonical(name: str) -> str:

@@ -44,6 +44,7 @@ def test_all_commands_that_compute_have_them(kt: Kt, command: str) -> None:
         ("4,7", "cuda:1", "7"),
         ("GPU-a,GPU-b", "cuda:0", "GPU-a"),
         ("4", "cuda:1", ""),
+        ("", "cuda:0", ""),
     ],
 )
 def test_a_device_is_what_is_seen_of_the_gpus(

@@ -18,16 +18,11 @@ from kt_cli.data.folders import class_folders
 from kt_cli.data.guard_images import leave_out_guards
 from kt_cli.data.loading import batches
 from kt_cli.data.sources import open_data
+from kt_cli.data.training import forget
 from kt_cli.errors import DataError, KtWarning, UnknownName
 from kt_cli.settings import DataSpec
 from kt_cli.spec import Model
 from kt_cli.zoo.imagenet_names import readable
-
-
-def forget() -> None:
-    """As another process."""
-    open_data.cache_clear()
-    class_folders.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -409,3 +404,16 @@ def test_files_beside_a_table_are_read_each_time(
         forget()
         prints.add(open_data(DataSpec("hfds/pets")).eval.fingerprint)
     assert len(prints) == 2
+
+
+def test_labels_that_were_corrected_are_read_again(tmp_path: Path) -> None:
+    folder, truth = tmp_path / "flat", tmp_path / "labels.csv"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(folder / name)
+    spec = DataSpec(source=str(folder), labels=str(truth))
+    truth.write_text("image,label\na.png,cat\nb.png,dog\n")
+    assert open_data(spec).eval.labels.tolist() == [0, 1]
+    truth.write_text("image,label\na.png,dog\nb.png,cat\n")
+    forget()
+    assert open_data(spec).eval.labels.tolist() == [1, 0]

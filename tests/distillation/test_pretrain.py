@@ -262,6 +262,29 @@ def test_what_was_cut_off_ends_with_the_same_bits(
     assert found.losses == wanted.losses and found.accuracies == wanted.accuracies
 
 
+def test_what_was_cut_off_at_the_end_of_an_epoch_goes_on(tmp_path: Path) -> None:
+    spec = replace(SPEC, epochs=3, augment="flip")
+    undisturbed = Tiny(norm=True)
+    pretrain(undisturbed, learnable(spec.augment), prepare, spec)
+    checkpoint = Checkpoint(tmp_path / "state.safetensors", seconds=0)
+    told: list[int] = []
+
+    def cut(done: int, total: int, right: float) -> None:
+        told.append(done)
+        if len(told) == 1:
+            raise InterruptedError
+
+    def go(module: nn.Module) -> nn.Module:
+        views = learnable(spec.augment)
+        pretrain(module, views, prepare, spec, checkpoint=checkpoint, on_epoch=cut)
+        return module
+
+    with pytest.raises(InterruptedError):
+        go(Tiny(norm=True))
+    assert_same(go(Tiny(norm=True)), undisturbed)
+    assert told == [1, 2, 3]
+
+
 def test_a_loss_that_is_not_finite_names_its_update() -> None:
     calls = itertools.count(1)
 

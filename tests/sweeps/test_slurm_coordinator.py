@@ -272,6 +272,14 @@ def test_an_empty_claim_is_void_when_it_is_old(folder: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
+def test_a_claim_of_a_process_that_is_gone_refuses_nobody(folder: Path) -> None:
+    path = folder / "jobs" / "claim"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{socket.gethostname()} {2**22 + 1} local 2026-01-01")
+    jobs.refuse(folder, beside="local")
+    assert not path.exists()
+
+
 def test_a_refused_continuation_is_said(
     fake: FakeSlurm, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from kt_cli.spec import Model
-from kt_cli.zoo import identity, load, local_models, timm_registry
+from kt_cli.zoo import identity, load, local_models, timm_package, timm_registry
 from kt_cli.zoo.names import resolve
 
 SaveModel = Callable[..., Path]
@@ -104,8 +104,8 @@ def test_a_source_changes_with_all_that_decides_what_is_loaded(
         True,
     ]
     known = sources()
-    other = timm_registry.config("resnet18")._replace(whole="another configuration")
-    monkeypatch.setattr(timm_registry, "config", lambda name: other)
+    other = timm_package.config("resnet18")._replace(whole="another configuration")
+    monkeypatch.setattr(timm_package, "config", lambda name: other)
     assert same(known, sources()) == [False, True, True, False, False]
     known = sources()
     monkeypatch.setattr(identity, "timm_version", lambda: "99.0")
