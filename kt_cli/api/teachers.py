@@ -216,10 +216,10 @@ def _earlier(
 
 
 def _by_teacher(rows: pd.DataFrame | None, method: str) -> list[tuple[str, float, float]]:
-    """Of transfers by one teacher and the method, guarded or not: (teacher, Δ, p)."""
+    """Of transfers by one teacher and the method, unguarded: (teacher, Δ, p)."""
     if rows is None:
         return []
-    taught = rows[rows["method"].astype(str).str.partition("+")[0] == method]
+    taught = rows[rows["method"].astype(str) == method]
     columns = (taught[name] for name in ("teacher_key", "delta", "transfer_p"))
     return [(str(key), float(d), float(p)) for key, d, p in zip(*columns, strict=True)]
 

@@ -111,7 +111,7 @@ class Teaching:
 
     def visible(self, reachable: float) -> bool:
         """Whether so many percent, all gained and nothing lost, would be more than chance."""
-        images = int(reachable * self.n / 100)
+        images = int(reachable * self.n / 100 + 1e-6)  # six of 291 are no five
         return least_seen(images) <= images
 
 

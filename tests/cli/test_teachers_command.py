@@ -129,7 +129,8 @@ def test_other_data_and_other_methods_say_nothing(kt: Kt, zoo: Path) -> None:
          "teacher": "x", "student_key": first.student.key, "student": "vit", "method": method,
          "seed": 0, "data": data, "delta": delta, "transfer_p": 0.001}
         for data, method, delta in (("digits", "kl", -2.0), ("birds", "kl-dp", -3.0),
-                                    ("digits", "kl-dp-u", -4.0), ("digits", "kl-dp+safe", 1.0))
+                                    ("digits", "kl-dp-u", -4.0), ("digits", "kl-dp", 1.0),
+                                    ("digits", "kl-dp+safe", 40.0))
     ]  # fmt: skip
     store.write(Path("results/transfers"), "transfer", rows)
     for labels, delta in ((True, 1.0), (False, -4.0)):

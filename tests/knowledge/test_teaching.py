@@ -117,3 +117,11 @@ def test_a_sign_needs_all_that_is_significant_to_agree_with_the_mean() -> None:
     ]  # fmt: skip
     found = by_teacher(rows, ["harmed once", "both", "harmed"])
     assert [one.sign for one in found if one] == [0, 0, -1]
+
+
+@pytest.mark.parametrize("n", [281, 291, 562, 582, 1109])
+def test_six_images_within_reach_are_six(n: int) -> None:
+    def visible(images: int) -> bool:
+        return Teaching.visible(SimpleNamespace(n=n), 100 * images / n)  # type: ignore[arg-type]
+
+    assert visible(6) and not visible(5)
