@@ -59,10 +59,10 @@ def of_own_groups(
             _, controllers, path = line.split(":", 2)
             if controllers and controller not in controllers.split(","):
                 continue
+            files = version_1 if controllers else version_2
             own = GROUPS / controllers / path.lstrip("/")
             for folder in itertools.takewhile(GROUPS.parent.__ne__, (own, *own.parents)):
                 with suppress(OSError, ValueError):  # none there, or "max"
-                    files = version_1 if controllers else version_2
                     said = [(folder / name).read_text(encoding="ascii") for name in files]
                     first, second = map(int, " ".join(said).split())
                     yield first, second

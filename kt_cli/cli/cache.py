@@ -23,15 +23,8 @@ if TYPE_CHECKING:
 
 SECONDS = {"d": 86400, "h": 3600, "min": 60}
 KINDS = (
-    "predictions",
-    "classes",
-    "canonical",
-    "targets",
-    "contents",
-    "drift",
-    "timm",
-    "unfinished",
-)
+    "predictions", "classes", "canonical", "targets", "contents", "drift", "timm", "unfinished",
+)  # fmt: skip
 
 app = typer.Typer(cls=Group)
 

@@ -211,7 +211,7 @@ def _timm(name: str) -> Candidate:
 
 def _matching(pattern: str) -> list[str]:
     matches = re.compile(translate(pattern)).match
-    every = timm_registry.pretrained_names()
+    every = timm_package.pretrained_names()
     names = [name for name in every if matches(name) or matches(name.partition(".")[0])]
     if not names:
         raise UsageError(f"no pretrained timm model matches {pattern!r}", "List them: kt models.")

@@ -99,12 +99,20 @@ def config(name: str) -> Config:
 
 
 @cache
+def pretrained_names() -> tuple[str, ...]:
+    """Full names of all timm models with pretrained weights, in timm's order."""
+    if "timm" not in sys.modules:
+        return configs().pretrained
+    import timm
+
+    return tuple(timm.list_pretrained())
+
+
+@cache
 def configs() -> Configs:
-    """timm's configurations, by the names of models with a tag and without."""
+    """What is kept of timm's configurations, by names with a tag and without; else timm's own."""
     from kt_cli.rows import arrays  # which a slip in a name need not wait for
 
-    if "timm" in sys.modules:
-        return _asked()
     about = {"name": f"timm {version('timm')}"}
     statuses = [status_of(file.stat()) for file in _files()]
     path = cache_folder("timm") / f"{digest([about, statuses, Config._fields])[:24]}.parquet"

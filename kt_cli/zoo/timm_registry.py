@@ -11,7 +11,7 @@ from kt_cli.errors import UnknownName, UsageError, WeightsUnavailable, some_of, 
 from kt_cli.spec import Model
 from kt_cli.zoo import libraries, published, scheme, target
 from kt_cli.zoo.imagenet_facts import fact, facts
-from kt_cli.zoo.timm_package import architectures, config, configs, renamed
+from kt_cli.zoo.timm_package import architectures, config, pretrained_names, renamed
 
 PROBE_SECONDS = 3.0
 NAMES_IN_MESSAGE = 10
@@ -57,11 +57,6 @@ def architecture(name: str) -> str:
         warn(f"{name} is an earlier name of timm's; it is {now} now")
         return now
     return name
-
-
-def pretrained_names() -> tuple[str, ...]:
-    """Full names of all timm models with pretrained weights, in timm's order."""
-    return configs().pretrained
 
 
 def canonical(name: str) -> str:

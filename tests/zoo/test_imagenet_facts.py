@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kt_cli.errors import UsageError
-from kt_cli.zoo import timm_registry
+from kt_cli.zoo import timm_package
 from kt_cli.zoo.imagenet_facts import fact, facts, top
 
 
@@ -46,8 +46,8 @@ def test_top() -> None:
 
 
 def test_every_model_is_in_timm_with_a_thousand_classes() -> None:
-    assert {row.model for row in facts()} <= set(timm_registry.pretrained_names())
-    assert {timm_registry.config(row.model).num_classes for row in facts()} == {1000}
+    assert {row.model for row in facts()} <= set(timm_package.pretrained_names())
+    assert {timm_package.config(row.model).num_classes for row in facts()} == {1000}
 
 
 def test_unknown_model_has_no_fact() -> None:

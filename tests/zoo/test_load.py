@@ -27,7 +27,7 @@ from kt_cli.errors import (
     WriteError,
 )
 from kt_cli.spec import Model
-from kt_cli.zoo import classes, load, local_models, names, timm_registry
+from kt_cli.zoo import classes, load, local_models, names, timm_package, timm_registry
 from kt_cli.zoo.classes import Outputs
 from kt_cli.zoo.names import resolve
 from kt_cli.zoo.preprocessing import Geometry, normaliser
@@ -648,11 +648,9 @@ def test_cached_hub_model_loads_without_the_hub(caches: Path, save_model: SaveMo
 
 
 def test_weights_behind_an_address_are_found_in_torch_s_cache(caches: Path, tmp_path: Path) -> None:
-    name = next(
-        n for n in timm_registry.pretrained_names() if not timm_registry.config(n).hf_hub_id
-    )
+    name = next(n for n in timm_package.pretrained_names() if not timm_package.config(n).hf_hub_id)
     assert timm_registry.cached(name) is None
-    file = tmp_path / "torch" / "hub" / "checkpoints" / Path(timm_registry.config(name).url).name
+    file = tmp_path / "torch" / "hub" / "checkpoints" / Path(timm_package.config(name).url).name
     file.parent.mkdir(parents=True)
     file.touch()
     assert timm_registry.cached(name) == file

@@ -42,9 +42,9 @@ def test_default_tags_are_timm_s() -> None:
 
 
 def test_default_of_every_architecture_has_weights() -> None:
-    trained = {name.partition(".")[0] for name in timm_registry.pretrained_names()}
+    trained = {name.partition(".")[0] for name in timm_package.pretrained_names()}
     assert {timm_registry.canonical(arch) for arch in trained} <= set(
-        timm_registry.pretrained_names()
+        timm_package.pretrained_names()
     )
 
 
@@ -52,7 +52,7 @@ def test_default_of_every_architecture_has_weights() -> None:
 def test_short_names_are_trained_classifiers(alias: str) -> None:
     (key,) = keys(alias)
     assert key.partition(".")[0] == names.ALIASES[alias]
-    assert timm_registry.config(key).num_classes == 1000
+    assert timm_package.config(key).num_classes == 1000
 
 
 def test_short_name_with_tag() -> None:
@@ -79,7 +79,7 @@ def test_architecture_without_weights() -> None:
     bare = next(
         arch
         for arch in sorted(timm_package.architectures())
-        if not any(name.startswith(f"{arch}.") for name in timm_registry.pretrained_names())
+        if not any(name.startswith(f"{arch}.") for name in timm_package.pretrained_names())
     )
     with pytest.raises(UsageError, match=bare) as caught:
         resolve([bare])

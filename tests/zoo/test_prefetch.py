@@ -18,7 +18,7 @@ from huggingface_hub import constants, errors
 from safetensors.torch import save
 
 from kt_cli.errors import WeightsUnavailable, WriteError
-from kt_cli.zoo import load, names, prefetch, threads, timm_registry
+from kt_cli.zoo import load, names, prefetch, threads, timm_package, timm_registry
 from kt_cli.zoo.imagenet_facts import fact
 from kt_cli.zoo.prefetch import Wanted
 
@@ -60,7 +60,7 @@ class Hub:
     def cached(self, ref: str) -> Path | None:
         repo = ref.removeprefix("hf-hub:")
         if "/" not in ref:
-            repo = timm_registry.config(ref).hf_hub_id or ""
+            repo = timm_package.config(ref).hf_hub_id or ""
         return Path(repo) if repo in self.had else None
 
 
