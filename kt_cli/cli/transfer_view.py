@@ -115,11 +115,12 @@ def _further(row: Mapping[str, Any]) -> list[str]:
 def _judgement(row: Mapping[str, Any]) -> str:
     """What the guard went by, and what its images could have borne out."""
     score, least = signed(row["guard_score"]), row["guard_least"]
-    if least is None:
-        others = row["guard_pooled"]
+    if (others := row.get("guard_pooled")) is not None:
         known = f"{others} other transfers of the student" if others else "the stated prior"
         return f"Δ to be expected there, given {known}: {score}"
-    could = f"over the whole way these images bear out a Δ of {signed(least)} or more"
+    could = "over the whole way these images are too few to bear out any Δ"
+    if least is not None:
+        could = f"over the whole way these images bear out a Δ of {signed(least)} or more"
     if not row["guard_alpha"]:
         return f"nothing is proven; {could}"
     return f"there Δ is above {score} (p = {row['guard_p']:.2g}); {could}"

@@ -18,7 +18,7 @@ from kt_cli.data.loading import batches
 from kt_cli.distillation.batch_norm import statistics
 from kt_cli.distillation.guard_rules import ALPHAS, Flips, Verdict
 from kt_cli.distillation.weight_averaging import State, between, load
-from kt_cli.knowledge.evaluate import Evaluator
+from kt_cli.knowledge.evaluate import Evaluator, likeliest
 from kt_cli.knowledge.predictions import Predictions
 
 BATCH = 128
@@ -38,7 +38,7 @@ class Judge:
         """By the answer of whoever is the most confident, the student in a tie."""
         everyone = [student, *teachers]
         surest = np.argmax([said.confidence for said in everyone], axis=0)
-        answers = np.choose(surest, [said.pred for said in everyone])
+        answers = np.stack([said.pred for said in everyone])[surest, np.arange(len(surest))]
         return cls(student.images, student.pred == answers, answers)
 
     def right(self, predicted: NDArray[np.integer]) -> Right:
@@ -78,7 +78,7 @@ def choose(
     for (images,) in batches(judge.images, transforms, BATCH, device=evaluator.device):
         for alpha, own, found in zip(ALPHAS, kept, predicted, strict=True):
             load(module, {**between(start, end, alpha), **own})
-            found.append(evaluator(images).argmax(dim=1).cpu().numpy())
+            found.append(likeliest(evaluator(images))[:, 0].cpu().numpy())
     after = np.stack([judge.right(np.concatenate(found)) for found in predicted])
     gained, lost = (after & ~judge.before).sum(axis=1), (judge.before & ~after).sum(axis=1)
     flips = Flips(gained, lost, len(judge.images))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -87,8 +88,9 @@ class Verdict:
         place: (…) how many steps of the line the student goes, 0 to 10.
         score: (…, 10) what it goes by, as a share: a bound of Δ, or Δ as it is expected.
         p: (…, 10) the chance of what must not be, as the rule has it.
-        least: (…) Δ of the whole way, as a share, that so many images can bear out where as many
-            flip; None of a rule that asks for no proof.
+        least: (…) least Δ of the whole way, as a share, that passes where as many images flip, or
+            where that many never do, the fewest that can; NaN where all would not be enough, and
+            None of a rule that asks for no proof.
     """
 
     place: NDArray[np.integer]
@@ -108,7 +110,8 @@ def gain(flips: Flips, margin: float, prior: Prior) -> Verdict:
     some = np.maximum(gained, 1)
     lowest = np.where(gained > 0, betaincinv(some, lost + 1, LEVEL / len(ALPHAS)), 0.0)
     score = (gained + lost) / flips.n * (2 * lowest - 1)
-    least = (flips.delta - score)[..., -1]
+    level = LEVEL / len(ALPHAS)
+    least = _least(flips, lambda gained, lost: _mcnemar_above(gained, lost) < level)
     return Verdict(_best(score), score, _mcnemar_above(gained, lost), least)
 
 
@@ -121,10 +124,12 @@ def safe(flips: Flips, margin: float, prior: Prior) -> Verdict:
     """
     p = paired_above(flips.gained, flips.lost, flips.n, -margin)
     steps = np.logical_and.accumulate(p[..., :-1] <= LEVEL / 2, axis=-1)
-    whole = p[..., -1] <= np.where(steps[..., -1], LEVEL, LEVEL / 2)
+    level = np.where(steps[..., -1], LEVEL, LEVEL / 2)
+    whole = p[..., -1] <= level
     place = np.where(whole, len(ALPHAS), steps.sum(axis=-1))
     bound = paired_bound(flips.gained, flips.lost, flips.n)
-    return Verdict(place, bound, p, (flips.delta - bound)[..., -1] - margin)
+    passes = partial(paired_above, n=flips.n, difference=-margin)
+    return Verdict(place, bound, p, _least(flips, lambda *counts: passes(*counts) <= level))
 
 
 def shrink(flips: Flips, margin: float, prior: Prior) -> Verdict:
@@ -137,6 +142,20 @@ def shrink(flips: Flips, margin: float, prior: Prior) -> Verdict:
 def _best(score: Values) -> NDArray[np.integer]:
     """The first of the best places, 0 where none is above zero."""
     return np.where(score.max(axis=-1) > 0, score.argmax(axis=-1) + 1, 0)
+
+
+def _least(flips: Flips, passes: Callable[[Any, Any], NDArray[np.bool_]]) -> Values:
+    """As `Verdict.least`. passes: whether so many gained and lost do; more gains do too."""
+    flipped = np.array(flips.gained[..., -1] + flips.lost[..., -1])
+    while (few := ~passes(flipped, 0) & (flipped < flips.n)).any():
+        flipped += few
+    enough = passes(flipped, 0)
+    low, high = np.full_like(flipped, -1), flipped  # gains that do not pass, and that do
+    while (high - low).max() > 1:
+        middle = (low + high) // 2
+        passed = passes(middle, flipped - middle)
+        low, high = np.where(passed, low, middle), np.where(passed, middle, high)
+    return np.where(enough, (2 * high - flipped) / flips.n, np.nan)
 
 
 def _mcnemar_above(gained: Any, lost: Any) -> Values:

@@ -95,9 +95,10 @@ class Changes:
         """
         gained, lost = self.found.flips(AFTER, BEFORE), self.found.flips(BEFORE, AFTER)
         net, sizes = gained - lost, self.found.images.class_sizes
-        order = np.lexsort((-(gained + lost), -net))
-        ahead = [c for c in order if net[c] > 0][:count]
-        behind = [c for c in order[::-1] if net[c] < 0][:count]
+        ahead, behind = (
+            [c for c in np.lexsort((-(gained + lost), -surplus)) if surplus[c] > 0][:count]
+            for surplus in (net, -net)
+        )
         return [
             ClassChange(self.found.classes[c], int(sizes[c]), int(gained[c]), int(lost[c]))
             for c in (*ahead, *behind)

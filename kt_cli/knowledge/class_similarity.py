@@ -12,6 +12,7 @@ from torch import Tensor
 
 RANDOM_SETS = 500
 SEED = 0
+ROUNDING = 1e-6  # of mean cosines, which are summed in another order for each set of classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,8 @@ class ClassEmbedding:
         known = ~(np.isnan(similarity) | np.isnan(sizes))
         rows = torch.from_numpy(self.by_chance[np.where(known, sizes, 2).astype(int)])
         values = torch.from_numpy(np.where(known, similarity, 0.0)).float()[:, None]
-        below = torch.searchsorted(rows, values) + torch.searchsorted(rows, values, right=True)
+        below = torch.searchsorted(rows, values - ROUNDING)
+        below += torch.searchsorted(rows, values + ROUNDING, right=True)
         share = below[:, 0].double() * (50 / RANDOM_SETS)
         return torch.where(torch.from_numpy(known), share, torch.nan)
 

@@ -194,12 +194,17 @@ def label_probability(probabilities: Tensor, labels: Tensor) -> Tensor:
     return found.where(labels >= 0, torch.nan)
 
 
+def likeliest(logits: Tensor) -> Tensor:
+    """The (b, 5) classes, or as many as there are, from the likeliest down, of (b, C) logits."""
+    # Ranked by logits, as validate.py does: probabilities of peaked logits tie at zero.
+    return logits.topk(min(5, logits.shape[1]), dim=1).indices
+
+
 @torch.inference_mode()
 def _columns(logits: Tensor, labels: Tensor, keep_logits: bool) -> dict[str, Tensor]:
     """What is kept of (b, C) logits, given (b,) labels."""
     probabilities = logits.softmax(dim=1)
-    # Ranked by logits, as validate.py does: probabilities of peaked logits tie at zero.
-    ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    ranked = likeliest(logits)
     top5 = ranked.to(torch.int16 if logits.shape[1] < 2**15 else torch.int32)
     kept = {
         "pred": top5[:, 0],

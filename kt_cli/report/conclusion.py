@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kt_cli.errors import counted
-from kt_cli.report.table import Cell, Column, Interval, Table, number
+from kt_cli.report.table import Cell, Column, Interval, MeanStd, Table, number
 
 CONTROL = "self"  # nobody teaches in it
 FEW = 3  # groups of rows that have a sentence each
@@ -42,10 +42,12 @@ class _Line:
     """A row of a summary: a method, with what else is told apart, and what came of it."""
 
     name: str
+    control: bool  # nobody teaches in it
     n: int
     success: Interval
     kept: int
     delta: Interval
+    alike: bool  # whether all transfers did the same
     best: bool
 
     @property
@@ -71,7 +73,7 @@ def _of_transfers(table: Table) -> str:
     lines = _lines(table)
     if not lines:
         return ""
-    candidates = [line for line in lines if line.name != CONTROL] or lines
+    candidates = [line for line in lines if not line.control] or lines
     best = max(candidates, key=lambda line: (line.helps, line.best, line.delta.value))
     low, high = best.delta.low, best.delta.high
     alone = len(lines) == 1
@@ -83,7 +85,8 @@ def _of_transfers(table: Table) -> str:
         said = f"{best.name} harms: {best.says}" if alone else (
             f"Nothing helps here; {best.name} harms least: {best.says}")  # fmt: skip
     elif math.isnan(low):
-        said = f"{best.name}: {best.says}; too few models to say what others would do"
+        few = "; all alike" if best.alike else "; too few models to say what others would do"
+        said = f"{best.name}: {best.says}{few}"
     else:
         said = f"It is not shown that {best.name} helps: {best.says}" if alone else (
             f"No method is shown to help; {best.name} did best: {best.says}")  # fmt: skip
@@ -96,7 +99,10 @@ def _against(best: _Line, lines: Sequence[_Line], parted: bool) -> str:
     harmful = [line for line in lines if line is not best and line.delta.high < 0]
     harm = ", ".join(f"{line.name} (Δ {points(line.delta.value)})" for line in harmful[:FEW])
     two, than = len(lines) == 2, ""
-    if best.best and not parted:
+    control = next((line.name for line in lines if line.control and line.best), None)
+    if control and not best.control and not parted:
+        than = f"; {control}, in which nobody teaches, is better on the same pairs"
+    elif best.best and not parted:
         than = f"; better than {'the other' if two else 'every other'} on the same pairs"
     elif not parted:
         whom = ("neither", "the other") if two else ("none", "all others")
@@ -110,8 +116,8 @@ def _lines(table: Table) -> list[_Line]:
     found = []
     for i, row in enumerate(table.rows):
         cells: dict[str, Cell] = dict(zip(keys, row, strict=True))
-        n, success, delta = (cells[key] for key in NEEDED)
-        if not isinstance(success, Interval) or not isinstance(delta, Interval):
+        n, success, interval = (cells[key] for key in NEEDED)
+        if not isinstance(success, Interval) or not isinstance(interval, Interval):
             continue
         assert isinstance(n, int)
         if not n:
@@ -119,7 +125,11 @@ def _lines(table: Table) -> list[_Line]:
         named = (leads[-1], *leads[:-1])  # the method first
         name = ", ".join(table.columns[place].show(row[place]) for place in named)
         kept = round(n * (number(cells.get("abstained")) or 0) / 100)
-        found.append(_Line(name, n, success, kept, delta, (i, "delta") in table.bold))
+        delta, method = cells.get("delta"), str(row[named[0]])
+        alike = n > 1 and isinstance(delta, MeanStd) and delta.std == 0
+        best = (i, "delta") in table.bold
+        control = method.partition("+")[0] == CONTROL
+        found.append(_Line(name, control, n, success, kept, interval, alike, best))
     return found
 
 

@@ -10,7 +10,7 @@ benchmarks/coverage.py shows how often these intervals hold the truth.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -75,6 +75,7 @@ class Pairs:
     teachers: Codes
     sets: Codes | None = None
     count: int = 1
+    directed: bool = True  # else it is the same which of the two teaches
 
     @classmethod
     def of(cls, rows: pd.DataFrame, sets: Codes | None = None, count: int = 1) -> Pairs:
@@ -96,7 +97,9 @@ class Pairs:
         known = ~np.isnan(values)
         if not known.all():
             sets = None if self.sets is None else self.sets[known]
-            some = Pairs(self.students[known], self.teachers[known], sets, self.count)
+            some = replace(
+                self, students=self.students[known], teachers=self.teachers[known], sets=sets
+            )
             return some.means(values[known], percent)
         with np.errstate(divide="ignore", invalid="ignore"):
             means = self._whole.sums(values) / self._whole.counts
@@ -150,10 +153,15 @@ class Pairs:
 
     @cached_property
     def _roles(self) -> tuple[Role, Role, Role, Role]:
-        """Students, teachers, models in either role, and two models, whichever teaches."""
+        """Students, teachers, models in either role, and two models, whichever teaches.
+
+        Students and teachers are models in either role where it is the same which of them teaches.
+        """
         size = 1 + int(max(self.students.max(initial=0), self.teachers.max(initial=0)))
-        students, teachers = self._role(size, self.students), self._role(size, self.teachers)
         either = self._role(size, self.students, self.teachers)
+        if not self.directed:
+            return either, either, either, self.unordered
+        students, teachers = self._role(size, self.students), self._role(size, self.teachers)
         return students, teachers, either, self.unordered
 
     @cached_property

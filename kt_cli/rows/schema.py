@@ -224,8 +224,8 @@ TABLES: dict[str, dict[str, Column]] = {
             "is to be expected (`shrink`)"),
         "guard_p": Column(F, "its p-value there: of no gain (`gain`), of a loss by more than the "
             "margin (`safe`); or the chance that Δ is below 0 (`shrink`); null at α = 0"),
-        "guard_least": Column(F, "the least Δ at α = 1 that these images could have borne out, "
-            "points; null for `shrink`"),
+        "guard_least": Column(F, "the least Δ at α = 1 that these images could have borne out if "
+            "as many flip, points; null for `shrink`, and where they are too few for any"),
         "guard_pooled": Column(N, "the student's other transfers behind the prior of `shrink`, 0 "
             "for the stated one; null for others"),
         "guard_gains": Column("list<int32>", "images that α = 0.1, 0.2, … 1 gains"),

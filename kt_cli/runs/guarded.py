@@ -68,14 +68,14 @@ def guard_columns(choice: Choice, before: Right, full: Right) -> Row:
     Args:
         before, full: (n,) whether the student before, and the one as trained, has each image right.
     """
-    verdict, place = choice.verdict, int(choice.verdict.place)
+    verdict, place, least = choice.verdict, int(choice.verdict.place), choice.verdict.least
     n = len(before)
     gain, loss = int((full & ~before).sum()), int((before & ~full).sum())
     return {
         "guard_alpha": choice.alpha,
         "guard_score": 100 * float(verdict.score[place - 1]) if place else 0.0,
         "guard_p": float(verdict.p[place - 1]) if place else None,
-        "guard_least": None if verdict.least is None else 100 * float(verdict.least),
+        "guard_least": None if least is None or np.isnan(least) else 100 * float(least),
         "guard_gains": choice.flips.gained.tolist(),
         "guard_losses": choice.flips.lost.tolist(),
         "guard_n": choice.flips.n,

@@ -163,8 +163,8 @@ class _Transfer:
             full = self._evaluate(evaluated)
         except OutputsNotFinite as error:
             raise Diverged(f"after training {error.message}", SMALLER_RATE) from error
-        alone = self._controls()
         guarded = self._guarded(full) if spec.guarded else {}
+        alone = self._controls()
         after = self._evaluate(evaluated) if guarded else full
         right = np.stack([said.right for said in self.told])
         flips = self.before.right, after.right, evaluated.labels, len(self.data.classes)
@@ -261,8 +261,8 @@ class _Transfer:
         evaluator = Evaluator(self.module, config, self.device, self.spec.eval_amp)
         rule, said = rule_of(self.run, self.folder, self.data.guard)
         choice = guard.choose(
-            evaluator, self.start, copied(self.module), judge, self._estimate_statistics,
-            rule,
+            evaluator, self.start, copied(self.module), judge,
+            self._estimate_statistics if self.spec.bn != "eval" else lambda module: None, rule,
         )  # fmt: skip
         return {**guard_columns(choice, self.before.right, full.right), **said}
 

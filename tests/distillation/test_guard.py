@@ -19,7 +19,7 @@ from kt_cli.distillation.guard import Choice, Judge, choose
 from kt_cli.distillation.guard_rules import ALPHAS, Flips, Prior, Verdict, gain
 from kt_cli.distillation.weight_averaging import between
 from kt_cli.knowledge.evaluate import Evaluator
-from kt_cli.knowledge.predictions import Predictions
+from kt_cli.knowledge.predictions import Predictions, evaluate
 from tests.distillation.toys import CONFIG, CPU, Tiny, assert_same, make_views, prepare, state
 
 FULL = {**CONFIG, "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center"}
@@ -105,6 +105,29 @@ def test_where_nothing_is_surely_better_the_student_stays(end: float) -> None:
     judged = image_set(grey(LEVELS), (LEVELS > 0.5).astype(np.int64))
     assert (choice.alpha, choice.flips.n, choice.images) == (0, 300, judged.fingerprint)
     assert weight == 0.5
+
+
+class Tied(nn.Module):
+    """Fourteen classes, two of which tie for the first place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = torch.arange(14.0) % 7
+        return logits.expand(len(x), 14) + 0 * x.mean()
+
+
+def test_the_guard_takes_of_a_tie_what_the_evaluation_takes() -> None:
+    images = image_set(grey(LEVELS[:8]), np.zeros(8, dtype=np.int64))
+    evaluated = evaluate(Tied(), FULL, images, CPU).pred
+    judge = Judge(images, np.zeros(8, dtype=bool), evaluated)
+    choice = choose(Evaluator(Tied(), FULL, CPU), {}, {}, judge, never_called, by_gain)
+    assert choice.flips.gained.tolist() == [8] * 10
+
+
+def test_the_surest_of_a_hundred_decides() -> None:
+    images = image_set(grey(LEVELS[:2]), np.zeros(2, dtype=np.int64))
+    others = [said(images, [i % 3, 1], [i / 100, 0.5]) for i in range(100)]
+    judge = Judge.without_labels(said(images, [1, 2], [0.0, 0.5]), others)
+    assert judge.answers is not None and judge.answers.tolist() == [99 % 3, 2]
 
 
 def test_too_few_gains_are_not_enough() -> None:

@@ -36,6 +36,7 @@ def upto(place: int, well: int, ill: int) -> Ints:
 @pytest.mark.parametrize("lost", [0, 1, 4, 30])
 def test_gain_is_the_exact_lower_bound_at_a_tenth_of_the_level(gained: int, lost: int) -> None:
     found, m = gain(flips(gained, lost), 0, NOTHING), gained + lost
+    assert found.least == pytest.approx(least_by_hand(m, gain, 0))
     if m == 0:
         assert not found.score.any() and found.place == 0
         return
@@ -43,7 +44,27 @@ def test_gain_is_the_exact_lower_bound_at_a_tenth_of_the_level(gained: int, lost
     lowest = test.proportion_ci(confidence_level=1 - 0.05 / 10, method="exact").low
     assert found.score == pytest.approx(m / 100 * (2 * lowest - 1), abs=1e-9)
     assert found.p == pytest.approx(test.pvalue)
-    assert found.least == pytest.approx((gained - lost) / 100 - found.score[-1])
+
+
+def least_by_hand(m: int, rule: Any, margin: float, n: int = 100) -> float:
+    """The least Δ of the whole way that a rule lets go, if m images flip or the fewest it can."""
+    for flipped in range(m, n + 1):
+        for gained in range(flipped + 1):
+            there = (
+                np.where(np.arange(10) < 9, 0, gained),
+                np.where(np.arange(10) < 9, 0, flipped - gained),
+            )
+            if rule(Flips(*there, n), margin, NOTHING).place == 10:
+                return (2 * gained - flipped) / n
+    return np.nan
+
+
+def test_the_least_gain_that_can_be_seen_is_one_that_is() -> None:
+    assert gain(flips(95, 5, 1000), 0, NOTHING).least == pytest.approx(0.028)
+    assert gain(flips(0, 0, 1000), 0, NOTHING).least == pytest.approx(0.008)  # eight and no loss
+    assert np.isnan(gain(flips(0, 0, 7), 0, NOTHING).least)
+    many = gain(Flips(np.full((3, 10), 9), np.full((3, 10), 4), 100), 0, NOTHING)
+    assert many.least is not None and many.least.shape == (3,)
 
 
 def test_gain_accepts_exactly_where_mcnemar_rejects() -> None:
@@ -140,10 +161,20 @@ def test_the_whole_way_has_all_of_the_level_after_every_place_and_half_else() ->
 
 
 def test_what_safe_says_of_itself() -> None:
-    """The bound is where the test stands at 5%; the least Δ is what it takes off, less that."""
+    """The bound is where the test stands at 5%; the least Δ is one that passes."""
     found = safe(flips(20, 30, N), MARGIN, NOTHING)
     assert paired_above(20, 30, N, found.score[0]) == pytest.approx(0.05)
-    assert found.least == pytest.approx((20 - 30) / N - found.score[-1] - MARGIN)
+    least = found.least
+    assert least is not None and -MARGIN < least < 50 / N
+    gained = round((50 + float(least) * N) / 2)
+    assert p_of(gained, 50 - gained) <= 0.025 < p_of(gained - 1, 51 - gained)
+
+
+@pytest.mark.parametrize("m", [0, 1, 7, 40])
+def test_the_least_that_safe_lets_go_by_hand(m: int) -> None:
+    there = np.where(np.arange(10) < 9, 0, m)
+    found = safe(Flips(there * 0, there, 100), 0.01, NOTHING)
+    assert found.least == pytest.approx(least_by_hand(m, safe, 0.01))
 
 
 def test_a_tenth_of_a_point_takes_3_840_images_where_nothing_changes() -> None:

@@ -66,6 +66,17 @@ def test_counts_are_those_of_a_loop(seed: int) -> None:
     assert sizes == sorted(sizes, reverse=True)
 
 
+def test_of_classes_that_moved_alike_the_one_where_more_changed_comes_first() -> None:
+    labels = np.repeat(np.arange(4), 4)
+    right = {  # of each class the images right before, and after
+        "before": [0, 1, 0, 1,  0, 0, 0, 0,  1, 1, 0, 1,  1, 0, 0, 0],
+        "after": [1, 0, 1, 1,  1, 0, 0, 0,  0, 0, 1, 1,  0, 0, 0, 0],
+    }  # fmt: skip
+    said = {name: np.where(known, labels, (labels + 1) % 4) for name, known in right.items()}
+    found = Changes(complementarity(said, labels=labels).comparison)
+    assert [(c.gained, c.lost) for c in found.classes(4)] == [(2, 1), (1, 0), (1, 2), (0, 1)]
+
+
 def test_a_verdict_says_what_the_numbers_bear_out() -> None:
     labels = np.repeat(np.arange(2), 50)
     wrong = 1 - labels

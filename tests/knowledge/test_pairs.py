@@ -165,6 +165,16 @@ def test_similar_classes_have_a_high_percentile() -> None:
     assert embedding.mean == pytest.approx(4 / 49, abs=0.02)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_set_that_was_drawn_ties_with_itself(seed: int) -> None:
+    """Of three classes there are three sets of two, each about a third of the random ones."""
+    embedding = ClassEmbedding.of("test", np.random.default_rng(seed).normal(size=(3, 9)))
+    counts = np.array([[2, 2, 1], [2, 1, 2], [1, 2, 2]], np.int32)
+    found = pairs.by_class_statistics(counts, embedding)
+    alike = np.sort(found["top50_similarity_pct"])
+    np.testing.assert_allclose(alike, [100 / 6, 50, 500 / 6], atol=5)
+
+
 def test_percentiles_of_random_sets_are_uniform() -> None:
     embedding = random_embedding(40)
     rng = np.random.default_rng(1)

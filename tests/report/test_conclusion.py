@@ -22,13 +22,21 @@ NAN = math.nan
 MODELS = tuple(f"model{i}" for i in range(7))
 
 
-def summary(*rows: tuple[str, int, float, tuple[float, float]], best: str = "") -> Table:
+def summary(
+    *rows: tuple[str, int, float, tuple[float, float]], best: str = "", alike: bool = False
+) -> Table:
     """Of methods with n, Δ and its interval; half of the transfers gained."""
     keys = ("method", "n", "success_rate", "delta", "delta_interval")
     columns = tuple(Column(key, lead=key == "method", kind="text" if key == "method" else "number")
                     for key in keys)  # fmt: skip
     cells: tuple[tuple[Cell, ...], ...] = tuple(
-        (method, n, Interval(50.0, 20, 80), MeanStd(delta, 1.0, n), Interval(delta, *ends))
+        (
+            method,
+            n,
+            Interval(50.0, 20, 80),
+            MeanStd(delta, 0.0 if alike else 1.0, n),
+            Interval(delta, *ends),
+        )
         for method, n, delta, ends in rows
     )
     bold = frozenset((i, "delta") for i, row in enumerate(rows) if row[0] == best)
@@ -55,6 +63,12 @@ def summary(*rows: tuple[str, int, float, tuple[float, float]], best: str = "") 
          "kl-dp helps: 4 of 8 transfers gained (50.0% [20, 80]), "
          "Δ +0.50 points on average [+0.10, +1.00]; none is "
          "shown to be better than all others."),
+        (summary(("kl", 8, 0.2, (-2, 2)), ("self+guard", 8, 0.9, (0.1, 2)), best="self+guard"),
+         "No method is shown to help; kl did best: "
+         "4 of 8 transfers gained (50.0% [20, 80]), Δ +0.20 points on average [−2, +2]; "
+         "self+guard, in which nobody teaches, is better on the same pairs."),
+        (summary(("kl", 2, 0.0, (NAN, NAN)), alike=True),
+         "kl: 1 of 2 transfers gained (50.0% [20, 80]), Δ 0.00 points on average; all alike."),
         (summary(("kl", 8, -1.0, (-2, -0.5)), ("kl-dp", 8, -0.5, (-1, -0.1))),
          "Nothing helps here; kl-dp harms least: "),
         (summary(("kl", 8, 0.2, (-2, 2)), ("kl-dp", 8, 0.5, (-1, 2))),
@@ -123,6 +137,17 @@ def test_what_by_tells_apart_is_named(sweep: Sweep) -> None:
     (sentence,) = conclusions(sweep_tables([sweep.folder], ["summary"], Query(by=("seed",))))
     assert sentence.startswith("kl-dp, 1 helps: 42 of 42 transfers gained")
     assert "same pairs" not in sentence and "kl-dp, 0 (Δ −0.48) harms" in sentence
+
+
+def test_the_control_is_no_winner_however_it_is_told_apart(sweep: Sweep) -> None:
+    pairs = list(itertools.permutations(MODELS, 2))
+    rows = [sweep.transfer(t, s, method=method, seed=seed, delta=delta + 0.001 * i)
+            for i, (t, s) in enumerate(pairs) for seed in (0, 1)
+            for method, delta in (("self", 2.0), ("kl", 1.0))]  # fmt: skip
+    sweep.write("transfer", rows)
+    for by in ((), ("seed",)):
+        (sentence,) = conclusions(sweep_tables([sweep.folder], ["summary"], Query(by=by)))
+        assert sentence.startswith("kl")
 
 
 def test_without_transfers_it_is_about_what_models_know(sweep: Sweep) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -80,6 +81,21 @@ def test_pairs_that_are_alike_in_both_directions_are_as_good_as_one() -> None:
     one, two = mean_interval(once, "delta"), mean_interval(both, "delta")
     assert two.value == pytest.approx(one.value)
     assert (two.low, two.high) == pytest.approx((one.low, one.high), rel=0.02)
+
+
+@pytest.mark.parametrize("models", [3, 4, 8])
+def test_where_it_is_the_same_who_teaches_the_order_of_names_is_no_matter(models: int) -> None:
+    """Each two models once is the same as in both directions, which a loop by hand says too."""
+    random = np.random.default_rng(models)
+    rows = zoo(random, models)
+    once = rows[rows["student"] < rows["teacher"]]
+    turned = once.rename(columns={"student": "teacher", "teacher": "student"})
+    mixed = pd.concat([once[::2], turned[1::2]])
+    ends = mean_ends(pd.concat([once, turned], ignore_index=True), "delta")
+    assert not np.isnan(ends).any()
+    for some in (once, turned, mixed):
+        (found,) = replace(Pairs.of(some), directed=False).means(some["delta"].to_numpy())
+        assert (found.low, found.high) == pytest.approx(ends)
 
 
 def test_seeds_of_a_pair_are_no_independent_observations() -> None:

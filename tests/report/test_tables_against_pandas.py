@@ -237,6 +237,9 @@ def check_complementarity(table: Table, rows: pd.DataFrame) -> None:
             assert quantiles == pytest.approx(known.quantile([0.05, 0.5, 0.95]).tolist())
             assert record["mean"].value == pytest.approx(known.mean())
             pairs = rows.loc[known.index, ["student", "teacher"]].assign(value=known)
+            if record["quantity"] in ("agreement", "kappa", "oracle_acc"):  # whoever teaches
+                turned = pairs.rename(columns={"student": "teacher", "teacher": "student"})
+                pairs = pd.concat([pairs, turned], ignore_index=True)
             percent = record["quantity"].partition("_")[0] in ("pos", "agreement", "oracle")
             check_ends(record["mean"], mean_ends(pairs, "value", percent))
 

@@ -350,12 +350,18 @@ def test_a_guard_that_lets_nothing_pass_leaves_the_student_as_it_was(
 ) -> None:
     row = transfer(place, tmp_path, "resnet", "norm", method="self+guard")
     assert (row["guard_alpha"], row["guard_score"], row["delta"], row["gain"]) == (0, 0, 0, 0)
+    assert row["delta_statistics"] == 0.0
     assert_same(place / "norm", tmp_path / "student")
 
 
+@pytest.mark.parametrize("method", ["self", "self+safe:50"])
 @pytest.mark.parametrize("bn", ["train", "eval", "recompute"])
-def test_what_the_running_statistics_do_alone(place: Path, tmp_path: Path, bn: str) -> None:
-    row = transfer(place, tmp_path, "vit", "norm", method="self", bn=bn, lr=0.05)
+def test_what_the_running_statistics_do_alone(
+    place: Path, tmp_path: Path, bn: str, method: str
+) -> None:
+    """Those of the student as it is saved, where a guard estimated them anew too."""
+    row = transfer(place, tmp_path, "vit", "norm", method=method, bn=bn, lr=0.05)
+    assert row.get("guard_alpha", 1.0) == 1.0
     module = timm.create_model(f"local-dir:{place / 'norm'}", pretrained=True).eval()
     before = right(module, place)
     state, after = weights(place / "norm"), weights(tmp_path / "student")
@@ -364,6 +370,7 @@ def test_what_the_running_statistics_do_alone(place: Path, tmp_path: Path, bn: s
     module.load_state_dict({**state, **running})
     if bn == "eval":
         assert row["delta_statistics"] == 0.0
+        assert all(torch.equal(state[k], v) for k, v in running.items())
     else:
         wanted = percent(right(module, place)) - percent(before)
         assert row["delta_statistics"] == pytest.approx(wanted)
