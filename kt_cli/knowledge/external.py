@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kt_cli.data.images import ImageSet
-from kt_cli.errors import DataError, warn
+from kt_cli.errors import DataError, counted, warn
 from kt_cli.knowledge.file_columns import SUM_TOLERANCE, External, read_external
 from kt_cli.knowledge.matching import (
     class_indices,
@@ -127,7 +127,10 @@ def _row_order(external: External, ids: Sequence[str]) -> Classes:
     path, named = external.path, [] if external.ids is None else [external.ids]
     for names in (*named, *external.texts):
         with suppress(DataError):
-            return row_order(path, names, len(external), ids)
+            rows = row_order(path, names, len(external), ids)
+            if others := len(external) - len(ids):
+                warn(f"{path} has {counted(others, 'image')} that the data lacks: left out.")
+            return rows
     rows = row_order(path, external.ids, len(external), ids)  # says what parts them
     if external.label is None:  # which would not be the data's in another order
         warn(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kt_cli.errors import DataError
 from kt_cli.zoo.imagenet_names import AMBIGUOUS, described
 
-SAME_IMAGES = "Both must be about the same images; --limit cuts the data's."
+SAME_IMAGES = "All images of the data are needed; --limit cuts the data's."
 
 
 def row_order(
@@ -22,14 +22,15 @@ def row_order(
     """(n,) row of the file at `path` for each of n images.
 
     By whole names; else by folder and file name, by file name, or by that without its ending,
-    where these tell the images apart. Without names rows are taken to be in the images' order.
+    where these tell the images apart. Images that the data lacks are passed over. Without names
+    rows are taken to be in the images' order.
 
     Args:
         given: names of the file's rows, if it has some.
         wanted: names of the images, each once.
 
     Raises:
-        DataError: images are missing, named twice, or others than `wanted`.
+        DataError: images are missing or named twice.
     """
     if given is None:
         if rows != len(wanted):
@@ -45,7 +46,7 @@ def row_order(
         if len(place) < len(given) or len(set(there)) < len(there):
             continue  # these names do not tell the images apart
         found = sum(name in place for name in there)
-        if found == len(there) == len(place):
+        if found == len(there):
             return np.array([place[name] for name in there], np.int64)
         if found > best:
             best, closest = found, _difference(path, there, place, found)

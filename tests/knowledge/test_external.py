@@ -466,6 +466,13 @@ def test_names_are_found_in_whatever_column(tmp_path: Path, name: str, column: s
     assert (found["pred"] == PRED).all()
 
 
+def test_a_file_may_know_more_images_than_the_data(tmp_path: Path) -> None:
+    read = read_external(write(tmp_path / "a.csv", {"id": IDS, "pred": PRED}))
+    with pytest.warns(KtWarning, match=r"a.csv has 3 images that the data lacks: left out"):
+        found = aligned(read, IDS[3:], LABELS[3:], CLASSES)
+    assert (found["pred"] == PRED[3:]).all()
+
+
 def test_files_of_images_that_are_others_are_no_rows_in_order(tmp_path: Path) -> None:
     others = [f"other/{i}.jpg" for i in range(N)]
     refused(write(tmp_path / "a.csv", {"shown": others, "pred": PRED}), "0 of the data's 60 images")

@@ -68,10 +68,14 @@ def test_missing_and_other_images_are_counted() -> None:
     assert "2 others (first: n09/x.JPEG)" in caught.value.message
     assert f"lacks, for example, {IDS[17]}" in caught.value.message
     assert caught.value.tip
-    with pytest.raises(DataError, match="20 of the data's 20 images, and 1 others"):
-        row_order(PATH, [*IDS, "more"], 21, IDS)
     with pytest.raises(DataError, match="19 of the data's 20 images; it lacks"):
         row_order(PATH, IDS[1:], 19, IDS)
+
+
+def test_images_that_the_data_lacks_are_passed_over() -> None:
+    assert row_order(PATH, ["more", *IDS], 21, IDS).tolist() == list(range(1, 21))
+    by_name = [f"/else/{name}" for name in (*IDS, "n09/more.JPEG")]
+    assert row_order(PATH, by_name, 21, IDS[5:]).tolist() == list(range(5, 20))
 
 
 def test_rows_without_names() -> None:

@@ -192,6 +192,16 @@ def test_a_retrained_model_is_another_model(sweep: Sweep) -> None:
     assert names == {"resnet50 (11111111)", "resnet50 (22222222)"}
 
 
+def test_teachers_are_counted_within_a_method(sweep: Sweep) -> None:
+    rows = [sweep.transfer(teacher, "convnext_tiny", method=method) for teacher, method in
+            (("resnet50", "kl"), ("vit_base", "kl"), ("deit", "kl-dp"))]  # fmt: skip
+    for some, told in ((rows[:2], False), (rows[2:], True)):
+        sweep.write("transfer", some)
+        table = only(sweep, "students")
+        assert [record["teachers"] for record in records(table)] == [2]
+        assert ("Not every method has all n teachers" in " ".join(table.notes)) == told
+
+
 def test_limit_is_stamped(sweep: Sweep) -> None:
     sweep.write("transfer", [sweep.transfer("resnet50", "convnext_tiny", limit=200)])
     table = only(sweep, "summary")

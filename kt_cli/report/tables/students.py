@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -11,7 +11,7 @@ from kt_cli.report.captions import caption
 from kt_cli.report.groups import Group, by_one_teacher, native
 from kt_cli.report.query import Query, derived
 from kt_cli.report.read import Results
-from kt_cli.report.table import Cell, Column, Table
+from kt_cli.report.table import Cell, Column, MeanStd, Table
 from kt_cli.report.tables.matrix import by_accuracy
 from kt_cli.report.tables.shared import BEST, methods_of, seen_note, transfer_groups, transfer_notes
 from kt_cli.report.versus import borne_out, by_run
@@ -29,6 +29,7 @@ LEGEND = (
     "before: top-1 before transfer; Δ in percentage points, mean ± standard deviation over n "
     "teachers{seeds}."
 )
+FEWER = "Not every method has all n teachers: n is that of the method with the most."
 
 
 def tables(results: Results, query: Query) -> list[Table]:
@@ -57,6 +58,7 @@ def _table(group: Group, results: Results, query: Query) -> Table:
     seeds = " (each teacher’s seeds averaged first)" if group.rows["seed"].nunique() > 1 else ""
     notes = (
         LEGEND.format(seeds=seeds),
+        *([] if _all_have(deltas, facts, methods) else [FEWER]),
         *([f"{BEST} over the students)."] if several else []),
         *seen_note(group),
         *(_published_note(names) if beside else []),
@@ -68,12 +70,22 @@ def _table(group: Group, results: Results, query: Query) -> Table:
     )  # fmt: skip
 
 
+def _all_have(
+    deltas: Mapping[tuple[str, str], MeanStd], facts: Mapping[str, list[Cell]], methods: list[str]
+) -> bool:
+    """Whether each method has as many teachers of a student as any."""
+    return all(
+        (name, method) in deltas and deltas[name, method].n == count
+        for name, (*_, count) in facts.items() for method in methods
+    )  # fmt: skip
+
+
 def _facts(rows: pd.DataFrame, results: Results) -> dict[str, list[Cell]]:
-    """Type, accuracy, parameters and number of teachers of each student."""
+    """Type, accuracy, parameters and the most teachers that a method has, of each student."""
     keys = ["student_type", "student_acc", "student_params_m"]
     once = derived(rows.drop_duplicates("student"), keys, results.ok("models"))
-    known = rows.dropna(subset=["delta"]).groupby("student", observed=True)
-    teachers = known["teacher"].nunique()
+    known = rows.dropna(subset=["delta"]).groupby(["student", "method"], observed=True)
+    teachers = known["teacher"].nunique().groupby("student", observed=True).max()
     return {
         str(name): [*map(native, values), int(teachers.get(name, 0))]
         for name, *values in once[["student", *keys]].itertuples(index=False)
