@@ -95,9 +95,10 @@ def sweep(
         )
     folder = Path(output) / spec.name
     place.require_logs(folder)
+    most = (1, 1) if place.executor == INLINE else (spec.slurm.gpus, processes)
     session = Session(
         spec, folder.absolute() if place.facts else folder, models, place,
-        slots(settings.get("gpus"), processes, cuda_devices()), retry_failed, tell,
+        slots(*most, cuda_devices()), retry_failed, tell,
     )  # fmt: skip
     _work(session, dry_run)
     done = session.finished and not dry_run

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from kt_cli.sweeps.session import Session
 
 
-def show(
-    session: Session, stages: Sequence[Stage], console: Console, asked_gpus: int | None
-) -> None:
+def show(session: Session, stages: Sequence[Stage], console: Console) -> None:
     """Print what there is to do, where and at what price."""
     spec, count = session.spec, len(session.names)
     pairs = spec.pair_count(session.names)
@@ -39,7 +37,7 @@ def show(
     left_out = f" ({guard:.0%} of the training images are left out: the guard slice)" * bool(guard)
     say(f"data: {where}{left_out}")
     say(f"results: {session.folder}")
-    say(f"at once: {_at_once(session, asked_gpus)}")
+    say(f"at once: {_at_once(session)}")
     parts = ("jobs", "GPU-hours") if session.place.facts else ("time, about",)
     rows = [_plan_row(session, stage) for stage in stages if stage.total]
     console.print(screen.table(("stage", "runs", "done", "to do", *parts), rows))
@@ -68,19 +66,20 @@ def _disk(session: Session) -> str:
     return ", ".join(f"{what} {size_text(size)}" for what, size in parts.items() if size)
 
 
-def _at_once(session: Session, asked_gpus: int | None) -> str:
+def _at_once(session: Session) -> str:
     if session.place.facts:
         slurm = session.spec.slurm
         cpus = slurm.cpus_per_gpu or session.place.facts.cpus_per_gpu
         gpu = "one GPU and " if session.place.facts.gpus else ""
         each = f"{gpu}{counted(cpus, 'CPU')}"
-        return f"{counted(slurm.gpus, 'job')} of {slurm.minutes} min, {each} each"
+        return f"{counted(slurm.jobs, 'job')} of {slurm.minutes} min, {each} each"
     if session.place.executor == "inline":
         return "one run, in this process"
     count, first = len(session.slots), session.slots[0]
     if first.gpu is not None:
         return counted(count, "GPU")
-    asked = f" (--gpus {asked_gpus}: there is no GPU here)" if asked_gpus else ""
+    gpus = session.spec.slurm.gpus
+    asked = f" (--gpus {gpus}: there is no GPU here)" if gpus else ""
     processes, threads = counted(count, "process", "processes"), counted(first.threads, "thread")
     return f"{processes} on the CPU, {threads} each{asked}"
 

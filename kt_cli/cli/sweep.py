@@ -63,13 +63,13 @@ def sweep(
     Every result is a row in Parquet files; running the same sweep again goes on where it stopped.
     """
     from kt_cli.api.sweep import sweep as swept
-    from kt_cli.sweeps.cluster import is_there
+    from kt_cli.sweeps import place
 
-    on_gpus = executor == "slurm" or (executor == "auto" and is_there())
-    how["amp"] = options.precision(amp, amp_dtype, on_gpus)
+    elsewhere = place.chosen(executor, processes) == place.SLURM
+    how["amp"] = options.precision(amp, amp_dtype, elsewhere)
 
     def show_plan(session: Any, stages: Any) -> None:
-        plan_view.show(session, stages, screen.out if dry_run else screen.err, slurm.get("gpus"))
+        plan_view.show(session, stages, screen.out if dry_run else screen.err)
 
     with progress_view.listener(show_plan) as tell:
         found = swept(

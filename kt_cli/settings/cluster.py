@@ -13,6 +13,7 @@ from kt_cli.settings.shared import of_cluster
 # [days-]hours:minutes:seconds, minutes:seconds, days-hours and minutes, as sbatch takes them.
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
 LEAST_MINUTES = 5
+JOBS = 8
 ONE_LINE = ("partition", "account", "qos", "constraint", "mem", "wckey")
 
 
@@ -20,9 +21,9 @@ ONE_LINE = ("partition", "account", "qos", "constraint", "mem", "wckey")
 class SlurmSpec:
     """Resources of the jobs of a sweep; empty ones are left to the cluster."""
 
-    gpus: int = of_cluster(
-        8, "GPUs to use at once; on a cluster jobs with one GPU each.", within=POSITIVE,
-        usual="all here, 8 on a cluster",
+    gpus: int | None = of_cluster(
+        None, "GPUs to use at once; on a cluster jobs with one GPU each.", within=POSITIVE,
+        usual=f"all here, {JOBS} on a cluster",
     )  # fmt: skip
     max_gpu_hours: float | None = of_cluster(
         None, "GPU-hours of the whole sweep; transfers that do not fit are left out, best-spread "
@@ -44,6 +45,11 @@ class SlurmSpec:
         (), "Argument of srun. May repeat.", flags=("--srun-arg",)
     )
     wckey: str = of_cluster("", "Workload key.")
+
+    @property
+    def jobs(self) -> int:
+        """Jobs of a cluster at once."""
+        return self.gpus or JOBS
 
     @property
     def minutes(self) -> int:

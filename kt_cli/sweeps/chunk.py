@@ -105,14 +105,17 @@ def run_chunk(
     try:
         if slot.gpu is not None:
             require_gpu()
-        _work(Path(manifest), start, stop, alone, minutes)
+        do_runs(Path(manifest), start, stop, alone, minutes)
     except Exception as error:
         with suppress(OSError):
             tell(end=_end(error), why=str(error))
         raise
 
 
-def _work(manifest: Path, start: int, stop: int, alone: bool, minutes: float | None) -> None:
+def do_runs(
+    manifest: Path, start: int, stop: int, alone: bool = False, minutes: float | None = None
+) -> None:
+    """As `run_chunk`, in a process that is none of a worker's own."""
     folder = manifest.parent.parent
     runs = read_manifest(manifest, start, stop)
     table = kind_of(runs[0]).table  # and of all: those of a stage are of one kind

@@ -26,11 +26,11 @@ from kt_cli.progress import Progress
 from kt_cli.rows import store
 from kt_cli.runs.kinds import failed_row, kind_of
 from kt_cli.spec import Run
-from kt_cli.sweeps.chunk import run_chunk
+from kt_cli.sweeps.chunk import do_runs, run_chunk
 from kt_cli.sweeps.manifest import write_manifest
 from kt_cli.sweeps.schedule import local_count, scheduled
 from kt_cli.sweeps.slots import Slot
-from kt_cli.sweeps.worker_log import LOST, UNWRITABLE, cause, last_line, timed_out, told
+from kt_cli.sweeps.worker_log import LOST, UNWRITABLE, Untold, cause, last_line, timed_out, told
 
 POLL_SECONDS = 0.2
 YEAR_MINUTES = 365 * 24 * 60
@@ -205,12 +205,12 @@ class LocalStage:
             self._waiting.append(_Chunk(rest, chunk.stop, chunk.alone))
 
 
-def run_inline(folder: Path, runs: Sequence[Run], slot: Slot) -> int:
+def run_inline(folder: Path, runs: Sequence[Run]) -> int:
     """Do the runs of one stage in this process, where a debugger sees them; how many failed."""
     manifest = write_manifest(folder, runs)
     # A worker's log is its stdout; here that is for results.
-    with redirect_stdout(sys.stderr):
-        run_chunk(str(manifest), 0, len(runs), slot, alone=False)
+    with redirect_stdout(Untold(sys.stderr)):
+        do_runs(manifest, 0, len(runs))
     outcomes = store.Outcomes(folder, kind_of(runs[0]).table)
     return sum(outcomes.failed(run.id) for run in runs)
 

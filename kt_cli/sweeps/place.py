@@ -47,22 +47,26 @@ class Place:
             )
 
 
+def chosen(executor: str, processes: int | None) -> str:
+    """The executor, of AUTO what there is: the cluster, unless we are in one of its jobs."""
+    if executor != AUTO:
+        return executor
+    inside_job = "SLURM_JOB_ID" in os.environ
+    return SLURM if cluster.is_there() and not inside_job and processes is None else LOCAL
+
+
 def choose(
     executor: str, partition: str, processes: int | None, detach: bool, following: bool,
     dry_run: bool = False,
 ) -> Place:  # fmt: skip
-    """The cluster where there is one and we are not in one of its jobs; else this machine.
+    """Where `chosen` says, if it can be.
 
     Raises:
         UsageError: what is asked for cannot be. KtError: Slurm does not answer.
     """
     if executor not in EXECUTORS:
         raise unknown("executor", executor, EXECUTORS)
-    if executor == AUTO:
-        inside_job = "SLURM_JOB_ID" in os.environ
-        there = cluster.is_there() and not inside_job and processes is None
-        executor = SLURM if there else LOCAL
-    facts = None
+    executor, facts = chosen(executor, processes), None
     if executor == SLURM:
         if not cluster.is_there():
             raise UsageError("there is no Slurm here: no sbatch or no srun on the PATH")

@@ -16,6 +16,7 @@ from kt_cli.sweeps.config import team_transfers
 from kt_cli.sweeps.monitor import StageView
 
 T = TypeVar("T")
+Rows = dict[str, dict[str, list[Any]]]
 PLAN, MODELS = "plan.json", "models.json"  # beside sweep.toml
 KEYS = {"models": ("model_key",), "complementarity": ("teacher_key", "student_key"),
         "transfer": ("student_key",)}  # fmt: skip
@@ -48,7 +49,7 @@ class _Planned(NamedTuple):
 
 def plan(
     at_once: int, stages: Mapping[str, tuple[int, float]], pairs: Sequence[tuple[str, str]],
-    estimate: float, given_up: Mapping[str, int], transfers: Mapping[str, Sequence[Any]],
+    estimate: float, given_up: Mapping[str, int], rows: Rows,
 ) -> str:  # fmt: skip
     """The text of PLAN: how many runs each stage has, and about how many seconds one takes.
 
@@ -56,15 +57,26 @@ def plan(
         pairs: keys of teacher and student, where not all are transferred.
         estimate: seconds of all runs, as it was when there came to be so many.
         given_up: runs of each stage that only --retry-failed tries again.
-        transfers: what rows of the planned ones have, by column.
+        rows: as of `rows_of`.
     """
     said = {"at_once": at_once, "stages": stages, "pairs": pairs, "estimate": estimate,
-            "given_up": given_up, "transfers": transfers}  # fmt: skip
+            "given_up": given_up, "rows": rows}  # fmt: skip
     return json.dumps(said, indent=1) + "\n"
 
 
-def planned_transfers(spec: SweepSpec) -> dict[str, list[Any]]:
-    """What rows of the planned transfers have, by column, whichever models they are of."""
+def rows_of(spec: SweepSpec, evaluated: str, trained: str = "") -> Rows:
+    """What rows of the planned runs have, by table and column, whichever models they are of.
+
+    Args:
+        evaluated, trained: fingerprints of the images; of those of transfers if there are any.
+    """
+    how = spec.transfer.evaluation
+    images = {"eval_data": [evaluated], "eval_size": [how.size], "eval_amp": [how.amp]}
+    transfers = {**_transfers(spec), **({"train_data": [trained]} if trained else {})}
+    return {**dict.fromkeys(KEYS, images), "transfer": {**images, **transfers}}
+
+
+def _transfers(spec: SweepSpec) -> dict[str, list[Any]]:
     transfers = [*spec.transfers(), *(team_transfers(spec) if spec.together else ())]
     said = {name: sorted({getattr(one, name) for one in transfers})
             for name in ("method", "seed", "settings")}  # fmt: skip
@@ -73,13 +85,17 @@ def planned_transfers(spec: SweepSpec) -> dict[str, list[Any]]:
     return said
 
 
-def planned_rows(folder: Path) -> dict[str, dict[str, list[Any]]]:
+def planned_rows(folder: Path) -> Rows:
     """By table, what rows of the runs that a sweep plans have; it may once have planned others."""
     keys = _read(folder / MODELS, list, list[str]())
-    found = {table: {name: keys for name in names if keys} for table, names in KEYS.items()}
-    transfers = _read(folder / PLAN, lambda said: dict(said["transfers"]), dict[str, Any]())
-    known = {name: values for name, values in transfers.items() if name in TABLES["transfer"]}
-    return {**found, "transfer": {**found["transfer"], **known}}
+    said = _read(folder / PLAN, lambda said: {t: dict(r) for t, r in said["rows"].items()}, Rows())
+    return {
+        table: {
+            **{name: keys for name in names if keys},
+            **{name: v for name, v in said.get(table, {}).items() if name in TABLES[table]},
+        }
+        for table, names in KEYS.items()
+    }
 
 
 def taken(outcomes: Callable[[str], Outcomes]) -> float:

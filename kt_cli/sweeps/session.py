@@ -122,7 +122,7 @@ class Session:
     def at_once(self) -> int:
         """Runs at a time, at most."""
         if self.place.facts:
-            return self.spec.slurm.gpus
+            return self.spec.slurm.jobs
         return 1 if self.place.executor == INLINE else len(self.slots)
 
     @property
@@ -193,8 +193,9 @@ class Session:
         pairs = () if every else self.planner.drawn()
         given_up = {stage.name: stage.given_up for stage in stages if stage.given_up}
         self.given_up = sum(given_up.values())
-        transfers = remaining.planned_transfers(self.spec)
-        plan = remaining.plan(self.at_once, runs, pairs, estimate, given_up, transfers)
+        trained = self.data.training().fingerprint if self._transfers else ""
+        rows = remaining.rows_of(self.spec, self.data.eval.fingerprint, trained)
+        plan = remaining.plan(self.at_once, runs, pairs, estimate, given_up, rows)
         files = {"sweep.toml": to_toml(self.spec), remaining.MODELS: json.dumps(keys),
                  remaining.PLAN: plan}  # fmt: skip
         for name, text in files.items():
@@ -233,7 +234,7 @@ class Session:
         # Here, once, and not in every worker at the same time.
         decode_training_images(runs, self.tell.progress, self.spec.timeout_run)
         if self.place.executor == INLINE:
-            return run_inline(self.folder, runs, self.slots[0])
+            return run_inline(self.folder, runs)
         costs = self.costs().seconds(runs)
         work = LocalStage(self.folder, runs, self.slots, warn, self.spec.timeout_run, costs)
         work.run(self.tell.progress, label(stage.name))

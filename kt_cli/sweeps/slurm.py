@@ -51,7 +51,7 @@ class ChunkJob(submitit.helpers.Checkpointable):
 
 def tasks(runs: int, resources: SlurmSpec, facts: Facts) -> int:
     """Chunks for so many runs: some for each GPU, so that none waits for the last one long."""
-    return min(facts.array_size, chunk_count(runs, CHUNKS_PER_GPU * resources.gpus))
+    return min(facts.array_size, chunk_count(runs, CHUNKS_PER_GPU * resources.jobs))
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Submitter:
         """The runs of a stage as an array of chunks, at most `most`."""
         count = min(tasks(len(runs), self.resources, self.facts), most or len(runs))
         while True:
-            ordered, borders = scheduled(runs, costs, self.resources.gpus, count)
+            ordered, borders = scheduled(runs, costs, self.resources.jobs, count)
             manifest = write_manifest(self.folder, ordered)
             try:
                 job = self._array(stage, manifest, borders)
@@ -116,7 +116,7 @@ class Submitter:
 
     def _array(self, stage: str, manifest: Path, borders: list[int]) -> str:
         executor = self._executor(
-            stage, array_parallelism=self.resources.gpus,
+            stage, array_parallelism=self.resources.jobs,
             # srun of Slurm 22.05 and later does not take it over from sbatch.
             srun_args=[f"--cpus-per-task={self._cpus}", *self.resources.srun_args],
             **({"gpus_per_node": 1} if self.facts.gpus else {}),

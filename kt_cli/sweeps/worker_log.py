@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 MARK = "kt-worker "  # whatever else models print
 TIMED_OUT = re.compile(r"Timeout \([\d:.]+\)!")  # as faulthandler says it
@@ -45,6 +46,19 @@ def tell(**what: Any) -> None:
 
 def line(**what: Any) -> str:
     return f"{MARK}{json.dumps(what)}\n"
+
+
+class Untold(io.TextIOBase):
+    """A stream without what a worker tells, for where nobody reads it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return len(text) if text.startswith(MARK) else self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 def told(log: Path) -> Told:

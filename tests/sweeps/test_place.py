@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import kt_cli as kt_api
 from kt_cli.errors import UsageError
-from kt_cli.sweeps.place import INLINE, LOCAL, SLURM, Place
+from kt_cli.progress import Listener
+from kt_cli.sweeps import cluster, slots
+from kt_cli.sweeps.config import to_toml
+from kt_cli.sweeps.place import INLINE, LOCAL, SLURM, Place, chosen
+from kt_cli.sweeps.session import Session
 
 Kt = Callable[..., tuple[int, str, str]]
 
@@ -32,6 +38,44 @@ def test_slurm_refuses_more(tmp_path: Path, name: str) -> None:
 def test_other_names_are_names(tmp_path: Path, name: str) -> None:
     for executor in (LOCAL, SLURM):
         Place(executor).require_logs(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("executor", "processes", "job", "wanted"),
+    [("auto", None, None, SLURM), ("auto", 2, None, LOCAL), ("auto", None, "7", LOCAL),
+     ("slurm", 2, "7", SLURM), ("inline", None, None, INLINE)],
+)  # fmt: skip
+def test_a_cluster_is_chosen_unless_processes_of_this_machine_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, executor: str, processes: int | None, job: str | None,
+    wanted: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(cluster, "is_there", lambda: True)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if job:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+    assert chosen(executor, processes) == wanted
+    monkeypatch.setattr(cluster, "is_there", lambda: False)
+    assert chosen(executor, processes) == (LOCAL if executor == "auto" else executor)
+
+
+@pytest.mark.parametrize("executor", [LOCAL, INLINE])
+def test_gpus_at_once_are_kept_with_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str
+) -> None:
+    """Whoever goes on by the file of the folder has as many; in this process all cores are one."""
+    monkeypatch.setattr(slots.cpu, "cores", lambda: 8)
+    monkeypatch.setattr(slots.cpu, "threads_asked", lambda: None)
+    seen: list[Session] = []
+    tell = Listener(plan=lambda session, stages: seen.append(session))
+    how: dict[str, Any] = {"output": tmp_path, "executor": executor, "dry_run": True, "tell": tell}
+    kt_api.sweep(models=["random:test_vit", "random:test_resnet"], data="digits", gpus=4, **how)
+    text = to_toml(seen[0].spec)
+    assert "gpus = 4" in text
+    (tmp_path / "again.toml").write_text(text)
+    kt_api.sweep(tmp_path / "again.toml", **how)
+    for session in seen:
+        count, threads = (4, 2) if executor == LOCAL else (1, 8)
+        assert [slot.threads for slot in session.slots] == count * [threads]
 
 
 def test_nothing_is_done_before(kt: Kt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,15 +23,18 @@ def write(folder: Path, spec: SweepSpec, count: int, status: str = store.OK) -> 
     rows: list[dict[str, Any]] = [
         {"run_id": f"{one.settings} {one.method} {i} {status}", "status": status, "attempt": 1,
          "created": "1", "method": one.method, "seed": one.seed, "settings": one.settings,
-         "teacher_key": "a", "student_key": KEYS[i % 3], "seconds": 10.0}
+         "teacher_key": "a", "student_key": KEYS[i % 3], "seconds": 10.0, "eval_data": "e",
+         "eval_size": "test", "eval_amp": "", "train_data": "t"}
         for one in spec.transfers() for i in range(count)
     ]  # fmt: skip
     store.write(folder, "transfer", rows)
 
 
-def plan(folder: Path, spec: SweepSpec, total: int, **given_up: int) -> list[remaining.Part]:
-    transfers = remaining.planned_transfers(spec)
-    text = remaining.plan(2, {"transfer": (total, 5.0)}, (), 0.0, given_up, transfers)
+def plan(
+    folder: Path, spec: SweepSpec, total: int, images: tuple[str, str] = ("e", "t"), **given_up: int
+) -> list[remaining.Part]:
+    rows = remaining.rows_of(spec, *images)
+    text = remaining.plan(2, {"transfer": (total, 5.0)}, (), 0.0, given_up, rows)
     (folder / remaining.PLAN).write_text(text)
     (folder / remaining.MODELS).write_text(json.dumps(KEYS))
     return remaining.parts(folder, planned(folder))
@@ -69,8 +72,22 @@ def test_what_was_given_up_is_not_left(tmp_path: Path) -> None:
 
 def test_a_micro_batch_that_was_halved_is_still_what_is_planned() -> None:
     halving = replace(NEW, transfer=TransferSpec(lr=0.2, retry_oom=True))
-    assert "settings" in remaining.planned_transfers(NEW)
-    assert "settings" not in remaining.planned_transfers(halving)
+    assert "settings" in remaining.rows_of(NEW, "e")["transfer"]
+    assert "settings" not in remaining.rows_of(halving, "e")["transfer"]
+
+
+def test_rows_of_other_images_are_not_what_is_planned(tmp_path: Path) -> None:
+    write(tmp_path, NEW, 3)
+    others = replace(NEW, transfer=replace(NEW.transfer, eval_size="train"))
+    for spec, images, wanted in ((NEW, ("e", "t"), 6), (NEW, ("other", "t"), 0),
+                                 (NEW, ("e", "other"), 0), (others, ("e", "t"), 0)):  # fmt: skip
+        assert plan(tmp_path, spec, 6, images)[0].done == wanted
+    store.write(tmp_path, "models", [
+        {"run_id": name, "status": store.OK, "created": "1", "model_key": "a", "eval_data": name,
+         "eval_size": "test", "eval_amp": ""} for name in ("e", "f")
+    ])  # fmt: skip
+    plan(tmp_path, NEW, 6)
+    assert planned(tmp_path)("models").counts == (1, 0)
 
 
 def test_a_plan_of_an_earlier_version_counts_all_rows(tmp_path: Path) -> None:
