@@ -168,7 +168,7 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 def signed(points: float) -> str:
     """Percentage points with their sign."""
-    return f"{points:+.2f}".replace("-", "−")
+    return f"{round(points, 2) + 0.0:+.2f}".replace("-", "−")  # zero has no minus
 
 
 def size_text(size: float) -> str:

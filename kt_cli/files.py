@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-RENAME_TRIES = 10
+MAKE_TRIES = 10
 CHECKSUM = "crc32"
 GRAIN = 2_000_000_000  # ns: FAT's, the coarsest clock of a file system
 Status = tuple[int, int, int, int]
@@ -197,7 +197,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _make(folder: Path) -> None:
     """Make a folder, although others may remove an empty one above it at the same time."""
-    for _ in range(RENAME_TRIES):
+    for _ in range(MAKE_TRIES):
         with suppress(FileNotFoundError):
             folder.mkdir(parents=True, exist_ok=True)
             return

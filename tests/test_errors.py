@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kt_cli.errors import unknown
+from kt_cli.errors import signed, unknown
 from kt_cli.files import save_tensors, write_error, write_text
 
 Kt = Callable[..., tuple[int, str, str]]
@@ -58,3 +58,8 @@ def test_a_name_that_is_nearly_right_is_guessed_and_another_gets_the_list() -> N
     valid = ["kl", "kl-dp", "xekl", "crd"]
     assert unknown("method", "kl-pd", valid).tip == "Did you mean kl-dp?"
     assert unknown("method", "kd", valid).tip == "Valid: crd, kl, kl-dp, xekl."
+
+
+def test_zero_has_no_minus() -> None:
+    said = [signed(points) for points in (0.0, -0.0, -0.004, -0.006, 0.004, 1.5, -1.5)]
+    assert said == ["+0.00", "+0.00", "+0.00", "−0.01", "+0.00", "+1.50", "−1.50"]

@@ -125,7 +125,8 @@ def complementarity(
     if isinstance(models, Mapping):
         _refuse_for_arrays(
             **settings, arch=arch, baseline=baseline != "none", refresh=refresh,
-            cached_only=cached_only,
+            class_embedding=class_embedding != "head", batch_size=batch_size, workers=workers,
+            logits=logits, cached_only=cached_only,
         )  # fmt: skip
         return Complementarity(_of_arrays(models, labels, classes))
     _refuse_for_images(classes, refresh and cached_only)

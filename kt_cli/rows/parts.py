@@ -63,7 +63,7 @@ def readable(parts: Iterable[Path], on_skip: OnSkip) -> list[Path]:
     """The parts that are there and can be read, in their order; calls `on_skip` for the others."""
     parts = list(parts)
     with ThreadPoolExecutor(THREADS) as threads:
-        faults = list(threads.map(_fault, parts))
+        faults = list((threads.map if len(parts) > 1 else map)(_fault, parts))
     for part, fault in zip(parts, faults, strict=True):
         if fault:
             on_skip(part, fault)

@@ -14,7 +14,7 @@ TOP_PERCENTS = (2, 5, 20, 50)
 
 
 class Column(NamedTuple):
-    type: str  # one of kt_cli.rows.store.TYPES
+    type: str  # one of kt_cli.rows.parts.TYPES
     meaning: str
 
 

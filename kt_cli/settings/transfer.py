@@ -85,7 +85,7 @@ def with_guard(method: str, guard: str | None) -> str:
 
 @dataclass(frozen=True)
 class TransferSpec(Settings):
-    """How one transfer is done. None is the value published for the method; see `settled`."""
+    """How one transfer is done. None is the value published for the method; see `with_defaults`."""
 
     method: str = of_method(
         "kl-dp", "kl, xekl, kl-mcl, xekl-mcl, kl-dp, kl-dp-u; self, flip-st, flip-t, flip-avg; "

@@ -1,1 +1,1 @@
-"""Many runs: what is to be done (plan), one of them (experiment), all of them (execute)."""
+"""Many runs: what is to be done (plan), a part of it (chunk), all of it (execute, cluster_loop)."""

@@ -33,6 +33,7 @@ from kt_cli.sweeps.slots import Slot
 from kt_cli.sweeps.worker_log import LOST, UNWRITABLE, Untold, cause, last_line, timed_out, told
 
 POLL_SECONDS = 0.2
+TAIL = 4096  # bytes of a log in which a worker says how far it is
 YEAR_MINUTES = 365 * 24 * 60
 LOSSES = 3  # in a row, of different models, until it is the GPU
 
@@ -104,7 +105,7 @@ class LocalStage:
                     self._start(self._free.pop(0), self._waiting.pop(0))
                 time.sleep(POLL_SECONDS)
                 self._outcomes.refresh()
-                doing = [told(w.job.paths.stdout).doing for w in self._working]
+                doing = [told(w.job.paths.stdout, TAIL).doing for w in self._working]
                 detail = ":\n  " * any(doing) + "\n  ".join(filter(None, doing))
                 progress(len(expected & self._outcomes.by_id.keys()), len(expected), what + detail)
                 for working in [w for w in self._working if w.job.done()]:

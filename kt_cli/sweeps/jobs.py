@@ -107,7 +107,7 @@ def claim(folder: Path, what: str = STEP) -> Iterator[bool]:
         yield False
         return
     except OSError as error:
-        _give_back(path, holder)
+        _give_back(path, *(holder[:end] for end in range(len(holder))))
         raise write_error(path, error) from error
     try:
         with _kept_fresh(path):
@@ -116,10 +116,10 @@ def claim(folder: Path, what: str = STEP) -> Iterator[bool]:
         _give_back(path, holder)
 
 
-def _give_back(path: Path, holder: str) -> None:
-    """Remove the claim, or what of it could be written, where it was not taken over meanwhile."""
+def _give_back(path: Path, *written: str) -> None:
+    """Remove the claim where it says what was written: nobody took it over meanwhile."""
     with suppress(OSError):
-        if holder.startswith(path.read_text(encoding="utf-8")):
+        if path.read_text(encoding="utf-8") in written:
             path.unlink()
 
 

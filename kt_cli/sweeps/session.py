@@ -98,11 +98,11 @@ class Session:
         speed = CPU_MACS_PER_SECOND * max(1, slot.threads) if on_cpu else MACS_PER_SECOND
         return Costs(self.folder, self.training_images, len(self.data.eval), speed)
 
-    def seconds(self, stage: Stage) -> float:
+    def seconds(self, stage: Stage, costs: Costs | None = None) -> float:
         """About what is to do of a stage takes, run after run."""
         if self.spec.data is None:
             return 0.0
-        costs = self.costs()
+        costs = costs or self.costs()
         if stage.todo is not None:
             return sum(costs.seconds(stage.todo))
         images = [*map(costs.per_image, self.models)]
@@ -181,7 +181,8 @@ class Session:
     def record(self, stages: Sequence[Stage]) -> None:
         """Write down what is planned: the sweep, its models once all are known, how much it is."""
         keys = [model.key for model in self.planner.models() or ()]
-        seconds = {stage.name: self.seconds(stage) for stage in stages}
+        costs = self.costs()
+        seconds = {stage.name: self.seconds(stage, costs) for stage in stages}
         totals = {stage.name: stage.total - stage.left_out for stage in stages}
         runs = {s.name: (totals[s.name], seconds[s.name] / max(1, s.waiting)) for s in stages}
         waiting = any(stage.waiting for stage in stages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -61,10 +62,10 @@ class Untold(io.TextIOBase):
         self._stream.flush()
 
 
-def told(log: Path) -> Told:
-    """All that a worker told, the later in place of the earlier."""
+def told(log: Path, last: int | None = None) -> Told:
+    """All that a worker told, or in the last bytes, the later in place of the earlier."""
     found: dict[str, Any] = {}
-    for said in _lines(log):
+    for said in _lines(log, last):
         with suppress(ValueError):  # a line that a full disk cut off
             found |= json.loads(said.partition(MARK)[2] or "{}")
     return Told(**found)
@@ -91,8 +92,11 @@ def last_line(log: Path) -> str:
     return (own or said or [""])[-1].strip()[:500]
 
 
-def _lines(log: Path) -> list[str]:
+def _lines(log: Path, last: int | None = None) -> list[str]:
     try:
-        return log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        with log.open("rb") as file:
+            if last is not None:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - last))
+            return file.read().decode(errors="replace").strip().splitlines()
     except OSError:
         return []

@@ -93,7 +93,7 @@ def load(
     """Load a model, its outputs in the order of the data's classes where these are named.
 
     Args:
-        eval_size: "test" or "train"; see `kt_cli.spec.EvalSpec`.
+        eval_size: "test" or "train"; see `kt_cli.settings.EvalSpec`.
         select: what the user says about outputs; see `kt_cli.zoo.classes.match`.
         drawn: draw the weights that are replaced too, so that what is drawn next stays the same.
 

@@ -669,7 +669,8 @@ def test_arrays_may_be_tensors_and_labels_objects() -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [({"labels": []}, "no samples"), ({"arch": "test_vit"}, "arch"), ({"refresh": True}, "refresh"),
-     ({"baseline": "random"}, "baseline"), ({"limit": 3}, "limit")],
+     ({"baseline": "random"}, "baseline"), ({"limit": 3}, "limit"), ({"workers": 2}, "workers"),
+     ({"class_embedding": "none"}, "class_embedding"), ({"logits": True}, "logits")],
 )  # fmt: skip
 def test_what_arrays_cannot_take_is_refused(more: dict[str, Any], said: str) -> None:
     import kt_cli

@@ -47,11 +47,11 @@ def test_a_run_that_hangs_costs_itself_only(
     models = resolve(["py:hanging:hangs", "py:hanging:raises"])
     images = open_data(DATA).eval.fingerprint
     runs = [Run("predict", (m,), images, EvalSpec(), DATA, attempt=2) for m in models]
-    LocalStage(tmp_path, runs, [Slot(None, 1)], pytest.fail, minutes=0.05).run(silent, "evaluate")
+    LocalStage(tmp_path, runs, [Slot(None, 1)], pytest.fail, minutes=0.1).run(silent, "evaluate")
     found = store.read([tmp_path], "models").set_index("model")
     assert (found["status"] == store.FAILED).all() and (found["attempt"] == 2).all()
     error = found.loc["hangs", "error"]
-    assert error.startswith("took longer than --timeout-run 0.05 minutes; see logs/")
+    assert error.startswith("took longer than --timeout-run 0.1 minutes; see logs/")
     assert "hanging.py" in (tmp_path / error.split("see ")[1]).read_text()
     assert "no such weights" in found.loc["raises", "error"]
 

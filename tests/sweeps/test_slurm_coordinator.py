@@ -272,6 +272,17 @@ def test_an_empty_claim_is_void_when_it_is_old(folder: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
+def test_a_claim_that_was_taken_over_stays(folder: Path) -> None:
+    """Also before its new holder has written into it."""
+    path = folder / "jobs" / "claim"
+    for theirs in ("", "elsewhere 1 local 2026-01-01\n"):
+        with jobs.claim(folder) as mine:
+            assert mine
+            path.write_text(theirs)
+        assert path.read_text() == theirs
+        path.unlink()
+
+
 def test_a_claim_of_a_process_that_is_gone_refuses_nobody(folder: Path) -> None:
     path = folder / "jobs" / "claim"
     path.parent.mkdir(parents=True)

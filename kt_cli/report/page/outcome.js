@@ -33,7 +33,10 @@ function learned(value) {
   return ` The teacher knew ρ⁺ ${known.toFixed(2)}% that the student did not${share}.`;
 }
 
-const signed = (number) => minus(`${number > 0 ? "+" : ""}${number.toFixed(2)}`);
+const signed = (number) => {
+  const near = Number(number.toFixed(2)) || 0; // zero has no minus
+  return minus(`${near > 0 ? "+" : ""}${near.toFixed(2)}`);
+};
 
 // A word as a shell takes it.
 const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
