@@ -173,8 +173,8 @@ def _resolved(references: Sequence[str], arch: str | None, baseline: str) -> lis
 
 
 def images_of(models: Sequence[Model], given: Mapping[str, Any], how: How) -> ImageSet:
+    from kt_cli.data.remembered import forget
     from kt_cli.data.sources import open_data
-    from kt_cli.data.training import forget
     from kt_cli.knowledge import predict
     from kt_cli.zoo import classes, load, scheme, target
 

@@ -60,8 +60,8 @@ def pretrain(
     if first.freeze_epochs >= first.epochs:
         epochs = counted(first.epochs, "epoch")
         warn(f"--freeze {first.freeze_epochs} of {epochs}: only the classifier is trained.")
+    from kt_cli.data.remembered import forget
     from kt_cli.data.sources import training_id
-    from kt_cli.data.training import forget
     from kt_cli.sweeps.plan import starting_point
 
     forget()

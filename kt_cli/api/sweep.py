@@ -81,7 +81,7 @@ def sweep(
     """
     spec = _asked(file, settings)
     models = _resolved(spec)
-    from kt_cli.data.training import forget
+    from kt_cli.data.remembered import forget
     from kt_cli.sweeps.place import INLINE, choose
     from kt_cli.sweeps.session import Session
     from kt_cli.sweeps.slots import cuda_devices, slots

@@ -128,7 +128,7 @@ def planned(
     data = data_spec(images)
     models = resolved(references)
     from kt_cli.data.guard_images import leave_out_guards
-    from kt_cli.data.training import forget
+    from kt_cli.data.remembered import forget
     from kt_cli.distillation import methods
     from kt_cli.zoo.save import require_free
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from kt_cli.data.broken import TIP, decodable
 from kt_cli.data.contents import Digests, of_files
 from kt_cli.data.images import NO_LABEL, ImageSet, Names, Split, as_rgb, listing
 from kt_cli.data.labels import EXTENSIONS, class_map, ground_truth, is_image
+from kt_cli.data.remembered import remembered
 from kt_cli.data.subsets import Indices
 from kt_cli.errors import DataError, near, some_of, warn
 from kt_cli.files import escaped
@@ -65,7 +66,7 @@ def _class_names(root: Path | None) -> list[str]:
     return sorted(found, key=natural)
 
 
-@lru_cache(maxsize=8)
+@remembered(8)
 def class_folders(
     root: Path, name: str, classes: tuple[str, ...] | None = None, skip: bool = False
 ) -> ImageSet:
@@ -92,7 +93,7 @@ def class_folders(
     return _images(root, name, classes, ids, np.asarray(labels, np.int64), skip)
 
 
-@lru_cache(maxsize=8)
+@remembered(8)
 def flat_folder(
     root: Path, name: str, truth: Path, classes: tuple[str, ...] | None = None, skip: bool = False
 ) -> ImageSet:
@@ -102,7 +103,7 @@ def flat_folder(
     return _images(root, name, classes, ids, labels, skip)
 
 
-@lru_cache(maxsize=8)
+@remembered(8)
 def unlabelled(root: Path, classes: tuple[str, ...], skip: bool = False) -> ImageSet:
     """All images below a folder, without labels, for data of these classes."""
     root = root.expanduser()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from kt_cli.data.digits import digits
 from kt_cli.data.folders import folder, training_classes, unlabelled
 from kt_cli.data.images import NAMED, ImageSet, Split
 from kt_cli.data.labels import relabelled, selecting
+from kt_cli.data.remembered import remembered
 from kt_cli.data.subsets import stratified
 from kt_cli.data.timm_sets import timm_set
 from kt_cli.errors import DataError, UnknownName, near, some_of, unknown, warn
@@ -56,7 +56,7 @@ class Data:
         return self.train
 
 
-@lru_cache(maxsize=8)
+@remembered(8)
 def open_data(spec: DataSpec, training: bool = False) -> Data:
     """The evaluation images, with `training` also those of training and the guard; or DataError."""
     source = _source(spec)

@@ -21,8 +21,8 @@ import pytest
 import kt_cli
 from kt_cli import files
 from kt_cli.cli import screen, transfer_view
+from kt_cli.data.remembered import forget
 from kt_cli.data.sources import open_data
-from kt_cli.data.training import forget
 from kt_cli.distillation import checkpoint
 from kt_cli.errors import KtError, StudentLost, WriteError
 from kt_cli.knowledge.significance import mcnemar

@@ -12,8 +12,8 @@ from PIL import Image
 from kt_cli.data import folders
 from kt_cli.data.canonical import centre_square
 from kt_cli.data.loading import batches
+from kt_cli.data.remembered import forget
 from kt_cli.data.sources import open_data
-from kt_cli.data.training import forget
 from kt_cli.errors import DataError, KtWarning
 from kt_cli.settings import DataSpec
 

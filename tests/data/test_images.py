@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kt_cli.data.contents import Digests, of_bytes
-from kt_cli.data.folders import class_folders
 from kt_cli.data.images import Contents, ImageSet, Names, as_rgb, listing
+from kt_cli.data.remembered import forget
 from kt_cli.data.sources import open_data
 from kt_cli.errors import DataError
 from kt_cli.progress import Progress, silent
@@ -26,8 +26,7 @@ WORDS = ["", "a", "über/x y.png", "日本.jpg", "bad\udcff.png", "🐈"]
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
-    open_data.cache_clear()
-    class_folders.cache_clear()
+    forget()
 
 
 def no_image(i: int) -> Image.Image:

@@ -12,9 +12,9 @@ from PIL import Image
 from scipy.io import savemat
 from timm.data import ImageNetInfo, RealLabelsImagenet
 
-from kt_cli.data.folders import class_folders, flat_folder
 from kt_cli.data.images import ImageSet
 from kt_cli.data.labels import class_map
+from kt_cli.data.remembered import forget
 from kt_cli.data.sources import open_data
 from kt_cli.errors import DataError
 from kt_cli.settings import DataSpec
@@ -26,8 +26,7 @@ REAL = json.loads((Path(timm.__file__).parent / "data/_info/imagenet_real_labels
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
-    for cached in (open_data, class_folders, flat_folder):
-        cached.cache_clear()
+    forget()
 
 
 def make(folder: Path, names: Sequence[str]) -> Path:

@@ -14,11 +14,10 @@ from PIL import Image, ImageOps
 from kt_cli import files
 from kt_cli.data import contents
 from kt_cli.data.canonical import centre_square
-from kt_cli.data.folders import class_folders
 from kt_cli.data.guard_images import leave_out_guards
 from kt_cli.data.loading import batches
+from kt_cli.data.remembered import forget
 from kt_cli.data.sources import open_data
-from kt_cli.data.training import forget
 from kt_cli.errors import DataError, KtWarning, UnknownName
 from kt_cli.settings import DataSpec
 from kt_cli.spec import Model
@@ -126,8 +125,7 @@ def test_changed_images_change_the_fingerprint(tmp_path: Path) -> None:
     make_folder(tmp_path, {"a": 2, "b": 2})
     before = open_data(DataSpec(str(tmp_path))).eval.fingerprint
     Image.new("RGB", (99, 99), "red").save(tmp_path / "a" / "img0.png")
-    open_data.cache_clear()
-    class_folders.cache_clear()
+    forget()
     assert open_data(DataSpec(str(tmp_path))).eval.fingerprint != before
 
 

@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 
 from kt_cli import cache
 from kt_cli.data.canonical import canonical, canonical_path
-from kt_cli.data.folders import class_folders
 from kt_cli.data.images import ImageSet
+from kt_cli.data.remembered import forget
 from kt_cli.data.sources import open_data
 from kt_cli.errors import DataError
 from kt_cli.knowledge.predict import How, predict_all
@@ -30,8 +30,7 @@ MODEL = Model("m", "m", "m")
 
 
 def as_another_process() -> None:
-    open_data.cache_clear()
-    class_folders.cache_clear()
+    forget()
 
 
 @pytest.fixture

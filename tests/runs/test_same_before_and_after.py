@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import _registry
 from torch import nn
 
+from kt_cli.data.remembered import forget
 from kt_cli.data.sources import open_data
 from kt_cli.distillation import batch_norm, checkpoint
 from kt_cli.distillation.target_cache import DISK, MEMORY, ONLINE
@@ -91,7 +92,7 @@ class Place:
         self.outputs.write_text("".join(f"{output}\n" for output in outputs))
 
     def run(self, student: Model, teacher: Model | None = None, **settings: Any) -> Run:
-        open_data.cache_clear()  # as another command
+        forget()  # as another command
         data = DataSpec("digits", fraction=0.04, limit=40, valid_labels=str(self.outputs))
         data_id = open_data(data, training=True).transfer_id()
         models = (teacher or self.teacher, student)
