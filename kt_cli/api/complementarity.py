@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kt_cli.errors import UsageError, readable, unknown, warn
+from kt_cli.errors import UsageError, readable, some_of, unknown, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, EvalSpec, PairsSpec
 from kt_cli.settings.data import data_spec
@@ -160,9 +160,18 @@ def _resolved(references: Sequence[str], arch: str | None, baseline: str) -> lis
     trained = [model for model in resolved if not model.untrained]
     if len(trained) < 2:
         name = (trained or resolved)[0].name
-        if len(references) > 1 and len(resolved) == 1:
-            same = f"{' and '.join(references)} are one model, {name}: their weights are the same"
-            raise UsageError(same, "Name at least two different models.")
+        if len(resolved) > 1:
+            untrained = some_of([model.name for model in resolved if model.untrained], 3)
+            raise UsageError(
+                f"{untrained} has learned nothing: a baseline beside models that have",
+                "Name at least two trained models.",
+            )
+        if len(references) > 1:
+            same = "" if names.is_prediction(resolved[0]) else ": their weights are the same"
+            raise UsageError(
+                f"{' and '.join(references)} are one model, {name}{same}",
+                "Name at least two different models.",
+            )
         raise UsageError(
             f"one model alone has nothing to be compared with: {name}", "Name at least two."
         )
@@ -224,18 +233,40 @@ def _of_arrays(
         raise UsageError("arrays need labels", "Give the true classes: labels=y.")
     if len(models) < 2:
         raise UsageError("one model alone has nothing to be compared with")
+    if len(set(classes or ())) < len(classes or ()):
+        raise UsageError("two of the classes have one name")
     truth = _array(labels)
     if not len(truth):
         raise UsageError("arrays of no samples say nothing")
+    if truth.ndim > 1:
+        raise UsageError(f"labels have shape {truth.shape}", "Give one class for each sample.")
     said = {}
     for name, values in models.items():
-        columns = {"label": truth, **_outputs(str(name), _array(values))}
-        columns["id"] = np.arange(len(columns["label"]))  # rows are samples in one order
+        _require_aligned(str(name), values, labels)
+        outputs = _array(values)
+        if len(outputs) != len(truth):
+            raise UsageError(f"{name} is about {len(outputs)} samples, labels about {len(truth)}")
+        columns = {"label": truth, **_outputs(str(name), outputs)}
+        columns["id"] = np.arange(len(truth))  # rows are samples in one order
         said[str(name)] = external_of(Table(Path(str(name)), columns))
     images = file_images.images_of(list(said.values()), classes)
     found = [external.predictions(one, images, name) for name, one in said.items()]
     whole = all(one.logits is not None for one in found)
-    return compared(list(said), found, [False] * len(found), None, whole)
+    comparison = compared(list(said), found, [False] * len(found), None, whole)
+    for warning in comparison.warnings:
+        warn(warning)
+    return comparison
+
+
+def _require_aligned(name: str, values: Any, labels: Any) -> None:
+    """Refuse what pandas would put into another order than the labels."""
+    index, wanted = (getattr(one, "index", None) for one in (values, labels))
+    equals = getattr(wanted, "equals", None)
+    if equals is not None and hasattr(index, "equals") and not equals(index):
+        raise UsageError(
+            f"{name} has another index than labels",
+            "Put them into one order (.loc[labels.index]), or take them as they are: .to_numpy().",
+        )
 
 
 def _array(values: Any) -> NDArray[Any]:
@@ -255,7 +286,7 @@ def _outputs(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
 
     if array.ndim == 1:
         return {"pred": array}
-    if array.ndim != 2 or array.dtype.kind != "f":
+    if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] < 2:
         raise UsageError(
             f"{name} has shape {array.shape} of {array.dtype}",
             "Predictions are (n,) classes, or (n, C) logits or probabilities.",

@@ -102,14 +102,15 @@ def _different(found: Comparison) -> None:
 
 def _ceilings(found: Comparison) -> None:
     one = "either" if found.trained == 2 else "any"
-    confident = "unknown" if found.confident is None else f"{found.confident:.2f}%"
+    said = [f"{one} right (oracle) {found.oracle:.2f}%"]
+    if found.confident is not None:
+        said.append(f"the more confident right {found.confident:.2f}%")
     mean = found.mean_probability
-    untold = any(said.path is None and said.logits is None for said in found.predictions)
-    average = "unknown" if untold else "(add --logits)" if mean is None else f"{mean:.2f}%"
-    screen.line(
-        f"{one} right (oracle) {found.oracle:.2f}% · the more confident right {confident} · "
-        f"mean of probabilities right {average}"
-    )
+    untold = any(one.path is None and one.logits is None for one in found.predictions)
+    if not untold:
+        average = "(add --logits)" if mean is None else f"{mean:.2f}%"
+        said.append(f"mean of probabilities right {average}")
+    screen.line(" · ".join(said))
 
 
 def _baselines(found: Comparison) -> None:

@@ -106,10 +106,8 @@ def ground_truth(
 
 def _columns(line: str) -> list[str]:
     """File name and class, or the class alone. A space divides only what nothing else does."""
-    if "\t" in line:
-        cells = line.split("\t")
-    else:
-        cells = next(csv.reader([line])) if "," in line else line.split(maxsplit=1)
+    mark = next((mark for mark in "\t,;" if mark in line), None)
+    cells = next(csv.reader([line], delimiter=mark)) if mark else line.split(maxsplit=1)
     name, *rest = (cell.strip() for cell in cells[:2])
     return [name, _first_synset(rest[0])] if rest else [name]
 
@@ -123,12 +121,12 @@ def _by_name(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str]) ->
     without = [name for name, each in zip(names, keys, strict=True) if each not in given]
     missing = given.keys() - set(keys)
     if without or missing:
-        example = without[0] if without else min(missing)
-        raise DataError(
-            f"{path} labels {len(names) - len(without):,} of {len(names):,} images and "
-            f"{len(missing):,} that are not there; for example {example}",
-            FORM,
-        )
+        said = f"{path} labels {len(names) - len(without):,} of {len(names):,} images"
+        if without:
+            said += f" (not {without[0]})"
+        if missing:
+            said += f", and {len(missing):,} that are not there ({min(missing)})"
+        raise DataError(said, FORM)
     return [given[each] for each in keys]
 
 
@@ -144,7 +142,8 @@ def _keyed(
     keys, theirs = list(map(key, names)), [key(name) for name, _ in given]
     for whose, called in ((source, theirs), (folder, keys)):
         if twice := _twice(called):
-            raise DataError(f"{whose} has several images called {twice}", "Name them with folders.")
+            tip = "" if _twice(name for name, _ in given) else "Name them with folders."
+            raise DataError(f"{whose} has several images called {twice}", tip)
     return keys, {key(name): value for name, value in given}
 
 

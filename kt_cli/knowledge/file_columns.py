@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kt_cli.data.labels import is_image
-from kt_cli.errors import DataError
+from kt_cli.errors import DataError, counted
 from kt_cli.files import escaped
 from kt_cli.knowledge.file_tables import IDS, Table, read_table
 
@@ -181,7 +181,12 @@ def _classes(table: Table, name: str) -> NDArray[Any]:
         values = values.astype(object)
         unknown = np.array([v is None for v in values.ravel()])
     if unknown.any():
-        raise DataError(f"{table.path}: its {name} is empty for {unknown.sum():,} images")
+        row = int(unknown.reshape(len(values), -1).any(axis=1).argmax()) + 1
+        images = counted(int(unknown.sum()), "image")
+        raise DataError(
+            f"{table.path}: its {name} is empty for {images}, the first in row {row}",
+            "Each image needs an answer.",
+        )
     if values.dtype == object:
         return np.array([str(v) for v in values.ravel()], object).reshape(values.shape)
     if (values != values.round()).any():
@@ -211,15 +216,27 @@ def _logits(table: Table, name: str) -> NDArray[np.float32]:
     if name in LOGITS:
         return numbers
     sums = numbers.sum(axis=1)
-    if numbers.min() < 0 or np.abs(sums - 1).max() > SUM_TOLERANCE:
-        worst = int(np.abs(sums - 1).argmax())
+    wrong = (numbers.min(axis=1) < 0) | (np.abs(sums - 1) > SUM_TOLERANCE)
+    if wrong.any():
+        first = int(wrong.argmax())
         raise DataError(
-            f"{table.path}: its probabilities do not add up to 1 (row {worst} gives "
-            f"{sums[worst]:.3g}, its least is {numbers[worst].min():.3g})",
-            "If they are logits, call them logits, or logit_0 …; if they are only the best, their "
-            "classes are needed (of timm's inference.py: --include-index, or --topk 0 for all).",
+            f"{table.path}: its probabilities do not add up to 1 (row {first + 1} gives "
+            f"{sums[first]:.3g}, its least is {numbers[first].min():.3g})",
+            _otherwise(numbers, sums),
         )
     return np.log(np.maximum(numbers, np.finfo(np.float32).tiny))
+
+
+def _otherwise(numbers: NDArray[np.float32], sums: NDArray[np.float32]) -> str:
+    """What (n, C) numbers may be that are no probabilities."""
+    if numbers.min() >= 0 and np.abs(sums - 100).max() <= 100 * SUM_TOLERANCE:
+        return "These are percent: divide them by 100."
+    if numbers.max() <= 0 and np.abs(np.exp(numbers).sum(axis=1) - 1).max() <= SUM_TOLERANCE:
+        return "These are logarithms of probabilities: call them logits, or logit_0 …"
+    return (
+        "If they are logits, call them logits, or logit_0 …; if they are only the best, their "
+        "classes are needed (of timm's inference.py: --include-index, or --topk 0 for all)."
+    )
 
 
 def _confidence(table: Table, answers: NDArray[Any]) -> NDArray[np.float32]:

@@ -26,8 +26,9 @@ Classes = NDArray[np.int64]
 def suspicion(predictions: Predictions) -> str | None:
     """A sentence that names the probable cause where an accuracy is doubtful, else None.
 
-    Near chance: at most twice what guessing gives (the share of the most frequent class, or 1/C),
-    or not above it by the 95% interval (Wilson). No warning on fewer than 2 classes.
+    Near chance: at most twice what guessing gives (the share of the most frequent class, by its
+    lower bound, or 1/C), or not above it by the 95% interval (Wilson); if that interval ends below
+    half way from chance to all, for few images tell nothing. No warning on fewer than 2 classes.
     Above it, classes that stand for each other where outputs were taken by position. Before all
     of these, an image size that is far from that of training.
     """
@@ -36,11 +37,14 @@ def suspicion(predictions: Predictions) -> str | None:
         return None
     if apart := _sizes_apart(predictions.about):
         return apart
-    chance = max(1 / classes, float(predictions.images.class_sizes.max() / n))
-    low, _ = wilson(int(predictions.right.sum()), n)
-    if float(low) > chance and predictions.accuracy / 100 > min(TWICE * chance, (1 + chance) / 2):
+    chance = max(1 / classes, float(wilson(int(predictions.images.class_sizes.max()), n)[0]))
+    half_way = (1 + chance) / 2
+    low, high = map(float, wilson(int(predictions.right.sum()), n))
+    if low > chance and predictions.accuracy / 100 > min(TWICE * chance, half_way):
         in_order = predictions.about.get("class_matching") in IN_ORDER
         return _in_circles(predictions, classes) if in_order else None
+    if high >= half_way:
+        return None
     return f"top-1 of {predictions.accuracy:.2f}% is near chance: {_cause(predictions, classes)}"
 
 

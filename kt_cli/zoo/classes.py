@@ -193,7 +193,7 @@ def matched(
     try:
         return match(outputs, classes, select)
     except LookupError:
-        raise _mismatch(model, outputs, classes, data) from None
+        raise _mismatch(model, outputs, classes, data, select) from None
 
 
 def warn_of_classes(models: Sequence[Model], classes: Sequence[str], select: Select = None) -> None:
@@ -233,8 +233,16 @@ def require_common(models: Sequence[Model]) -> None:
             )
 
 
-def _mismatch(model: Model, outputs: Outputs, classes: Sequence[str], data: str) -> ClassMismatch:
+def _mismatch(
+    model: Model, outputs: Outputs, classes: Sequence[str], data: str, select: Select
+) -> ClassMismatch:
+    tuned = f"fine-tune it on these images: {command('pretrain', '--pretrained', model.ref)}."
+    if not outputs.count:
+        tip = f"{tuned[0].upper()}{tuned[1:]}"
+        return ClassMismatch(f"{model.name} has no classifier, {data} has {len(classes)}", tip)
     message = f"{model.name} has {outputs.count} classes, {data} has {len(classes)}"
+    if select == BY_POSITION and outputs.count != len(classes):
+        message += ", and --by-position takes as many"
     perhaps = in_order = ""
     if outputs.names:
         unknown, others = _unmatched(outputs.names, classes)
@@ -246,7 +254,7 @@ def _mismatch(model: Model, outputs: Outputs, classes: Sequence[str], data: str)
     return ClassMismatch(
         message,
         f"{perhaps}--valid-labels FILE says which of its outputs are these classes{in_order}; or "
-        f"fine-tune it on these images: {command('pretrain', '--pretrained', model.ref)}.",
+        f"{tuned}",
     )
 
 
@@ -279,5 +287,6 @@ def _perhaps(unknown: Sequence[str], others: Sequence[str]) -> str:
         for name in unknown[:LISTED]
         if (close := difflib.get_close_matches(_folded(name), spelled, n=1, cutoff=ALIKE))
     }
-    pairs = ", ".join(f"its {theirs} is {name}" for name, theirs in near.items())
+    times = Counter(near.values())  # what two look like is neither
+    pairs = ", ".join(f"its {one} is {name}" for name, one in near.items() if times[one] == 1)
     return f"Perhaps {pairs}. " if pairs else ""

@@ -35,7 +35,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import translate
 from pathlib import Path
 
-from kt_cli.errors import DataError, UsageError, near
+from kt_cli.errors import DataError, UsageError, counted, near, warn
 from kt_cli.files import escaped
 from kt_cli.spec import Model
 from kt_cli.zoo import imagenet_facts, local_models, scheme, timm_package, timm_registry
@@ -215,13 +215,23 @@ def _matching(pattern: str) -> list[str]:
     names = [name for name in every if matches(name) or matches(name.partition(".")[0])]
     if not names:
         raise UsageError(f"no pretrained timm model matches {pattern!r}", "List them: kt models.")
-    return names
+    whole = [name for name in names if timm_package.config(name).num_classes]
+    headless = len(names) - len(whole)
+    if headless and whole:
+        many = counted(headless, "model") + (" that match" if headless > 1 else " that matches")
+        warn(f"{many} {pattern!r} left out: without a classifier.")
+    return whole or names
+
+
+def is_prediction(model: Model) -> bool:
+    """Whether it is only what a model said."""
+    return scheme(model.ref) == "predictions"
 
 
 def refuse_predictions(models: Sequence[Model], command: str) -> None:
     """Refuse models that are only their predictions (UsageError)."""
     for model in models:
-        if scheme(model.ref) == "predictions":
+        if is_prediction(model):
             raise UsageError(
                 f"{command} needs a model's weights, and {model.ref} has only what one said",
                 "Name the model itself; predictions are for kt complementarity.",

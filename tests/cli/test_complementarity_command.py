@@ -173,7 +173,7 @@ def test_files_of_predictions_need_no_data(kt: Kt, tmp_path: Path) -> None:
     assert forward["pos_flips"] == pytest.approx(100 * known.mean())
     assert forward["confident_acc"] is None and json.loads(out)["confident_acc"] is None
     code, out, _ = kt("complementarity", *references)
-    assert code == 0 and "unknown" in out
+    assert code == 0 and "right (oracle)" in out and "confident" not in out
     code, _, err = kt("complementarity", *references, "--gallery", str(tmp_path / "g.png"))
     assert code == 2 and "--data" in err
 
@@ -251,3 +251,21 @@ def test_what_is_for_images_is_refused_where_there_are_none(
         named.append(f"predictions:{file}")
     code, _, err = kt("complementarity", *named, option, "3")
     assert code == 2 and f"{option} needs images" in err, err
+
+
+@pytest.mark.parametrize("names", ["random:test_resnet random:test_vit", "random:test_vit ZOO"])
+def test_untrained_models_are_baselines(kt: Kt, names: str, tmp_path: Path) -> None:
+    module, config = load.build("test_resnet", 10, 32)
+    load.save(module, tmp_path / "m", data_config=config, num_classes=10, label_names=None,
+              card="", extra={})  # fmt: skip
+    models = names.replace("ZOO", str(tmp_path / "m")).split()
+    code, _, err = kt("complementarity", *models, "--data", "digits", "--limit", "20")
+    assert code == 2 and "has learned nothing" in err and "random:test_vit" in err
+    assert "two trained models" in err and "compared with" not in err
+
+
+def test_a_file_of_predictions_against_itself(kt: Kt, tmp_path: Path) -> None:
+    path = tmp_path / "right.csv"
+    path.write_text("id,label,pred\na.jpg,0,0\nb.jpg,1,0\n")
+    code, _, err = kt("complementarity", *[f"predictions:{path}"] * 2)
+    assert code == 2 and "are one model" in err and "weights" not in err

@@ -168,7 +168,7 @@ def test_images_of_one_name_in_several_folders(tmp_path: Path) -> None:
     assert named(images) == {"a/1.png": "y", "b/1.png": "x"}
     with pytest.raises(DataError, match="the folder has several images called 1"):
         opened(tmp_path, labels=write(tmp_path / "m", "1,x", "2,x"))
-    with pytest.raises(DataError, match=r"labels 1 of 2 images and 0 .* example b/1\.png"):
+    with pytest.raises(DataError, match=r"labels 1 of 2 images \(not b/1\.png\)"):
         opened(tmp_path, labels=write(tmp_path / "n", "a/1.png,x"))
 
 
@@ -181,18 +181,22 @@ def test_an_image_may_be_called_like_a_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["img1.png,a", "img2.png,b"], r"labels 2 of 3 images and 0 that .* example img10\.png"),
+        (["img1.png,a", "img2.png,b"], r"labels 2 of 3 images \(not img10\.png\)$"),
         (
             ["img1.png,a", "img2.png,b", "img10.png,a", "img11.png,b"],
-            r"labels 3 of 3 images and 1 that are not there; for example img11\.png",
+            r"labels 3 of 3 images, and 1 that are not there \(img11\.png\)",
         ),
-        (["img1,a", "img2,b", "other,a"], r"labels 2 of 3 images and 1 .* example img10\.png"),
+        (
+            ["img1,a", "img2,b", "other,a"],
+            r"labels 2 of 3 images \(not img10\.png\), and 1 .* \(other\)",
+        ),
         (["img1,a", "img2,b", "img10,a", "img2,a"], "has several images called img2"),
         (["img1,a", "img2,b", "img10"], "has no label for img10"),
         (["img1,a", "img2,", "img10,b"], "has no label for img2"),
-        (["filename,label"], "labels 0 of 3 images and 0"),
+        (["filename,label"], r"labels 0 of 3 images \(not img1\.png\)$"),
         (["a", "b"], "has 2 labels, the folder has 3 images"),
         ([], "has 0 labels, the folder has 3 images"),
+        (["filename;label", "img1.png;a", "img2.png;b"], r"labels 2 of 3 images \(not img10\.png"),
         (["0", "1", "1000000"], "names the class 1000000, which is not below 1,000,000"),
         (["0", "1", "9" * 30], "names the class 9{30}, which"),
     ],

@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 from kt_cli.api.complementarity import complementarity
 from kt_cli.knowledge.changes import Changes, ClassChange, Confusion
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*near chance")
 N, CLASSES = 200, 5
 
 

@@ -420,7 +420,7 @@ def test_empty_cells(tmp_path: Path) -> None:
     for number, values in enumerate(([1.0, None], ["kind 1", None])):
         path = tmp_path / f"{number}.csv"
         pd.DataFrame({"id": ["a", "b"], "pred": values}).to_csv(path, index=False)
-        refused(path, "empty for 1 images")
+        refused(path, "empty for 1 image, the first in row 2")
 
 
 def test_other_labels_are_counted(tmp_path: Path) -> None:
@@ -677,6 +677,53 @@ def test_what_arrays_cannot_take_is_refused(more: dict[str, Any], said: str) -> 
 
     with pytest.raises(KtError, match=said):
         kt_cli.complementarity({"a": PRED, "b": PRED}, **{"labels": LABELS, **more})
+
+
+@pytest.mark.parametrize(
+    ("said", "labels", "why"),
+    [
+        ({"a": [0, 1], "b": [0, 1, 1]}, [0, 1], "b is about 3 samples, labels about 2"),
+        ({"a": [[0.0], [1.0]], "b": [0, 1]}, [0, 1], r"a has shape \(2, 1\)"),
+        ({"a": [0, 1], "b": [0, 1]}, [[0, 1], [1, 0]], r"labels have shape \(2, 2\)"),
+        ({"a": pd.Series([0, 1], [5, 4]), "b": [0, 1]}, pd.Series([0, 1], [4, 5]), "another index"),
+    ],
+)
+def test_arrays_that_do_not_go_together(said: Any, labels: Any, why: str) -> None:
+    import kt_cli
+
+    with pytest.raises(KtError, match=why):
+        kt_cli.complementarity(said, labels=labels)
+
+
+def test_pandas_in_one_order_will_do() -> None:
+    import kt_cli
+
+    index = [f"{i}.jpg" for i in range(N)]
+    said = {"a": pd.Series(PRED, index), "b": PRED}
+    found = kt_cli.complementarity(said, labels=pd.Series(LABELS, index))
+    assert found.pairs["pos_flips"].tolist() == [0.0, 0.0]
+    with pytest.raises(KtError, match="one name"):
+        kt_cli.complementarity({"a": PRED, "b": PRED}, labels=LABELS, classes=["x"] * C)
+
+
+def test_arrays_of_other_classes_are_doubted() -> None:
+    import kt_cli
+
+    with pytest.warns(KtWarning, match=r"a: top-1 of 0\.00% is near chance"):
+        kt_cli.complementarity({"a": LABELS + C, "b": LABELS}, labels=LABELS)
+
+
+@pytest.mark.parametrize(
+    ("rows", "tip"),
+    [([[20.0, 80.0], [99.0, 1.0]], "percent"), ([[0.5, 0.6]] * 2, "If they are logits"),
+     (np.log([[0.2, 0.8], [0.5, 0.5]]).tolist(), "logarithms")],
+)  # fmt: skip
+def test_what_probabilities_may_be_that_are_none(tmp_path: Path, rows: Any, tip: str) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, probabilities=np.array(rows), label=np.zeros(2, int))
+    with pytest.raises(DataError, match=r"row 1 gives") as caught:
+        read_external(path)
+    assert tip in caught.value.tip
 
 
 def test_spaces_after_commas_and_rows_without_a_list(tmp_path: Path) -> None:

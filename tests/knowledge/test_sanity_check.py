@@ -42,6 +42,19 @@ def test_nothing_is_said_of_a_model_that_knows_something(labels: NDArray[np.int6
     assert suspicion(predictions(pred, labels)) is None
 
 
+@pytest.mark.parametrize(
+    ("n", "classes", "right", "told"),
+    [(3, 10, 2, False), (3, 10, 1, False), (6, 3, 0, True), (30, 10, 3, True), (10, 2, 5, False),
+     (200, 2, 100, True)],
+)  # fmt: skip
+def test_few_images_tell_nothing(n: int, classes: int, right: int, told: bool) -> None:
+    """Two of three right, of ten classes, is not near the third that the largest class has."""
+    labels = np.arange(n) % classes
+    pred = np.where(np.arange(n) < right, labels, (labels + 1 + np.arange(n) % 2) % classes)
+    pred = np.where((np.arange(n) >= right) & (pred == labels), (labels + 1) % classes, pred)
+    assert bool(suspicion(predictions(pred, labels, classes=classes))) == told
+
+
 def test_random_answers(labels: NDArray[np.int64]) -> None:
     text = suspicion(predictions(np.random.default_rng(1).integers(0, C, N), labels))
     assert text and "near chance" in text and "look random" in text

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from kt_cli.errors import counted
+from kt_cli.knowledge.significance import least_seen
 from kt_cli.report.captions import general_notes
 from kt_cli.report.groups import SAME_TRANSFER, SETTINGS, Group, across, split
 from kt_cli.report.methods import method_rank
 from kt_cli.report.query import Query, seed_average
 from kt_cli.report.read import Results
 
-CHI_SQUARE = 3.84  # of one degree of freedom, 95%
 INTERVALS = (
     "Intervals: 95%, over models like these: each is left out in turn, as student and as teacher; "
     "there are none below three students or teachers, unless there is a single one."
@@ -92,9 +91,9 @@ def seen_note(group: Group) -> list[str]:
 
 
 def smallest_seen(changed: float, images: float) -> float:
-    """The smallest |Δ| in points that McNemar's test finds significant, about.
+    """The smallest |Δ| in points that McNemar's test finds significant (`least_seen`).
 
-    By its normal approximation |g − l| ≥ √(3.84 · 100 (g + l) / n), g + l = `changed` the percent
-    of n images that are gained or lost; and of fewer than six no test says anything.
+    Args:
+        changed: percent of the images that are gained or lost.
     """
-    return float(max(np.sqrt(CHI_SQUARE * 100 * changed / images), 600 / images))
+    return 100 * least_seen(round(changed * images / 100)) / images
