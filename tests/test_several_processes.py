@@ -110,7 +110,9 @@ def _record(me: int, folder: Path) -> None:
     spec = SweepSpec("x", models=("a", "b"), seeds=(me,))
     models = [SimpleNamespace(key=f"{me}-{i}") for i in range(9)]
     planner = SimpleNamespace(models=lambda: models, drawn=lambda: [(f"{me}", f"{me}")])
-    session = cast(Session, SimpleNamespace(spec=spec, folder=folder, planner=planner, at_once=1))
+    images = SimpleNamespace(eval=SimpleNamespace(fingerprint="e"))
+    known = {"costs": object, "data": images, "_transfers": False, "at_once": 1}
+    session = cast(Session, SimpleNamespace(spec=spec, folder=folder, planner=planner, **known))
     recorded = 0
     while recorded < TURNS:
         with jobs.claim(folder, jobs.LOCAL) as mine:

@@ -70,7 +70,7 @@ class Request:
         if self.form.serve and (self.form.format not in ("", "html") or output is not None):
             raise UsageError("--serve writes no file", "Leave -o and --format out.")
         if self.form.port and not self.form.serve:
-            raise UsageError("--port is for --serve", "Name both.")
+            raise UsageError("--port is for --serve", "Add --serve.")
         tip = "Name a folder with --plots too."
         if self.form.plot and folder is None and not page:
             raise UsageError("--plot draws nothing by itself", tip)

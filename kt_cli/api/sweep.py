@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +46,8 @@ class Swept:
         from kt_cli.rows.store import Outcomes
         from kt_cli.sweeps import remaining
 
-        took = remaining.taken(partial(Outcomes, self.folder))
+        planned = remaining.planned_rows(self.folder)
+        took = remaining.taken(lambda name: Outcomes(self.folder, name, of=planned.get(name, {})))
         return remaining.estimate(self.folder), took
 
 

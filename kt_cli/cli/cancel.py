@@ -9,6 +9,7 @@ import typer
 
 from kt_cli.cli import options, screen
 from kt_cli.cli.status import find
+from kt_cli.errors import KtError
 
 
 def cancel(
@@ -16,8 +17,11 @@ def cancel(
     output: options.Results = Path("results"),
 ) -> None:
     """End the jobs of a sweep on a cluster. What is finished is kept."""
+    from kt_cli.sweeps import jobs
     from kt_cli.sweeps.cancel import cancel as end
 
     folder = find(name, output)
     ended = end(folder)
+    if not ended and (led := jobs.leader(folder)):
+        raise KtError(f"{folder.name} has no jobs: {led}, does it", "Ctrl-C ends it there.")
     screen.note(f"Cancelled: {', '.join(ended)}." if ended else f"{folder.name} has no jobs.")

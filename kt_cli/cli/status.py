@@ -33,6 +33,14 @@ def status(
         return
     for folder in folders:
         _show(folder)
+        _warn_of_damage(folder)
+
+
+def _warn_of_damage(folder: Path) -> None:
+    from kt_cli.sweeps import remaining
+
+    for file in remaining.damaged(folder):
+        screen.warn(f"{file} is damaged: what is left cannot be told. The sweep writes it again.")
 
 
 def find(name: str, output: Path) -> Path:
@@ -87,7 +95,9 @@ def _outlook(folder: Path, view: View, stages: Sequence[StageView], parts: Seque
     said = f"{counted(left, 'run')} left{about}"
     here = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     again = command("sweep", here / "sweep.toml", "-o", here.parent)
-    if view.active is None or view.going_on or jobs.at_work(folder):
+    if led := jobs.leader(folder):
+        return f"{said}; at work: {led}"
+    if view.active is None or view.going_on:
         return said
     if view.active:
         return f"{said}; no job will go on when these have ended: run {again} then"
@@ -110,14 +120,16 @@ def _rows(watch: Watch) -> dict[str, dict[str, int]]:
 
 
 def _described(folder: Path) -> dict[str, Any]:
-    from kt_cli.sweeps import remaining
+    from kt_cli.sweeps import jobs, remaining
     from kt_cli.sweeps.monitor import Watch
 
+    _warn_of_damage(folder)
     watch = Watch(folder, screen.skipped_part, remaining.planned_rows(folder))
-    view = asdict(watch.look())
+    view, led = asdict(watch.look()), jobs.leader(folder)
+    view["active"] = view["active"] or led is not None
     told = {key: view[key] for key in ("stages", "active", "going_on", "cancelled", "error")}
     planned = [asdict(part) for part in remaining.parts(folder, watch.outcomes)]
     rows = _rows(watch)
     seconds = {"estimated": remaining.estimate(folder), "taken": remaining.taken(watch.outcomes)}
     return {"sweep": folder.name, "folder": str(folder), "rows": rows, "planned": planned,
-            "seconds": seconds, **told}  # fmt: skip
+            "seconds": seconds, "leader": led and led._asdict(), **told}  # fmt: skip

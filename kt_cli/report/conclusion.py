@@ -25,16 +25,26 @@ def conclusions(tables: Sequence[Table]) -> list[str]:
     """A sentence for each group of comparable transfers, else for each of compared pairs."""
     told = [table for table in tables if table.conclusion]
     told = [table for table in told if table.name == "summary"] or told
-    if len(told) == 1:
-        return [told[0].conclusion]
-    said = [f"{_group(table)}: {table.conclusion}" for table in told[:FEW]]
+    if len(told) < 2:
+        return [table.conclusion for table in told]
+    said = [f"{name}: {t.conclusion}" for name, t in zip(_groups(told), told[:FEW], strict=False)]
     more = len(told) - FEW
     return [*said, f"{more:,} more have a {told[0].name} of their own."] if more > 0 else said
 
 
-def _group(table: Table) -> str:
-    parts = table.group.get("sweep"), table.group.get("settings")
-    return ", settings ".join(str(part) for part in parts if part)
+def _groups(tables: Sequence[Table]) -> list[str]:
+    """What each table is about: its sweep, its settings, and else what tells them apart."""
+    apart = [
+        key for key in tables[0].group
+        if key not in ("sweep", "settings") and len({t.group.get(key) for t in tables}) > 1
+    ]  # fmt: skip
+    named = ["{sweep}", *["settings {settings}"] * any("settings" in t.group for t in tables)]
+    while True:
+        labels = [", ".join(named).format_map(table.group) for table in tables]
+        if not apart or len(set(labels)) == len(labels):
+            return labels
+        key = apart.pop(0)
+        named.append(f"{{{key}}} images" if key == "images" else f"{key} {{{key}}}")
 
 
 @dataclass(frozen=True)

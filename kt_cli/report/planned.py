@@ -1,4 +1,4 @@
-"""Which rows of a sweep's folder it plans: those of its methods, seeds, models and drawn pairs."""
+"""Which rows of a sweep's folder it plans: its images, methods, seeds, models and drawn pairs."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ else:
 
 MODELS = "models.json"  # the keys of the sweep's models, beside sweep.toml
 PLAN = "plan.json"  # likewise; "pairs" has the drawn ones, once they are known
+IMAGES = ("eval_data", "eval_size", "eval_amp", "train_data")
 KEYS = ("model_key", "teacher_key", "student_key")
 
 
@@ -44,6 +45,7 @@ class Planned:
         keys = _read(folder / MODELS, json.loads) if sweep else None
         found = {"method": transfer.get("methods"), "seed": transfer.get("seeds")}
         found |= dict.fromkeys(KEYS, keys)
+        found |= (_read(folder / PLAN, _images) or {}) if sweep else {}
         pairs = _read(folder / PLAN, _pairs) if sweep else None
         known = {column: set(values) for column, values in found.items() if values}
         return cls(known, pairs or frozenset())
@@ -82,6 +84,11 @@ class Planned:
 def read_sweep(folder: Path) -> dict[str, Any]:
     """The tables of the sweep.toml in a folder; none where it is missing or not understood."""
     return _read(folder / "sweep.toml", tomllib.loads) or {}
+
+
+def _images(text: str) -> dict[str, list[Any]]:
+    rows = json.loads(text)["rows"]["transfer"]
+    return {name: rows[name] for name in IMAGES if name in rows}
 
 
 def _pairs(text: str) -> frozenset[tuple[str, str]]:

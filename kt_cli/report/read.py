@@ -224,7 +224,9 @@ def _nothing_in(path: Path, unreadable: int) -> DataError:
             f"none of the {unreadable} Parquet files in {path} can be read",
             "Their reasons are above. `kt sweep` writes again what cannot be read.",
         )
-    return DataError(f"no results in {path}", "`kt sweep` writes some.")
+    deeper = sorted(file.parent for file in path.glob("*/*/sweep.toml"))[:1]
+    tip = f"Name folders of sweeps, or one above them: {deeper[0].parent}." if deeper else ""
+    return DataError(f"no results in {path}", tip or "`kt sweep` writes some.")
 
 
 def _sweeps(folders: Iterable[Path]) -> dict[str, list[Path]]:

@@ -96,12 +96,18 @@ def _refusal(text: str, at: int, why: str, tip: str = "") -> UsageError:
     return UsageError(f"--where: {why}:\n    {text}\n    {' ' * at}^", tip)
 
 
+def _divide(one: pc.Expression, other: pc.Expression) -> pc.Expression:
+    """x / 0 is null, which fits no comparison."""
+    nothing = pc.scalar(pa.scalar(None, pa.float64()))
+    return pc.divide(one, pc.if_else(other == pc.scalar(0.0), nothing, other))
+
+
 COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], pc.Expression]] = {
     ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
     ast.Gt: operator.gt, ast.GtE: operator.ge,
 }  # fmt: skip
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], pc.Expression]] = {
-    ast.Add: pc.add, ast.Sub: pc.subtract, ast.Mult: pc.multiply, ast.Div: pc.divide,
+    ast.Add: pc.add, ast.Sub: pc.subtract, ast.Mult: pc.multiply, ast.Div: _divide,
 }  # fmt: skip
 
 
@@ -125,7 +131,7 @@ class _Reader:
             case ast.UnaryOp(op=ast.USub()):
                 return pc.negate(self._of(node.operand, "number")), "number"
             case ast.BinOp() if type(node.op) in ARITHMETIC:
-                # As floating point: pyarrow's integers would round and overflow, and know no x / 0.
+                # As floating point: pyarrow's integers would round and overflow.
                 sides = (self._of(v, "number").cast(pa.float64()) for v in (node.left, node.right))
                 return ARITHMETIC[type(node.op)](*sides), "number"
             case ast.BinOp(op=ast.BitAnd() | ast.BitOr()):
@@ -151,7 +157,8 @@ class _Reader:
     def _column(self, node: ast.Name) -> tuple[pc.Expression, Kind]:
         kind = self._kinds.get(node.id)
         if kind is None:
-            raise unknown("column", node.id, self._kinds, WHERE_COLUMNS_ARE)
+            quoted = f"Text stands in quotes: '{node.id}'. {WHERE_COLUMNS_ARE}"
+            raise unknown("column", node.id, self._kinds, quoted)
         if kind == "list":
             raise self._refuse(node, f"{node.id} holds lists, which cannot be compared")
         return pc.field(node.id), kind

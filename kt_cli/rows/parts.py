@@ -126,6 +126,7 @@ class Parts:
     ) -> None:
         self._folders, self._on_skip = [folder / table for folder in folders], on_skip
         self._skipped: set[Path] = set()
+        self._table = table
         coded = pa.dictionary(pa.int32(), pa.string())
         fields = (f.with_type(coded) if f.name in texts else f for f in schema(table))
         self._schema = pa.schema(fields)
@@ -172,8 +173,23 @@ class Parts:
         except FileNotFoundError:
             return None
         except (OSError, pa.ArrowException) as error:
-            self._skip(part, first_line(error))
+            self._skip(part, self._wrong(part, columns) or first_line(error))
             return None
+
+    def _wrong(self, part: Path, columns: Sequence[str]) -> str:
+        """The first column that is of a type that cannot be read; empty where it is not that."""
+        unread = next((name for name in columns if not self._reads(part, name)), None)
+        kind = unread and TABLES[self._table][unread].type
+        return f"its column {unread} should be {kind}" if unread else ""
+
+    def _reads(self, part: Path, name: str) -> bool:
+        try:
+            self.rows([part], [name])
+        except OSError:
+            return True  # or nothing of it does
+        except pa.ArrowException:
+            return False
+        return True
 
     def _skip(self, part: Path, reason: str) -> None:
         if self._on_skip is not None and part not in self._skipped:

@@ -188,11 +188,12 @@ class Outcomes:
         counted = one_of(rows, self._of)
         for run_id, status, attempt, error, seconds, counts in zip(*values, counted, strict=True):
             known = self.by_id.get(run_id, UNTRIED)
-            if known.status != OK and (status == OK or (attempt or 1) >= known.attempt):
+            again = known.status == OK  # as in a folder that others were copied into
+            if not again and (status == OK or (attempt or 1) >= known.attempt):
                 self.by_id[run_id] = _outcome(status, attempt or 1, error)
             if not counts:
                 self._others.add(run_id)
-            elif status == OK and seconds:
+            elif status == OK and seconds and not again:
                 self.took, self._timed = self.took + seconds, self._timed + 1
 
     @property

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from kt_cli.errors import KtError
 from kt_cli.files import write_error, write_text
@@ -137,27 +138,38 @@ def _remove_stale(path: Path) -> None:
                 path.unlink()
 
 
-def at_work(folder: Path) -> bool:
-    """Whether a process leads the sweep now."""
+class Leader(NamedTuple):
+    """The process that leads a sweep. what: LOCAL, or STEP of one on a cluster."""
+
+    host: str = ""
+    process: str = ""
+    what: str = ""
+    since: str = ""
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}, since {self.since}"
+
+
+def leader(folder: Path) -> Leader | None:
+    """Who leads the sweep now."""
     path = folder / "jobs" / "claim"
     _remove_stale(path)
-    return path.exists()
+    try:
+        return Leader(*path.read_text(encoding="utf-8").split(maxsplit=3))
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return Leader()
 
 
 def refuse(folder: Path, beside: str = "") -> None:
     """Raise KtError that says who leads the sweep; with `beside` only one of that kind."""
-    path = folder / "jobs" / "claim"
-    _remove_stale(path)
-    try:
-        holder = path.read_text(encoding="utf-8").strip().split(" ", 3)
-    except OSError:
-        holder = []
-    host, process, what, since = [*holder, "", "", "", ""][:4]
-    if beside in ("", what):
+    found = leader(folder) or Leader()
+    if beside in ("", found.what):
         raise KtError(
-            f"another kt sweep is at work in {folder}: process {process} on {host}, since {since}",
+            f"another kt sweep is at work in {folder}: {found}",
             "kt status shows how far it is. Should it be gone from there: within ten minutes "
-            f"that is noticed, or remove {path}.",
+            f"that is noticed, or remove {folder / 'jobs' / 'claim'}.",
         )
 
 

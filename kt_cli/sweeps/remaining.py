@@ -15,6 +15,7 @@ from kt_cli.settings import SweepSpec
 from kt_cli.sweeps.config import team_transfers
 from kt_cli.sweeps.monitor import StageView
 
+SLOWEST = 100.0  # times as slow as planned, at most; a first guess is of a GPU
 T = TypeVar("T")
 Rows = dict[str, dict[str, list[Any]]]
 PLAN, MODELS = "plan.json", "models.json"  # beside sweep.toml
@@ -85,6 +86,12 @@ def _transfers(spec: SweepSpec) -> dict[str, list[Any]]:
     return said
 
 
+def damaged(folder: Path) -> list[str]:
+    """The files in a sweep's folder that say what it plans, and cannot be understood."""
+    files = [folder / name for name in (PLAN, MODELS)]
+    return [str(file) for file in files if file.exists() and _read(file, bool, None) is None]
+
+
 def planned_rows(folder: Path) -> Rows:
     """By table, what rows of the runs that a sweep plans have; it may once have planned others."""
     keys = _read(folder / MODELS, list, list[str]())
@@ -126,14 +133,25 @@ def parts(folder: Path, outcomes: Callable[[str], Outcomes]) -> list[Part]:
                 if runs and name in KINDS]  # fmt: skip
 
     planned = _read(folder / PLAN, of, list[_Planned]())
-    return [_part(stage, outcomes(KINDS[stage.name].table)) for stage in planned]
+    rows = [outcomes(KINDS[stage.name].table) for stage in planned]
+    slower = _slower(planned, rows)
+    return [_part(stage, its, slower) for stage, its in zip(planned, rows, strict=True)]
 
 
-def _part(stage: _Planned, rows: Outcomes) -> Part:
+def _slower(planned: Sequence[_Planned], rows: Sequence[Outcomes]) -> float:
+    """How much longer than planned the runs took that are done; 1 where none is."""
+    known = [(its.took, stage.seconds * its.took / its.seconds)
+             for stage, its in zip(planned, rows, strict=True)
+             if its.seconds and stage.seconds and not KINDS[stage.name].many_rows]  # fmt: skip
+    took, thought = (sum(each) for each in zip(*known, strict=True)) if known else (1.0, 1.0)
+    return min(SLOWEST, took / thought)
+
+
+def _part(stage: _Planned, rows: Outcomes, slower: float) -> Part:
     ok, failed = rows.counts
     left = stage.total - min(stage.total, ok)
     lost = min(left, stage.given_up)
-    seconds = (left - lost) * (rows.seconds or stage.seconds) / stage.at_once
+    seconds = (left - lost) * (rows.seconds or slower * stage.seconds) / stage.at_once
     return Part(stage.name, stage.total, stage.total - left, failed, lost, seconds)
 
 

@@ -119,6 +119,17 @@ def test_groups_that_do_not_compare_have_a_sentence_each() -> None:
     assert found[3] == "2 more have a summary of their own."
 
 
+def test_groups_of_one_name_are_told_apart(sweep: Sweep) -> None:
+    pairs = list(itertools.permutations(MODELS, 2))
+    for images, data in ((899, "a"), (300, "b")):
+        sweep.write("transfer", [sweep.transfer(t, s, n=images, eval_data=data * 16)
+                                 for t, s in pairs])  # fmt: skip
+    said = conclusions(sweep_tables([sweep.folder], ["summary"]))
+    labels = [sentence.partition(": ")[0] for sentence in said]
+    assert len(set(labels)) == 2 and all(label.endswith(" images") for label in labels)
+    assert {label.rpartition(", ")[2] for label in labels} == {"899 images", "300 images"}
+
+
 def test_success_is_counted_as_the_tables_do(sweep: Sweep) -> None:
     rows = [sweep.transfer(t, s) for t, s in itertools.permutations(MODELS, 2)]
     sweep.write("transfer", rows)

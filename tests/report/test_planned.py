@@ -43,6 +43,23 @@ def test_a_seed_and_a_method_that_were_taken_out_are_left_out(filled: Sweep) -> 
     assert len(every.ok("transfer")) == 120 and every.unplanned == 0
 
 
+def test_rows_of_other_images_are_left_out(filled: Sweep) -> None:
+    """As of a --limit that was another before; every table has them."""
+    plan(filled.folder, "[transfer]\n")
+    known = read(filled).ok("transfer")["eval_data"].iloc[0]
+    others = {"eval_data": "o" * 16, "limit": 300}
+    teacher, student = filled.MODELS[:2]
+    filled.write("transfer", [filled.transfer(teacher, student, **others)])
+    filled.write("complementarity", [filled.pair(teacher, student, **others)])
+    rows = {"transfer": {"eval_data": [known]}}
+    assert len(read(filled).ok("transfer")) == 121
+    (filled.folder / PLAN).write_text(json.dumps({"pairs": [], "rows": rows}))
+    found = read(filled)
+    assert len(found.ok("transfer")) == 120 and len(found.ok("complementarity")) == 12
+    assert found.unplanned == 2
+    assert len(read(filled, all_rows=True).ok("transfer")) == 121
+
+
 def test_a_model_that_was_taken_out_is_left_out_everywhere(filled: Sweep) -> None:
     kept = [f"key:{name}" for name in filled.MODELS[:3]]
     gone = filled.MODELS[3]

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kt_cli.rows import scan, store
+from kt_cli.rows.parts import Parts
 from kt_cli.rows.schema import TABLES
 
 COLUMNS = list(TABLES["models"])
@@ -102,3 +103,16 @@ def test_what_is_no_part_is_skipped_by_all_alike(
     assert scan.count(tmp_path / "models", skip) == 1
     assert skipped == [other] * 4
     assert store.settle(tmp_path, "models") == 0 and kept.exists() and other.exists()
+
+
+def test_a_column_of_another_type_is_named(tmp_path: Path) -> None:
+    """As pandas writes one of text that has nothing in it."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    frame = pa.Table.from_pylist(rows(3)).drop(["model_key"])
+    pq.write_table(frame.append_column("model_key", pa.nulls(3, pa.float64())),
+                   folder / "part-0.parquet")  # fmt: skip
+    skipped: dict[Path, str] = {}
+    found = Parts([tmp_path], "models", skipped.__setitem__, texts=("model", "model_key"))
+    assert found.read(["run_id", "model", "model_key"]).num_rows == 0
+    assert skipped == {folder / "part-0.parquet": "its column model_key should be string"}

@@ -64,6 +64,35 @@ def test_rows_of_other_settings_models_and_seeds_are_not_what_is_planned(tmp_pat
     assert remaining.parts(tmp_path, planned(tmp_path))[0].done == 2
 
 
+def test_what_took_longer_makes_the_rest_longer(tmp_path: Path) -> None:
+    stages = {"predict": (4, 1.0), "transfer": (6, 5.0)}
+    text = remaining.plan(1, stages, (), 0.0, {}, {})
+    (tmp_path / remaining.PLAN).write_text(text)
+    assert [part.seconds for part in remaining.parts(tmp_path, planned(tmp_path))] == [4.0, 30.0]
+    store.write(tmp_path, "models", [
+        {"run_id": f"{i}", "status": store.OK, "created": "1", "seconds": 3.0} for i in range(3)
+    ])  # fmt: skip
+    parts = remaining.parts(tmp_path, planned(tmp_path))
+    assert [part.seconds for part in parts] == [3.0, 90.0]
+
+
+def test_a_row_that_is_there_twice_took_its_time_once(tmp_path: Path) -> None:
+    """As where a folder of another machine was copied over this one."""
+    for _ in range(2):
+        write(tmp_path, NEW, 2)
+    plan(tmp_path, NEW, 6)
+    assert planned(tmp_path)("transfer").counts == (4, 0)
+    assert remaining.taken(planned(tmp_path)) == 4 * 10
+
+
+def test_what_is_damaged_is_named(tmp_path: Path) -> None:
+    plan(tmp_path, NEW, 6)
+    assert remaining.damaged(tmp_path) == []
+    (tmp_path / remaining.PLAN).write_text("{")
+    (tmp_path / remaining.MODELS).unlink()
+    assert remaining.damaged(tmp_path) == [str(tmp_path / remaining.PLAN)]
+
+
 def test_what_was_given_up_is_not_left(tmp_path: Path) -> None:
     write(tmp_path, NEW, 2)
     (part,) = plan(tmp_path, NEW, 10, transfer=5)

@@ -16,7 +16,8 @@ from kt_cli.report.read import Results
 
 INTERVALS = (
     "Intervals: 95%, over models like these: each is left out in turn, as student and as teacher; "
-    "there are none below three students or teachers, unless there is a single one."
+    "there are none below three students or teachers, unless there is a single one, and none where "
+    "leaving out changes nothing."
 )
 BEST = (
     "Bold: the best, where on the same pairs it is better than each other one (95% interval of the "
