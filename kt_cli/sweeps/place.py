@@ -31,11 +31,14 @@ class Place:
     following: bool = False
 
     def require_logs(self, folder: Path) -> None:
-        """Refuse a folder of results whose path is a pattern to submitit, or to Slurm.
+        """Refuse a folder of results that cannot be, or whose path is a pattern to who writes logs.
 
         Raises:
-            UsageError: its logs would lie elsewhere.
+            UsageError: it is below a file, or its logs would lie elsewhere.
         """
+        there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        if not there.is_dir():
+            raise UsageError(f"{there} is not a folder", "-o names where sweeps keep results.")
         path = str(folder.absolute())
         patterns = {LOCAL: re.search("%[jtAa]", path), SLURM: re.search(r"[%\\]", path)}
         found = patterns.get(self.executor)

@@ -78,6 +78,14 @@ def test_gpus_at_once_are_kept_with_the_sweep(
         assert [slot.threads for slot in session.slots] == count * [threads]
 
 
+def test_a_folder_below_a_file_is_refused_by_a_plan_too(kt: Kt, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    asked = ("sweep", "--models", "random:test_vit,random:test_resnet", "--data", "digits")
+    for output in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        code, _, err = kt(*asked, "-o", str(output), "--executor", "local", "--dry-run")
+        assert code == 2 and f"{tmp_path / 'file'} is not a folder" in err.replace("\n", " ")
+
+
 def test_nothing_is_done_before(kt: Kt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     asked = ("sweep", "--models", "random:test_vit,random:test_resnet", "--data", "digits")
