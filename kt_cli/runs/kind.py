@@ -19,9 +19,8 @@ Execute = Callable[[Sequence[RunOf[S]], Path, Progress], list[Rows | Exception]]
 
 
 class Prices(Protocol):
-    """What images cost, for the estimate of a run. training, evaluation: how many there are."""
+    """What images cost, for the estimate of a run. evaluation: how many there are."""
 
-    training: int
     evaluation: int
 
     def per_image(self, model: Model, side: int | None = None) -> float:

@@ -113,13 +113,8 @@ def _images(run: RunOf[PretrainSpec]) -> tuple[Data, list[ImageSet]]:
 def _seconds(run: RunOf[PretrainSpec], prices: Prices) -> float:
     spec = run.settings
     model = run.models[0] if run.models else Model(spec.arch)
-    return (
-        STEP
-        * prices.per_image(model, spec.img_size)
-        * prices.training
-        * spec.fraction
-        * spec.epochs
-    )
+    _, (images,) = _images(run)
+    return STEP * prices.per_image(model, spec.img_size) * len(images) * spec.epochs
 
 
 PRETRAIN = Kind(

@@ -52,8 +52,8 @@ class PretrainSpec(Settings):
         None, "Input size in pixels.", within=POSITIVE, usual="the architecture's"
     )
     fraction: float = of_images(
-        1.0, "Share of the training images this model sees, stratified by class.", within="(0, 1]",
-        option=False, column=None,
+        1.0, "Share of the training images this model sees, stratified by class: of all of them, "
+        "whatever fraction [data] has for transfers.", within="(0, 1]", option=False, column=None,
     )  # fmt: skip
     amp: str = shared.amp()
     seed: int = shared.seed("Seed of everything random.")

@@ -150,7 +150,7 @@ class Planner:
 
     def _zoo_runs(self) -> list[Run]:
         return [
-            Run("pretrain", starting_point(entry), data_id, entry, labelled(self._data),
+            Run("pretrain", starting_point(entry), data_id, entry, of_zoo(self._data),
                 out=f"zoo/{entry.name}")
             for entry, data_id in zip(self.spec.zoo, self.zoo_ids, strict=True)
         ]  # fmt: skip
@@ -279,9 +279,9 @@ def unmeasured(spec: SweepSpec, names: Sequence[str]) -> list[Stage]:
     return [Stage(name, total) for name, total in zip(STAGES, totals, strict=True)]
 
 
-def labelled(data: DataSpec) -> DataSpec:
-    """The images of a sweep as its zoo is trained on them."""
-    return replace(data, unlabelled=None)
+def of_zoo(data: DataSpec) -> DataSpec:
+    """The images of a sweep as its zoo is trained on them: all, whatever transfers use of them."""
+    return replace(data, unlabelled=None, fraction=1.0)
 
 
 def starting_point(spec: PretrainSpec) -> tuple[Model, ...]:

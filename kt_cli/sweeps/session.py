@@ -33,7 +33,7 @@ from kt_cli.sweeps.cost_model import (
 from kt_cli.sweeps.execute import LocalStage, run_inline
 from kt_cli.sweeps.images import Images, other_images
 from kt_cli.sweeps.place import INLINE, Place
-from kt_cli.sweeps.plan import STAGES, Planner, Stage, labelled, unmeasured
+from kt_cli.sweeps.plan import STAGES, Planner, Stage, of_zoo, unmeasured
 from kt_cli.sweeps.slots import Slot
 from kt_cli.zoo import classes, timm_registry, weights
 
@@ -156,7 +156,7 @@ class Session:
         assert self.spec.data is not None
         for said in other_images(self.folder, data, self.spec.data):
             warn(f"{said}: what is about those stays, and is done again.")
-        zoo = labelled(self.spec.data)
+        zoo = of_zoo(self.spec.data)
         zoo_ids = [training_id(zoo.part(entry.fraction), progress) for entry in self.spec.zoo]
         return Planner(self.spec, self.folder, self.models, images, zoo_ids, self.retry_failed,
                        self.tell.skipped)  # fmt: skip

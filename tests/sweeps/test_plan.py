@@ -10,6 +10,7 @@ import pytest
 import timm
 from timm.data import resolve_data_config
 
+from kt_cli.data.sources import open_data
 from kt_cli.rows import store
 from kt_cli.rows.schema import TABLES
 from kt_cli.runs.kinds import kind_of
@@ -193,6 +194,18 @@ def test_models_of_a_zoo_exist_once_they_are_trained(tmp_path: Path) -> None:
     assert len(planner(tmp_path, spec).stage("pretrain").todo or ()) == 2
     finish(tmp_path, second, store.FAILED)
     assert planner(tmp_path, spec).models() is None
+
+
+def test_a_zoo_is_trained_on_all_images_whatever_transfers_see(tmp_path: Path) -> None:
+    entries = PretrainSpec("a", "test_vit"), PretrainSpec("b", "test_vit", fraction=0.5)
+    data = DataSpec("digits", fraction=0.1)
+    spec = replace(SPEC, data=data, zoo=entries, models=())
+    whole, half = planner(tmp_path, spec, []).stage("pretrain").todo or ()
+    every = len(open_data(DataSpec("digits"), training=True).training())
+    assert len(open_data(data, training=True).training()) < every / 8
+    for run, wanted in ((whole, every), (half, every / 2)):
+        _, (images,) = kind_of(run).images(run)
+        assert abs(len(images) - wanted) <= 10  # stratified by class
 
 
 def test_only_students_are_counted_before_the_zoo_is_trained(tmp_path: Path) -> None:
