@@ -40,9 +40,8 @@ from kt_cli.device import pick_device
 from kt_cli.distillation.distil import distil
 from kt_cli.distillation.order import order_of
 from kt_cli.distillation.target_cache import Memory, TargetCache
-from kt_cli.knowledge.evaluate import Evaluator
+from kt_cli.knowledge.evaluate import Evaluator, evaluate
 from kt_cli.knowledge.pairs import flip_blocks
-from kt_cli.knowledge.predictions import evaluate
 from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.zoo.load import build
 

@@ -27,7 +27,7 @@ from kt_cli.device import pick_device
 from kt_cli.distillation.batch_norm import statistics
 from kt_cli.distillation.guard_rules import ALPHAS, RULES, Flips
 from kt_cli.distillation.weight_averaging import between, copied, load
-from kt_cli.knowledge.predictions import evaluate
+from kt_cli.knowledge.evaluate import evaluate
 from kt_cli.settings import DataSpec
 from kt_cli.zoo import load as zoo
 from kt_cli.zoo.names import single

@@ -28,8 +28,7 @@ from benchmarks.measure import interleaved, medians, seconds
 from benchmarks.train import Work, bare_epoch, ratio, ready, settled
 from kt_cli.data.sources import open_data
 from kt_cli.device import place
-from kt_cli.knowledge.evaluate import Evaluator
-from kt_cli.knowledge.predictions import evaluate
+from kt_cli.knowledge.evaluate import Evaluator, evaluate
 from kt_cli.settings import DataSpec
 from kt_cli.zoo.load import build, load
 from tests.gpu.zoo import trained

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from kt_cli.cores import memory_left
 from kt_cli.errors import DeviceLost, KtError, UsageError, first_line
+from kt_cli.precision import tf32
 from kt_cli.version import __version__
 
 # Only torch's own allocator has a type for it. cuBLAS and cuDNN say so by their status, and cuDNN's
@@ -59,16 +60,6 @@ def lacks_bfloat16() -> bool:
     return pick_device().type == "cuda" and not torch.cuda.is_bf16_supported(
         including_emulation=False
     )
-
-
-def tf32() -> bool:
-    """Whether a GPU may round the factors of float32 to TF32: if KT_TF32 (--no-tf32) lets it."""
-    return os.environ.get("KT_TF32", "1") != "0"
-
-
-def arithmetic(device: torch.device) -> str:
-    """What else than model and images decides about the last digits of answers."""
-    return device.type if device.type != "cuda" or tf32() else "cuda without TF32"
 
 
 def place(module: nn.Module, device: torch.device, amp: str = "") -> nn.Module:

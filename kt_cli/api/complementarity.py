@@ -136,13 +136,14 @@ def complementarity(
     check(PairsSpec(embedding=class_embedding))
     resolved = _resolved(texts(models), arch, baseline)  # before anything heavy is imported
     from kt_cli.device import pick_device
-    from kt_cli.knowledge import evaluate, predict
+    from kt_cli.knowledge import predict
     from kt_cli.knowledge.comparison import compare
+    from kt_cli.knowledge.predictions import BATCH
 
     asked = predict.How(
         spec, pick_device(), logits=logits,
         mode=predict.REFRESH if refresh else predict.CACHED_ONLY if cached_only else predict.REUSE,
-        batch_size=batch_size or evaluate.BATCH, workers=workers,
+        batch_size=batch_size or BATCH, workers=workers,
     )  # fmt: skip
     images = images_of(resolved, given, asked)
     found = compare(resolved, images, asked, class_embedding, progress)
@@ -185,7 +186,7 @@ def images_of(models: Sequence[Model], given: Mapping[str, Any], how: How) -> Im
     from kt_cli.data.remembered import forget
     from kt_cli.data.sources import open_data
     from kt_cli.knowledge import predict
-    from kt_cli.zoo import classes, load, scheme, target
+    from kt_cli.zoo import classes, scheme, target, timm_registry
 
     files = all(scheme(model.ref) == "predictions" for model in models)
     if files and not {"source", "root"} & given.keys():
@@ -203,7 +204,7 @@ def images_of(models: Sequence[Model], given: Mapping[str, Any], how: How) -> Im
     classes.require_classes(models, images.classes, images.name, images.select)
     classes.warn_of_classes(models, images.classes, images.select)
     if how.mode != predict.CACHED_ONLY:
-        load.require_weights(models)
+        timm_registry.require_weights(models)
     return images
 
 

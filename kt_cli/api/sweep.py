@@ -108,6 +108,7 @@ def sweep(
 def _work(session: Session, dry_run: bool) -> None:
     stages = session.stages()
     session.tell.plan(session, stages)
+    session.said = {stage.note for stage in stages}
     if dry_run:
         return
     _ = session.planner  # which needs data

@@ -13,7 +13,7 @@ from kt_cli.errors import DataError, KtError, UsageError, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, EvalSpec, TransferSpec
 from kt_cli.settings.data import data_spec
-from kt_cli.settings.declared import by_keyword, check, texts
+from kt_cli.settings.declared import by_keyword, check, declared, plain, texts
 from kt_cli.spec import Model
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Ranking:
         data, size: the images, and at which size models saw them.
         alone: mean Δ in points of what moved the student with nobody teaching it, as far as earlier
             transfers tell: its running statistics estimated anew ("statistics"), `self` ("self").
+        settings: of the earlier transfer by each teacher that moved the student up most, by the
+            teacher's key.
     """
 
     student: Model
@@ -48,6 +50,7 @@ class Ranking:
     data: DataSpec
     size: str
     alone: Mapping[str, float]
+    settings: Mapping[str, Mapping[str, Any]]
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -86,16 +89,21 @@ class Ranking:
         )  # fmt: skip
 
     def command(self) -> str:
-        """What to run: the team where there is one, else the first that is worth a try; or ""."""
+        """What to run: the team where there is one, else the first that is worth a try; or "".
+
+        What helped before is done as it was.
+        """
         chosen = [i for i in self.team if i in self.worth] or list(self.worth[:1])
         if not chosen:
             return ""
         from kt_cli.runs.command import taught
 
-        how = TransferSpec(
-            together="parallel" if len(chosen) > 1 else "single", eval_size=self.size,
-            method=METHOD[self.teaching.labelled],
-        )  # fmt: skip
+        first, known = self.teachers[chosen[0]], self.measured[chosen[0]]
+        before = self.settings.get(first.key, {}) if known and known.sign > 0 else {}
+        how = TransferSpec(**{
+            **before, "together": "parallel" if len(chosen) > 1 else "single",
+            "eval_size": self.size, "method": METHOD[self.teaching.labelled],
+        })  # fmt: skip
         return taught([*(self.teachers[i] for i in chosen), self.student], self.data, how)
 
     def to_dict(self) -> dict[str, Any]:
@@ -142,12 +150,11 @@ def teachers(
         raise UsageError("a team is chosen by labels", "Leave out --team, or --no-labels.")
     taught, others = _resolved(texts(student), texts(among))
     from kt_cli.api.complementarity import images_of
-    from kt_cli.device import pick_device
     from kt_cli.knowledge import predict
     from kt_cli.knowledge.teaching import RANKED_BY, Teaching, by_teacher, ranked
 
     mode = predict.CACHED_ONLY if cached_only else predict.REUSE
-    asked = predict.How(spec, pick_device(), mode=mode)
+    asked = predict.How(spec, mode=mode)
     images = images_of([taught, *others], given, asked)
     if labels and not images.labelled:
         raise UsageError("the images have no labels", "Add --no-labels.")
@@ -158,13 +165,14 @@ def teachers(
     found = Teaching(own, [one for _, one in usable], labels)
     data = data_spec(given)
     earlier = _earlier(taught, data.source, results)
-    measured = by_teacher(_by_teacher(earlier, METHOD[labels]), [m.key for m, _ in usable])
+    taught_so = None if earlier is None else earlier[earlier["method"] == METHOD[labels]]
+    measured = by_teacher(_by_teacher(taught_so), [m.key for m, _ in usable])
     order = ranked(found.scores[RANKED_BY[labels]], measured)
     sorted_ = Teaching(own, [usable[i][1] for i in order], labels)
     chosen = sorted_.team(team) if labels and team > 1 else []
     return Ranking(
         taught, tuple(usable[i][0] for i in order), sorted_, tuple(measured[i] for i in order),
-        tuple(chosen), data, spec.size, _alone(earlier),
+        tuple(chosen), data, spec.size, _alone(earlier), _settings(taught_so),
     )  # fmt: skip
 
 
@@ -215,13 +223,26 @@ def _earlier(
     return rows[same & rows["delta"].notna()]
 
 
-def _by_teacher(rows: pd.DataFrame | None, method: str) -> list[tuple[str, float, float]]:
-    """Of transfers by one teacher and the method, unguarded: (teacher, Δ, p)."""
+def _by_teacher(rows: pd.DataFrame | None) -> list[tuple[str, float, float]]:
+    """Of each transfer (teacher, Δ, p)."""
     if rows is None:
         return []
-    taught = rows[rows["method"].astype(str) == method]
-    columns = (taught[name] for name in ("teacher_key", "delta", "transfer_p"))
+    columns = (rows[name] for name in ("teacher_key", "delta", "transfer_p"))
     return [(str(key), float(d), float(p)) for key, d, p in zip(*columns, strict=True)]
+
+
+def _settings(rows: pd.DataFrame | None) -> dict[str, dict[str, Any]]:
+    """By teacher, the settings of the transfer with the largest Δ, as far as its row has them."""
+    if rows is None:
+        return {}
+    best = rows.sort_values("delta").drop_duplicates("teacher_key", keep="last")
+    known = best[["teacher_key", *(name for name in declared(TransferSpec) if name in best)]]
+    return {
+        str(row.pop("teacher_key")): {
+            str(name): plain(v) for name, v in row.items() if v is not None and v == v
+        }
+        for row in known.astype(object).to_dict("records")
+    }
 
 
 def _alone(rows: pd.DataFrame | None) -> dict[str, float]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from kt_cli.sweeps.monitor import View
 
-QUIET_SECONDS = 30.0
+QUIET_SECONDS, UNCHANGED_SECONDS = 30.0, 600.0
 
 
 def render(view: View) -> RenderableType:
@@ -104,7 +104,8 @@ class _Jobs:
 class _Lines:
     def __init__(self) -> None:
         self._last = float("-inf")
-        self._error, self._stages = "", 0
+        self._error, self._said = "", ""
+        self._stages = 0
 
     def __call__(self, view: View) -> None:
         if view.error not in ("", self._error):
@@ -113,12 +114,13 @@ class _Lines:
         now, new = time.monotonic(), len(view.stages) > self._stages
         if not view.stages or not (new or now - self._last >= QUIET_SECONDS):
             return
-        self._last, self._stages = now, len(view.stages)
         stage = view.stages[-1]
         failed = f", {stage.failed:,} failed" * bool(stage.failed)
-        screen.note(
+        said = (
             f"{label(stage.name)}: {stage.done:,}/{stage.total:,} done{failed}, "
             f"jobs: {stage.queued:,} queued, {stage.running:,} running"
-            + f" ({pace(view)})"
-            * bool(view.rate)
         )
+        if said == self._said and now - self._last < UNCHANGED_SECONDS:
+            return
+        self._last, self._stages, self._said = now, len(view.stages), said
+        screen.note(said + f" ({pace(view)})" * bool(view.rate))

@@ -8,9 +8,9 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from kt_cli.data.views import Views
-from kt_cli.device import arithmetic
 from kt_cli.distillation.weight_averaging import copied, load
 from kt_cli.files import cache_folder, cached, keep_tensors, read_tensors
+from kt_cli.precision import arithmetic
 from kt_cli.settings import TransferSpec
 from kt_cli.settings.declared import digest, signature
 from kt_cli.spec import RunOf
@@ -42,7 +42,8 @@ def of(
         key: identity of the student, its preprocessing and its outputs.
         spec: as `towards_itself` gives it. train: does that training, in place.
     """
-    said = digest([FORMAT, key, views.key, arithmetic(views.device), len(views), signature(spec)])
+    how = arithmetic(views.device.type)
+    said = digest([FORMAT, key, views.key, how, len(views), signature(spec)])
     path = cache_folder("drift") / f"{said[:24]}.safetensors"
     names = {name for name, v in module.state_dict().items() if v.is_floating_point()}
     kept = cached(path, read_tensors)

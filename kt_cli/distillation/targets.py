@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from kt_cli.data.views import Views, preprocess
-from kt_cli.device import arithmetic, out_of_memory, place
+from kt_cli.device import out_of_memory, place
 from kt_cli.distillation import methods
 from kt_cli.distillation.losses import TopK
 from kt_cli.distillation.partition import SampleStats
 from kt_cli.distillation.target_cache import TargetCache, TeacherOutputs, full, joined
 from kt_cli.distillation.train import precision
+from kt_cli.precision import arithmetic
 from kt_cli.settings import TransferSpec
 from kt_cli.settings.declared import digest
 from kt_cli.zoo.features import FeatureTap
@@ -51,7 +52,7 @@ class TeacherQuery:
         """Identity of a model's answers about the views of an epoch."""
         how = [self.amp, self.topk, self.temperature if self.topk else None, self.features]
         views = self.views
-        return digest([FORMAT, model, views.epoch_key(epoch), arithmetic(views.device), *how])
+        return digest([FORMAT, model, views.epoch_key(epoch), arithmetic(views.device.type), *how])
 
 
 class Source:

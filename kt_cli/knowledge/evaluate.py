@@ -19,10 +19,9 @@ from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
 from kt_cli.device import context_lost, out_of_memory, place
 from kt_cli.errors import KtError, without_frames
+from kt_cli.knowledge.predictions import BATCH, Columns, Predictions, joined
 from kt_cli.zoo.preprocessing import Geometry, normaliser
 
-BATCH = 128
-Columns = dict[str, Any]
 _Arrived = Callable[[], Columns]  # waits for what is on its way
 Item = TypeVar("Item")
 
@@ -120,6 +119,33 @@ def evaluate_all(
         failed |= {e for e, said in pairs if isinstance(said, Exception)}
         yield here, found
         progress(here.stop, len(images))
+
+
+def evaluate(
+    module: nn.Module,
+    data_config: Mapping[str, Any],
+    images: ImageSet,
+    device: torch.device,
+    *,
+    amp: str = "",
+    batch_size: int = BATCH,
+    workers: int | None = None,
+    keep: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Predictions:
+    """Run `module` on all images as timm's validate.py would; its answers are not kept.
+
+    keep: the images as it sees them are, for evaluations to come.
+    """
+    evaluators = [Evaluator(module, data_config, device, amp, batch_size)]
+    parts: list[Columns] = []
+    for _, (said,) in evaluate_all(
+        evaluators, images, batch_size=batch_size, workers=workers, keep=keep, progress=progress
+    ):
+        if isinstance(said, Exception):
+            raise said
+        parts.append(said)
+    return joined(parts, images, {})
 
 
 def _seen(

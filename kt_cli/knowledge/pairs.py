@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kt_cli.knowledge.class_similarity import ClassEmbedding
 from kt_cli.knowledge.flips import FlipCounter
-from kt_cli.knowledge.percent import percent
+from kt_cli.knowledge.percent import kappa, percent
 from kt_cli.knowledge.significance import mcnemar
 from kt_cli.progress import Progress, silent
 from kt_cli.rows.schema import TOP_PERCENTS
@@ -200,17 +200,6 @@ def _similarity(
 
 
 # --- agreement and ceilings ----------------------------------------------------------------------
-
-
-def kappa(positive: Any, negative: Any, right_t: Any, right_s: Any, n: int) -> Matrix:
-    """Error consistency (Geirhos et al., 2020): Cohen's κ on correctness, from counts.
-
-    NaN where the agreement expected by chance is complete (both always right, or always wrong).
-    """
-    observed = 1 - (positive + negative) / n
-    expected = (right_t / n) * (right_s / n) + (1 - right_t / n) * (1 - right_s / n)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(expected < 1, (observed - expected) / (1 - expected), np.nan)
 
 
 def agreement(preds: NDArray[np.integer], progress: Progress = silent) -> Matrix:

@@ -5,33 +5,28 @@ One Parquet file per model × data × input size × precision × kind of device,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from kt_cli.data.images import ImageSet
-from kt_cli.device import arithmetic
 from kt_cli.errors import DataError, WriteError
 from kt_cli.files import cache_folder, cached, not_kept
-from kt_cli.knowledge.evaluate import BATCH, Columns, Evaluator, evaluate_all
 from kt_cli.knowledge.percent import percent
 from kt_cli.rows import arrays
 from kt_cli.settings import EvalSpec
 from kt_cli.settings.declared import digest, signature
 from kt_cli.spec import Model
-from kt_cli.version import __version__
 from kt_cli.zoo.identity import TRAITS, Traits
-from kt_cli.zoo.load import Loaded
 
 FORMAT = 3  # of an entry; raise it when what is stored, or how it is computed, changes
 COLUMNS = ("pred", "confidence", "label_prob", "top5")
+Columns = dict[str, Any]
+BATCH = 128  # images of a forward pass
 
 
 @dataclass(frozen=True)
@@ -77,40 +72,17 @@ class Predictions:
         return float(percent(right.sum(), len(self.pred)))
 
 
-def entry(model: Model, images: ImageSet, spec: EvalSpec, device: torch.device) -> Path:
-    """Where the predictions of a model are kept."""
-    key = digest([FORMAT, model.key, images.fingerprint, signature(spec), arithmetic(device)])[:24]
+def entry(model: Model, images: ImageSet, spec: EvalSpec, arithmetic: str) -> Path:
+    """Where the predictions of a model are kept; arithmetic: of the device (`precision`)."""
+    key = digest([FORMAT, model.key, images.fingerprint, signature(spec), arithmetic])[:24]
     return cache_folder("predictions") / f"{key}.parquet"
 
 
-def about_of(
-    loaded: Loaded, model: Model, images: ImageSet, spec: EvalSpec, device: torch.device
-) -> dict[str, str]:
-    """What an entry says of itself."""
-    return {
-        "model": model.key,
-        "name": model.name,
-        "data": images.name,
-        "data_fingerprint": images.fingerprint,
-        "num_classes": str(len(images.classes)),
-        "eval_size": spec.size,
-        "amp": spec.amp,
-        "device": arithmetic(device),
-        "input_size": str(loaded.data_config["input_size"][-1]),
-        "params_m": f"{sum(p.numel() for p in loaded.module.parameters()) / 1e6:.6f}",
-        "source": loaded.source,
-        **loaded.traits(spec.size),
-        "class_matching": loaded.matching,
-        "kt_version": __version__,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
 def kept(
-    model: Model, images: ImageSet, spec: EvalSpec, device: torch.device, *, logits: bool = False
+    model: Model, images: ImageSet, spec: EvalSpec, arithmetic: str, *, logits: bool = False
 ) -> Predictions | None:
     """What the cache has of a model, as it is now or was; None where there is nothing whole."""
-    path = entry(model, images, spec, device)
+    path = entry(model, images, spec, arithmetic)
     found = cached(path, lambda path: arrays.read(path, COLUMNS))
     if found is None:
         return None
@@ -155,33 +127,6 @@ def logits_of(predictions: Predictions, rows: int) -> Iterator[NDArray[np.floati
         yield from arrays.batches(predictions.path, "logits", rows)
     elif (logits := predictions.logits) is not None:
         yield from (logits[start : start + rows] for start in range(0, len(logits), rows))
-
-
-def evaluate(
-    module: nn.Module,
-    data_config: Mapping[str, Any],
-    images: ImageSet,
-    device: torch.device,
-    *,
-    amp: str = "",
-    batch_size: int = BATCH,
-    workers: int | None = None,
-    keep: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Predictions:
-    """Run `module` on all images as timm's validate.py would; its answers are not kept.
-
-    keep: the images as it sees them are, for evaluations to come.
-    """
-    evaluators = [Evaluator(module, data_config, device, amp, batch_size)]
-    parts: list[Columns] = []
-    for _, (said,) in evaluate_all(
-        evaluators, images, batch_size=batch_size, workers=workers, keep=keep, progress=progress
-    ):
-        if isinstance(said, Exception):
-            raise said
-        parts.append(said)
-    return joined(parts, images, {})
 
 
 def joined(parts: Sequence[Columns], images: ImageSet, about: Mapping[str, str]) -> Predictions:

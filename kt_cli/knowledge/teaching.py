@@ -9,8 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from kt_cli.knowledge.pairs import kappa
-from kt_cli.knowledge.percent import percent
+from kt_cli.knowledge.percent import kappa, percent
 from kt_cli.knowledge.predictions import Predictions
 from kt_cli.knowledge.significance import SIGNIFICANT, least_seen
 

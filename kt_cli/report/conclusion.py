@@ -66,6 +66,9 @@ class _Line:
 
     @property
     def says(self) -> str:
+        if self.n == 1:
+            kept = ", left as it was" * bool(self.kept)
+            return f"one transfer{kept}, Δ {points(self.delta).partition(' ')[0]} points"
         wins = round(self.n * self.success.value / 100)
         share, _, ends = percent(self.success).partition(" ")
         many = f"{wins:,} of {counted(self.n, 'transfer')} gained ({f'{share}% {ends}'.rstrip()})"

@@ -17,7 +17,7 @@ from kt_cli.distillation import checkpoint
 from kt_cli.distillation.cards import pretrain_card
 from kt_cli.distillation.pretrain import pretrain
 from kt_cli.distillation.train import Curve, NotFinite
-from kt_cli.knowledge.predictions import evaluate
+from kt_cli.knowledge.evaluate import evaluate
 from kt_cli.progress import Progress, silent
 from kt_cli.runs.columns import Row, setting_columns
 from kt_cli.runs.kind import Kind, Prices, one_by_one

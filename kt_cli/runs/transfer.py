@@ -25,9 +25,9 @@ from kt_cli.distillation.teachers import Asked, TransferJob, order_of, teach
 from kt_cli.distillation.train import SMALLER_RATE, Curve, Diverged
 from kt_cli.distillation.weight_averaging import copied, load
 from kt_cli.errors import DataError, KtError
-from kt_cli.knowledge.evaluate import Evaluator, OutputsNotFinite
+from kt_cli.knowledge.evaluate import Evaluator, OutputsNotFinite, evaluate
 from kt_cli.knowledge.predict import How, predict_all
-from kt_cli.knowledge.predictions import Predictions, evaluate
+from kt_cli.knowledge.predictions import Predictions
 from kt_cli.progress import Progress, silent
 from kt_cli.runs import columns, controls
 from kt_cli.runs.columns import Row

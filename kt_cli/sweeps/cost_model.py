@@ -193,8 +193,11 @@ def bytes_needed(
     params = [published.params_m if (published := imagenet_facts.fact(m.key)) else TYPICAL_PARAMS_M
               for m in models] or [TYPICAL_PARAMS_M]  # fmt: skip
     transfers = transfer_count(spec, names)
+    squares = {(zoo.side, zoo.crop, zoo.fraction) for zoo in spec.zoo}  # of all training images
+    whole = training / (spec.data.fraction if spec.data else 1)
+    of_zoo = sum(3.0 * side**2 * share * whole for side, _, share in squares)
     return {
         "predictions": PREDICTION_BYTES * len(names) * evaluation,
-        "training images": 3.0 * spec.transfer.side**2 * training * bool(transfers),
+        "training images": 3.0 * spec.transfer.side**2 * training * bool(transfers) + of_zoo,
         "students": 4e6 * sum(params) / len(params) * transfers * spec.save_students,
     }

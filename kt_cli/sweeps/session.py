@@ -47,6 +47,7 @@ class Session:
 
     Attributes:
         place: where it is done. slots: where chunks run on this machine.
+        said: notes of stages that its plan had, which need not be said again.
         failures: runs without a result, in this call or given up before.
         finished: nothing is left to do but what was given up.
     """
@@ -58,6 +59,7 @@ class Session:
     slots: list[Slot]
     retry_failed: bool = False
     tell: Listener = field(default_factory=Listener)
+    said: set[str] = field(default_factory=set)
     failures: int = 0
     given_up: int = 0
     finished: bool = True
@@ -230,7 +232,8 @@ class Session:
 
     def _do_once(self, stage: Stage, runs: Sequence[Run]) -> int:
         """How many of the runs failed."""
-        if stage.note:
+        if stage.note not in {"", *self.said}:
+            self.said.add(stage.note)
             self.tell.note(f"targets: {stage.note}")
         # Here, once, and not in every worker at the same time.
         decode_training_images(runs, self.tell.progress, self.spec.timeout_run)

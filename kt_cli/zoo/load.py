@@ -18,7 +18,7 @@ from kt_cli.errors import DataError, KtError, UsageError, WeightsUnavailable
 from kt_cli.spec import Model
 from kt_cli.zoo import identity, local_models, names, published, scheme, target
 from kt_cli.zoo.classes import ABSENT, Columns, Outputs, Select, matched, outputs_of
-from kt_cli.zoo.identity import fingerprint, fingerprint_of_function
+from kt_cli.zoo.fingerprints import fingerprint, fingerprint_of_function
 from kt_cli.zoo.loaders import FROM_FILES, opened
 from kt_cli.zoo.save import TEST_ONLY, save
 from kt_cli.zoo.timm_registry import HOW_TO_GET_WEIGHTS, missing_weights, require_weights

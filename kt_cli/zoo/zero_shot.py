@@ -22,7 +22,7 @@ from kt_cli.errors import UsageError, WriteError
 from kt_cli.files import cache_folder, cached, not_kept
 from kt_cli.rows import arrays
 from kt_cli.settings.declared import digest
-from kt_cli.zoo import identity
+from kt_cli.zoo.fingerprints import fingerprint
 from kt_cli.zoo.imagenet_facts import NUM_CLASSES
 from kt_cli.zoo.imagenet_names import readable, synsets
 from kt_cli.zoo.libraries import require_extra
@@ -83,7 +83,7 @@ def opened(target: str, classes: Sequence[str] | None, file: Path | None) -> nn.
         model = open_clip.create_model(
             architecture, tag, weights_only=True, require_pretrained=True, force_quick_gelu=quick
         ).eval()
-    weights_id = identity.fingerprint(model)
+    weights_id = fingerprint(model)
     head = model.logit_scale.exp().item() * _text(model, architecture, classes, weights_id)
     inner = ZeroShot(model.visual, head.shape[1], len(classes))
     inner.head.load_state_dict({"weight": head})

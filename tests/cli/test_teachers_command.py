@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +65,16 @@ def test_the_cache_alone_is_asked_where_nothing_may_be_predicted(kt: Kt, zoo: Pa
     code, _, err = kt(*asked, "--cached-only")
     assert code == 2 and "no predictions of vit" in err
     assert kt(*asked)[:2] == kt(*asked, "--cached-only")[:2]
+    for mode in (False, True):  # nothing that takes seconds to import
+        code = (
+            "import sys, kt_cli\n"
+            f"kt_cli.teachers('zoo/vit', ['zoo'], data='digits', cached_only={mode})\n"
+            "heavy = {'torch', 'timm'} & set(sys.modules)\n"
+            "assert not heavy, heavy"
+        )
+        device = {**os.environ, "KT_DEVICE": "cpu"}
+        done = subprocess.run([sys.executable, "-c", code], env=device, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
 
 
 def test_what_was_said_of_the_images_is_in_the_command(kt: Kt, zoo: Path) -> None:
@@ -85,7 +98,7 @@ def test_earlier_transfers_of_the_student_decide(kt: Kt, zoo: Path) -> None:
     rows = [
         {"run_id": f"{i}", "status": store.OK, "teacher_key": model.key, "teacher": model.name,
          "student_key": first.student.key, "student": "vit", "method": "kl-dp", "seed": 0,
-         "data": "digits", "delta": delta, "transfer_p": 0.001}
+         "data": "digits", "delta": delta, "transfer_p": 0.001, "lr": 0.01, "epochs": 7}
         for i, (model, delta) in enumerate(zip(first.teachers, (-2.0, 1.5), strict=True))
     ]  # fmt: skip
     store.write(Path("results/transfers"), "transfer", rows)
@@ -93,6 +106,7 @@ def test_earlier_transfers_of_the_student_decide(kt: Kt, zoo: Path) -> None:
     better, worse = (first.teachers[i].name for i in (1, 0))
     assert code == 0 and "helped before" in out and "harmed before" in out
     assert out.index(better) < out.index(worse) and "1 of 2 are worth a try" in out
+    assert "--epochs 7 --lr 0.01" in out  # as it was done before
     alone = {**rows[0], "run_id": "s", "method": "self", "delta": -0.5, "delta_control": -0.3}
     store.write(Path("results/transfers"), "transfer", [alone])
     code, out, _ = kt("teachers", "zoo/vit", "--among", "zoo", *DATA)

@@ -18,8 +18,8 @@ from kt_cli.distillation import batch_norm
 from kt_cli.distillation.guard import Choice, Judge, choose
 from kt_cli.distillation.guard_rules import ALPHAS, Flips, Prior, Verdict, gain
 from kt_cli.distillation.weight_averaging import between
-from kt_cli.knowledge.evaluate import Evaluator
-from kt_cli.knowledge.predictions import Predictions, evaluate
+from kt_cli.knowledge.evaluate import Evaluator, evaluate
+from kt_cli.knowledge.predictions import Predictions
 from tests.distillation.toys import CONFIG, CPU, Tiny, assert_same, make_views, prepare, state
 
 FULL = {**CONFIG, "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center"}

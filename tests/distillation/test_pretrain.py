@@ -24,7 +24,7 @@ from kt_cli.distillation.order import Order
 from kt_cli.distillation.pretrain import SCHEDULES, lr_factor, pretrain
 from kt_cli.distillation.train import NotFinite
 from kt_cli.errors import KtError, UsageError
-from kt_cli.knowledge.predictions import evaluate
+from kt_cli.knowledge.evaluate import evaluate
 from kt_cli.runs.pretrain import pretrain_run
 from kt_cli.settings import DataSpec, PretrainSpec
 from kt_cli.settings.declared import check

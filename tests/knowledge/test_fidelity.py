@@ -183,7 +183,7 @@ def test_evaluation_equals_timms(saved: Zoo) -> None:
         evaluator = evaluator_of(model, saved.images, OTHER_BATCH)
         difference = (logits_of(evaluator, saved.images) - timms.logits).abs().max()
         assert difference <= CLOSE * (timms.logits.max() - timms.logits.min()), model.name
-        together = arrays.read(entry(model, saved.images, EvalSpec(), CPU))[0]["logits"]
+        together = arrays.read(entry(model, saved.images, EvalSpec(), "cpu"))[0]["logits"]
         np.testing.assert_array_equal(together, timms.logits.half().numpy(), model.name)
 
 
@@ -199,7 +199,7 @@ def test_test_sizes_are_used(saved: Zoo) -> None:
 def content(models: list[Model], images: ImageSet) -> list[tuple[Any, dict[str, str]]]:
     found = []
     for model in models:
-        columns, about = arrays.read(entry(model, images, EvalSpec(), CPU))
+        columns, about = arrays.read(entry(model, images, EvalSpec(), "cpu"))
         found.append((columns, {k: v for k, v in about.items() if k != "created"}))
     return found
 
@@ -269,7 +269,7 @@ def test_a_model_that_fails_fails_alone(saved: Zoo, nets: Path) -> None:
     found = predict_all(models, saved.images, how())
     assert [type(said) for said in found] == [Predictions, Predictions, ValueError, DataError]
     assert "not finite" in str(found[3])
-    entries = [entry(model, saved.images, EvalSpec(), CPU) for model in models]
+    entries = [entry(model, saved.images, EvalSpec(), "cpu") for model in models]
     assert [path.exists() for path in entries] == [True, True, False, False]
     assert len(list(entries[0].parent.iterdir())) == 2, "unfinished files are left"
     for model, said in zip(models[:2], found[:2], strict=True):

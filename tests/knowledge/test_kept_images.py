@@ -16,7 +16,7 @@ from kt_cli.data import canonical
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
 from kt_cli.files import cache_folder
-from kt_cli.knowledge.predictions import evaluate
+from kt_cli.knowledge.evaluate import evaluate
 from kt_cli.settings import DataSpec
 from kt_cli.zoo import load as zoo
 

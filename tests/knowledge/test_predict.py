@@ -24,7 +24,7 @@ from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
 from kt_cli.errors import DataError, DeviceLost, KtError, KtWarning, WriteError
 from kt_cli.knowledge import evaluate as evaluation
-from kt_cli.knowledge import predict as module
+from kt_cli.knowledge import stream
 from kt_cli.knowledge.predict import (
     CACHED_ONLY,
     REFRESH,
@@ -54,13 +54,13 @@ def images() -> ImageSet:
 def evaluations(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Numbers of models in each pass over the images."""
     passes: list[int] = []
-    real = module.evaluate_all
+    real = stream.evaluate_all
 
     def counted(evaluators, *rest, **more):  # type: ignore[no-untyped-def]
         passes.append(len(evaluators))
         return real(evaluators, *rest, **more)
 
-    monkeypatch.setattr(module, "evaluate_all", counted)
+    monkeypatch.setattr(stream, "evaluate_all", counted)
     return passes  # type: ignore[return-value]
 
 
@@ -92,7 +92,7 @@ def test_as_many_at_once_as_memory_holds(
     size = sum(
         t.numel() * t.element_size() for t in zoo.load(models[0]).module.state_dict().values()
     )
-    monkeypatch.setattr(module, "free_memory", lambda device: 2.1 * size / module.SHARE_FOR_WEIGHTS)
+    monkeypatch.setattr(stream, "free_memory", lambda device: 2.1 * size / stream.SHARE_FOR_WEIGHTS)
     predict_all(models, images, HOW)
     assert evaluations == [2, 1]
 
@@ -112,7 +112,7 @@ def test_logits_are_kept_on_request(
     make_model: MakeModel, images: ImageSet, evaluations: list[int]
 ) -> None:
     model = make_model("a")
-    path = entry(model, images, HOW.spec, CPU)
+    path = entry(model, images, HOW.spec, "cpu")
     predict(model, images, HOW)
     assert "logits" not in arrays.info(path).columns
     found = predict(model, images, replace(HOW, logits=True))
@@ -274,7 +274,7 @@ def test_a_lost_gpu_is_no_models_fault(
     with pytest.raises(DeviceLost, match="device-side assert") as caught:
         predict_all(models, images, HOW)
     assert "one by one" in caught.value.tip
-    assert not any(entry(model, images, HOW.spec, CPU).exists() for model in models)
+    assert not any(entry(model, images, HOW.spec, "cpu").exists() for model in models)
 
 
 def test_an_image_that_cannot_be_read_leaves_nothing(
@@ -288,7 +288,7 @@ def test_an_image_that_cannot_be_read_leaves_nothing(
     model, broken = make_model("a"), replace(images, read=read)
     with pytest.raises(DataError, match=r"broken\.png"):
         predict_all([model], broken, replace(HOW, batch_size=8))
-    assert list(entry(model, images, HOW.spec, CPU).parent.iterdir()) == []
+    assert list(entry(model, images, HOW.spec, "cpu").parent.iterdir()) == []
 
 
 def test_two_processes_fill_one_cache(make_model: MakeModel, images: ImageSet) -> None:
@@ -313,7 +313,7 @@ def test_two_processes_fill_one_cache(make_model: MakeModel, images: ImageSet) -
     said = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0]
     assert said[0] == said[1]
-    kept = list(entry(model, images, HOW.spec, CPU).parent.iterdir())
+    kept = list(entry(model, images, HOW.spec, "cpu").parent.iterdir())
     assert len(kept) == 1
     assert float(said[0]) == pytest.approx(predict(model, images, HOW).accuracy)
 

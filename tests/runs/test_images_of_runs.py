@@ -16,8 +16,8 @@ from kt_cli.data.images import ImageSet
 from kt_cli.data.remembered import forget
 from kt_cli.data.sources import open_data
 from kt_cli.errors import DataError
+from kt_cli.knowledge.evaluate import evaluate
 from kt_cli.knowledge.predict import How, predict_all
-from kt_cli.knowledge.predictions import evaluate
 from kt_cli.rows import store
 from kt_cli.runs.kinds import check_data
 from kt_cli.settings import DataSpec, EvalSpec, PretrainSpec, TransferSpec

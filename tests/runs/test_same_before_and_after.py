@@ -23,7 +23,7 @@ from kt_cli.data.sources import open_data
 from kt_cli.distillation import batch_norm, checkpoint
 from kt_cli.distillation.target_cache import DISK, MEMORY, ONLINE
 from kt_cli.errors import DataError
-from kt_cli.knowledge import predict
+from kt_cli.knowledge import predict, stream
 from kt_cli.knowledge.predict import How, outputs_of
 from kt_cli.knowledge.predictions import Predictions
 from kt_cli.rows import store
@@ -400,9 +400,9 @@ def test_a_training_goes_on_with_the_very_same_models_only(
 def forward(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of models in each pass over the images."""
     passes: list[int] = []
-    real = predict.evaluate_all
+    real = stream.evaluate_all
     monkeypatch.setattr(
-        predict, "evaluate_all",
+        stream, "evaluate_all",
         lambda evaluators, *rest, **more: (
             passes.append(len(evaluators)), real(evaluators, *rest, **more),
         )[1],

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from kt_cli.spec import Model
-from kt_cli.zoo import identity, load, local_models, timm_package, timm_registry
+from kt_cli.zoo import fingerprints, identity, load, local_models, timm_package, timm_registry
 from kt_cli.zoo.names import resolve
 
 SaveModel = Callable[..., Path]
@@ -146,8 +146,8 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], nn.Modu
 
 
 def test_all_that_a_function_may_set_is_seen(net: Callable[[], nn.Module], tmp_path: Path) -> None:
-    known = identity.fingerprint_of_function(net())
-    assert known == identity.fingerprint_of_function(net())
+    known = fingerprints.fingerprint_of_function(net())
+    assert known == fingerprints.fingerprint_of_function(net())
     changes: list[Callable[[nn.Module], object]] = [
         lambda m: m.layer.bias.data.add_(1e-7),  # type: ignore[operator, union-attr]
         lambda m: m.table.add_(1e-7),  # type: ignore[operator, union-attr]
@@ -168,12 +168,12 @@ def test_all_that_a_function_may_set_is_seen(net: Callable[[], nn.Module], tmp_p
     for change in changes:
         module = net()
         change(module)
-        found.add(identity.fingerprint_of_function(module))
+        found.add(fingerprints.fingerprint_of_function(module))
     circle = net()
     circle.itself = [circle]  # type: ignore[assignment]
-    assert identity.fingerprint_of_function(circle)
+    assert fingerprints.fingerprint_of_function(circle)
     (tmp_path / "a_net_of_mine.py").write_text(MODULE + "\n# forward is another\n")
-    found.add(identity.fingerprint_of_function(net()))
+    found.add(fingerprints.fingerprint_of_function(net()))
     assert len(found) == 2 + len(changes)
 
 
@@ -182,7 +182,7 @@ def test_a_fingerprint_is_of_values_not_of_where_they_lie() -> None:
     moved = nn.Conv2d(3, 4, 3)
     moved.load_state_dict(module.state_dict())
     moved = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    assert identity.fingerprint(module) == identity.fingerprint(moved)
+    assert fingerprints.fingerprint(module) == fingerprints.fingerprint(moved)
 
 
 def test_an_edited_module_is_imported_again(

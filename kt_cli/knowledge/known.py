@@ -1,0 +1,84 @@
+"""What can be told of models without loading them: from the cache, and from files of others.
+
+Nothing here needs torch, so that a second question costs no more than reading.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kt_cli import precision
+from kt_cli.data.images import ImageSet
+from kt_cli.errors import KtError
+from kt_cli.knowledge import external
+from kt_cli.knowledge.predictions import BATCH, Predictions, kept, not_cached
+from kt_cli.settings import EvalSpec
+from kt_cli.spec import Model
+from kt_cli.zoo import identity, published, scheme, target
+
+if TYPE_CHECKING:
+    import torch
+
+REUSE, REFRESH, CACHED_ONLY = "reuse", "refresh", "cached-only"
+
+
+@dataclass(frozen=True)
+class How:
+    """How models are evaluated, and what the cache is asked.
+
+    Attributes:
+        logits: keep them too.
+        mode: "reuse" what the cache has of the models as they are, "refresh" it, or be content
+            with it ("cached-only"); then published weights need not be there.
+        asked_device: None for the usual one, which takes torch to find, where there may be a GPU.
+        batch_size: images per forward pass, halved where memory is exhausted.
+        workers: decoding processes; None for as many as pay.
+    """
+
+    spec: EvalSpec
+    asked_device: torch.device | None = None
+    logits: bool = False
+    mode: str = REUSE
+    batch_size: int = BATCH
+    workers: int | None = None
+
+    @cached_property
+    def device(self) -> torch.device:
+        if self.asked_device is not None:
+            return self.asked_device
+        from kt_cli.device import pick_device
+
+        return pick_device()
+
+    @cached_property
+    def arithmetic(self) -> str:
+        """Of the device; without torch where it can only be the CPU."""
+        if self.asked_device is None and precision.only_cpu():
+            return precision.arithmetic("cpu")
+        return precision.arithmetic(self.device.type)
+
+
+def known(model: Model, images: ImageSet, how: How) -> Predictions | Exception | None:
+    """What can be told without loading the model; None where that is nothing."""
+    if scheme(model.ref) == "predictions":
+        try:
+            file = external.read_external(Path(target(model.ref)))
+            return external.predictions(file, images, model.key)
+        except KtError as error:
+            return error
+    found = still_kept(model, images, how)
+    if found is None:
+        return not_cached(model, images) if how.mode == CACHED_ONLY else None
+    source = identity.source(model)
+    gone = not source and published(model.ref) and how.mode == CACHED_ONLY
+    return found if gone or (source and found.about.get("source") == source) else None
+
+
+def still_kept(model: Model, images: ImageSet, how: How) -> Predictions | None:
+    """What the cache has of a model, as it is or was; None also where it is not to be asked."""
+    if how.mode == REFRESH:
+        return None
+    return kept(model, images, how.spec, how.arithmetic, logits=how.logits)
