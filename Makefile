@@ -46,6 +46,7 @@ bench: setup  ## time and memory of pairs, predictions, images' identity, transf
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.schedule
 	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.ranking
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.peers --repeats 1
 	$(BIN)/python -m benchmarks.summary
