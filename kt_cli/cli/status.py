@@ -126,7 +126,8 @@ def _described(folder: Path) -> dict[str, Any]:
     _warn_of_damage(folder)
     watch = Watch(folder, screen.skipped_part, remaining.planned_rows(folder))
     view, led = asdict(watch.look()), jobs.leader(folder)
-    view["active"] = view["active"] or led is not None
+    if led is not None:
+        view["active"] = True
     told = {key: view[key] for key in ("stages", "active", "going_on", "cancelled", "error")}
     planned = [asdict(part) for part in remaining.parts(folder, watch.outcomes)]
     rows = _rows(watch)

@@ -107,7 +107,7 @@ class Source:
             try:
                 return self._in_batches(epoch, size)
             except Exception as error:
-                if size <= BATCH or not out_of_memory(error):
+                if size == 1 or not out_of_memory(error):
                     raise
             size //= 2
             torch.cuda.empty_cache()

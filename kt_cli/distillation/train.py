@@ -121,8 +121,9 @@ def fit(
                 group["lr"] = rate * loop.lr_factor(state.done)
             optimizer.zero_grad(set_to_none=True)
             for indices in micro_batches:
+                images = next(stream)  # which may be made here, and alike in any precision
                 with precision(loop.amp, views.device):
-                    loss, sums = loss_of(epoch, indices, next(stream))
+                    loss, sums = loss_of(epoch, indices, images)
                 loss = loss * (len(indices) / len(batch))
                 state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 state.add(loss, sums)
@@ -221,7 +222,7 @@ class _State:
     def _require_update(self) -> None:
         """The scaler skips updates whose gradients overflow, and halves its scale: perhaps all."""
         if self.scaler.get_scale() <= FIRST_SCALE / 2 ** min(self._order.updates, 100):
-            raise KtError(
+            raise Diverged(
                 "no update was made: half precision does not hold the gradients",
                 "Try --amp-dtype bfloat16.",
             )

@@ -19,7 +19,7 @@ from kt_cli.settings.transfer import guard_of
 from kt_cli.spec import TOGETHER, RunOf
 
 FLIPS = ["guard_gains", "guard_losses", "guard_n"]
-SAME = ["student_key", "guard_data", "settings", "together", "method"]
+SAME = ["student_key", "guard_data", "train_data", "settings", "together", "method"]
 
 
 def judged_without_labels(spec: TransferSpec) -> bool:
@@ -29,19 +29,24 @@ def judged_without_labels(spec: TransferSpec) -> bool:
 
 
 def rule_of(
-    run: RunOf[TransferSpec], folder: Path, images: ImageSet
+    run: RunOf[TransferSpec], folder: Path, images: ImageSet, trained: ImageSet
 ) -> tuple[Callable[[Flips], Verdict], Row]:
-    """What decides by flips of these images, and what the row says of how."""
+    """What decides by flips of these images, and what the row says of how.
+
+    run: with the settings that were possible in the end. trained: the images of the transfer.
+    """
     found = guard_of(run.settings.method)
     assert found is not None
     rule, points = found
     pools = rule == "shrink"
-    prior = Prior.of(_others(run, folder, images) if pools else [])
+    prior = Prior.of(_others(run, folder, images, trained) if pools else [])
     said = {"guard_pooled": prior.transfers} if pools else {}
     return lambda flips: RULES[rule](flips, points / 100, prior), said
 
 
-def _others(run: RunOf[TransferSpec], folder: Path, images: ImageSet) -> list[Flips]:
+def _others(
+    run: RunOf[TransferSpec], folder: Path, images: ImageSet, trained: ImageSet
+) -> list[Flips]:
     """What other transfers of the student, by the same method and settings, did to these images.
 
     They have other teachers or seeds; whichever guard judged them.
@@ -50,7 +55,8 @@ def _others(run: RunOf[TransferSpec], folder: Path, images: ImageSet) -> list[Fl
     rows = store.read([folder], "transfer", columns)
     *teachers, student = run.models
     spec = run.settings
-    own = [student.key, images.fingerprint, spec.settings, spec.together, spec.base_method]
+    own = [student.key, images.fingerprint, trained.fingerprint, spec.settings, spec.together,
+           spec.base_method]  # fmt: skip
     rows["method"] = rows["method"].str.replace(r"\+.*", "", regex=True)
     alike = (rows[SAME] == own).all(axis=1) & (rows["status"] == store.OK)
     taught = TOGETHER.join(model.key for model in teachers)

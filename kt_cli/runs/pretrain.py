@@ -16,7 +16,7 @@ from kt_cli.device import Meter, loss_named, pick_device, place
 from kt_cli.distillation import checkpoint
 from kt_cli.distillation.cards import pretrain_card
 from kt_cli.distillation.pretrain import pretrain
-from kt_cli.distillation.train import Curve, NotFinite
+from kt_cli.distillation.train import Curve, Diverged
 from kt_cli.knowledge.evaluate import evaluate
 from kt_cli.progress import Progress, silent
 from kt_cli.runs.columns import Row, setting_columns
@@ -38,7 +38,7 @@ def pretrain_run(run: RunOf[PretrainSpec], folder: Path, progress: Progress = si
 
     Raises:
         UsageError: the model cannot be built or trained so.
-        NotFinite: the loss is not finite.
+        Diverged: the loss is not finite, or half precision holds no gradient.
     """
     spec = run.settings
     device = pick_device()
@@ -61,7 +61,7 @@ def pretrain_run(run: RunOf[PretrainSpec], folder: Path, progress: Progress = si
                 done, total, f"{spec.name}: {right:.1f}% right, epoch"
             ),
         )  # fmt: skip
-    except NotFinite:
+    except Diverged:
         # It would only happen again.
         checkpoint.remove_all(folder, run.id)
         raise

@@ -19,6 +19,7 @@ from kt_cli.spec import RunOf
 WHERE = {MEMORY: "in memory", DISK: "on disk", ONLINE: "computed as they are needed"}
 LEAST_TOPK, MOST_TOPK = 10, 512
 STATS_BYTES = 9  # of `SampleStats`: two floats and a flag
+WIDTH = 2048  # of the features that are pooled, which only models in memory tell
 
 
 def keep_targets(
@@ -32,19 +33,21 @@ def keep_targets(
         images, classes: how many training images and classes there are.
         budget: GB of disk.
     """
-    uses, distinct = 0, set()
+    uses, width, distinct = 0, 0, set()
     for run in runs:
         spec = run.settings
         method = methods.find(spec.method)
         asked = [*run.models[:-1]] * method.teacher + [run.models[-1]] * methods.needs_frozen(spec)
         views = range(spec.epochs if is_random(spec.augment) else 1)
         uses += len(asked) * spec.epochs
-        distinct |= {(model.key, spec.seed, method.features, e) for model in asked for e in views}
+        width = max(width, WIDTH * method.features)
+        how = spec.seed, method.features, spec.temperature if spec.target_topk else None
+        distinct |= {(model.key, *how, e) for model in asked for e in views}
     if not distinct or any(run.settings.keep_targets != "auto" for run in runs):
         return list(runs), ""
     decision = decide(
         images=images, classes=classes, answers=len(distinct), uses=uses / len(distinct),
-        memory=MEMORY_BUDGET, disk=int(budget * 1e9),
+        memory=MEMORY_BUDGET, disk=int(budget * 1e9), width=width,
     )  # fmt: skip
     return [replace(run, settings=_kept(run.settings, decision)) for run in runs], str(decision)
 
@@ -74,25 +77,25 @@ class Decision:
 
 
 def decide(
-    *, images: int, classes: int, answers: int, uses: float, memory: int, disk: int
+    *, images: int, classes: int, answers: int, uses: float, memory: int, disk: int, width: int = 0
 ) -> Decision:
     """Whether it pays to keep answers, and in which form they fit.
 
     Args:
         answers: how many (model, epoch) there are to be asked in all.
         uses: how often each is needed, in the mean.
-        memory, disk: budgets in bytes.
+        memory, disk: budgets in bytes. width: of the features that are kept too.
     """
     if uses < 2:
         return Decision(ONLINE, 0, 0, f"each answer is used {uses:.1f} times only")
-    whole = images * answers * (4 * classes + STATS_BYTES)
+    whole = images * answers * (4 * (classes + width) + STATS_BYTES)
     if whole <= memory:
         return Decision(MEMORY, 0, whole, f"used {uses:.1f} times each, and all fit in memory")
-    half = images * answers * (2 * classes + STATS_BYTES)
+    half = images * answers * (2 * (classes + width) + STATS_BYTES)
     if half <= disk:
         return Decision(DISK, 0, half, f"used {uses:.1f} times each, in half precision")
     # Four bytes for a class and two for its probability.
-    fixed = STATS_BYTES + 4
+    fixed = STATS_BYTES + 4 + 2 * width
     fitting = min(MOST_TOPK, int((disk / max(1, images * answers) - fixed) // 6))
     if fitting >= LEAST_TOPK:
         size = images * answers * (6 * fitting + fixed)

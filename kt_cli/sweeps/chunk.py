@@ -65,8 +65,13 @@ def _end(error: Exception) -> str:
     if isinstance(error, WriteError):
         return UNWRITABLE
     # submitit asks for it in a signal handler, wherever the run is.
-    command = getattr(error, "cmd", ()) if isinstance(error, subprocess.SubprocessError) else ()
-    return NOT_REQUEUED if list(command)[:2] == ["scontrol", "requeue"] else ""
+    met: BaseException | None = error
+    while met is not None:
+        command = getattr(met, "cmd", ()) if isinstance(met, subprocess.SubprocessError) else ()
+        if list(command)[:2] == ["scontrol", "requeue"]:
+            return NOT_REQUEUED
+        met = met.__cause__ or met.__context__
+    return ""
 
 
 def _described(error: Exception) -> str:

@@ -83,7 +83,7 @@ def look_at(partition: str = "", seconds: float | None = None) -> Facts | None:
         return None
     size = config.get("MaxArraySize", "")
     where = ("-p", partition) if partition else ()
-    gpus, cpus = _shares(ask("sinfo", "-h", "-e", "-o", "%c|%G", *where)[0].splitlines())
+    gpus, cpus = _shares(ask("sinfo", "-a", "-h", "-e", "-o", "%c|%G", *where)[0].splitlines())
     return Facts(max(1, (int(size) if size.isdigit() else MAX_ARRAY_SIZE) - 1), gpus, cpus)
 
 
@@ -95,7 +95,7 @@ def configuration(seconds: float | None = None) -> tuple[dict[str, str], str]:
 
 def partitions() -> tuple[list[Partition], str]:
     """All partitions, one entry for nodes in one state, or why nobody says."""
-    listed, error = ask("sinfo", "-h", "-o", "%R|%a|%D|%t|%G")
+    listed, error = ask("sinfo", "-a", "-h", "-o", "%R|%a|%D|%t|%G")
     lines = [line.split("|") for line in listed.splitlines() if line.count("|") == 4]
     return [
         Partition(name, nodes, state, gres, up == "up" and USABLE.fullmatch(state) is not None)
@@ -113,7 +113,7 @@ def _shares(nodes: Sequence[str]) -> tuple[bool, int]:
     shares = []
     for line in nodes:
         cpus, _, gres = line.partition("|")
-        gpus = sum(int(n) for n in re.findall(r"gpu(?::[^:,()]+)*?:(\d+)", gres))
+        gpus = sum(int(n) for n in re.findall(r"gpu(?::[^:,()]+)?:(\d+)(?=[(,]|$)", gres))
         if gpus:
             shares.append(int(re.sub(r"\D", "", cpus) or 1) // gpus)
     return bool(shares) or not nodes, max(1, min([MOST_CPUS, *shares])) if shares else 1
@@ -126,7 +126,8 @@ def active(jobs: Collection[str], users: Collection[int] = ()) -> States | None:
         users: ids of those who submitted them; by default this one.
     """
     whose = ",".join(map(str, sorted(users) or [os.getuid()]))
-    listed, error = ask("squeue", "-h", "-r", "-u", whose, "-o", "%F|%K|%T")
+    # -a: also in partitions that are hidden, where one's own jobs are not listed otherwise.
+    listed, error = ask("squeue", "-a", "-h", "-r", "-u", whose, "-o", "%F|%K|%T")
     if error:
         columns = ("-n", "-a", "-X", "-P", "-o", "JobID,State")
         listed, error = ask("sacct", *columns, "-j", ",".join(jobs))

@@ -108,7 +108,7 @@ def claim(folder: Path, what: str = STEP) -> Iterator[bool]:
         yield False
         return
     except OSError as error:
-        _give_back(path, *(holder[:end] for end in range(len(holder))))
+        _give_back(path, *(holder[:end] for end in range(len(holder) + 1)))
         raise write_error(path, error) from error
     try:
         with _kept_fresh(path):
@@ -155,7 +155,7 @@ def leader(folder: Path) -> Leader | None:
     path = folder / "jobs" / "claim"
     _remove_stale(path)
     try:
-        return Leader(*path.read_text(encoding="utf-8").split(maxsplit=3))
+        return Leader(*path.read_text(encoding="utf-8").strip().split(maxsplit=3))
     except FileNotFoundError:
         return None
     except OSError:

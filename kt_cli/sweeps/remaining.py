@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -39,18 +39,24 @@ class Part:
 
 
 class _Planned(NamedTuple):
-    """A stage as PLAN has it; seconds: about, of a run, where no row says what one takes."""
+    """A stage as PLAN has it.
+
+    seconds: about, of a run that was left then. took: of those that were done then, in all.
+    """
 
     name: str
     total: int
     given_up: int
     seconds: float
     at_once: int
+    done: int
+    took: float
 
 
 def plan(
     at_once: int, stages: Mapping[str, tuple[int, float]], pairs: Sequence[tuple[str, str]],
     estimate: float, given_up: Mapping[str, int], rows: Rows,
+    done: Mapping[str, tuple[int, float]],
 ) -> str:  # fmt: skip
     """The text of PLAN: how many runs each stage has, and about how many seconds one takes.
 
@@ -58,10 +64,10 @@ def plan(
         pairs: keys of teacher and student, where not all are transferred.
         estimate: seconds of all runs, as it was when there came to be so many.
         given_up: runs of each stage that only --retry-failed tries again.
-        rows: as of `rows_of`.
+        rows: as of `rows_of`. done: as of `done_so_far`.
     """
     said = {"at_once": at_once, "stages": stages, "pairs": pairs, "estimate": estimate,
-            "given_up": given_up, "rows": rows}  # fmt: skip
+            "given_up": given_up, "rows": rows, "done": done}  # fmt: skip
     return json.dumps(said, indent=1) + "\n"
 
 
@@ -86,6 +92,21 @@ def _transfers(spec: SweepSpec) -> dict[str, list[Any]]:
     return said
 
 
+def done_so_far(
+    folder: Path, stages: Iterable[str], rows: Rows, models: Sequence[str]
+) -> dict[str, tuple[int, float]]:
+    """Of each stage the planned runs that are done, and the seconds that they took.
+
+    rows: as of `rows_of`. models: the keys of those that are planned.
+    """
+    found = {}
+    for name in stages:
+        table = KINDS[name].table
+        its = Outcomes(folder, table, of=_planned(table, rows, models))
+        found[name] = its.counts[0], its.took
+    return found
+
+
 def damaged(folder: Path) -> list[str]:
     """The files in a sweep's folder that say what it plans, and cannot be understood."""
     files = [folder / name for name in (PLAN, MODELS)]
@@ -96,13 +117,14 @@ def planned_rows(folder: Path) -> Rows:
     """By table, what rows of the runs that a sweep plans have; it may once have planned others."""
     keys = _read(folder / MODELS, list, list[str]())
     said = _read(folder / PLAN, lambda said: {t: dict(r) for t, r in said["rows"].items()}, Rows())
-    return {
-        table: {
-            **{name: keys for name in names if keys},
-            **{name: v for name, v in said.get(table, {}).items() if name in TABLES[table]},
-        }
-        for table, names in KEYS.items()
-    }
+    return {table: _planned(table, said, keys) for table in KEYS}
+
+
+def _planned(table: str, rows: Rows, models: Sequence[str]) -> dict[str, list[Any]]:
+    """What planned rows of a table have, by column."""
+    keys = {name: [*models] for name in KEYS.get(table, ()) if models}
+    known = rows.get(table, {}).items()
+    return {**keys, **{name: values for name, values in known if name in TABLES[table]}}
 
 
 def taken(outcomes: Callable[[str], Outcomes]) -> float:
@@ -128,7 +150,9 @@ def parts(folder: Path, outcomes: Callable[[str], Outcomes]) -> list[Part]:
 
     def of(said: Any) -> list[_Planned]:
         at_once, given_up = int(said["at_once"]), dict(said.get("given_up", {}))
-        return [_Planned(name, int(runs), int(given_up.get(name, 0)), float(seconds), at_once)
+        done = said.get("done", {})
+        return [_Planned(name, int(runs), int(given_up.get(name, 0)), float(seconds), at_once,
+                         *done.get(name, (0, 0.0)))
                 for name, (runs, seconds) in said["stages"].items()
                 if runs and name in KINDS]  # fmt: skip
 
@@ -139,12 +163,18 @@ def parts(folder: Path, outcomes: Callable[[str], Outcomes]) -> list[Part]:
 
 
 def _slower(planned: Sequence[_Planned], rows: Sequence[Outcomes]) -> float:
-    """How much longer than planned the runs took that are done; 1 where none is."""
-    known = [(its.took, stage.seconds * its.took / its.seconds)
-             for stage, its in zip(planned, rows, strict=True)
-             if its.seconds and stage.seconds and not KINDS[stage.name].many_rows]  # fmt: skip
-    took, thought = (sum(each) for each in zip(*known, strict=True)) if known else (1.0, 1.0)
-    return min(SLOWEST, took / thought)
+    """How much longer than planned the stages took that were done since; 1 where none was.
+
+    Whole ones: of a stage that is at work the dearest runs are done first.
+    """
+    took = thought = 0.0
+    for stage, its in zip(planned, rows, strict=True):
+        done = its.counts[0]
+        since = done - stage.done
+        if done >= stage.total and since > 0 and stage.seconds and its.took > stage.took:
+            took += its.took - stage.took
+            thought += stage.seconds * since
+    return min(SLOWEST, max(1 / SLOWEST, took / thought)) if thought else 1.0
 
 
 def _part(stage: _Planned, rows: Outcomes, slower: float) -> Part:

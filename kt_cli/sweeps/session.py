@@ -22,7 +22,7 @@ from kt_cli.runs.kinds import KINDS, decode_training_images
 from kt_cli.settings import HOW_TO_NAME_DATA, SweepSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps import remaining
-from kt_cli.sweeps.config import model_names, to_toml
+from kt_cli.sweeps.config import model_names, team_transfers, to_toml
 from kt_cli.sweeps.cost_model import (
     CPU_MACS_PER_SECOND,
     MACS_PER_SECOND,
@@ -144,8 +144,10 @@ class Session:
         classes.require_classes(self.models, data.classes, images.source, data.eval.select)
         classes.warn_of_classes(self.models, data.classes, data.eval.select)
         # Refuse methods that cannot work on this data, before any work.
-        for settings in self.spec.transfers() if self._transfers else ():
-            methods.require_possible(settings, 1, data.training().labelled)
+        alone = [(settings, 1) for settings in self.spec.transfers()]
+        teams = [(settings, self.spec.team) for settings in team_transfers(self.spec)]
+        for settings, teachers in [*alone, *teams] if self._transfers else ():
+            methods.require_possible(settings, teachers, data.training().labelled)
             if settings.guarded:
                 require_images(data.guard)
         return data
@@ -198,7 +200,8 @@ class Session:
         self.given_up = sum(given_up.values())
         trained = self.data.training().fingerprint if self._transfers else ""
         rows = remaining.rows_of(self.spec, self.data.eval.fingerprint, trained)
-        plan = remaining.plan(self.at_once, runs, pairs, estimate, given_up, rows)
+        done = remaining.done_so_far(self.folder, totals, rows, keys)
+        plan = remaining.plan(self.at_once, runs, pairs, estimate, given_up, rows, done)
         files = {"sweep.toml": to_toml(self.spec), remaining.MODELS: json.dumps(keys),
                  remaining.PLAN: plan}  # fmt: skip
         for name, text in files.items():

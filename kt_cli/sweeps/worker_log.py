@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 MARK = "kt-worker "  # whatever else models print
+# Said after why a job ends: submitit passes over the signals of a preemption.
+ABOUT_THE_END = ("srun: ", "submitit ", "slurmstepd: error: Failed to send")
 TIMED_OUT = re.compile(r"Timeout \([\d:.]+\)!")  # as faulthandler says it
 LOST, UNWRITABLE, NOT_REQUEUED = "lost", "unwritable", "not requeued"
 
@@ -86,9 +88,9 @@ def timed_out(said: Told, log: Path) -> bool:
 
 
 def last_line(log: Path) -> str:
-    """The last line, at most 500 characters; of srun's own only if there is no other."""
+    """The last line, at most 500 characters; one about how it ended only if there is no other."""
     said = _lines(log)
-    own = [line for line in said if not line.startswith("srun: ")]
+    own = [line for line in said if not line.startswith(ABOUT_THE_END)]
     return (own or said or [""])[-1].strip()[:500]
 
 

@@ -398,7 +398,7 @@ def test_a_run_that_was_cut_off_goes_on_and_leaves_no_checkpoint(
 def test_the_row_holds_what_the_saved_model_is_worth(tmp_path: Path) -> None:
     spec = replace(
         SMALL, fraction=1.0, batch_size=16, micro_batch=16, lr=2e-3, freeze_epochs=0, crop=0.9,
-        amp="bfloat16", name="saved",
+        name="saved",
     )  # fmt: skip
     (row,) = pretrain_run(run_of(spec), tmp_path)
     loaded = zoo.load(names.single(f"local-dir:{tmp_path / 'saved'}"))

@@ -66,3 +66,11 @@ def test_as_many_as_all_classes_are_not_a_selection(classes: int) -> None:
 
 def test_no_images_are_no_trouble() -> None:
     assert decide(images=0).kind == MEMORY
+
+
+def test_features_are_kept_too() -> None:
+    plain = target_plan.decide(images=10, classes=10, answers=4, uses=5, memory=10**6, disk=0)
+    wide = target_plan.decide(
+        images=10, classes=10, answers=4, uses=5, memory=10**6, disk=0, width=2048
+    )
+    assert wide.bytes - plain.bytes == 10 * 4 * 4 * 2048

@@ -23,7 +23,8 @@ SCRIPTS = {
     "sbatch": SBATCH,
     "srun": "exit 1",
     "squeue": 'echo squeue >> "$FAKE/calls"; [ ! -e "$FAKE/no-squeue" ] || exit 1\n'
-    'cat "$FAKE/queue" 2>/dev/null || true',
+    # As where all partitions are hidden.
+    'case "$*" in *-a*) cat "$FAKE/queue" 2>/dev/null || true;; esac',
     "sacct": 'echo sacct >> "$FAKE/calls"; [ -e "$FAKE/accounts" ] || exit 1; cat "$FAKE/accounts"',
     "scancel": 'echo "$@" >> "$FAKE/cancelled"',
     "scontrol": '[ ! -e "$FAKE/down" ] || exit 1; echo "MaxArraySize            = 1001"',

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import kt_cli as kt_api
-from kt_cli.errors import UsageError
+from kt_cli.errors import UsageError, WriteError
 from kt_cli.progress import Listener
 from kt_cli.sweeps import cluster, slots
 from kt_cli.sweeps.config import to_toml
@@ -92,3 +92,8 @@ def test_nothing_is_done_before(kt: Kt, tmp_path: Path, monkeypatch: pytest.Monk
     code, _, err = kt(*asked, "--name", "x", "-o", "results%j", "--executor", "local")
     assert code == 2 and "results%j" in err and "--name" in err
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_folder_that_cannot_be_named_is_an_error_of_kt(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match="too long"):
+        Place().require_logs(tmp_path / ("x" * 300))

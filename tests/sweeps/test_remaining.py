@@ -34,7 +34,7 @@ def plan(
     folder: Path, spec: SweepSpec, total: int, images: tuple[str, str] = ("e", "t"), **given_up: int
 ) -> list[remaining.Part]:
     rows = remaining.rows_of(spec, *images)
-    text = remaining.plan(2, {"transfer": (total, 5.0)}, (), 0.0, given_up, rows)
+    text = remaining.plan(2, {"transfer": (total, 5.0)}, (), 0.0, given_up, rows, {})
     (folder / remaining.PLAN).write_text(text)
     (folder / remaining.MODELS).write_text(json.dumps(KEYS))
     return remaining.parts(folder, planned(folder))
@@ -65,15 +65,23 @@ def test_rows_of_other_settings_models_and_seeds_are_not_what_is_planned(tmp_pat
 
 
 def test_what_took_longer_makes_the_rest_longer(tmp_path: Path) -> None:
-    stages = {"predict": (4, 1.0), "transfer": (6, 5.0)}
-    text = remaining.plan(1, stages, (), 0.0, {}, {})
-    (tmp_path / remaining.PLAN).write_text(text)
-    assert [part.seconds for part in remaining.parts(tmp_path, planned(tmp_path))] == [4.0, 30.0]
-    store.write(tmp_path, "models", [
-        {"run_id": f"{i}", "status": store.OK, "created": "1", "seconds": 3.0} for i in range(3)
-    ])  # fmt: skip
-    parts = remaining.parts(tmp_path, planned(tmp_path))
-    assert [part.seconds for part in parts] == [3.0, 90.0]
+    def left(predicted: int, **done: tuple[int, float]) -> list[float]:
+        stages = {"predict": (4, 1.0), "transfer": (6, 5.0)}
+        text = remaining.plan(1, stages, (), 0.0, {}, {}, done)
+        (tmp_path / remaining.PLAN).write_text(text)
+        names = [f"{i}" for i in range(predicted)]
+        store.write(tmp_path, "models", [
+            {"run_id": i, "status": store.OK, "created": "1", "seconds": 3.0} for i in names
+        ])  # fmt: skip
+        return [part.seconds for part in remaining.parts(tmp_path, planned(tmp_path))]
+
+    assert left(0) == [4.0, 30.0]
+    assert left(3) == [3.0, 30.0]  # which may have been the dearest
+    assert left(4) == [0.0, 90.0]
+    # Planned again when three were done: the last took 3 seconds for 1.
+    assert left(4, predict=(3, 9.0)) == [0.0, 90.0]
+    assert left(4, predict=(3, 11.5)) == [0.0, 15.0]
+    assert left(4, predict=(4, 12.0)) == [0.0, 30.0]  # by measured costs then
 
 
 def test_a_row_that_is_there_twice_took_its_time_once(tmp_path: Path) -> None:

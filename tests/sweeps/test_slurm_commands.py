@@ -162,8 +162,8 @@ def test_what_is_left_of_a_sweep_of_this_machine(kt: Kt, tmp_path: Path) -> None
                                    {"run_id": "r1", **said, "status": store.FAILED}])  # fmt: skip
     code, out, _ = kt("status", "-o", str(folder.parent))
     assert code == 0 and re.search(r"predict +2 +1 +1\n *transfer +4 +0 +0\n", out)
-    # As long as rows say, others as much longer than planned as those; two at a time.
-    assert "5 runs left, about 12 min 30 s; kt sweep " in out
+    # As long as rows say, others as planned; two at a time.
+    assert "5 runs left, about 1 min 30 s; kt sweep " in out
     assert "runs were estimated at 2 min 10 s in all, and took 1 min 00 s so far\n" in out
     (shown,) = json.loads(kt("status", "-o", str(folder.parent), "--json")[1])
     assert shown["seconds"] == {"estimated": 130.0, "taken": 60.0}
@@ -172,6 +172,7 @@ def test_what_is_left_of_a_sweep_of_this_machine(kt: Kt, tmp_path: Path) -> None
         assert "goes on" not in said_now and f"at work: process {os.getpid()} on " in said_now
         (shown,) = json.loads(kt("status", "-o", str(folder.parent), "--json")[1])
         assert shown["active"] and shown["leader"]["process"] == str(os.getpid())
+        assert not shown["leader"]["since"].endswith("\n")
         code, _, err = kt("cancel", "x", "-o", str(folder.parent))
         assert code == 1 and f"process {os.getpid()}" in err and "Ctrl-C" in err
     (shown,) = json.loads(kt("status", "-o", str(folder.parent), "--json")[1])
