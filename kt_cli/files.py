@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+# What file systems say that do not flush folders.
+NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
 MAKE_TRIES = 10
 CHECKSUM = "crc32"
 GRAIN = 2_000_000_000  # ns: FAT's, the coarsest clock of a file system
@@ -208,6 +210,9 @@ def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if not path.is_dir() or error.errno not in NO_FSYNC:
+            raise
     finally:
         os.close(descriptor)
 

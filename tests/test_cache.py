@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kt_cli import cache
+from kt_cli import cache, files
 from kt_cli.distillation.losses import TopK
 from kt_cli.distillation.partition import SampleStats
 from kt_cli.distillation.target_cache import Disk, TeacherOutputs
@@ -358,3 +359,18 @@ def test_what_cannot_be_opened_for_now_stays(monkeypatch: pytest.MonkeyPatch) ->
     path.write_bytes(path.read_bytes()[:100])
     assert cached(path, arrays.read) is None
     assert not path.exists()
+
+
+def test_a_file_system_that_does_not_flush_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush = os.fsync
+
+    def refused(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refused)
+    files.write_text(tmp_path / "a" / "file", "whole")
+    assert (tmp_path / "a" / "file").read_text() == "whole"

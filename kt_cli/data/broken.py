@@ -47,11 +47,24 @@ def decodable(root: Path, names: Sequence[str], read: Read) -> NDArray[np.bool_]
     def look(i: int) -> tuple[bytes, Status | None]:
         now, status = time.time_ns(), _status(f"{root}/{names[i]}")
         value = WHOLE if _decodes(read, i) else BROKEN
+        if value == BROKEN:
+            _require_readable(Path(root, names[i]))
+            value = WHOLE if _decodes(read, i) else BROKEN
         return value, None if may_change_unseen(status, now) else status
 
     place = f"decoded by PIL {PIL.__version__}: {os.path.realpath(root)}"
     found = remembered(place, names, statuses, look)
     return np.asarray((found == np.frombuffer(WHOLE, np.uint8)).all(axis=1))
+
+
+def _require_readable(path: Path) -> None:
+    """Tell a disk that does not answer from an image that is none; a link may lead nowhere."""
+    try:
+        path.read_bytes()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}", "See to its disk.") from error
 
 
 def _status(path: str) -> Status:

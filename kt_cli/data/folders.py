@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,6 +29,7 @@ SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "validation", "valid", "test"),
 }
+NO_IMAGES = ("@eaDir", "__MACOSX")  # of Synology's and Apple's, with thumbnails
 
 
 def folder(spec: DataSpec, split: Split) -> ImageSet | None:
@@ -35,7 +37,7 @@ def folder(spec: DataSpec, split: Split) -> ImageSet | None:
     root = Path(spec.source).expanduser()
     if not root.is_dir():
         raise DataError(f"no folder {root}", near(root, HOW_TO_NAME_DATA))
-    train, val = _split_folder(root, "train"), _split_folder(root, "val")
+    train, val = (_split_folder(root, name, spec.labels) for name in ("train", "val"))
     if train is None and val is None:
         val = root  # class folders without splits: images to evaluate on
     here = train if split == "train" else val
@@ -54,15 +56,23 @@ def training_classes(spec: DataSpec) -> tuple[str, ...]:
     return tuple(map(escaped, _class_names(train)))
 
 
-def _split_folder(root: Path, split: Split) -> Path | None:
-    return next((root / name for name in SPLIT_FOLDERS[split] if (root / name).is_dir()), None)
+def _split_folder(root: Path, split: Split, labels: str | None = None) -> Path | None:
+    """The folder of a split; none where it is a class beside others, which may be called so."""
+    names = itertools.chain.from_iterable(SPLIT_FOLDERS.values())
+    found = [root / name for name in names if (root / name).is_dir()]
+    if not found:
+        return None
+    others = len(_class_names(root)) > len(found)
+    if others and not labels and not any(map(_class_names, found)):
+        return None
+    return next((one for one in found if one.name in SPLIT_FOLDERS[split]), None)
 
 
 def _class_names(root: Path | None) -> list[str]:
     """Names of class folders in timm's order."""
     if root is None:
         return []
-    found = [e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")]
+    found = [e.name for e in os.scandir(root) if e.is_dir() and not _is_hidden(e.name)]
     return sorted(found, key=natural)
 
 
@@ -142,9 +152,9 @@ def _image_files(folder: Path) -> list[str]:
     """
     found: list[str] = []
     entered = set(map(str, Path(os.path.realpath(folder)).parents))
-    for parent, below, files in os.walk(folder, followlinks=True):
+    for parent, below, files in os.walk(folder, onerror=_unlisted, followlinks=True):
         real = os.path.realpath(parent)
-        below[:] = sorted(n for n in below if not n.startswith(".") and real not in entered)
+        below[:] = sorted(n for n in below if not _is_hidden(n) and real not in entered)
         if real in entered:
             continue
         entered.add(real)
@@ -152,6 +162,16 @@ def _image_files(folder: Path) -> list[str]:
         prefix = "" if inside == "." else f"{inside}/"
         found += [prefix + f for f in files if is_image(f)]
     return found
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in NO_IMAGES
+
+
+def _unlisted(error: OSError) -> None:
+    """What cannot be listed is not empty; a class of the class map need not be there."""
+    if not isinstance(error, FileNotFoundError):
+        raise DataError(f"cannot list {error.filename}: {error.strerror}", TIP) from error
 
 
 def _contents(root: Path, ids: Names, indices: Indices, progress: Progress) -> Digests:

@@ -109,6 +109,11 @@ class ImageSet:
     def _digests(self) -> Digests:
         return self._read_contents(silent)
 
+    def shares_most(self, others: ImageSet) -> bool:
+        """Whether most of the images hold what some of the others hold."""
+        theirs = {digest.tobytes() for digest in others._digests}
+        return 2 * sum(digest.tobytes() in theirs for digest in self._digests) > len(self)
+
     def _read_contents(self, progress: Progress) -> Digests:
         try:
             return self.contents(np.arange(len(self)), progress)

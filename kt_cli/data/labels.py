@@ -84,6 +84,9 @@ def ground_truth(
         raise DataError(f"{path} has {counts}", FORM)
     tokens = [row[0] for row in rows] if alone else _by_name(path, rows, names)
     by_class_name = classes is not None and set(classes).issuperset(tokens)
+    whole = all(re.fullmatch(r"-?\d+", token) for token in tokens)
+    if classes is None and whole and any(token.startswith("-") for token in tokens):
+        raise DataError(f"{path} has classes below 0", "Numbers count the classes from 0.")
     if not by_class_name and all(token.isdecimal() for token in tokens):
         numbers = np.array([int(token) for token in tokens])
         imagenet = all(IMAGENET_FILE.match(Path(name).name) for name in names)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kt_cli.data.images import ImageSet
-from kt_cli.errors import DataError, warn
+from kt_cli.errors import DataError, first_line, warn
 
 Transform = Callable[[Image], Tensor]
 WORTH_SECONDS = 1.0
@@ -105,11 +105,15 @@ class _Transformed(Dataset[Any]):
     def __getitem__(self, i: int) -> list[Tensor] | DataError:
         try:
             image = self.images.read(i)
-            made = [transform(image) for transform in self.transforms]
-            self.item_bytes = sum(tensor.nbytes for tensor in made)
-            return made
         except DataError as error:
             return error
+        try:
+            made = [transform(image) for transform in self.transforms]
+        except Exception as error:  # of a shape that a transform does not know
+            said = f"cannot transform {self.images.ids[i]} of {image.size}: {first_line(error)}"
+            return DataError(said, "Repair it, or leave it out.")
+        self.item_bytes = sum(tensor.nbytes for tensor in made)
+        return made
 
 
 def _stack(items: list[list[Tensor] | DataError]) -> list[Tensor] | DataError:

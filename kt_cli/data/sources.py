@@ -16,7 +16,7 @@ from kt_cli.data.labels import relabelled, selecting
 from kt_cli.data.remembered import remembered
 from kt_cli.data.subsets import stratified
 from kt_cli.data.timm_sets import timm_set
-from kt_cli.errors import DataError, UnknownName, near, some_of, unknown, warn
+from kt_cli.errors import DataError, UnknownName, UsageError, near, some_of, unknown, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import HOW_TO_NAME_DATA, DataSpec
 
@@ -113,8 +113,16 @@ def _guard_images(spec: DataSpec, images: ImageSet) -> ImageSet:
         tip = near(place, "--guard-data takes class folders.")
         raise DataError(f"no folder {spec.guard_data}", tip)
     found = folder(replace(spec, source=spec.guard_data, root=None, labels=None), "val")
-    assert found is not None
+    if found is None:
+        raise DataError(
+            f"{spec.guard_data} has training images only", "--guard-data takes class folders."
+        )
     _same_classes(found, images)
+    if found.shares_most(images):
+        raise UsageError(
+            f"--guard-data {spec.guard_data} has the evaluation images themselves",
+            "What decides must not be what is measured: name other images.",
+        )
     return found
 
 

@@ -38,15 +38,31 @@ def timm_set(spec: DataSpec, split: Split) -> ImageSet | None:
             "Check --data-dir, --train-split and --val-split; "
             "hfds/ needs the package 'datasets' and the data in its cache.",
         ) from error
-    labels = np.asarray(_labels(dataset), np.int64)
-    if labels.min(initial=0) < 0:
-        raise DataError(f"{spec.source} has no labels in its split {split_name}")
-    classes = _classes(dataset, labels)
+    labels, classes = _labelled(dataset, spec.source, split_name)
     ids = Names.of(map(str, range(len(labels))))
     origin = listing("timm", classes, ids, labels, spec.source, split_name)
     read = partial(_read, dataset, spec.source)
     contents_of = _contents(dataset, f"{spec.source} {split_name}")
     return ImageSet(spec.source, classes, ids, labels, read, origin, contents=contents_of)
+
+
+def _labelled(dataset: Any, source: str, split: str) -> tuple[Indices, tuple[str, ...]]:
+    """Labels (n,) and classes; of labels that are texts these, sorted."""
+    try:
+        given = np.asarray(_labels(dataset))
+    except KeyError as error:
+        raise DataError(
+            f"{source} has no column {error}", "Rename the column of its labels: timm reads label."
+        ) from error
+    if given.ndim != 1:
+        raise DataError(f"{source} has several labels an image", "One class for each is needed.")
+    if given.dtype.kind in "UO":
+        names, labels = np.unique(given.astype(str), return_inverse=True)
+        return labels.astype(np.int64), tuple(names.tolist())
+    labels = given.astype(np.int64)
+    if labels.min(initial=0) < 0:
+        raise DataError(f"{source} has no labels in its split {split}")
+    return labels, _classes(dataset, labels)
 
 
 def _labels(dataset: Any) -> Any:
@@ -63,7 +79,8 @@ def _labels(dataset: Any) -> Any:
 def _classes(dataset: Any, labels: Indices) -> tuple[str, ...]:
     reader = getattr(dataset, "reader", None)
     if reader is not None:
-        names: Sequence[Any] = sorted(reader.class_to_idx, key=reader.class_to_idx.get)
+        places: Any = reader.class_to_idx or {i: i for i in range(int(labels.max(initial=-1)) + 1)}
+        names: Sequence[Any] = sorted(places, key=places.get)
     else:
         names = getattr(dataset, "classes", None) or range(int(labels.max()) + 1)
     return tuple(", ".join(n) if isinstance(n, (tuple, list)) else str(n) for n in names)

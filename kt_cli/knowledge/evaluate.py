@@ -51,7 +51,7 @@ class Evaluator:
         self.batch_size = batch_size
         self.geometry = Geometry.of(data_config)
         self._normalise = normaliser(data_config, device)
-        self.device, self._amp = device, getattr(torch, amp) if amp else None
+        self.device, self.amp = device, getattr(torch, amp) if amp else None
         self.module = place(module, device, amp).eval()
 
     @torch.inference_mode()
@@ -70,7 +70,7 @@ class Evaluator:
             torch.cuda.empty_cache()
 
     def _forward(self, images: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, self._amp, enabled=self._amp is not None):
+        with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
             logits: Tensor = self.module(self._normalise(images))
         return logits.float()
 
@@ -207,8 +207,10 @@ def _ask(evaluator: Evaluator, images: Tensor, labels: Tensor, keep_logits: bool
             columns = {name: values.copy() for name, values in columns.items()}
         if not np.isfinite(columns["confidence"]).all():
             raise OutputsNotFinite(
-                "the model's outputs are not finite", "Its weights may be damaged."
-            )
+                "the model's outputs are not finite",
+                "float16 may not hold them: try bfloat16, or full precision."
+                if evaluator.amp == torch.float16 else "Its weights may be damaged.",
+            )  # fmt: skip
         return columns
 
     return arrived

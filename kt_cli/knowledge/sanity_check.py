@@ -37,8 +37,9 @@ def suspicion(predictions: Predictions) -> str | None:
         return None
     if apart := _sizes_apart(predictions.about):
         return apart
-    chance = max(1 / classes, float(wilson(int(predictions.images.class_sizes.max()), n)[0]))
-    half_way = (1 + chance) / 2
+    most = int(predictions.images.class_sizes.max())
+    chance = max(1 / classes, float(wilson(most, n)[0]))
+    half_way = (1 + max(1 / classes, most / n)) / 2
     low, high = map(float, wilson(int(predictions.right.sum()), n))
     if low > chance and predictions.accuracy / 100 > min(TWICE * chance, half_way):
         in_order = predictions.about.get("class_matching") in IN_ORDER

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from kt_cli.settings.declared import digest
 from kt_cli.zoo import local_models
 
 LIBRARIES = ("torch", "timm")
+OF_THE_PROCESS = (logging.Logger, RemovableHandle)  # which count, and know each other
 OF_TORCH = frozenset(vars(nn.Module()))  # parameters, buffers, modules, hooks
 
 
@@ -42,10 +46,14 @@ def fingerprint_of_function(module: nn.Module) -> str:
 
 def _hashed(tensors: Iterable[tuple[str, Any]]) -> str:
     state = hashlib.blake2b()
-    for name, value in sorted(tensors):
+    for name, value in sorted(tensors, key=itemgetter(0)):
+        if not isinstance(value, torch.Tensor):  # of a module's own get_extra_state
+            state.update(f"{name}{digest(_told(value))}".encode())
+            continue
         state.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
         # Bytes of any type, of bfloat16 too, which numpy does not know.
-        state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        flat: Any = value.detach().cpu().contiguous().reshape(-1)
+        state.update(flat.view(torch.uint8).numpy())
     return state.hexdigest()[:16]
 
 
@@ -59,15 +67,18 @@ def _told(value: Any, inside: frozenset[int] = frozenset()) -> Any:
         array = np.asarray(value)
         content = repr(array.tolist()) if array.dtype.hasobject else array.tobytes()
         return [str(array.dtype), array.shape, digest(str(content))]
+    if isinstance(value, OF_THE_PROCESS):
+        return type(value).__qualname__
     if isinstance(value, (nn.Module, type)) or callable(value):
         return getattr(value, "__qualname__", type(value).__qualname__)
     if id(value) in inside:  # of the objects that it is a part of
         return "…"
     inside |= {id(value)}
     if isinstance(value, Mapping):
-        return sorted([repr(key), _told(held, inside)] for key, held in value.items())
+        pairs = [[_told(key, inside), _told(held, inside)] for key, held in value.items()]
+        return sorted(pairs, key=repr)
     if isinstance(value, (set, frozenset)):
-        return sorted(repr(held) for held in value)
+        return sorted((_told(held, inside) for held in value), key=repr)
     if isinstance(value, (list, tuple)):
         return [_told(held, inside) for held in value]
     if hasattr(value, "__dict__"):

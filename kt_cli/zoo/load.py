@@ -22,6 +22,7 @@ from kt_cli.zoo.fingerprints import fingerprint, fingerprint_of_function
 from kt_cli.zoo.loaders import FROM_FILES, opened
 from kt_cli.zoo.save import TEST_ONLY, save
 from kt_cli.zoo.timm_registry import HOW_TO_GET_WEIGHTS, missing_weights, require_weights
+from kt_cli.zoo.wrapped import Wrapped
 
 __all__ = [
     "Loaded", "build", "fingerprint", "for_fine_tuning", "load", "missing_weights",
@@ -114,11 +115,13 @@ def load(
     now = identity.source(model)
     if source not in ("", now):
         raise DataError(f"{model.name} changed while it was in use", "Run the command again.")
-    names_of_outputs = getattr(module, "pretrained_cfg", {}).get("label_names")
+    names_of_outputs = (getattr(module, "pretrained_cfg", None) or {}).get("label_names")
     if kind == "local-dir":
         names_of_outputs = local_models.label_names(Path(target(model.ref)))
     if kind == "hf":
         names_of_outputs = local_models.of_transformers(cast(Any, module).origin.config["id2label"])
+    if kind == "hf-hub" and isinstance(module, Wrapped) and (stated := outputs_of(model)):
+        names_of_outputs = stated.names  # beside timm's configuration
     outputs = Outputs.of(count, names_of_outputs)
     hashes = _weights if now and kind in FROM_FILES else {}
     hashed = fingerprint_of_function if kind == "py" else fingerprint

@@ -186,7 +186,8 @@ class _Undrawn(TorchFunctionMode):
 def _odd(state: Mapping[str, Tensor]) -> str:
     """The name of a parameter that is not finite, or of a buffer that is not a number; else ""."""
     for name, values in state.items():
-        if values.sum().isfinite():  # of what is not finite it never is; far quicker
+        # The sum of what is not finite never is, and is far quicker.
+        if not isinstance(values, Tensor) or values.sum().isfinite():
             continue
         # Buffers may well hold what is infinite, as masks do.
         odd = ~values.isfinite() if isinstance(values, nn.Parameter) else values.isnan()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -45,8 +46,12 @@ class Geometry:
             settings["mean"] = fill  # timm takes the border's colour from there
         evaluate = cast("Callable[[Image.Image], Tensor]", create_transform(**settings))
         if self.input_size[0] == 1:
-            return lambda image: evaluate(image.convert("L"))
+            return partial(_in_grey, evaluate)
         return evaluate
+
+
+def _in_grey(evaluate: Callable[[Image.Image], Tensor], image: Image.Image) -> Tensor:
+    return evaluate(image.convert("L"))
 
 
 def normaliser(config: Mapping[str, Any], device: torch.device) -> Callable[[Tensor], Tensor]:

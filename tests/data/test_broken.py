@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +45,28 @@ def damage(root: Path, dangling: bool = True) -> Path:
     if dangling:
         (root / BROKEN[2]).symlink_to("nowhere.png")
     return root
+
+
+def test_a_disk_that_does_not_answer_breaks_no_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos(tmp_path)
+
+    def failing(opened: Callable[..., Any]) -> Callable[..., Any]:
+        def act(path: Path, *more: Any, **how: Any) -> Any:
+            if path.name == "3.png":
+                raise OSError(errno.EIO, "Input/output error", str(path))
+            return opened(path, *more, **how)
+
+        return act
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Image, "open", failing(Image.open))
+        patched.setattr(Path, "open", failing(Path.open))
+        with pytest.raises(DataError, match=r"cannot read .*3\.png: Input/output error"):
+            open_data(DataSpec(str(tmp_path), skip_broken=True))
+    forget()
+    assert len(open_data(DataSpec(str(tmp_path), skip_broken=True)).eval) == 12
 
 
 def read(data: DataSpec) -> int:
@@ -93,7 +117,7 @@ def test_what_was_looked_at_is_remembered(tmp_path: Path, monkeypatch: pytest.Mo
         return real(*where)  # type: ignore[arg-type]
 
     monkeypatch.setattr(folders, "_read_file", counted)
-    for expected in (13, 0, 1):
+    for expected in (13 + 3, 0, 1):  # what is broken is looked at again
         looked.clear()
         forget()
         with pytest.warns(KtWarning):

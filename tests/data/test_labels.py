@@ -198,6 +198,7 @@ def test_an_image_may_be_called_like_a_header(tmp_path: Path) -> None:
         ([], "has 0 labels, the folder has 3 images"),
         (["filename;label", "img1.png;a", "img2.png;b"], r"labels 2 of 3 images \(not img10\.png"),
         (["0", "1", "1000000"], "names the class 1000000, which is not below 1,000,000"),
+        (["0", "1", "-1"], "has classes below 0"),
         (["0", "1", "9" * 30], "names the class 9{30}, which"),
     ],
 )
@@ -334,6 +335,8 @@ def test_valid_labels(tmp_path: Path) -> None:
 def test_what_is_said_about_outputs_holds_for_the_guard_too(tmp_path: Path) -> None:
     for split in ("train", "val", "guard/val"):
         make(tmp_path / split, [f"{c}/{i}.png" for c in "ab" for i in range(4)])
+    for file in (tmp_path / "guard").rglob("*.png"):
+        Image.new("RGB", (5, 5)).save(file)
     path = write(tmp_path / "v", "17", "3")
     for more in ({"guard": 0.5}, {"guard_data": str(tmp_path / "guard")}):
         for said, select in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
 import warnings
 from pathlib import Path
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from kt_cli.data import loading
 from kt_cli.data.sources import open_data
-from kt_cli.errors import KtWarning
+from kt_cli.errors import DataError, KtWarning
 from kt_cli.settings import DataSpec
+from kt_cli.zoo.preprocessing import Geometry
 
 SIZE = 8 * 8 * 4
 
@@ -87,3 +89,17 @@ def _asked_and_decoding() -> None:
     images = open_data(DataSpec("digits", limit=4)).eval
     ((here,),), ((there,),) = (list(loading.batches(images, [deaf], 4, n)) for n in (0, 1))
     assert not here.any() and there.all()
+
+
+def test_an_image_that_a_transform_does_not_know_is_named() -> None:
+    def refuses(image: Image.Image) -> Tensor:
+        raise ValueError("height and width must be > 0")
+
+    images = open_data(DataSpec("digits", limit=20)).eval
+    with pytest.raises(DataError, match=r"cannot transform .* of \(8, 8\): height and width"):
+        list(loading.batches(images, [refuses], 16, workers=0))
+
+
+def test_a_grey_transform_goes_to_decoding_processes() -> None:
+    grey = Geometry((1, 8, 8), "bilinear", 1.0, "center", None).transform()
+    assert pickle.loads(pickle.dumps(grey))(Image.new("RGB", (9, 9))).shape == (1, 8, 8)

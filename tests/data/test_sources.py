@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -18,7 +19,7 @@ from kt_cli.data.guard_images import leave_out_guards
 from kt_cli.data.loading import batches
 from kt_cli.data.remembered import forget
 from kt_cli.data.sources import open_data
-from kt_cli.errors import DataError, KtWarning, UnknownName
+from kt_cli.errors import DataError, KtWarning, UnknownName, UsageError
 from kt_cli.settings import DataSpec
 from kt_cli.spec import Model
 from kt_cli.zoo.imagenet_names import readable
@@ -85,12 +86,45 @@ def test_a_folder_of_classes_is_for_evaluation(tmp_path: Path) -> None:
 
 
 def test_hidden_files_and_folders_are_no_images(tmp_path: Path) -> None:
-    make_folder(tmp_path, {"a": 2, "b": 2, "a/.ipynb_checkpoints": 1, ".Trash": 1})
+    make_folder(tmp_path, {"a": 2, "b": 2, "a/.ipynb_checkpoints": 1, ".Trash": 1, "a/@eaDir": 1,
+                           "__MACOSX": 1})  # fmt: skip
     (tmp_path / "b" / "._img0.png").write_bytes(b"Mac OS X")
     data = open_data(DataSpec(str(tmp_path)))
     assert data.classes == ("a", "b") and len(data.eval) == 4
     unlabelled = DataSpec(str(tmp_path), unlabelled=str(tmp_path))
     assert len(open_data(unlabelled, training=True).training()) == 4
+
+
+def test_classes_may_be_called_as_splits_are(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"apple": 2, "train": 3, "test": 1})
+    data = open_data(DataSpec(str(tmp_path)), training=True)
+    assert data.classes == ("apple", "test", "train") and len(data.eval) == 6 and not data.train
+
+
+def test_a_folder_that_cannot_be_listed_is_not_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_folder(tmp_path, {"a": 2, "b": 2})
+    scandir = os.scandir
+
+    def refused(path: str | Path) -> object:
+        if Path(path).name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(DataError, match=r"cannot list .*b: Permission denied"):
+        open_data(DataSpec(str(tmp_path)))
+
+
+def test_what_decides_is_not_what_is_measured(tmp_path: Path) -> None:
+    make_folder(tmp_path / "train", {"a": 3, "b": 3})
+    make_folder(tmp_path / "val", {"a": 2, "b": 2}, "jpg")
+    with pytest.raises(UsageError, match="has the evaluation images themselves"):
+        open_data(DataSpec(str(tmp_path), guard_data=str(tmp_path / "val")), training=True)
+    make_folder(tmp_path / "other" / "train", {"a": 1, "b": 1})
+    with pytest.raises(DataError, match="has training images only"):
+        open_data(DataSpec(str(tmp_path), guard_data=str(tmp_path / "other")), training=True)
 
 
 def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
@@ -350,6 +384,27 @@ def test_hub_datasets_and_their_corrupt_images(
     (tmp_path / "dog" / "img0.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="image 1 of hfds/pets"):
         images.read(1)
+
+
+@pytest.mark.parametrize(
+    ("column", "classes", "labels"),
+    [([0, 2], ("0", "1", "2"), [0, 2]), (["dog", "cat"], ("cat", "dog"), [1, 0]),
+     ([[0, 1], [1, 1]], "several labels", None), (None, "has no column", None)],
+)  # fmt: skip
+def test_labels_of_the_hub_without_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: Any, classes: Any, labels: Any
+) -> None:
+    make_folder(tmp_path, {"cat": 1, "dog": 1})
+    source = FakeHfds(tmp_path)
+    source.class_to_idx = {}
+    source.dataset = {} if column is None else {"label": column}
+    monkeypatch.setattr("timm.data.dataset_factory.create_dataset", lambda *_, **__: source)
+    if labels is None:
+        with pytest.raises(DataError, match=classes):
+            open_data(DataSpec("hfds/pets"))
+        return
+    images = open_data(DataSpec("hfds/pets")).eval
+    assert images.classes == classes and images.labels.tolist() == labels
 
 
 class Table(FakeHfds):

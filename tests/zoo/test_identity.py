@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,15 @@ import torch
 from torch import nn
 
 from kt_cli.spec import Model
-from kt_cli.zoo import fingerprints, identity, load, local_models, timm_package, timm_registry
+from kt_cli.zoo import (
+    fingerprints,
+    identity,
+    load,
+    loaders,
+    local_models,
+    timm_package,
+    timm_registry,
+)
 from kt_cli.zoo.names import resolve
 
 SaveModel = Callable[..., Path]
@@ -175,6 +185,34 @@ def test_all_that_a_function_may_set_is_seen(net: Callable[[], nn.Module], tmp_p
     (tmp_path / "a_net_of_mine.py").write_text(MODULE + "\n# forward is another\n")
     found.add(fingerprints.fingerprint_of_function(net()))
     assert len(found) == 2 + len(changes)
+
+
+def test_what_else_the_process_did_does_not_count(net: Callable[[], nn.Module]) -> None:
+    def built() -> str:
+        module: Any = net()
+        module.handle = module.layer.register_forward_hook(lambda *_: None)
+        module.log = logging.getLogger("of.mine")
+        module.by_function, module.objects = {built: 1}, {object()}
+        return fingerprints.fingerprint_of_function(module)
+
+    known = built()
+    logging.getLogger("of.somebody.else")
+    assert built() == known
+
+
+def test_state_that_is_no_tensor(net: Callable[[], nn.Module]) -> None:
+    class Extra(nn.Linear):
+        def get_extra_state(self) -> Any:
+            return {"seen": self.seen}
+
+    found = set()
+    for seen in (1, 2, 2):
+        module = Extra(1, 1)
+        nn.init.zeros_(module.weight), nn.init.zeros_(module.bias)
+        module.seen = seen  # type: ignore[assignment]
+        found.add(fingerprints.fingerprint(module))
+        assert not loaders._odd(module.state_dict())
+    assert len(found) == 2
 
 
 def test_a_fingerprint_is_of_values_not_of_where_they_lie() -> None:

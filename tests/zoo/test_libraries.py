@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from kt_cli.zoo.features import FeatureTap, classifier, width
 from kt_cli.zoo.imagenet_names import of_imagenet, synsets, words
 from kt_cli.zoo.preprocessing import Geometry, normaliser
 from tests.zoo.other_libraries import TOWERS, saved_clip, saved_vit, torchvision_file
+from tests.zoo.test_load import put_into_cache
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
 
@@ -169,7 +171,9 @@ def test_several_models_of_torchvision_by_a_glob() -> None:
 
 
 @pytest.mark.parametrize("of", ["tv", "hf"])
-def test_another_number_of_classes_to_fine_tune(of: str, tmp_path: Path) -> None:
+def test_another_number_of_classes_to_fine_tune(
+    of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = torchvision_file(tmp_path) if of == "tv" else None
     reference = f"tv:squeezenet1_1@{file}" if file else f"hf:{saved_vit(tmp_path / 'vit')}"
     module, config = load.for_fine_tuning(reference, 3)
@@ -180,6 +184,11 @@ def test_another_number_of_classes_to_fine_tune(of: str, tmp_path: Path) -> None
     loaded = load.load(one(tmp_path / "new"), CLASSES[:3])
     assert loaded.outputs == Outputs(3, CLASSES[:3])
     assert same(loaded.module, module, torch.randn(2, *config["input_size"]))
+    # Pushed, its classes are still found by their names.
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    put_into_cache(tmp_path / "hub", "me/new", {f.name: f for f in (tmp_path / "new").iterdir()})
+    pushed = load.load(one("hf-hub:me/new"), CLASSES[2::-1])
+    assert (pushed.matching, pushed.columns) == ("names", (2, 1, 0))
 
 
 # --- transformers -------------------------------------------------------------------------------
