@@ -12,7 +12,7 @@ from kt_cli.cli.options import flag, option
 from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.errors import KtError, UsageError
 from kt_cli.settings import DataSpec, EvalSpec, SweepSpec
-from kt_cli.settings.data import EVALUATED
+from kt_cli.settings.data import EVALUATED, usual_source
 from kt_cli.settings.shared import COMPUTATION, MODELS, OUTPUT
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def complementarity(
     from kt_cli.api.complementarity import complementarity as measured
 
     if gallery is not None:
-        _require_drawable(gallery, images)
+        images = _drawable(gallery, images)
     how["eval_amp"] = options.precision(amp, amp_dtype)
     with screen.progress() as progress:
         found = measured(
@@ -86,12 +86,14 @@ def _show(found: Complementarity, top: int, samples: int, as_json: bool) -> None
         complementarity_view.show(found.comparison, found.limit, top, samples)
 
 
-def _require_drawable(gallery: Path, images: Given) -> None:
+def _drawable(gallery: Path, images: Given) -> Given:
+    """The images that are named; beside predictions, too, those of the environment are drawn."""
     from kt_cli.knowledge.gallery import require_ending
 
     require_ending(gallery)
-    if not images:
+    if not images and not (source := usual_source()):
         raise UsageError("--gallery needs images", "Name them: --data, beside the predictions.")
+    return images or {"data": source}
 
 
 def _draw(gallery: Path, compared: Comparison, samples: int) -> None:

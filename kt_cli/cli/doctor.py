@@ -12,7 +12,7 @@ from kt_cli.cli.options import flag, option
 from kt_cli.cli.setting_options import Fields, Given, with_settings
 from kt_cli.errors import KtError, UsageError
 from kt_cli.settings import DataSpec, SlurmSpec
-from kt_cli.settings.data import data_spec
+from kt_cli.settings.data import data_spec, usual_source
 from kt_cli.settings.declared import by_keyword
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def doctor(
     if jobs and not slurm_test:
         raise UsageError(f"--{next(iter(jobs))} changes nothing without --slurm-test", "Add it.")
     (given,) = by_keyword(images, DataSpec)
-    spec = data_spec(given) if {"source", "root"} & given.keys() else None
+    spec = data_spec(given) if {"source", "root"} & given.keys() or usual_source() else None
     with screen.progress() as progress:
         findings = list(diagnose(CHECKS, Asked(spec, limit, slurm_test, jobs, progress)))
     if as_json:

@@ -61,7 +61,9 @@ class Fields:
 
     def _annotation(self, one: Declared) -> Any:
         said, choices = one.said, [choice for choice in one.said.choices if choice]
-        help, shown = said.help, {"metavar": said.metavar or _metavar(one)}
+        # Not read here: what the environment says gives way to files too (settings/data.py).
+        help = f"{said.help} [env: {said.envvar}]" if said.envvar else said.help
+        shown = {"metavar": said.metavar or _metavar(one)}
         if one.items and choices:
             help, shown = f"{help} Of {', '.join(choices)}.", {**one_of(choices), "metavar": "NAME"}
         elif choices:
@@ -71,7 +73,6 @@ class Fields:
             help=help,
             panel=said.panel or None,
             hidden=one.name not in self.first,
-            envvar=said.envvar,
             show_default=_default(self.usual.get(one.name, said.usual), one.field.default),
             **shown,
         )]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from kt_cli.settings import shared
 from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, Settings, absolute, check, setting
 from kt_cli.settings.shared import of_harm, of_images
 
+ENVIRONMENT = "KT_DATA"
 EMBEDDINGS = ("head", "clip", "none")
 # What says which images models are evaluated on, and what is right.
 EVALUATED = (
@@ -30,7 +32,7 @@ class DataSpec:
 
     source: str = of_images(
         help="A folder with train/ and val/, a folder of class folders, hfds/NAME, torch/NAME, or "
-        "digits.", flags=("--data",), metavar="DATA", envvar="KT_DATA",
+        "digits.", flags=("--data",), metavar="DATA", envvar=ENVIRONMENT,
     )  # fmt: skip
     root: str | None = of_images(
         None, "Where a timm source keeps its files; or the image folder itself.",
@@ -116,18 +118,23 @@ NO_DATA = DataSpec("")
 
 
 def data_spec(given: Mapping[str, Any]) -> DataSpec:
-    """The images that the fields `given` name; a root alone is a source.
+    """The images that the fields `given` name, else the environment; a root alone is a source.
 
     Raises:
         UsageError: none are named, or a value cannot be.
     """
     given = dict(given)
-    source = given.pop("source", None) or given.pop("root", None)
+    source = given.pop("source", None) or given.pop("root", None) or usual_source()
     if source is None:
         raise UsageError("no data is named", HOW_TO_NAME_DATA)
     spec = DataSpec(source=whole_source(source), **given)
     check_images(spec)
     return spec
+
+
+def usual_source() -> str | None:
+    """The images that the environment names, for where nothing else names any."""
+    return os.environ.get(ENVIRONMENT) or None
 
 
 def check_images(spec: DataSpec) -> None:

@@ -133,8 +133,7 @@ def _coordinator(session: Session) -> Coordinator:
         return True
 
     follow = [
-        # The file says which data; the environment of this shell shall not.
-        "env", "-u", "KT_DATA", sys.executable, "-m", "kt_cli", "sweep", str(folder / "sweep.toml"),
+        sys.executable, "-m", "kt_cli", "sweep", str(folder / "sweep.toml"),
         "-o", str(folder.parent), "--executor", "slurm", "--detach", "--follow",
     ]  # fmt: skip
 

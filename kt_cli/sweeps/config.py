@@ -16,7 +16,7 @@ from kt_cli.errors import DataError, UsageError, near, unknown
 from kt_cli.files import escaped
 from kt_cli.settings import DataSpec, PretrainSpec, SlurmSpec, SweepSpec, TransferSpec
 from kt_cli.settings.cluster import check_cluster
-from kt_cli.settings.data import check_images, whole_source
+from kt_cli.settings.data import check_images, usual_source, whole_source
 from kt_cli.settings.declared import absolute, by_keyword, check, declared, values
 from kt_cli.settings.declared import build as built
 from kt_cli.settings.transfer import PRESETS, WAYS
@@ -80,10 +80,10 @@ def with_settings(tables: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
 
 
 def _with_whole_paths(tables: dict[str, Any]) -> dict[str, Any]:
-    """With data that is named by its absolute path; a root alone is a source."""
+    """With data that is named by its absolute path: a root alone, or what the environment names."""
     images = dict(_table(tables, "data"))
-    if "source" not in images and "root" in images:
-        images["source"] = images.pop("root")
+    if "source" not in images and (source := images.pop("root", None) or usual_source()):
+        images["source"] = source
     for key, one in declared(DataSpec).items():
         if isinstance(images.get(key), str) and one.said.path:
             images[key] = absolute(images[key])

@@ -154,7 +154,9 @@ def test_cached_only(kt: Kt, folder: Path) -> None:
     assert kt("complementarity", *both(folder), *ON_DIGITS, "--cached-only")[0] == 0
 
 
-def test_files_of_predictions_need_no_data(kt: Kt, tmp_path: Path) -> None:
+def test_files_of_predictions_need_no_data(
+    kt: Kt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(0)
     names, labels = [f"{i}.jpg" for i in range(50)], rng.integers(0, 4, 50)
     preds = {name: np.where(rng.random(50) < 0.7, labels, rng.integers(0, 4, 50)) for name in "xy"}
@@ -176,6 +178,8 @@ def test_files_of_predictions_need_no_data(kt: Kt, tmp_path: Path) -> None:
     assert code == 0 and "right (oracle)" in out and "confident" not in out
     code, _, err = kt("complementarity", *references, "--gallery", str(tmp_path / "g.png"))
     assert code == 2 and "--data" in err
+    monkeypatch.setenv("KT_DATA", "digits")
+    assert kt("complementarity", *references)[1] == out
 
 
 def test_checkpoints_of_an_architecture(kt: Kt, folder: Path, tmp_path: Path) -> None:
@@ -195,9 +199,10 @@ def test_checkpoints_of_an_architecture(kt: Kt, folder: Path, tmp_path: Path) ->
     assert code == 2 and "--arch" in err
 
 
-def test_a_gallery(kt: Kt, folder: Path, tmp_path: Path) -> None:
+def test_a_gallery(kt: Kt, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "gallery.html"
-    code, _, err = kt("complementarity", *both(folder), *ON_DIGITS, "--gallery", str(target))
+    monkeypatch.setenv("KT_DATA", "digits")
+    code, _, err = kt("complementarity", *both(folder), "--gallery", str(target))
     assert code == 0 and str(target) in err.replace("\n", "")
     assert target.read_text().count("<figure>") > 0
 

@@ -35,10 +35,14 @@ def student(kt: Kt, save_tiny: SaveTiny, place: Path, monkeypatch: pytest.Monkey
     return "student"
 
 
-def test_a_saved_student_says_itself_what_it_came_from(kt: Kt, student: str) -> None:
+def test_a_saved_student_says_itself_what_it_came_from(
+    kt: Kt, student: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code, out, err = kt("explain", student, "--json")
     assert code == 0, err
     alone = json.loads(out)
+    monkeypatch.setenv("KT_DATA", "/no/such")
+    assert kt("explain", student, "--json")[1] == out
     assert [Path(name).name for name in alone["names"]] == ["resnet", "student", "vit"]
     pair = ("local-dir:resnet", "local-dir:student", "--teacher", "local-dir:vit")
     code, out, _ = kt("explain", *pair, *DATA, "--json")

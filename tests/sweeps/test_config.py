@@ -116,6 +116,22 @@ def test_the_projects_own_sweeps_are_valid(repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("images", "settings", "source"),
+    [
+        ({"source": "digits"}, {}, "digits"),
+        ({"root": "here"}, {}, "here"),
+        ({}, {"data": "digits"}, "digits"),
+        ({"fraction": 0.5}, {}, "torch/mnist"),
+    ],
+)
+def test_the_environment_names_data_where_nothing_else_does(
+    images: Any, settings: Any, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KT_DATA", "torch/mnist")
+    assert with_settings({"data": images}, settings)["data"]["source"] == source
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"modles": []}, "modles.*models"),
