@@ -18,7 +18,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit, logit, stdtrit
 
+from kt_cli.report.model_labels import unlabelled
 from kt_cli.report.table import Interval
+from kt_cli.spec import TOGETHER
 
 FEWEST = 3  # students, and teachers, that an interval needs; or a single one of either
 ROUNDING = 1e-9  # relative to the values: what is less has not changed
@@ -42,7 +44,7 @@ class Role:
     """Models that are left out, each set of rows its own: in one role, in either, or two at once.
 
     Attributes:
-        codes: what each row is left out with: one or two codes (n,).
+        codes: what each row is left out with: codes (n,), of which a row may have one twice.
         sets: the set that each code is of (m,).
     """
 
@@ -52,8 +54,9 @@ class Role:
     def sums(self, values: Floats) -> Floats:
         """Of each code the sum (m,) of values (n,) over the rows that are left out with it."""
         found = np.bincount(self.codes[0], values, len(self.sets)).astype(np.float64)
-        for codes in self.codes[1:]:
-            others = np.where(codes == self.codes[0], 0.0, values)
+        for place, codes in enumerate(self.codes[1:], 1):
+            again = np.any([codes == earlier for earlier in self.codes[:place]], axis=0)
+            others = np.where(again, 0.0, values)
             found += np.bincount(codes, others, len(self.sets))
         return found
 
@@ -67,7 +70,8 @@ class Pairs:
     """Which student and which teacher each of n rows is about, and which of k sets it is in.
 
     Attributes:
-        students, teachers: codes (n,) of one list of models.
+        students, teachers: codes (n,) of one list of models; teams have a code for each member
+            (k, n), some of them twice where others are larger.
         sets: codes (n,), each of them one of `count`; by default all rows are one set.
     """
 
@@ -79,8 +83,15 @@ class Pairs:
 
     @classmethod
     def of(cls, rows: pd.DataFrame, sets: Codes | None = None, count: int = 1) -> Pairs:
-        models = pd.factorize(pd.concat([rows["student"], rows["teacher"]]))[0]
-        return cls(models[: len(rows)], models[len(rows) :], sets, count)
+        (students, taught), (teachers, who) = (
+            pd.factorize(rows[r]) for r in ("student", "teacher")
+        )
+        teams = list(map(_members, who))
+        most = max(map(len, teams), default=1)
+        filled = [team[i % len(team)] for team in teams for i in range(most)]
+        models = pd.factorize(np.array([*map(str, taught), *filled], dtype=object))[0]
+        members = models[len(taught) :].reshape(-1, most).T[:, teachers]
+        return cls(models[students], members if most > 1 else members[0], sets, count)
 
     def mean(self, values: Floats, percent: bool = False) -> Interval:
         """As `means`, of a single set."""
@@ -98,7 +109,7 @@ class Pairs:
         if not known.all():
             sets = None if self.sets is None else self.sets[known]
             some = replace(
-                self, students=self.students[known], teachers=self.teachers[known], sets=sets
+                self, students=self.students[known], teachers=self.teachers[..., known], sets=sets
             )
             return some.means(values[known], percent)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -128,7 +139,7 @@ class Pairs:
             satterthwaite = parts.sum(axis=0) ** 2 / (parts**2 / (number - 1)).sum(axis=0)
             both, freedom = (number > 0).all(axis=0), models - 1.0
             freedom = np.where(both, np.fmin(freedom, satterthwaite), freedom)
-            twice = np.where(both, 4 * np.fmin(0.5, of_pairs / variance) ** 3, 0.0)
+            twice = np.where(both & ~self._teams, 4 * np.fmin(0.5, of_pairs / variance) ** 3, 0.0)
             half = stdtrit(freedom, 0.975) * np.sqrt(variance * (1 - twice))
         few = ((number > 0) & (number < FEWEST)).any(axis=0) | (number == 0).all(axis=0)
         return np.where(few, np.nan, half)
@@ -152,22 +163,31 @@ class Pairs:
         return Role((sets,), np.arange(self.count))
 
     @cached_property
+    def _teams(self) -> NDArray[np.bool_]:
+        """Which sets have teams."""
+        several = (self.teachers != self.teachers[:1]).any(axis=0) if self.teachers.ndim > 1 else 0
+        (sets,) = self._whole.codes
+        return np.bincount(sets, np.broadcast_to(several, len(sets)), self.count) > 0
+
+    @cached_property
     def _roles(self) -> tuple[Role, Role, Role, Role]:
         """Students, teachers, models in either role, and two models, whichever teaches.
 
         Students and teachers are models in either role where it is the same which of them teaches.
         """
         size = 1 + int(max(self.students.max(initial=0), self.teachers.max(initial=0)))
-        either = self._role(size, self.students, self.teachers)
+        members = np.atleast_2d(self.teachers)
+        either = self._role(size, self.students, *members)
         if not self.directed:
             return either, either, either, self.unordered
-        students, teachers = self._role(size, self.students), self._role(size, self.teachers)
+        students, teachers = self._role(size, self.students), self._role(size, *members)
         return students, teachers, either, self.unordered
 
     @cached_property
     def unordered(self) -> Role:
-        """The two models of each row, whichever teaches."""
-        low, high = (of(self.students, self.teachers) for of in (np.minimum, np.maximum))
+        """The two models of each row, whichever teaches; of a team its first member."""
+        first = np.atleast_2d(self.teachers)[0]
+        low, high = (of(self.students, first) for of in (np.minimum, np.maximum))
         size = 1 + int(high.max(initial=0))
         return self._role(size**2, low * size + high)
 
@@ -179,6 +199,14 @@ class Pairs:
             return Role(own, np.repeat(np.arange(self.count), size))
         places, known = pd.factorize(np.concatenate(own))
         return Role(np.split(places, len(own)), known // size)
+
+
+def _members(teacher: object) -> Sequence[str]:
+    """The models behind the text of a teacher; what tells teams of one name apart is none's."""
+    if isinstance(teacher, tuple):
+        return teacher
+    several = str(teacher).split(TOGETHER)
+    return [*several[:-1], unlabelled(several[-1])] if len(several) > 1 else several
 
 
 def _variances(changes: Floats, sets: Codes, count: int) -> tuple[Floats, Codes]:

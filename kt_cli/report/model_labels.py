@@ -21,7 +21,12 @@ ROLES = (
 
 def is_label(text: str) -> bool:
     """Whether a text may be a name that was made here."""
-    return re.search(r" \(.{1,8}\)$", text) is not None
+    return unlabelled(text) != text
+
+
+def unlabelled(text: str) -> str:
+    """A text without what is put behind names here."""
+    return re.sub(r" \(.{1,8}\)$", "", text)
 
 
 def labelled(frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:

@@ -3,11 +3,12 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
-from itertools import permutations
+from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from kt_cli.report.intervals import FEWEST, Pairs, mean_interval
 from tests.report.by_hand import mean_ends
@@ -81,6 +82,22 @@ def test_pairs_that_are_alike_in_both_directions_are_as_good_as_one() -> None:
     one, two = mean_interval(once, "delta"), mean_interval(both, "delta")
     assert two.value == pytest.approx(one.value)
     assert (two.low, two.high) == pytest.approx((one.low, one.high), rel=0.02)
+
+
+def test_a_team_is_left_out_with_each_of_its_members() -> None:
+    random = np.random.default_rng(0)
+    effect = random.normal(size=6)
+    teams = [*combinations(range(6), 2), (0, 1, 2)]
+    means = np.array([effect[list(team)].mean() for team in teams])
+    kept = [np.array([model not in team for team in teams]) for model in range(6)]
+    changes = [means[some].mean() - means.mean() for some in kept]
+    half = stats.t.ppf(0.975, 5) * math.sqrt(5 / 6 * sum(change**2 for change in changes))
+    names = [" + ".join(f"m{model}" for model in team) for team in teams]
+    names[3] += " (0123abcd)"  # a label
+    found = mean_interval(pd.DataFrame({"student": "s", "teacher": names, "delta": means}), "delta")
+    assert found.high - found.value == pytest.approx(half)
+    by_code = Pairs(np.full(2, 3), np.array([[0, 1], [1, 2]])).mean(np.array([1.0, 2.0]))
+    assert math.isnan(by_code.low)  # two teams, of three: one model is in both
 
 
 @pytest.mark.parametrize("models", [3, 4, 8])

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from kt_cli.report.query import Query
 from kt_cli.report.table import Table
@@ -53,6 +54,21 @@ def test_pairs_that_differ_are_counted_once_in_either_direction(sweep: Sweep, wh
     ])  # fmt: skip
     (table,) = sweep_tables([sweep.folder], ["complementarity"], Query(where=where))
     assert any("The accuracies of 2 of 3 pairs of models differ" in note for note in table.notes)
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_of_a_single_model_in_a_role_intervals_are_those_of_its_others(
+    sweep: Sweep, role: str
+) -> None:
+    values = {f"m{i}": float(50 + i**2) for i in range(5)}
+    pairs = [("z", name) if role == "teacher" else (name, "z") for name in values]
+    kappas = [value / 100 for value in values.values()]
+    sweep.write("complementarity", [
+        sweep.pair(*pair, kappa=kappa) for pair, kappa in zip(pairs, kappas, strict=True)
+    ])  # fmt: skip
+    found = {row["quantity"]: row["mean"] for row in records(only(sweep, "complementarity"))}
+    half = stats.t.ppf(0.975, 4) * stats.sem(kappas)
+    assert found["kappa"].high - found["kappa"].value == pytest.approx(half)
 
 
 def test_intervals_of_percentages_end_within_them(sweep: Sweep) -> None:

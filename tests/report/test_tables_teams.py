@@ -82,6 +82,19 @@ def test_the_best_way_is_bold_where_all_teams_bear_it_out(sweep: Sweep) -> None:
     assert any(note.startswith("Bold: ") and "over all teams" in note for note in table.notes)
 
 
+def test_the_best_alone_is_not_bold_by_being_chosen(sweep: Sweep) -> None:
+    students = [f"s{i}" for i in range(12)]
+    sweep.write("transfer", [
+        *(sweep.transfer(t, s, delta=float((i + j) % 2) + i % 3 / 10)
+          for i, s in enumerate(students) for j, t in enumerate((VIT, RESNET))),
+        *(sweep.team([VIT, RESNET], s, delta=0.3 + i % 2 / 10) for i, s in enumerate(students)),
+    ])  # fmt: skip
+    table = only(sweep)
+    overall = [r for r in records(table) if r["student"] == "all teams of 2"]
+    assert max(overall, key=lambda r: float(r["delta"].mean))["way"] == "best alone"
+    assert not table.bold and "after the fact" in " ".join(table.notes)
+
+
 def test_teachers_that_were_trained_again_are_told_apart(sweep: Sweep) -> None:
     """Two models of one name: each team has its own members, and is no other seed of the other."""
     keys = {"old": "local:f0ce9acc", "new": "local:00000000"}

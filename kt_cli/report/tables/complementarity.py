@@ -86,7 +86,9 @@ def _table(group: Group, results: Results, query: Query) -> Table:
         *general_notes(group, results, query, "complementarity"),
     )
     both = pairs[["teacher", "student", *SYMMETRIC]].iloc[once]
-    of_once = Pairs(places.students[once], places.teachers[once], directed=False)
+    # Students that never teach are a sample of their own, whichever of a pair is named first.
+    apart = not np.intersect1d(places.students, places.teachers).size
+    of_once = Pairs(places.students[once], places.teachers[once], directed=apart)
     found = {c: (both, of_once) if c in SYMMETRIC else (pairs, places) for c in QUANTITIES}
     found.pop(RANDOM)
     with ThreadPoolExecutor(THREADS) as threads:

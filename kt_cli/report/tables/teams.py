@@ -47,7 +47,8 @@ COLUMNS = (
 LEGEND = (
     "taught by: one teacher of a team alone, then all of the team with the same settings: "
     "sequential, one after another, by accuracy ascending or descending; parallel, for each "
-    "sample the best of them; soup, the mean of the weights of students taught by one each. "
+    "sample the best of them; soup, the mean of the weights of students taught by one each; "
+    "the best alone is chosen by this very Δ, after the fact, and so never bold. "
     "n: runs (seeds) of a row, or teams; Δ: accuracy after − before, mean ± standard deviation "
     "over these; rate: share learned of what the teachers, any of them, know, "
     "then of what each knows."
@@ -206,4 +207,7 @@ def _best(overall: Sequence[Block]) -> frozenset[tuple[int, str]]:
         first += len(lines)
     contests = np.repeat(np.arange(len(blocks)), [len(runs) for runs in blocks])
     best = borne_out(pd.concat(blocks), contests, len(blocks)) if blocks else []
-    return frozenset((int(place), "delta") for place in best if place)
+    ways = [line.way for block in overall for line in block.lines]
+    won = [int(place) for place in best if place]
+    # What is chosen by its Δ is ahead by that alone.
+    return frozenset((place, "delta") for place in won if ways[place] != BEST_ALONE)
