@@ -191,7 +191,7 @@ def report(*folders: Path | str, tell: Listener = Listener(), **settings: Any) -
 
 def _read(request: Request, tell: Listener) -> Results:
     from kt_cli.report import tables
-    from kt_cli.report.read import count_rows, read_results
+    from kt_cli.report.read import read_results
     from kt_cli.report.table import DEFAULT_NAMES
 
     needs: list[Needs] = [tables.needs(request.form.table or DEFAULT_NAMES, request.query)]
@@ -199,7 +199,7 @@ def _read(request: Request, tell: Listener) -> Results:
     if page:
         from kt_cli.report.page import needs as of_page
 
-        needs.append(of_page(count_rows(request.paths)))
+        needs.append(of_page(_counts(request)))
     if page or request.folder is not None:
         from kt_cli.report.plots import PLOTS
 
@@ -207,6 +207,16 @@ def _read(request: Request, tell: Listener) -> Results:
     every = {table: {c for some in needs for c in some.get(table, ())}
              for table in dict.fromkeys(table for some in needs for table in some)}  # fmt: skip
     return read_results(request.paths, every, request.query, tell.skipped)
+
+
+def _counts(request: Request) -> dict[str, int]:
+    """Rows of each table, at most: of those that meet the condition where there is one."""
+    from kt_cli.report.read import count_rows, read_results
+
+    if not request.query.where:
+        return count_rows(request.paths)
+    found = read_results(request.paths, {"transfer": (), "complementarity": ()}, request.query)
+    return {table: len(rows) for table, rows in found.frames.items()}
 
 
 def _wanted(request: Request, results: Results) -> Sequence[str] | None:

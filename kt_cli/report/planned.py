@@ -23,6 +23,7 @@ else:
 MODELS = "models.json"  # the keys of the sweep's models, beside sweep.toml
 PLAN = "plan.json"  # likewise; "pairs" has the drawn ones, once they are known
 IMAGES = ("eval_data", "eval_size", "eval_amp", "train_data")
+OF_TRANSFERS = {"method", "seed", "train_data"}  # a zoo has others
 KEYS = ("model_key", "teacher_key", "student_key")
 
 
@@ -50,10 +51,11 @@ class Planned:
         known = {column: set(values) for column, values in found.items() if values}
         return cls(known, pairs or frozenset())
 
-    def holds(self, rows: pd.DataFrame) -> np.ndarray:
-        """Which rows are planned: bool (n,). What a row does not say rules nothing out."""
-        kept = np.ones(len(rows), dtype=bool)
-        for column in self.values.keys() & set(rows):
+    def holds(self, rows: pd.DataFrame, table: str = "transfer") -> np.ndarray:
+        """Which rows of a table are planned: bool (n,). What one does not say rules nothing out."""
+        kept, transfers = np.ones(len(rows), dtype=bool), table == "transfer"
+        asked = self.values.keys() - (() if transfers else OF_TRANSFERS)
+        for column in asked & set(rows):
             values = rows[column]
             if is_texts(values):
                 # Of several teachers all; the last stands for null, whose code is -1.
@@ -63,7 +65,7 @@ class Planned:
                 kept &= np.array([*known, True])[values.cat.codes]
             else:
                 kept &= (values.isin(self.values[column]) | values.isna()).to_numpy()
-        if self.pairs and len(rows) and "method" in rows:  # a transfer
+        if self.pairs and len(rows) and transfers:
             kept &= self._drawn(rows)
         return kept
 

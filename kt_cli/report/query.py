@@ -61,11 +61,16 @@ class Query(QuerySpec):
 
     def stored(self, table: str) -> list[Condition]:
         """What of the condition can be decided where the rows of `table` are stored."""
-        return [part for part in self._applied(table) if _is_stored(part, table)]
+        return [part for part in self._applied(table) if self._is_stored(part, table)]
 
     def followed(self, table: str) -> list[Condition]:
         """What of it needs derived columns, or the names that models get when they are read."""
-        return [part for part in self._applied(table) if not _is_stored(part, table)]
+        return [part for part in self._applied(table) if not self._is_stored(part, table)]
+
+    def _is_stored(self, condition: Condition, table: str) -> bool:
+        """Nothing is where any text may be a label: those are made of all rows."""
+        labels = any(is_label(text) for part in self.conditions() for text in part.texts)
+        return not labels and not set(condition.columns) - schema.TABLES[table].keys()
 
     def _applied(self, table: str) -> list[Condition]:
         return [] if self.lacks(table) else self.conditions()
@@ -82,11 +87,6 @@ class Query(QuerySpec):
         """Columns that grouping and the condition on derived columns name."""
         by = self.by if table == "transfer" else ()
         return [*by, *columns_of(self.followed(table))]
-
-
-def _is_stored(condition: Condition, table: str) -> bool:
-    derives = set(condition.columns) - schema.TABLES[table].keys()
-    return not derives and not any(map(is_label, condition.texts))
 
 
 def kinds(table: str) -> Mapping[str, Kind]:

@@ -32,6 +32,7 @@ class Results:
         filtered: finished rows that the condition left out, by table that it was applied to.
         folders: the folder of each sweep, by its label in the column `sweep`.
         unplanned: rows left out since their sweep does not plan them.
+        copies: all folders of each sweep.
     """
 
     frames: Frames
@@ -39,6 +40,7 @@ class Results:
     filtered: Mapping[str, int] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)
     unplanned: int = 0
+    copies: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     _ok: Frames = field(default_factory=dict, init=False, repr=False, compare=False)
     _failed: Frames = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -119,7 +121,7 @@ def read_results(
         raise _nothing_in(next(iter(by_path)), len(reader.skipped))
     folders_by_label = {label: folders[0] for label, folders in sweeps.items()}
     return Results(
-        frames, tuple(reader.skipped), reader.filtered, folders_by_label, reader.unplanned
+        frames, tuple(reader.skipped), reader.filtered, folders_by_label, reader.unplanned, sweeps
     )
 
 
@@ -159,7 +161,7 @@ class _Reader:
             self.filtered[table] += found.left_out
         rows = found.rows
         if not self.query.all_rows:
-            planned = Planned.of(folders[0]).holds(rows)
+            planned = Planned.of(folders[0]).holds(rows, table)
             self.unplanned += int((~planned).sum())
             rows = rows if planned.all() else rows[planned]
         sweep = pd.Categorical.from_codes([0] * len(rows), dtype=texts_dtype([label]))

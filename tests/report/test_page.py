@@ -16,6 +16,7 @@ import pytest
 
 from kt_cli.api.report import report
 from kt_cli.report import page
+from kt_cli.report.page import fields
 from kt_cli.report.page.options import OPTIONS, references
 from kt_cli.report.page.render import in_script
 from kt_cli.report.page.rows import pack
@@ -367,3 +368,12 @@ def test_the_page_compares_methods_on_the_same_pairs(
     assert names().count("compare") == 1
     monkeypatch.setattr(page, "MAX_ROWS", 119)
     assert "compare" not in names() and "summary" in names()
+
+
+def test_of_many_rows_those_that_meet_the_condition_keep_their_columns(
+    filled: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fields, "MAX_ROWS", 20)
+    for where, whole in (("", False), ("method == 'kl' and seed == 1", True)):
+        made = report(filled.folder, format="html", where=where)
+        assert ("gain_entropy" in made.results.ok("transfer")) == whole

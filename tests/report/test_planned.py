@@ -122,6 +122,15 @@ def test_how_many_are_left_out_is_said_once(filled: Sweep) -> None:
             say(all_rows=True)
 
 
+def test_a_zoo_has_seeds_and_images_of_its_own(sweep: Sweep) -> None:
+    sweep.write("pretrain", [{**sweep.outcome(), "model": "a", "seed": 0, "train_data": "all"}])
+    plan(sweep.folder, '[transfer]\nmethods = ["kl"]\nseeds = [1]\n')
+    rows = {"transfer": {"train_data": ["t" * 16]}}
+    (sweep.folder / PLAN).write_text(json.dumps({"pairs": [], "rows": rows}))
+    found = read(sweep)
+    assert len(found.ok("pretrain")) == 1 and found.unplanned == 0
+
+
 def test_of_several_teachers_all_are_planned() -> None:
     """By their list: a key may hold the sign that joins keys for people."""
     rows = pd.DataFrame({

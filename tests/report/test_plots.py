@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from kt_cli.errors import UnknownName
 from kt_cli.report import plots
 from kt_cli.report.intervals import mean_interval
+from kt_cli.report.planned import MODELS
 from kt_cli.report.plots import binning, classes, style
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results, read_results
@@ -126,6 +127,14 @@ def test_class_flips_are_read_for_the_chosen_pairs_alone(tmp_path: Path) -> None
     assert "flips_by_class" not in needs["complementarity"]
     found = read_results([tmp_path / "toys"], needs)
     assert "flips_by_class" not in found.frames["complementarity"]
+    assert plots.svg(drawn(found, "class-flips")) == plots.svg(drawn(toy, "class-flips"))
+    # Wherever the rows are, planned or not.
+    (tmp_path / "toys" / "sweep.toml").write_text('name = "toys"\n')
+    (tmp_path / "toys" / MODELS).write_text('["gone"]')
+    first = tmp_path / "0" / "toys"
+    store.write(first, "complementarity", [{**records[0], "status": "failed", "error": "x"}])
+    (first / "sweep.toml").write_text('name = "toys"\n')
+    found = read_results([first, tmp_path / "toys"], needs, Query(all_rows=True))
     assert plots.svg(drawn(found, "class-flips")) == plots.svg(drawn(toy, "class-flips"))
 
 

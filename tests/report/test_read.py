@@ -132,6 +132,18 @@ def test_where_on_the_names_that_tables_show(sweep: Sweep) -> None:
         assert results.filtered == {"transfer": 3 - len(found)}
 
 
+def test_a_name_is_what_tables_without_the_condition_show(sweep: Sweep) -> None:
+    """Which of two models of one name is meant does not depend on what else is asked."""
+    sweep.write("transfer", [
+        sweep.transfer("resnet50", "convnext_tiny", teacher_key=f"hash:{digit * 8}", delta=delta)
+        for digit, delta in (("1", 1.0), ("2", -1.0))
+    ])  # fmt: skip
+    for digit, sign, count in (("1", ">", 1), ("1", "<", 0), ("2", "<", 1)):
+        query = Query(where=f"teacher == 'resnet50 ({digit * 8})' and delta {sign} 0")
+        rows = read_results([sweep.folder], {"transfer": ("delta",)}, query).ok("transfer")
+        assert len(rows) == count
+
+
 def test_failed_runs_stay_unless_the_condition_surely_fails(filled: Sweep) -> None:
     filled.write("transfer", [
         filled.failed("transfer", "x", method=method, settings="5e771465")

@@ -96,7 +96,8 @@ def _flips(pair: Mapping[Any, Any], results: Results) -> Any:
     keys = [f"{role}_key" for role in ROLES]
     where = " and ".join(f"{key} == {str(pair[key])!r}" for key in keys)
     needs = {"complementarity": ("flips_by_class",)}
-    found = read_results([results.folders[pair["sweep"]]], needs, Query(where=where))
+    folders = results.copies.get(pair["sweep"], ())
+    found = read_results(folders, needs, Query(where=where, all_rows=True))
     rows = found.ok("complementarity")
     for column in (*keys, *SAME_DATA[1:]):
         value = pair[column]
