@@ -5,6 +5,8 @@ Nothing here needs torch, so that a second question costs no more than reading.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     import torch
 
 REUSE, REFRESH, CACHED_ONLY = "reuse", "refresh", "cached-only"
+READERS = 8  # threads: Arrow reads and decompresses while others run
+Found = Predictions | Exception
 
 
 @dataclass(frozen=True)
@@ -61,15 +65,29 @@ class How:
         return precision.arithmetic(self.device.type)
 
 
-def known(model: Model, images: ImageSet, how: How) -> Predictions | Exception | None:
-    """What can be told without loading the model; None where that is nothing."""
+def known(models: Sequence[Model], images: ImageSet, how: How) -> dict[str, Found]:
+    """What can be told of models without loading them, by their keys."""
+    with ThreadPoolExecutor(READERS) as pool:
+        read = list(pool.map(lambda model: _read(model, images, how), models))
+    # Not in threads, since the first may import timm: modules that import each other would wait.
+    told = (_as_it_is(m, found, images, how) for m, found in zip(models, read, strict=True))
+    return {m.key: found for m, found in zip(models, told, strict=True) if found is not None}
+
+
+def _read(model: Model, images: ImageSet, how: How) -> Found | None:
     if scheme(model.ref) == "predictions":
         try:
             file = external.read_external(Path(target(model.ref)))
             return external.predictions(file, images, model.key)
         except KtError as error:
             return error
-    found = still_kept(model, images, how)
+    return still_kept(model, images, how)
+
+
+def _as_it_is(model: Model, found: Found | None, images: ImageSet, how: How) -> Found | None:
+    """What was read of a model, if it is still what it was."""
+    if isinstance(found, Exception) or (found and scheme(model.ref) == "predictions"):
+        return found
     if found is None:
         return not_cached(model, images) if how.mode == CACHED_ONLY else None
     source = identity.source(model)

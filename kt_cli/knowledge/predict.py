@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["CACHED_ONLY", "REFRESH", "REUSE", "How", "outputs_of", "predict", "predict_all"]
 
 AT_ONCE = 64  # models whose predictions are held as they are in the cache
-READERS = 8  # threads: Arrow reads and decompresses while others run
 
 
 def predict(model: Model, images: ImageSet, how: How, progress: Progress = silent) -> Predictions:
@@ -48,9 +46,7 @@ def predict_all(
     """
     if any(scheme(model.ref) != "predictions" for model in models):
         images.identify(progress)
-    with ThreadPoolExecutor(READERS) as pool:
-        told = pool.map(lambda model: known(model, images, how), models)
-        found = {m.key: said for m, said in zip(models, told, strict=True) if said is not None}
+    found = known(models, images, how)
     missing = [model for model in models if model.key not in found]
     if missing:
         from kt_cli.knowledge.stream import compute

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kt_cli.knowledge.percent import kappa, percent
 from kt_cli.knowledge.predictions import Predictions
-from kt_cli.knowledge.significance import SIGNIFICANT, least_seen
+from kt_cli.knowledge.significance import SIGNIFICANT, mcnemar
 
 Values = NDArray[np.float64]
 SUREST = 0.2  # share of the images of which a teacher is the most confident
@@ -111,7 +111,7 @@ class Teaching:
     def visible(self, reachable: float) -> bool:
         """Whether so many percent, all gained and nothing lost, would be more than chance."""
         images = int(reachable * self.n / 100 + 1e-6)  # six of 291 are no five
-        return least_seen(images) <= images
+        return float(mcnemar(np.array(images), np.array(0))) < SIGNIFICANT
 
 
 @dataclass(frozen=True)
