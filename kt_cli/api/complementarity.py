@@ -232,11 +232,12 @@ def _of_arrays(
 
     if labels is None or isinstance(labels, str):
         raise UsageError("arrays need labels", "Give the true classes: labels=y.")
+    classes = None if classes is None else list(map(str, classes))
     if len(models) < 2:
         raise UsageError("one model alone has nothing to be compared with")
     if len(set(classes or ())) < len(classes or ()):
         raise UsageError("two of the classes have one name")
-    truth = _array(labels)
+    truth = _array("labels", labels)
     if not len(truth):
         raise UsageError("arrays of no samples say nothing")
     if truth.ndim > 1:
@@ -244,7 +245,7 @@ def _of_arrays(
     said = {}
     for name, values in models.items():
         _require_aligned(str(name), values, labels)
-        outputs = _array(values)
+        outputs = _array(str(name), values)
         if len(outputs) != len(truth):
             raise UsageError(f"{name} is about {len(outputs)} samples, labels about {len(truth)}")
         columns = {"label": truth, **_outputs(str(name), outputs)}
@@ -270,7 +271,7 @@ def _require_aligned(name: str, values: Any, labels: Any) -> None:
         )
 
 
-def _array(values: Any) -> NDArray[Any]:
+def _array(name: str, values: Any) -> NDArray[Any]:
     """What NumPy makes of values: numbers also of objects, and of tensors wherever they are."""
     import numpy as np
 
@@ -278,6 +279,8 @@ def _array(values: Any) -> NDArray[Any]:
         values = values.detach().cpu()
         values = values.float() if values.is_floating_point() else values
     array = np.asarray(values)
+    if not array.ndim:
+        raise UsageError(f"{name} is no array: {values!r}", "Give one value for each sample.")
     return np.array(array.tolist()) if array.dtype == object else array
 
 

@@ -7,7 +7,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-from kt_cli.errors import DataError, UsageError
+from kt_cli.errors import DataError, KtError, UsageError
 from kt_cli.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ def explain(
     found = complementarity(
         [fspath(one) for one in named], class_embedding="none", progress=progress, **settings
     ).comparison
+    if found.failures:
+        count = len(found.failures)
+        raise KtError(f"{count} of the models could not be evaluated", "The notes above say why.")
     if len(found.names) != len(named):
         raise UsageError("nothing to explain: two of the models are one", "Name different models.")
     from kt_cli.knowledge.changes import Changes

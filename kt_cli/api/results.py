@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ def say_unplanned(found: Read) -> None:
     """Say how many rows are left out since their sweep plans them no more."""
     if count := found.unplanned:
         warn(
-            f"{counted(count, 'row')} of methods, seeds, models or pairs that the "
+            f"{counted(count, 'row')} of images, methods, seeds, models or pairs that the "
             "sweep does not plan left out; --all-rows (all_rows=True) has them."
         )
 
@@ -75,7 +75,8 @@ class Results:
         """Tables of a report as values; those that are usual where none is named.
 
         Args:
-            query: as the options of `kt report`: where="…", by=("student_family",), top=10, …
+            query: as the options of `kt report`: where="…", by=("student_family",), top=10, …;
+                this `where` holds beside that of the results.
         """
         from kt_cli.report.arrange import arrange
         from kt_cli.report.read import read_results
@@ -84,12 +85,15 @@ class Results:
 
         check(ReportSpec(table=names))
         several = {name for name, one in declared(QuerySpec).items() if one.items}
-        listed = {k: v.split(",") for k, v in query.items() if k in several and isinstance(v, str)}
+        listed = {
+            k: [part.strip() for part in v.split(",") if part.strip()]
+            for k, v in query.items() if k in several and isinstance(v, str)
+        }  # fmt: skip
         (asked,) = by_keyword({**query, **listed}, QuerySpec)
         wanted: Query = replace(self.query, **asked)
-        found = read_results(
-            self.folders, needs(names or DEFAULT_NAMES, wanted), wanted, _say_skipped
-        )
+        read = needs(names or DEFAULT_NAMES, wanted)
+        wanted = replace(wanted, where=_both(self.query, wanted, read))
+        found = read_results(self.folders, read, wanted, _say_skipped)
         say_unplanned(found)
         return arrange(build(found, names or None, wanted), wanted)
 
@@ -110,6 +114,15 @@ class Results:
     compare = _table("compare", "Methods on the same pairs.")
     models = _table("models", "Each model's accuracy.")
     failures = _table("failures", "Runs without a result, and why.")
+
+
+def _both(given: Query, asked: Query, tables: Iterable[str]) -> str:
+    """The conditions of two queries as one; without one of which no table has the columns."""
+    both = {query.where: query for query in (given, asked) if query.where.strip()}
+    tables = list(tables)
+    met = [where for where, q in both.items() if not all(q.lacks(table) for table in tables)]
+    found = met or list(both)
+    return " and ".join(f"({where})" for where in found) if len(found) > 1 else "".join(found)
 
 
 def results(*folders: Path | str, where: str = "", all_rows: bool = False) -> Results:

@@ -110,7 +110,8 @@ class Ranking:
         """All of it as plain values, for JSON."""
         rows = self.table.astype(object).where(self.table.notna(), None).to_dict("records")
         return {
-            "student": self.student.name, "accuracy": self.teaching.student.accuracy,
+            "student": self.student.name,
+            "accuracy": self.teaching.student.accuracy if self.teaching.labelled else None,
             "n": self.teaching.n, "predictor": self.predictor, "teachers": rows,
             "alone": dict(self.alone),
             "worth": [self.teachers[i].name for i in self.worth],
@@ -236,13 +237,15 @@ def _settings(rows: pd.DataFrame | None) -> dict[str, dict[str, Any]]:
     if rows is None:
         return {}
     best = rows.sort_values("delta").drop_duplicates("teacher_key", keep="last")
-    known = best[["teacher_key", *(name for name in declared(TransferSpec) if name in best)]]
+    fields = {name: one for name, one in declared(TransferSpec).items() if name in best}
     return {
-        str(row.pop("teacher_key")): {
-            str(name): plain(v) for name, v in row.items() if v is not None and v == v
+        str(key): {
+            # A column with nulls has whole numbers as floats.
+            name: int(v) if int in one.types and isinstance(v, float) else plain(v)
+            for (name, one), v in zip(fields.items(), row, strict=True) if v is not None and v == v
         }
-        for row in known.astype(object).to_dict("records")
-    }
+        for key, *row in best[["teacher_key", *fields]].astype(object).itertuples(index=False)
+    }  # fmt: skip
 
 
 def _alone(rows: pd.DataFrame | None) -> dict[str, float]:

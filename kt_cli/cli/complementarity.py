@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -81,9 +82,21 @@ def complementarity(
 def _show(found: Complementarity, top: int, samples: int, as_json: bool) -> None:
     if as_json:
         of = {"data": found.comparison.images.name, "limit": found.limit}
-        screen.show_json({**of, **found.to_dict(top)})
+        screen.show_json({**of, **found.to_dict(top), **_listed(found.comparison, samples)})
     else:
         complementarity_view.show(found.comparison, found.limit, top, samples)
+
+
+def _listed(of: Comparison, count: int) -> dict[str, Any]:
+    """The images that `--samples` asks for, for JSON."""
+    from kt_cli.knowledge import explanation
+
+    found = [
+        {"teacher": of.names[t], "student": of.names[s],
+         "images": list(map(asdict, explanation.samples(of, t, s, count)))}
+        for t, s in (complementarity_view.of_interest(of) if count else ())
+    ]  # fmt: skip
+    return {"samples": found} if count else {}
 
 
 def _drawable(gallery: Path, images: Given) -> Given:

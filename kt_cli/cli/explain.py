@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -62,7 +63,7 @@ def explain(
         before, after = models[0], models[1] if len(models) == 2 else None
         found = explained(before, after, teacher, progress=progress, **images, **how)
     if as_json:
-        screen.show_json(found.to_dict(top))
+        screen.show_json({**found.to_dict(top), **_listed(found, samples)})
     else:
         _show(found, top, samples)
     if gallery is not None:
@@ -100,6 +101,18 @@ def _show(found: Changes, top: int, samples: int) -> None:
     for title, right, wrong in (("gained", AFTER, BEFORE), ("lost", BEFORE, AFTER)):
         if samples:
             _samples(found, title, right, wrong, samples)
+
+
+def _listed(found: Changes, count: int) -> dict[str, Any]:
+    """The images that `--samples` asks for, for JSON."""
+    from kt_cli.knowledge.changes import AFTER, BEFORE
+    from kt_cli.knowledge.explanation import samples
+
+    roles = {"gained": (AFTER, BEFORE), "lost": (BEFORE, AFTER)}
+    said = {
+        name: list(map(asdict, samples(found.found, *both, count))) for name, both in roles.items()
+    }
+    return {"samples": said} if count else {}
 
 
 def _samples(found: Changes, title: str, right: int, wrong: int, count: int) -> None:

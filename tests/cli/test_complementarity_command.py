@@ -48,6 +48,12 @@ def test_a_pair_on_the_screen(kt: Kt, folder: Path) -> None:
     for text in ("95% interval", "only it knows %", "McNemar p", "oracle", "a perfect transfer"):
         assert text in out, text
     assert "digit-" in out
+    said = json.loads(
+        kt("complementarity", *both(folder), *ON_DIGITS, "--samples", "2", "--json")[1]
+    )
+    (listed, _) = said["samples"]
+    assert listed["teacher"] == "a" and len(listed["images"]) == 2
+    assert listed["images"][0]["id"] in out
     assert "a: top-1 of" in err and "near chance" in err  # untrained, and nobody said so
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,7 +54,10 @@ def test_a_saved_student_says_itself_what_it_came_from(
 
 def test_the_screen_begins_with_the_verdict(kt: Kt, student: str) -> None:
     said = json.loads(kt("explain", student, "--json")[1])
+    listed = json.loads(kt("explain", student, "--json", "--samples", "2")[1])["samples"]
+    assert "samples" not in said and 0 < len(listed["gained"]) <= 2
     code, out, _ = kt("explain", student, "--samples", "2")
+    assert listed["gained"][0]["id"] in out
     assert code == 0 and out.startswith(said["verdict"])
     for title in ("classes that gained and lost most", "confusions that moved most"):
         assert title in out
@@ -91,6 +95,15 @@ def test_what_goes_to_the_hub_names_no_place_of_this_machine(student: str) -> No
 def test_wrong_usage_is_told(kt: Kt, student: str, arguments: list[str], said: str) -> None:
     code, _, err = kt("explain", *arguments)
     assert code == 2 and said in err
+
+
+def test_a_teacher_that_cannot_be_evaluated_is_not_taken_for_another(kt: Kt, student: str) -> None:
+    shutil.copytree("vit", "broken", dirs_exist_ok=True)
+    weights = Path("broken", "model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:100])
+    pair = ("local-dir:resnet", f"local-dir:{student}", "--teacher", "local-dir:broken")
+    code, _, err = kt("explain", *pair, *DATA)
+    assert code and "1 of the models could not be evaluated" in err
 
 
 def test_a_saved_student_may_be_named_as_a_model(kt: Kt, student: str) -> None:

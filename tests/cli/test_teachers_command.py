@@ -56,6 +56,8 @@ def test_the_screen_names_the_first_and_what_is_not_known(kt: Kt, zoo: Path) -> 
     assert code == 0 and out.startswith("vit: 899 images · top-1 ")
     assert "(1 more: --top, or --json for all)" in out and "a transfer will tell" in out
     assert "Try: kt transfer " in out
+    unlabelled = kt_cli.teachers("zoo/vit", ["zoo"], labels=False, data="digits")
+    assert unlabelled.to_dict()["accuracy"] is None
     code, out, _ = kt("teachers", "zoo/vit", "--among", "zoo", *DATA, "--no-labels")
     assert code == 0 and "top-1" not in out and "--method kl-dp-u" in out
 
@@ -101,12 +103,13 @@ def test_earlier_transfers_of_the_student_decide(kt: Kt, zoo: Path) -> None:
          "data": "digits", "delta": delta, "transfer_p": 0.001, "lr": 0.01, "epochs": 7}
         for i, (model, delta) in enumerate(zip(first.teachers, (-2.0, 1.5), strict=True))
     ]  # fmt: skip
+    rows[1]["kd_topk"] = 3  # beside a null
     store.write(Path("results/transfers"), "transfer", rows)
     code, out, _ = kt("teachers", "zoo/vit", "--among", "zoo", *DATA)
     better, worse = (first.teachers[i].name for i in (1, 0))
     assert code == 0 and "helped before" in out and "harmed before" in out
     assert out.index(better) < out.index(worse) and "1 of 2 are worth a try" in out
-    assert "--epochs 7 --lr 0.01" in out  # as it was done before
+    assert "--epochs 7 --lr 0.01" in out and "--kd-topk 3" in out and "3.0" not in out
     alone = {**rows[0], "run_id": "s", "method": "self", "delta": -0.5, "delta_control": -0.3}
     store.write(Path("results/transfers"), "transfer", [alone])
     code, out, _ = kt("teachers", "zoo/vit", "--among", "zoo", *DATA)

@@ -644,7 +644,8 @@ def test_names_give_the_order_of_the_outputs() -> None:
 
     names, truth = ["owl", "dog", "cat"], np.array(["dog", "dog", "cat", "cat", "owl", "owl"])
     shares = np.eye(3)[[1, 1, 2, 2, 0, 1]] * 0.7 + 0.1
-    found = kt_cli.complementarity({"a": shares, "b": shares[::-1]}, labels=truth, classes=names)
+    said = {"a": shares, "b": shares[::-1]}
+    found = kt_cli.complementarity(said, labels=truth, classes=np.array(names))
     assert found.comparison.classes == tuple(names)
     assert found.models["accuracy"].tolist() == [
         pytest.approx(100 * np.mean(np.array(names)[said.argmax(axis=1)] == truth))
@@ -685,6 +686,8 @@ def test_what_arrays_cannot_take_is_refused(more: dict[str, Any], said: str) -> 
         ({"a": [0, 1], "b": [0, 1, 1]}, [0, 1], "b is about 3 samples, labels about 2"),
         ({"a": [[0.0], [1.0]], "b": [0, 1]}, [0, 1], r"a has shape \(2, 1\)"),
         ({"a": [0, 1], "b": [0, 1]}, [[0, 1], [1, 0]], r"labels have shape \(2, 2\)"),
+        ({"a": [0, 1], "b": 3}, [0, 1], "b is no array: 3"),
+        ({"a": [0, 1], "b": [0, 1]}, 5, "labels is no array: 5"),
         ({"a": pd.Series([0, 1], [5, 4]), "b": [0, 1]}, pd.Series([0, 1], [4, 5]), "another index"),
     ],
 )

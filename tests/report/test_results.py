@@ -1,0 +1,24 @@
+"""`kt_cli.results`: rows and tables as data frames, with the options of `kt report`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kt_cli.api.results import results
+
+Sweep = Any  # of the conftest beside this file
+
+
+def test_a_table_s_condition_holds_beside_that_of_the_results(filled: Sweep) -> None:
+    some = results(filled.folder, where="method == 'kl' or method == 'kl-dp'")
+    found = some.summary(where="seed == 1 or seed == 5")
+    assert found["method"].tolist() == ["kl", "kl-dp"] and found["n"].tolist() == [12, 12]
+    assert some.summary()["n"].tolist() == [24, 24]
+    # Pairs have no methods, which leaves the other condition.
+    weaker = some.complementarity(where="acc_diff < 0").set_index("quantity")["pairs"]
+    assert weaker["pos_flips"] == 6
+
+
+def test_listed_options_are_taken_as_text(filled: Sweep) -> None:
+    found = results(filled.folder).summary(by="student, seed,", where="method == 'kl'")
+    assert {"student", "seed"} <= set(found) and len(found) == 8
