@@ -109,15 +109,18 @@ class Changes:
 
         Of images with several valid labels, by the class that they count for.
         """
-        before, after = (self._confused(i) for i in (BEFORE, AFTER))
-        moved = after - before
-        cells = np.flatnonzero(moved)
-        order = cells[np.argsort(-np.abs(moved[cells]), kind="stable")][:count]
-        labels, answers = np.divmod(order, len(self.found.classes))
+        wrong = [self._confused(i) for i in (BEFORE, AFTER)]
+        # Of many classes few are ever confused: C² counts would not fit into memory.
+        cells, places = np.unique(np.concatenate(wrong), return_inverse=True)
+        sides = np.split(places, [len(wrong[0])])
+        before, after = (np.bincount(side, minlength=len(cells)) for side in sides)
+        moved = np.abs(after - before)
+        order = [i for i in np.argsort(-moved, kind="stable")[:count] if moved[i]]
+        names = self.found.classes
         return [
-            Confusion(self.found.classes[t], self.found.classes[a], int(before[i]), int(after[i]))
-            for i, t, a in zip(order, labels, answers, strict=True)
-        ]
+            Confusion(names[label], names[answer], int(before[i]), int(after[i]))
+            for i in order for label, answer in [divmod(int(cells[i]), len(names))]
+        ]  # fmt: skip
 
     def to_dict(self, count: int = 10) -> dict[str, Any]:
         """All of it as plain values, for JSON."""
@@ -130,11 +133,11 @@ class Changes:
         }  # fmt: skip
 
     def _confused(self, model: int) -> NDArray[np.int64]:
-        """(C²,) wrong answers, label by label."""
+        """Of each wrong answer its cell of C², label by label."""
         wrong, classes = ~self.found.right[model], len(self.found.classes)
-        cells = self.found.images.labels[wrong].astype(np.int64) * classes
-        cells += self.found.predictions[model].pred[wrong]
-        return np.bincount(cells, minlength=classes**2)
+        labels = self.found.images.labels[wrong].astype(np.int64)
+        answers = self.found.predictions[model].pred[wrong].astype(np.int64)
+        return np.asarray(labels * classes + answers)
 
     def _points(self, images: int) -> float:
         return float(percent(images, self.found.n))

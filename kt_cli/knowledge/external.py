@@ -46,6 +46,8 @@ def predictions(external: External, images: ImageSet, key: str) -> Predictions:
         DataError: as `aligned`.
     """
     in_order = images.select == BY_POSITION
+    if isinstance(images.select, tuple):
+        warn(f"{external.path}: --valid-labels is of models; in files numbers count the classes.")
     columns = aligned(external, images.ids, images.labels, images.classes, in_order)
     kept: dict[str, Any] = {name: columns.get(name) for name in COLUMNS}
     return Predictions(images, **kept, about={"model": key}, logits=columns.get("logits"))
@@ -101,6 +103,11 @@ def aligned(
     if external.logits is not None:
         _require_agreement(external, pred, ids, classes)
         columns["logits"] = external.logits
+    if (columns["confidence"] < (1 - LOGIT_TOLERANCE) / len(classes)).any():
+        warn(
+            f"{path} has answers with a probability below 1/{len(classes):,}, which the likeliest "
+            "class never has: is it the probability of one certain class?"
+        )
     if _coarse(external):
         warn(
             f"{path} has probabilities of two digits: many are equal, and whatever goes by "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from scipy.special import log_softmax, softmax
 
 from kt_cli.data.sources import open_data
 from kt_cli.errors import DataError, KtError, KtWarning
-from kt_cli.knowledge.external import External, aligned, read_external
+from kt_cli.knowledge.external import External, aligned, predictions, read_external
 from kt_cli.knowledge.file_images import images_of
 from kt_cli.knowledge.predict import How, predict
 from kt_cli.settings import DataSpec, EvalSpec
@@ -126,10 +127,11 @@ def test_names_of_classes(tmp_path: Path, name: str) -> None:
 
 
 def test_what_is_given_goes_before_what_follows(tmp_path: Path) -> None:
-    columns = {"id": IDS, "pred": PRED, "confidence": SAID * 0.5, "label_prob": SAID * 0.25,
+    sure = np.sqrt(SAID)
+    columns = {"id": IDS, "pred": PRED, "confidence": sure, "label_prob": SAID * 0.25,
                "top5": RANKED[:, :5], "logits": LOGITS}  # fmt: skip
     found = align(write(tmp_path / "a.parquet", columns))
-    np.testing.assert_allclose(found["confidence"], SAID * 0.5, rtol=1e-6)
+    np.testing.assert_allclose(found["confidence"], sure, rtol=1e-6)
     np.testing.assert_allclose(found["label_prob"], SAID * 0.25, rtol=1e-6)
     assert (found["top5"] == RANKED[:, :5]).all()
 
@@ -320,9 +322,9 @@ def test_words_of_timm_for_wordnet_ids(tmp_path: Path) -> None:
     for detailed in (False, True):
         words = [info.index_to_description(int(i), detailed=detailed) for i in indices]
         path = tmp_path / f"{detailed}.csv"
-        pd.DataFrame({"filename": list("abcd"), "label": words, "prob": [0.5, 0.25, 1, 0]}).to_csv(
-            path, index=False
-        )
+        pd.DataFrame(
+            {"filename": list("abcd"), "label": words, "prob": [0.5, 0.25, 1, 0.1]}
+        ).to_csv(path, index=False)
         found = aligned(read_external(path), list("abcd"), indices, classes)
         assert (found["pred"] == indices).all()
         top = pd.DataFrame({"filename": ["a"], "label": [np.array(words, object)]})
@@ -513,6 +515,22 @@ def test_probabilities_of_two_digits_are_noted(tmp_path: Path, column: str) -> N
     path = write(tmp_path / "a.csv", {"id": IDS, "pred": PRED, column: values.round(2)})
     with pytest.warns(KtWarning, match=r"a\.csv has probabilities of two digits"):
         align(path)
+
+
+def test_a_probability_that_no_answer_has_is_noted(tmp_path: Path) -> None:
+    """As of a file that has the probability of the positive class beside each answer."""
+    said = np.where(PRED == 0, 0.02, SAID)
+    path = write(tmp_path / "a.csv", {"id": IDS, "pred": PRED, "confidence": said})
+    with pytest.warns(KtWarning, match=rf"a\.csv has answers with a probability below 1/{C},"):
+        align(path)
+
+
+def test_what_models_outputs_mean_says_nothing_of_files(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", {"id": IDS, "pred": PRED, "label": LABELS})
+    file = read_external(path)
+    images = replace(images_of([file]), select=tuple(range(C)))
+    with pytest.warns(KtWarning, match=r"a\.csv: --valid-labels is of models"):
+        predictions(file, images, "key")
 
 
 def test_outputs_that_are_nearly_largest_for_the_answer_are_noted(tmp_path: Path) -> None:
