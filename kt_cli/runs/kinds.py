@@ -42,13 +42,16 @@ def from_json(text: str) -> Run:
     return Run(**{**raw, **parts})
 
 
-def failed_row(run: Run, error: str) -> Row:
-    """The row of a run that failed: what was asked for, and why there is no result."""
+def failed_row(run: Run, error: str, seconds: float = 0.0) -> Row:
+    """The row of a run that failed: what was asked for, and why there is no result.
+
+    seconds: that it took all the same, as far as is known.
+    """
     kind = kind_of(run)
     return {
         "run_id": run.id, "status": store.FAILED, "error": error, "attempt": run.attempt,
         **setting_columns(run.settings.with_defaults, kind.table), "data": run.data.source,
-        **Meter(torch.device("cpu")).columns(), **kind.about(run),
+        **Meter(torch.device("cpu")).columns(), "seconds": seconds, **kind.about(run),
     }  # fmt: skip
 
 

@@ -34,12 +34,14 @@ def finish(runs: Sequence[Run], folder: Path) -> list[list[Row]]:
     An error becomes a row, except one after which nothing more can be done here.
     """
     found: list[list[Row] | Exception]
+    start = time.monotonic()
     try:
         check_data(runs[0])  # the others have the same images
         found = kind_of(runs[0]).execute(runs, folder, _tell_epochs)
     except Exception as error:
         found = [error] * len(runs)
-    return [_with_outcome(run, rows) for run, rows in zip(runs, found, strict=True)]
+    each = (time.monotonic() - start) / len(runs)
+    return [_with_outcome(run, rows, each) for run, rows in zip(runs, found, strict=True)]
 
 
 def _tell_epochs(done: int, total: int, what: str) -> None:
@@ -49,12 +51,12 @@ def _tell_epochs(done: int, total: int, what: str) -> None:
             tell(doing=f"{what.removesuffix(':')} {done}/{total}")
 
 
-def _with_outcome(run: Run, rows: list[Row] | Exception) -> list[Row]:
+def _with_outcome(run: Run, rows: list[Row] | Exception, seconds: float) -> list[Row]:
     if isinstance(rows, Exception):
         if _end(rows):
             raise rows
         traceback.print_exception(rows, file=sys.stderr)
-        return [failed_row(run, _described(rows))]
+        return [failed_row(run, _described(rows), seconds)]
     return [{"run_id": run.id, **row, "status": store.OK, "attempt": run.attempt} for row in rows]
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from kt_cli.settings import DataSpec, EvalSpec, PairsSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps.chunk import _groups
+from kt_cli.sweeps.chunk import _groups, finish
 
 DATA = DataSpec("digits")
 
@@ -36,3 +37,10 @@ def test_alone_means_one_by_one() -> None:
 def test_other_runs_are_never_grouped() -> None:
     pairs = Run("pairs", (Model("a"), Model("b")), "eval", PairsSpec(), DATA)
     assert sizes([pairs, replace(pairs, data_id="other")]) == [(0, 1), (1, 1)]
+
+
+def test_a_failed_run_says_how_long_it_took(tmp_path: Path) -> None:
+    """The images are not those that were planned, which is found once for both."""
+    (first,), (second,) = finish([predict("a"), predict("b")], tmp_path)
+    assert first["status"] == second["status"] == "failed" and "changed" in first["error"]
+    assert first["seconds"] == second["seconds"] > 0
