@@ -146,8 +146,8 @@ def test_the_command_of_a_card_is_the_same_transfer(
     labels = tmp_path / "valid labels.txt"
     labels.write_text("".join(f"{i}\n" for i in range(10)))
     asked = (zoo.vit, f"test_resnet@{weights}", *QUICK, "--valid-labels", str(labels), "--guard",
-             "safe", "--guard-share", "0.1", "--force-guard", "--bn", "eval",
-             "--limit", "60")  # fmt: skip
+             "safe", "--guard-share", "0.02", "--force-guard", "--bn", "eval",
+             "--limit", "20")  # fmt: skip
     code, out, err = kt("transfer", *asked, "-o", "a", "--json")
     assert code == 0, err
     (said,) = re.findall(r"^kt transfer .*", Path("a/README.md").read_text(), flags=re.M)
