@@ -103,16 +103,7 @@ def aligned(
     if external.logits is not None:
         _require_agreement(external, pred, ids, classes)
         columns["logits"] = external.logits
-    if (columns["confidence"] < (1 - LOGIT_TOLERANCE) / len(classes)).any():
-        warn(
-            f"{path} has answers with a probability below 1/{len(classes):,}, which the likeliest "
-            "class never has: is it the probability of one certain class?"
-        )
-    if _coarse(external):
-        warn(
-            f"{path} has probabilities of two digits: many are equal, and whatever goes by "
-            "confidence is coarse. Write more digits."
-        )
+    _doubt(external, columns["confidence"], len(classes))
     return columns
 
 
@@ -219,6 +210,21 @@ def _top(logits: Values) -> Classes:
     best.sort(axis=1)
     ranks = np.argsort(-np.take_along_axis(logits, best, axis=1), axis=1, kind="stable")
     return np.take_along_axis(best, ranks, axis=1).astype(np.int64)
+
+
+def _doubt(external: External, confidence: Values, classes: int) -> None:
+    """Warn of probabilities that are none of the likeliest class, or coarse."""
+    path = external.path
+    if (confidence < (1 - LOGIT_TOLERANCE) / classes).any():
+        warn(
+            f"{path} has answers with a probability below 1/{classes:,}, which the likeliest "
+            "class never has: is it the probability of one certain class?"
+        )
+    if _coarse(external):
+        warn(
+            f"{path} has probabilities of two digits: many are equal, and whatever goes by "
+            "confidence is coarse. Write more digits."
+        )
 
 
 def _confidence(external: External, pred: Classes) -> Values:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +30,17 @@ def judged_without_labels(spec: TransferSpec) -> bool:
 
 
 def rule_of(
-    run: RunOf[TransferSpec], folder: Path, images: ImageSet, trained: ImageSet
+    run: RunOf[TransferSpec], spec: TransferSpec, folder: Path, images: ImageSet, trained: ImageSet
 ) -> tuple[Callable[[Flips], Verdict], Row]:
     """What decides by flips of these images, and what the row says of how.
 
-    run: with the settings that were possible in the end. trained: the images of the transfer.
+    spec: the settings that were possible in the end. trained: the images of the transfer.
     """
-    found = guard_of(run.settings.method)
+    found = guard_of(spec.method)
     assert found is not None
     rule, points = found
     pools = rule == "shrink"
-    prior = Prior.of(_others(run, folder, images, trained) if pools else [])
+    prior = Prior.of(_others(replace(run, settings=spec), folder, images, trained) if pools else [])
     said = {"guard_pooled": prior.transfers} if pools else {}
     return lambda flips: RULES[rule](flips, points / 100, prior), said
 

@@ -259,8 +259,7 @@ class _Transfer:
             judge = guard.Judge(self.data.guard, self.judged.right)
         config = self.loaded.config(self.spec.eval_size)
         evaluator = Evaluator(self.module, config, self.device, self.spec.eval_amp)
-        ran = replace(self.run, settings=self.spec)  # with micro-batches that fit
-        rule, said = rule_of(ran, self.folder, self.data.guard, self.images)
+        rule, said = rule_of(self.run, self.spec, self.folder, self.data.guard, self.images)
         choice = guard.choose(
             evaluator, self.start, copied(self.module), judge,
             self._estimate_statistics if self.spec.bn != "eval" else lambda module: None, rule,
