@@ -21,9 +21,9 @@ import pandas as pd
 
 from kt_cli.errors import KtError, UsageError, unknown
 from kt_cli.report.groups import native
-from kt_cli.report.page.fields import FIRST, TITLES, fields
+from kt_cli.report.page.fields import FIRST, TITLES, fields, scalars
 from kt_cli.report.page.options import OPTIONS
-from kt_cli.report.page.rows import SHOWN, listed
+from kt_cli.report.page.rows import SHOWN, listed, with_texts
 from kt_cli.report.query import Query
 from kt_cli.report.read import find_sweeps, read_results
 from kt_cli.rows.condition import columns_of
@@ -84,8 +84,10 @@ class Rows:
         if question.csv:
             if len(rows) > CSV:
                 raise Refused(413, f"{len(rows):,} rows are more than the {CSV:,} of a CSV")
-            return rows.iloc[order].to_csv(index=False)
+            whole = self._whole(rows.iloc[order], question, self._condition(question))
+            return whole.apply(with_texts).to_csv(index=False)
         page = rows.iloc[order[question.offset : question.offset + question.limit]]
+        page = self._whole(page, question, f"run_id in {list(map(str, page['run_id']))}")
         first = FIRST[question.table]
         known = [replace(f, first=f.key in first) for f in fields(question.table, page)]
         known.sort(key=lambda f: first.index(f.key) if f.first else len(first))
@@ -102,12 +104,12 @@ class Rows:
         folders = [folder for path in self._paths for folder in find_sweeps(path)]
         parts = [part.name for f in folders for part in list_parts(f / question.table)]
         asked = (question.table, question.where, parts)
-        if asked != self._asked:
+        key = question.sort.removeprefix("-")
+        if asked != self._asked or key in scalars(question.table).keys() - {*self._found}:
             self._asked, self._found = (), pd.DataFrame()  # no two of them at once
             self._found, self._asked = self._read(question), asked
             self._order, self._sort = np.arange(len(self._found)), ""
         if question.sort != self._sort:
-            key = question.sort.removeprefix("-")
             if key and key not in self._found:
                 raise unknown("column", key, map(str, self._found))
             values = self._found[key] if key else self._found.index.to_series()
@@ -123,13 +125,30 @@ class Rows:
         table, asked = question.table, Query(where=question.where)
         if lacks := asked.lacks(table):
             raise UsageError(f"{TITLES[table].lower()} have no {' and no '.join(lacks)}")
-        given = "" if self._query.lacks(table) else self._query.where
-        both = " and ".join(f"({one})" for one in (given, question.where) if one.strip())
-        query = Query(where=both, all_rows=self._query.all_rows)
-        results = read_results(self._paths, {table: (*FIRST[table], *TOLD)}, query)
+        query = Query(where=self._condition(question), all_rows=self._query.all_rows)
+        needed = (*FIRST[table], *TOLD, "run_id", question.sort.removeprefix("-"))
+        results = read_results(self._paths, {table: needed}, query)
         failed_too = table == "transfer" and OUTCOME & set(columns_of(asked.conditions()))
         rows = results.frames[table] if failed_too else results.ok(table)
         return rows.reset_index(drop=True)
+
+    def _condition(self, question: Question) -> str:
+        """Of the question and of the report."""
+        given = "" if self._query.lacks(question.table) else self._query.where
+        return " and ".join(f"({one})" for one in (given, question.where) if one.strip())
+
+    def _whole(self, rows: pd.DataFrame, question: Question, where: str) -> pd.DataFrame:
+        """Some of the rows that are found with all their columns, where `where` holds for them."""
+        more = [name for name in scalars(question.table) if name not in rows]
+        if rows.empty:
+            return rows
+        query = Query(where=where, all_rows=self._query.all_rows)
+        found = read_results(self._paths, {question.table: ("run_id", *more)}, query)
+        who = ["sweep", "run_id"]
+        others = found.frames[question.table].astype(dict.fromkeys(who, str)).set_index(who)
+        places = others.index.get_indexer(pd.MultiIndex.from_frame(rows[who].astype(str)))
+        beside = others[more].take(places[places >= 0]).set_axis(rows.index[places >= 0])
+        return rows.join(beside)
 
 
 def _cell(value: Any) -> Any:

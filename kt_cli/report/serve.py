@@ -19,6 +19,7 @@ from kt_cli.errors import KtError, UsageError
 from kt_cli.report.ask import Asker, Question, Refused
 
 LOOPBACK = "127.0.0.1"
+HTTP = 80  # the port that browsers do not name
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -53,7 +54,8 @@ class Server(ThreadingHTTPServer):
 
     @property
     def hosts(self) -> set[str]:
-        return {f"{name}:{self.server_address[1]}" for name in (LOOPBACK, "localhost")}
+        names, port = (LOOPBACK, "localhost"), self.server_address[1]
+        return {f"{name}:{port}" for name in names} | set(names if port == HTTP else ())
 
     @property
     def address(self) -> str:
@@ -94,9 +96,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(error)
 
     def _require_own(self) -> None:
-        origin = self.headers.get("Origin")
+        origin, host = (self.headers.get(name, "").lower() for name in ("Origin", "Host"))
         own = {f"http://{host}" for host in self.server.hosts}
-        if self.headers.get("Host") not in self.server.hosts or (origin and origin not in own):
+        if host not in self.server.hosts or (origin and origin not in own):
             raise Refused(403, "asked under another name, or from another page")
 
     def _other_method(self) -> None:

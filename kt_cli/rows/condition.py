@@ -46,6 +46,8 @@ def parse(text: str, kinds: Mapping[str, Kind]) -> list[Condition]:
     text = re.sub(r"\s*\n\s*", " ", text.strip())
     try:
         tree = ast.parse(text, mode="eval").body
+        # What stands behind it is part of a condition that is put into brackets.
+        ast.parse(f"({text})", mode="eval")
     except SyntaxError as error:
         at = max((error.offset or 1) - 1, 0)
         raise _refusal(text, at, "not understood", _hint(text)) from None

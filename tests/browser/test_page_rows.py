@@ -21,6 +21,7 @@ MORE = ["teacher_acc", "student_acc", "loss", "transfer_rate", "transfer_p"]
 KEPT = {"delta": 3, "pos_flips": 3, "gain": 3, "loss": 3, "transfer_rate": 2}
 RANKED = ROWS.round(KEPT).sort_values("delta", ascending=False, kind="stable").index.tolist()
 PLACES = {str(seed): i for i, seed in enumerate(ROWS["seed"])}
+P = f"{ROWS['transfer_p'][(ROWS['transfer_p'] - 0.3).abs().idxmin()]:.3f}"
 Filter = Callable[[pd.DataFrame], "pd.Series[bool]"]
 FILTERS: list[tuple[str, str, Filter]] = [
     ("method", "kl", lambda r: r["method"].str.contains("kl", na=False)),
@@ -42,6 +43,7 @@ FILTERS: list[tuple[str, str, Filter]] = [
     ("transfer_rate", ">= 50", lambda r: r["transfer_rate"] >= 50),
     ("transfer_rate", "?", lambda r: r["transfer_rate"].isna()),
     ("transfer_rate", "!?", lambda r: r["transfer_rate"].notna()),
+    ("transfer_p", P, lambda r: r["transfer_p"].map("{:.3f}".format) == P),  # as it is shown
     ("transfer_p", "< 1e-3", lambda r: r["transfer_p"] < 1e-3),
 ]
 

@@ -179,6 +179,11 @@ def test_rows_are_no_options_of_the_line_before(name: str) -> None:
     assert f"    {{}}{name}" in text
 
 
+def test_a_conclusion_ends_no_comment_of_latex() -> None:
+    text = render_latex([replace(TABLE, conclusion="a\nb \\input{c}")])
+    assert "% a b \\input{c}\n" in text
+
+
 def test_latex_labels_are_unique() -> None:
     text = render_latex([TABLE, TABLE, TABLE, OTHER])
     labels = [line.strip() for line in text.splitlines() if r"\label" in line]

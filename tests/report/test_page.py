@@ -17,7 +17,7 @@ import pytest
 from kt_cli.api.report import report
 from kt_cli.report import page
 from kt_cli.report.page import fields
-from kt_cli.report.page.options import OPTIONS, references
+from kt_cli.report.page.options import OPTIONS, images, references
 from kt_cli.report.page.render import in_script
 from kt_cli.report.page.rows import pack
 from kt_cli.report.page.sweeps import provenance
@@ -350,6 +350,13 @@ def test_models_of_one_s_own_are_called_as_the_sweep_calls_them(tmp_path: Path) 
         "mine": "local-dir:/models/mine", "mine.pth": "test_vit@/old/mine.pth",
         "vit": str(tmp_path / "zoo" / "vit"),
     }}  # fmt: skip
+
+
+def test_what_rows_do_not_say_of_images_is_that_of_their_sweep(tmp_path: Path) -> None:
+    data = 'source = "hfds/x"\nval_split = "test"\nguard = 0.1\nskip_broken = true\nroot = "/d"\n'
+    (tmp_path / "sweep.toml").write_text(f"[data]\n{data}")
+    found = images({"a": tmp_path, "b": tmp_path / "none"})
+    assert found == {"a": ["--data-dir", "/d", "--val-split", "test", "--skip-broken"]}
 
 
 def test_each_setting_of_a_row_has_its_option() -> None:

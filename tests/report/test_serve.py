@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -102,8 +103,13 @@ def test_other_names_and_pages_are_refused(server: Server, headers: dict[str, st
 
 
 def test_its_own_names_are_not(server: Server) -> None:
-    host = f"localhost:{server.server_address[1]}"
+    host = f"LocalHost:{server.server_address[1]}"
     assert ask(server, "", Host=host, Origin=f"http://{host}")[0] == 200
+
+
+def test_a_browser_leaves_the_port_of_all_pages_out() -> None:
+    served = SimpleNamespace(server_address=("127.0.0.1", 80))
+    assert {"127.0.0.1", "localhost:80"} < Server.hosts.fget(served)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "TRACE"])
@@ -158,6 +164,24 @@ def test_rows_are_those_of_pyarrows_own_filter(server: Server, folder: Path) -> 
     assert [float(r["delta"]) for r in table] == [r["delta"] for r in wanted]
 
 
+def test_all_columns_sort_and_are_in_the_answer(server: Server, folder: Path) -> None:
+    wanted = by_pyarrow(folder, pc.field("seed") == 3)
+    answer = rows(server, where="seed == 3", sort="acc_diff", limit=500)[1]
+    assert column(answer, "acc_diff") == sorted(row["acc_diff"] for row in wanted)
+    found = zip(*(column(answer, c) for c in ("run_id", "share_taught", "n")), strict=True)
+    assert set(found) == {(r["run_id"], r["share_taught"], r["n"]) for r in wanted}
+    table = csv.DictReader(io.StringIO(rows(server, "rows.csv", where="seed == 3")[1]))
+    assert [row["share_taught"] for row in table] == [str(row["share_taught"]) for row in wanted]
+
+
+def test_lists_are_texts_in_a_csv(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path / "teams")
+    sweep.write("transfer", [sweep.team(TEACHERS[:2], "mixer_50%_b16", teacher_rates=[1.5, 2.0])])
+    text = Rows((sweep.folder,), Query()).answer(Question("transfer", csv=True))
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert row["teacher_names"] == ", ".join(TEACHERS[:2]) and row["teacher_rates"] == "1.5, 2"
+
+
 def test_derived_columns_and_failed_runs_as_in_reports(server: Server) -> None:
     assert rows(server)[1]["count"] == 90
     assert rows(server, where="teacher_family == 'vit'")[1]["count"] == 30
@@ -178,6 +202,7 @@ def test_only_rows_of_the_report_are_found(folder: Path) -> None:
     [
         ({"where": "delta > " + "1" * LONGEST}, 413, "4,000 letters"),
         ({"where": "delta >"}, 400, "not understood"),
+        ({"where": "delta > 0 # or so"}, 400, "not understood"),
         ({"where": "nonsense > 1"}, 400, "nonsense"),
         ({"where": "__import__('os').system('true')"}, 400, "only columns"),
         ({"where": "(" * 2000 + "delta" + ")" * 1900}, 400, "not understood"),

@@ -44,7 +44,7 @@ def render_latex(tables: Sequence[Table]) -> str:
     ]
     for last in range(FLOATS_PER_CLEARPAGE - 1, len(floats) - 1, FLOATS_PER_CLEARPAGE):
         floats[last] += "\\clearpage\n"
-    said = "".join(f"% {sentence}\n" for sentence in conclusions(tables))
+    said = "".join(f"% {' '.join(sentence.split())}\n" for sentence in conclusions(tables))
     return f"% Needs \\usepackage{{booktabs}}.\n{said}" + "\n".join(floats)
 
 

@@ -111,14 +111,13 @@ class RowColumn {
   }
 
   condition(sign, number) {
-    // Equal is what looks equal.
-    const near = this.kind === "number" ? 0.5 * 10 ** -this.digits : Math.abs(number) * 1e-9;
     const tests = {
       ">": (v) => v > number, "<": (v) => v < number,
       ">=": (v) => v >= number, "<=": (v) => v <= number,
       "≥": (v) => v >= number, "≤": (v) => v <= number,
     };
-    return tests[sign] ?? ((v) => Math.abs(v - number) <= near);
+    const wanted = this.show(number);
+    return tests[sign] ?? ((v) => this.show(v) === wanted); // equal is what looks equal
   }
 
   // Letters that it has room for: names of models give way on a narrow screen.

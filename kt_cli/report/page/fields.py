@@ -92,7 +92,7 @@ def needs(counts: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
     Of a table with more than MAX_ROWS rows, by `counts`, the page has the provenance alone.
     """
     found = {
-        table: tuple(_scalars(table))
+        table: tuple(scalars(table))
         if table in TITLES and counts.get(table, 0) <= MAX_ROWS
         else PROVENANCE
         for table in schema.TABLES
@@ -104,7 +104,7 @@ def needs(counts: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
 
 def fields(table: str, rows: pd.DataFrame) -> list[Field]:
     """The columns of `rows` that say something, those shown at first in front."""
-    known = {"sweep": SWEEP, **_scalars(table), "moved": MOVED}
+    known = {"sweep": SWEEP, **scalars(table), "moved": MOVED}
     there = [c for c in known if c in rows and rows[c].notna().any()]
     first = [
         c
@@ -115,7 +115,7 @@ def fields(table: str, rows: pd.DataFrame) -> list[Field]:
     return [_field(c, known[c], c in first) for c in (*first, *rest)]
 
 
-def _scalars(table: str) -> dict[str, schema.Column]:
+def scalars(table: str) -> dict[str, schema.Column]:
     """All but counts of each class, which are as many numbers as there are classes."""
     columns = schema.TABLES[table]
     return {name: column for name, column in columns.items() if not name.endswith("_by_class")}

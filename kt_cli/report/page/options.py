@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from kt_cli.errors import UsageError
 from kt_cli.report.planned import read_sweep
 from kt_cli.rows import schema
 from kt_cli.runs.command import UNSAID
 from kt_cli.settings import DataSpec, TransferSpec
-from kt_cli.settings.declared import Declared, declared
+from kt_cli.settings.declared import Declared, build, declared, options, unusual
 from kt_cli.settings.transfer import PUBLISHED
 
 # Columns that are called otherwise than their setting.
@@ -36,6 +38,18 @@ OPTIONS = [
     *_options(DataSpec, DATA, {"source": "", "limit": 0}),
     *_options(TransferSpec, {}, {**PUBLISHED[""], "method": "", "seed": 0}),
 ]
+
+
+def images(folders: Mapping[str, Path]) -> dict[str, list[str]]:
+    """By sweep: what its file says of the images, and rows do not, as words of a command."""
+    in_rows = {column for column, *_ in OPTIONS}
+    names = [name for name in declared(DataSpec) if DATA.get(name, name) not in in_rows]
+    found = {}
+    for sweep, folder in folders.items():
+        with suppress(UsageError):
+            spec = build(DataSpec, read_sweep(folder).get("data") or {"source": ""}, "[data]")
+            found[sweep] = options(unusual(spec, names))
+    return {sweep: words for sweep, words in found.items() if words}
 
 
 def references(folders: Mapping[str, Path]) -> dict[str, dict[str, str]]:

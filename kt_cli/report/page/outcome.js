@@ -42,7 +42,7 @@ const signed = (number) => {
 const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 // Nothing where a model is one's own and nobody says where it is: its name alone would not do.
-function command({ options, references }, value) {
+function command({ options, references, images }, value) {
   const own = references[value("sweep")] ?? {};
   const known = (role) => {
     const [name, key] = [value(role), value(`${role}_key`)];
@@ -55,6 +55,7 @@ function command({ options, references }, value) {
     if (typeof usual === "boolean") return [String(said) === "true" ? option : option.replace("--", "--no-")];
     return [option, quoted(String(said))];
   });
+  words.push(...(images[value("sweep")] ?? []).map(quoted));
   if (value("amp")) words.push("--amp", "--amp-dtype", value("amp"));
   const every = value("mcl_every");
   if (every !== null && /-mcl/.test(value("method")) && every !== Math.max(1, Math.round(512 / value("batch_size")))) {

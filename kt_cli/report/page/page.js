@@ -221,7 +221,7 @@ class ReportTable {
     const seen = (row) => [...row.cells].filter((cell) => cell.offsetParent);
     const names = seen(this.table.tHead.rows[0]).map((cell) => cell.textContent.replaceAll("\n", " "));
     const places = seen(this.table.tHead.rows[0]).map((cell) => cell.cellIndex);
-    const parts = places.map((i) => ["std", "low", "high"].filter((key) => this.rows.some((row) => key in row.cells[i].dataset)));
+    const parts = places.map((i) => ["std", "n", "low", "high"].filter((key) => this.rows.some((row) => key in row.cells[i].dataset)));
     const line = (of) => places.flatMap((i, j) => [of(i, j), ...parts[j].map((key) => of(i, j, key))]);
     const values = (row) => line((i, j, key) => (key ? row.cells[i].dataset[key] ?? null : exact(row.cells[i])));
     return [this.name, [line((i, j, key) => (key ? `${names[j]} ${key}` : names[j])), ...this.visible.map(values)]];

@@ -15,7 +15,7 @@ from kt_cli.errors import counted
 from kt_cli.report.conclusion import conclusions
 from kt_cli.report.page.blocks import Section
 from kt_cli.report.page.fields import TITLES
-from kt_cli.report.page.options import references
+from kt_cli.report.page.options import images, references
 from kt_cli.report.page.plots import drawing_of, figure, plots_section
 from kt_cli.report.page.rows import Part, pack
 from kt_cli.report.page.sweeps import sweeps_section
@@ -101,8 +101,8 @@ def _summary(results: Results) -> str:
 
 
 def _data(parts: Sequence[Part], results: Results) -> list[dict[str, Any]]:
-    known = references(results.folders)
-    return [{**part.as_json(), "references": known} for part in parts]
+    known = {"references": references(results.folders), "images": images(results.folders)}
+    return [{**part.as_json(), **known} for part in parts]
 
 
 def _document(

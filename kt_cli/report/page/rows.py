@@ -148,15 +148,20 @@ def _packed(
 
 
 def _text(values: pd.Series[Any]) -> Packed:
-    known = values.dropna()
-    if len(known) and isinstance(known.iloc[0], (list, tuple, np.ndarray)):
-        values = values.map(listed, na_action="ignore")
-    codes, distinct = pd.factorize(values)
+    codes, distinct = pd.factorize(with_texts(values))
     texts = [str(v).lower() if isinstance(v, (bool, np.bool_)) else str(v) for v in distinct]
     order = sorted(range(len(texts)), key=texts.__getitem__)
     place = np.zeros(len(texts) + 1, dtype=np.int64)
     place[order] = np.arange(len(texts)) + 1
     return _packed(place[codes], [texts[i] for i in order])
+
+
+def with_texts(values: pd.Series[Any]) -> pd.Series[Any]:
+    """A column, lists as texts."""
+    known = values.dropna()
+    if len(known) and isinstance(known.iloc[0], (list, tuple, np.ndarray)):
+        return values.map(listed, na_action="ignore")
+    return values
 
 
 def listed(values: Sequence[str | float | None]) -> str:

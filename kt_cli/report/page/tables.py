@@ -92,7 +92,12 @@ def _classes(**there: bool) -> str:
 
 def _ends(**values: float) -> str:
     """Attributes of what stands beside the value of a cell."""
-    return "".join(f' data-{key}="{v:.10g}"' for key, v in values.items() if v == v)
+    return "".join(f' data-{key}="{_exact(v)}"' for key, v in values.items() if v == v)
+
+
+def _exact(value: float) -> str:
+    """Every digit of a number, which may be NumPy's."""
+    return repr(float(value)).removesuffix(".0")
 
 
 def _cell(column: Column, cell: Cell, best: bool, more: bool) -> str:
@@ -100,7 +105,7 @@ def _cell(column: Column, cell: Cell, best: bool, more: bool) -> str:
     attributes = _classes(n=column.align == "right", none=text == MISSING, best=best, more=more)
     value = number(cell)
     if value is not None:
-        attributes += f' data-v="{value:.10g}"'
+        attributes += f' data-v="{_exact(value)}"'
     if isinstance(cell, MeanStd):
         attributes += f' data-n="{cell.n}"{_ends(std=cell.std)}'
     if isinstance(cell, Interval):
