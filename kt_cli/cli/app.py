@@ -12,9 +12,11 @@ from typing import Any
 
 from kt_cli import cores
 from kt_cli.cli.streams import tolerate
-from kt_cli.errors import KtError, KtWarning, UsageError, first_line, unknown, way_out
+from kt_cli.errors import KtError, KtWarning, UnknownName, UsageError, first_line, unknown, way_out
 
 DEBUG = "KT_DEBUG"
+# What other commands call what is meant.
+ELSEWHERE = {"--results": "--output", "--output": "--results"}
 RESUMING = ("sweep", "pretrain", "transfer", "models prefetch")
 
 
@@ -92,6 +94,9 @@ def _mistyped(error: Any) -> KtError:
     tip = f"{command} --help shows what there is."
     if hasattr(error, "possibilities"):  # there is no such option
         known = [flag for p in error.ctx.command.params for flag in (*p.opts, *p.secondary_opts)]
+        if (meant := ELSEWHERE.get(error.option_name)) in known:
+            said = f"unknown option {error.option_name!r}"
+            return UnknownName(said, f"Did you mean {meant}? {tip}")
         return unknown("option", error.option_name, [f for f in known if f[0] == "-"], tip)
     return UsageError(f"{said[:1].lower()}{said[1:].rstrip('.')}", tip)
 

@@ -80,6 +80,7 @@ MODELS = ("resnet50", "deit_s")
         (("transfer", *MODELS, "--data", "digits", "-m", "kl-pd"), "kl-pd", "kl-dp"),
         (("transfer", *MODELS, "--data", "digits", "-m", "kd"), "kd", "flip-st, flip-t, kl, kl-dp"),
         (("transfr",), "unknown command 'transfr'", "transfer"),
+        (("sweep", "--results", "x"), "unknown option '--results'", "Did you mean --output?"),
         (("transfer", "--epoch", "3", *MODELS), "unknown option '--epoch'", "--epochs"),
         (("transfer", *MODELS, "--data", "digits", "--augment", "papr"), "papr", "paper"),
         (("transfer", *MODELS, "--data", "digits", "--lr", "-1"), "lr must be positive", ""),
