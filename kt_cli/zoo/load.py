@@ -140,11 +140,12 @@ def load(
 
 def data_config(module: nn.Module, eval_size: str = "test") -> dict[str, Any]:
     """Preprocessing of a module; where it is not timm's, from its `data_config` if it has one."""
-    from timm.data.config import resolve_model_data_config
+    from timm.data.config import resolve_data_config
 
     own_config = getattr(module, "pretrained_cfg", None) or getattr(module, "data_config", None)
-    config = resolve_model_data_config(  # type: ignore[no-untyped-call]
-        module, pretrained_cfg=own_config, use_test_size=eval_size == "test"
+    # Not given the module, which timm asks for its truth: what is compiled has none.
+    config = resolve_data_config(  # type: ignore[no-untyped-call]
+        {"img_size": None}, pretrained_cfg=own_config, use_test_size=eval_size == "test"
     )
     return {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
 
@@ -223,7 +224,8 @@ def for_fine_tuning(
     model = names.single(reference)
     loaded = load(model, drawn=True)
     module = loaded.module
-    cfg = {k: v for k, v in getattr(module, "pretrained_cfg", {}).items() if k not in TEST_ONLY}
+    stated = getattr(module, "pretrained_cfg", None) or {}
+    cfg = {k: v for k, v in stated.items() if k not in TEST_ONLY}
     try:
         if loaded.num_classes != num_classes:
             cast(Any, module).reset_classifier(num_classes)

@@ -90,7 +90,7 @@ def _timm_config(module: nn.Module, path: Path) -> dict[str, Any]:
     """timm's description of a module; of one that is not timm's, all that can be said."""
     from timm.models._hub import save_config_for_hf
 
-    if "architecture" not in getattr(module, "pretrained_cfg", {}):
+    if "architecture" not in (getattr(module, "pretrained_cfg", None) or {}):
         return {"pretrained_cfg": {}}
     save_config_for_hf(module, str(path))
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

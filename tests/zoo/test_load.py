@@ -35,6 +35,7 @@ from kt_cli.zoo.preprocessing import Geometry, normaliser
 SaveModel = Callable[..., Path]
 ARCHS = ["test_vit", "test_convnext", "test_resnet", "test_mambaout", "test_nfnet", "test_byobnet"]
 NETS = """
+import torch
 from torch import nn
 
 THREE = ("a", "b", "c")
@@ -53,6 +54,21 @@ def counted():
     net = Net()
     net.num_classes = 7
     return net
+
+def stated_as_none():
+    net = Net()
+    net.pretrained_cfg = None
+    return net
+
+class Stateful(Net):
+    def get_extra_state(self):
+        return {"steps": 3}
+
+    def set_extra_state(self, state):
+        pass
+
+def compiled():
+    return torch.compile(Net(), backend="eager")
 
 def number():
     return 3
@@ -460,7 +476,7 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_function(nets: str) -> None:
-    for function in ("Net", "counted"):
+    for function in ("Net", "counted", "stated_as_none", "Stateful", "compiled"):
         loaded = load.load(one(f"py:{nets}:{function}"), tuple("abcdefg"))
         assert loaded.num_classes == 7
         assert loaded.outputs.names == tuple("abcdefg")  # those of the data
@@ -522,8 +538,9 @@ def test_missing_module() -> None:
         load.load(one("py:no_such_module:build"))
 
 
-def test_what_is_not_timm_s_is_saved_all_the_same(nets: str, tmp_path: Path) -> None:
-    loaded = load.load(one(f"py:{nets}:Net"))
+@pytest.mark.parametrize("function", ["Net", "stated_as_none"])
+def test_what_is_not_timm_s_is_saved_all_the_same(function: str, nets: str, tmp_path: Path) -> None:
+    loaded = load.load(one(f"py:{nets}:{function}"))
     load.save(
         loaded.module, tmp_path / "m", data_config=loaded.config("train"),
         num_classes=7, label_names=list("abcdefg"), card="", extra={"run_id": "r"},
@@ -535,7 +552,7 @@ def test_what_is_not_timm_s_is_saved_all_the_same(nets: str, tmp_path: Path) -> 
         load.load(model)
     assert "py:" in caught.value.tip
     with pytest.raises(UsageError, match="cannot build"):
-        load.for_fine_tuning(f"py:{nets}:Net", 3)
+        load.for_fine_tuning(f"py:{nets}:{function}", 3)
 
 
 # --- fingerprints --------------------------------------------------------------------------------
@@ -552,6 +569,7 @@ def test_fingerprint_sees_every_bit_of_state() -> None:
     seen.add(load.fingerprint(module))
     assert len(seen) == 4
     assert load.fingerprint(module) in seen
+    assert len(seen) == 4
 
 
 # --- weights that are elsewhere ------------------------------------------------------------------
