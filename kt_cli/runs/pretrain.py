@@ -17,7 +17,7 @@ from kt_cli.distillation import checkpoint
 from kt_cli.distillation.cards import pretrain_card
 from kt_cli.distillation.pretrain import pretrain
 from kt_cli.distillation.train import Curve, Diverged
-from kt_cli.knowledge.evaluate import evaluate
+from kt_cli.knowledge.evaluate import OutputsNotFinite, evaluate
 from kt_cli.progress import Progress, silent
 from kt_cli.runs.columns import Row, setting_columns
 from kt_cli.runs.kind import Kind, Prices, one_by_one
@@ -65,7 +65,11 @@ def pretrain_run(run: RunOf[PretrainSpec], folder: Path, progress: Progress = si
         # It would only happen again.
         checkpoint.remove_all(folder, run.id)
         raise
-    said = evaluate(module, config, data.eval, device) if len(data.eval) else None
+    try:
+        said = evaluate(module, config, data.eval, device) if len(data.eval) else None
+    except OutputsNotFinite:
+        checkpoint.remove_all(folder, run.id)
+        raise
     row = {
         **_pretrain_columns(run, data, curve),
         "accuracy": None if said is None else said.accuracy,

@@ -33,7 +33,7 @@ def keep_targets(
         images, classes: how many training images and classes there are.
         budget: GB of disk.
     """
-    uses, width, distinct = 0, 0, set()
+    uses, width, distinct, heated = 0, 0, set(), set()
     for run in runs:
         spec = run.settings
         method = methods.find(spec.method)
@@ -41,13 +41,15 @@ def keep_targets(
         views = range(spec.epochs if is_random(spec.augment) else 1)
         uses += len(asked) * spec.epochs
         width = max(width, WIDTH * method.features)
-        how = spec.seed, method.features, spec.temperature if spec.target_topk else None
-        distinct |= {(model.key, *how, e) for model in asked for e in views}
+        each = {(model.key, spec.seed, method.features, e) for model in asked for e in views}
+        distinct |= each
+        heated |= {(*one, spec.temperature) for one in each}  # as most probable classes are
     if not distinct or any(run.settings.keep_targets != "auto" for run in runs):
         return list(runs), ""
     decision = decide(
         images=images, classes=classes, answers=len(distinct), uses=uses / len(distinct),
         memory=MEMORY_BUDGET, disk=int(budget * 1e9), width=width,
+        heated=len(heated),
     )  # fmt: skip
     return [replace(run, settings=_kept(run.settings, decision)) for run in runs], str(decision)
 
@@ -77,7 +79,15 @@ class Decision:
 
 
 def decide(
-    *, images: int, classes: int, answers: int, uses: float, memory: int, disk: int, width: int = 0
+    *,
+    images: int,
+    classes: int,
+    answers: int,
+    uses: float,
+    memory: int,
+    disk: int,
+    width: int = 0,
+    heated: int = 0,
 ) -> Decision:
     """Whether it pays to keep answers, and in which form they fit.
 
@@ -85,6 +95,7 @@ def decide(
         answers: how many (model, epoch) there are to be asked in all.
         uses: how often each is needed, in the mean.
         memory, disk: budgets in bytes. width: of the features that are kept too.
+        heated: answers as most probable classes, which depend on the temperature; 0 for as many.
     """
     if uses < 2:
         return Decision(ONLINE, 0, 0, f"each answer is used {uses:.1f} times only")
@@ -96,9 +107,10 @@ def decide(
         return Decision(DISK, 0, half, f"used {uses:.1f} times each, in half precision")
     # Four bytes for a class and two for its probability.
     fixed = STATS_BYTES + 4 + 2 * width
-    fitting = min(MOST_TOPK, int((disk / max(1, images * answers) - fixed) // 6))
+    each = images * (heated or answers)
+    fitting = min(MOST_TOPK, int((disk / max(1, each) - fixed) // 6))
     if fitting >= LEAST_TOPK:
-        size = images * answers * (6 * fitting + fixed)
+        size = each * (6 * fitting + fixed)
         return Decision(DISK, fitting, size, f"{size_text(half)} of all classes exceed the budget")
     too_much = f"{size_text(half)} exceed the budget, so do the {LEAST_TOPK} most probable classes"
     return Decision(ONLINE, 0, 0, too_much)

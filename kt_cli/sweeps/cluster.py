@@ -113,7 +113,7 @@ def _shares(nodes: Sequence[str]) -> tuple[bool, int]:
     shares = []
     for line in nodes:
         cpus, _, gres = line.partition("|")
-        gpus = sum(int(n) for n in re.findall(r"gpu(?::[^:,()]+)?:(\d+)(?=[(,]|$)", gres))
+        gpus = sum(int(n) for n in re.findall(r"gpu(?::[^:,()]+)*?:(\d+)(?![^(,])", gres))
         if gpus:
             shares.append(int(re.sub(r"\D", "", cpus) or 1) // gpus)
     return bool(shares) or not nodes, max(1, min([MOST_CPUS, *shares])) if shares else 1

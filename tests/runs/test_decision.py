@@ -74,3 +74,10 @@ def test_features_are_kept_too() -> None:
         images=10, classes=10, answers=4, uses=5, memory=10**6, disk=0, width=2048
     )
     assert wide.bytes - plain.bytes == 10 * 4 * 4 * 2048
+
+
+def test_most_probable_classes_are_kept_for_each_temperature() -> None:
+    how = {"images": 10, "classes": 1000, "answers": 4, "uses": 5, "memory": 0}
+    plain = target_plan.decide(**how, disk=40_000)
+    both = target_plan.decide(**how, disk=80_000, heated=8)
+    assert both.topk == plain.topk >= 10 and both.bytes == 2 * plain.bytes

@@ -177,7 +177,8 @@ def test_facts_of_the_cluster(fake: FakeSlurm) -> None:
     assert cluster.look_at() == Facts(1000, True, 1)
     fake.nodes("64+|gpu:a100:4(S:0-1),craynetwork:2", "96|gpu:h100:8(S:0-1)", "48|(null)")
     assert cluster.look_at() == Facts(1000, True, 12)
-    for gres in ("gpu:2080ti:8(S:0-1)", "gpu:1g.10gb:8,shard:32", "gpu:8", "gpu:a:4,gpu:b:4"):
+    for gres in ("gpu:2080ti:8(S:0-1)", "gpu:1g.10gb:8,shard:32", "gpu:8", "gpu:a:4,gpu:b:4",
+                 "gpu:a100:no_consume:8"):  # fmt: skip
         fake.nodes(f"96|{gres}")
         assert cluster.look_at() == Facts(1000, True, 12), gres
     fake.nodes("48|(null)")
