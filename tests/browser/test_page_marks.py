@@ -208,8 +208,8 @@ def test_means_and_intervals_are_saved_in_all_their_parts(reader: Page, tmp_path
     reader.show(results(transfers(2)), [Table("summary", "By method", columns, rows)], [])
     _, lines = csv_of(reader, "#summary-1 .tools button:last-child", tmp_path)
     assert lines == [
-        ["method", "Δ", "Δ std", "won", "won low", "won high"],
-        ["kl", "0.25", "0.125", "50", "20.5", "79.5"], ["xekl", "1", "", "", "", ""],
+        ["method", "Δ", "Δ std", "Δ n", "won", "won low", "won high"],
+        ["kl", "0.25", "0.125", "3", "50", "20.5", "79.5"], ["xekl", "1", "", "1", "", "", ""],
     ]  # fmt: skip
 
 

@@ -189,7 +189,10 @@ def test_kept_answers_are_told_apart_by_all_that_changes_them() -> None:
     assert TeacherQuery(views, temperature=2.0).key("a", 0) == plain.key("a", 0)
 
 
-@pytest.mark.parametrize(("fits", "tried"), [(256, [256]), (100, [256, 128, 64]), (10, None)])
+@pytest.mark.parametrize(
+    ("fits", "tried"),
+    [(256, [256]), (100, [256, 128, 64]), (10, [256, 128, 64, 32, 16, 8]), (0, None)],
+)
 def test_on_a_gpu_fewer_views_are_asked_about_where_many_do_not_fit(
     fits: int, tried: list[int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,7 +211,7 @@ def test_on_a_gpu_fewer_views_are_asked_about_where_many_do_not_fit(
     if tried is None:
         with pytest.raises(torch.cuda.OutOfMemoryError):
             source._all(0)
-        assert sizes == [256, 128, 64]
+        assert sizes == [256 // 2**i for i in range(9)]
     else:
         source._all(0)
         assert sizes == tried

@@ -114,7 +114,7 @@ def test_running_again_does_nothing_and_says_so(undisturbed: Path) -> None:
     assert set(keys) == set(rows(undisturbed, "models")["model_key"])
     # A method taken out, where nothing is left to do: its rows stay, and reports leave them out.
     out, err = finish(start(undisturbed, undisturbed / "cache", "--methods", "kl"))
-    assert "4 rows of methods" in err and "--all-rows" in err and "kl-dp" not in out
+    assert "4 rows of images, methods" in err and "--all-rows" in err and "kl-dp" not in out
     finish(start(undisturbed, undisturbed / "cache"))
     assert before == {table: raw_ids(undisturbed, table) for table in schema.TABLES}
 
