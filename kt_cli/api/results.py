@@ -118,11 +118,12 @@ class Results:
 
 def _both(given: Query, asked: Query, tables: Iterable[str]) -> str:
     """The conditions of two queries as one; without one of which no table has the columns."""
+    from kt_cli.report.query import all_of
+
     both = {query.where: query for query in (given, asked) if query.where.strip()}
     tables = list(tables)
     met = [where for where, q in both.items() if not all(q.lacks(table) for table in tables)]
-    found = met or list(both)
-    return " and ".join(f"({where})" for where in found) if len(found) > 1 else "".join(found)
+    return all_of(*(met or both))
 
 
 def results(*folders: Path | str, where: str = "", all_rows: bool = False) -> Results:

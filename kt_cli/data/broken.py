@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -46,25 +47,12 @@ def decodable(root: Path, names: Sequence[str], read: Read) -> NDArray[np.bool_]
 
     def look(i: int) -> tuple[bytes, Status | None]:
         now, status = time.time_ns(), _status(f"{root}/{names[i]}")
-        value = WHOLE if _decodes(read, i) else BROKEN
-        if value == BROKEN:
-            _require_readable(Path(root, names[i]))
-            value = WHOLE if _decodes(read, i) else BROKEN
+        value = WHOLE if _decodes(read, i, asked=True) else BROKEN
         return value, None if may_change_unseen(status, now) else status
 
     place = f"decoded by PIL {PIL.__version__}: {os.path.realpath(root)}"
     found = remembered(place, names, statuses, look)
     return np.asarray((found == np.frombuffer(WHOLE, np.uint8)).all(axis=1))
-
-
-def _require_readable(path: Path) -> None:
-    """Tell a disk that does not answer from an image that is none; a link may lead nowhere."""
-    try:
-        path.read_bytes()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", "See to its disk.") from error
 
 
 def _status(path: str) -> Status:
@@ -74,9 +62,15 @@ def _status(path: str) -> Status:
         return 0, 0, 0, 0
 
 
-def _decodes(read: Read, i: int) -> bool:
+def _decodes(read: Read, i: int, asked: bool = False) -> bool:
+    """Whether an image is one; DataError, where that is `asked`, if its disk does not answer."""
     try:
         read(i)
-    except DataError:
+    except DataError as error:
+        # What the system refuses has a number; a link may lead nowhere.
+        met = error.__cause__
+        if asked and isinstance(met, OSError) and met.errno not in (None, errno.ENOENT):
+            said = f"cannot read {met.filename}: {met.strerror}"
+            raise DataError(said, "See to its disk.") from error
         return False
     return True

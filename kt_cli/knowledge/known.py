@@ -86,7 +86,7 @@ def _read(model: Model, images: ImageSet, how: How) -> Found | None:
 
 def _as_it_is(model: Model, found: Found | None, images: ImageSet, how: How) -> Found | None:
     """What was read of a model, if it is still what it was."""
-    if isinstance(found, Exception) or (found and scheme(model.ref) == "predictions"):
+    if isinstance(found, Exception) or scheme(model.ref) == "predictions":
         return found
     if found is None:
         return not_cached(model, images) if how.mode == CACHED_ONLY else None

@@ -24,7 +24,7 @@ from kt_cli.report.groups import native
 from kt_cli.report.page.fields import FIRST, TITLES, fields, scalars
 from kt_cli.report.page.options import OPTIONS
 from kt_cli.report.page.rows import SHOWN, listed, with_texts
-from kt_cli.report.query import Query
+from kt_cli.report.query import Query, all_of
 from kt_cli.report.read import find_sweeps, read_results
 from kt_cli.rows.condition import columns_of
 from kt_cli.rows.parts import list_parts
@@ -135,7 +135,7 @@ class Rows:
     def _condition(self, question: Question) -> str:
         """Of the question and of the report."""
         given = "" if self._query.lacks(question.table) else self._query.where
-        return " and ".join(f"({one})" for one in (given, question.where) if one.strip())
+        return all_of(given, question.where)
 
     def _whole(self, rows: pd.DataFrame, question: Question, where: str) -> pd.DataFrame:
         """Some of the rows that are found with all their columns, where `where` holds for them."""

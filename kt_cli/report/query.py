@@ -89,6 +89,12 @@ class Query(QuerySpec):
         return [*by, *columns_of(self.followed(table))]
 
 
+def all_of(*conditions: str) -> str:
+    """The condition that holds where all do; empty ones hold everywhere."""
+    said = [one for one in conditions if one.strip()]
+    return " and ".join(f"({one})" for one in said) if len(said) > 1 else "".join(said)
+
+
 def kinds(table: str) -> Mapping[str, Kind]:
     """The columns of a table, derived ones too, and what they hold."""
     stored = {name: KINDS.get(column.type, "list") for name, column in schema.TABLES[table].items()}

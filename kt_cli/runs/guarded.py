@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from kt_cli.rows import store
 from kt_cli.runs.columns import Row
 from kt_cli.settings import TransferSpec
 from kt_cli.settings.transfer import guard_of
-from kt_cli.spec import TOGETHER, RunOf
+from kt_cli.spec import TOGETHER, Model, RunOf
 
 FLIPS = ["guard_gains", "guard_losses", "guard_n"]
 SAME = ["student_key", "guard_data", "train_data", "settings", "together", "method"]
@@ -40,13 +39,13 @@ def rule_of(
     assert found is not None
     rule, points = found
     pools = rule == "shrink"
-    prior = Prior.of(_others(replace(run, settings=spec), folder, images, trained) if pools else [])
+    prior = Prior.of(_others(run.models, spec, folder, images, trained) if pools else [])
     said = {"guard_pooled": prior.transfers} if pools else {}
     return lambda flips: RULES[rule](flips, points / 100, prior), said
 
 
 def _others(
-    run: RunOf[TransferSpec], folder: Path, images: ImageSet, trained: ImageSet
+    models: Sequence[Model], spec: TransferSpec, folder: Path, images: ImageSet, trained: ImageSet
 ) -> list[Flips]:
     """What other transfers of the student, by the same method and settings, did to these images.
 
@@ -54,8 +53,7 @@ def _others(
     """
     columns = ["teacher_key", "seed", *SAME, *FLIPS, "status"]
     rows = store.read([folder], "transfer", columns)
-    *teachers, student = run.models
-    spec = run.settings
+    *teachers, student = models
     own = [student.key, images.fingerprint, trained.fingerprint, spec.settings, spec.together,
            spec.base_method]  # fmt: skip
     rows["method"] = rows["method"].str.replace(r"\+.*", "", regex=True)

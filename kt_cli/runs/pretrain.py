@@ -61,13 +61,9 @@ def pretrain_run(run: RunOf[PretrainSpec], folder: Path, progress: Progress = si
                 done, total, f"{spec.name}: {right:.1f}% right, epoch"
             ),
         )  # fmt: skip
-    except Diverged:
-        # It would only happen again.
-        checkpoint.remove_all(folder, run.id)
-        raise
-    try:
         said = evaluate(module, config, data.eval, device) if len(data.eval) else None
-    except OutputsNotFinite:
+    except (Diverged, OutputsNotFinite):
+        # It would only happen again.
         checkpoint.remove_all(folder, run.id)
         raise
     row = {
