@@ -63,8 +63,8 @@ RESULTS = ROOT / "benchmarks" / "results.json"
 def record(figure: str, measured: float, limit: float, *, at_least: bool = False) -> bool:
     """Put a figure beside its limit into benchmarks/results.json; whether it holds."""
     found = recorded()
-    holds = measured >= limit if at_least else measured <= limit
-    row = {"figure": figure, "measured": round(measured, 4), "limit": limit, "holds": holds}
+    holds = bool(measured >= limit if at_least else measured <= limit)
+    row = {"figure": figure, "measured": round(float(measured), 4), "limit": limit, "holds": holds}
     found[figure] = row
     RESULTS.write_text(json.dumps(list(found.values()), indent=1, ensure_ascii=False) + "\n")
     return holds

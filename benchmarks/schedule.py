@@ -12,23 +12,17 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import numpy as np
 
 from benchmarks.measure import record, seconds, show
+from benchmarks.sleepers import Sleepers
 from kt_cli.data.sources import open_data
-from kt_cli.progress import Progress, silent
-from kt_cli.runs import kinds
-from kt_cli.runs.columns import Row
+from kt_cli.progress import silent
 from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps import chunk, execute
 from kt_cli.sweeps.execute import LocalStage
 from kt_cli.sweeps.slots import Slot
 
@@ -37,30 +31,13 @@ RUNS = 40
 LIMIT = 0.85
 
 
-def sleep(runs: Sequence[Run], folder: Path, progress: Progress) -> list[list[Row] | Exception]:
-    """A run that takes the seconds that its student is called."""
-    for run in runs:
-        time.sleep(float(run.models[-1].name))
-    return [[{"delta": 0.0, "created": "now"}] for _ in runs]
-
-
-def sleeping_chunk(*arguments: Any) -> None:
-    """`run_chunk` in a worker, of runs that sleep."""
-    sleeping = replace(kinds.KINDS["transfer"], execute=sleep)
-    with mock.patch.dict(kinds.KINDS, {"transfer": sleeping}):
-        chunk.run_chunk(*arguments)
-
-
 def stage_seconds(costs: Sequence[float], estimates: Sequence[float] | None, slots: int) -> float:
     data_id = open_data(DATA, training=True).transfer_id(False)
     runs = [Run("transfer", (Model("t"), Model(f"s{i}", name=str(cost))), data_id, TransferSpec(),
                 DATA) for i, cost in enumerate(costs)]  # fmt: skip
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(execute, "run_chunk", sleeping_chunk),
-    ):
+    with tempfile.TemporaryDirectory() as folder, Sleepers(Path(folder)) as sleepers:
         places = [Slot(None, 1)] * slots
-        stage = LocalStage(Path(folder), runs, places, print, costs=estimates)
+        stage = LocalStage(Path(folder), runs, places, sleepers, print, costs=estimates)
         took = seconds(lambda: stage.run(silent, "transfer"))
         if stage.failures:
             raise RuntimeError("runs failed")

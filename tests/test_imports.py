@@ -19,7 +19,7 @@ ROOMS = [
 ONLY = {
     "typer": {"cli"},
     "rich": {"cli"},
-    "submitit": {"sweeps/execute.py", "sweeps/slurm.py", "diagnosis/slurm_job.py"},
+    "submitit": {"sweeps/slurm.py", "diagnosis/slurm_job.py"},
     "pyarrow": {"rows"},
     "timm": {"zoo", "data"},
 }

@@ -1,4 +1,4 @@
-"""Doing the runs of a stage on this machine: one chunk at a time for each slot, through submitit.
+"""Doing the runs of a stage on this machine: one chunk at a time for each slot.
 
 A worker that dies costs the run that it was at. On a GPU that may be the GPU's fault: the verdict
 waits until something else ran there; where nothing does, the GPU takes no more runs.
@@ -8,33 +8,28 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 import sys
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
-
-import submitit
 
 from kt_cli.errors import KtError, WriteError, way_out
 from kt_cli.progress import Progress
 from kt_cli.rows import store
 from kt_cli.runs.kinds import failed_row, kind_of
 from kt_cli.spec import Run
-from kt_cli.sweeps.chunk import do_runs, run_chunk
+from kt_cli.sweeps.chunk import do_runs
 from kt_cli.sweeps.manifest import write_manifest
 from kt_cli.sweeps.schedule import local_count, scheduled
 from kt_cli.sweeps.slots import Slot
 from kt_cli.sweeps.worker_log import LOST, UNWRITABLE, Untold, cause, last_line, timed_out, told
+from kt_cli.sweeps.workers import Worker, Workers
 
 POLL_SECONDS = 0.2
 TAIL = 4096  # bytes of a log in which a worker says how far it is
-YEAR_MINUTES = 365 * 24 * 60
 LOSSES = 3  # in a row, of different models, until it is the GPU
 
 
@@ -56,7 +51,7 @@ class _Place:
 
 @dataclass
 class _Working:
-    job: Any
+    worker: Worker
     place: _Place
     chunk: _Chunk
 
@@ -69,13 +64,14 @@ class LocalStage:
     """
 
     def __init__(
-        self, folder: Path, runs: Sequence[Run], slots: Sequence[Slot], warn: Callable[[str], Any],
-        minutes: float | None = None, costs: Sequence[float] | None = None,
+        self, folder: Path, runs: Sequence[Run], slots: Sequence[Slot], workers: Workers,
+        warn: Callable[[str], Any], minutes: float | None = None,
+        costs: Sequence[float] | None = None,
     ) -> None:  # fmt: skip
         costs = costs or [1.0] * len(runs)
         count = local_count(runs, costs, len(slots))
         self._runs, borders = scheduled(runs, costs, len(slots), count)
-        self._folder, self._warn, self._minutes = folder, warn, minutes
+        self._folder, self._workers, self._warn, self._minutes = folder, workers, warn, minutes
         self._places = [_Place(slot) for slot in slots]
         self._free = list(self._places)
         self._table = kind_of(runs[0]).table
@@ -105,28 +101,21 @@ class LocalStage:
                     self._start(self._free.pop(0), self._waiting.pop(0))
                 time.sleep(POLL_SECONDS)
                 self._outcomes.refresh()
-                doing = [told(w.job.paths.stdout, TAIL).doing for w in self._working]
+                doing = [told(w.worker.out, TAIL).doing for w in self._working]
                 detail = ":\n  " * any(doing) + "\n  ".join(filter(None, doing))
                 progress(len(expected & self._outcomes.by_id.keys()), len(expected), what + detail)
-                for working in [w for w in self._working if w.job.done()]:
+                for working in [w for w in self._working if w.worker.ended()]:
                     self._ended(working)
             for place in self._free:
                 self._convict(place)
         finally:
             for working in self._working:
-                _kill(working.job)
+                working.worker.kill()
 
     def _start(self, place: _Place, chunk: _Chunk) -> None:
-        slot = place.slot
-        executor = submitit.LocalExecutor(folder=self._folder / "logs")
-        # The chunk chooses its device itself; submitit only must not hide it.
-        gpus = {} if slot.gpu is None else {"gpus_per_node": 1}
-        executor.update_parameters(timeout_min=YEAR_MINUTES, **gpus)
-        at = (str(self._manifest), chunk.start, chunk.stop, slot, chunk.alone)
-        with _deaf_to_interrupts(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            job = executor.submit(run_chunk, *at, os.getpid(), self._minutes)
-        self._working.append(_Working(job, place, chunk))
+        at = (str(self._manifest), chunk.start, chunk.stop, astuple(place.slot), chunk.alone)
+        worker = self._workers.start(*at, os.getpid(), self._minutes)
+        self._working.append(_Working(worker, place, chunk))
 
     def _ended(self, working: _Working) -> None:
         self._working.remove(working)
@@ -179,8 +168,8 @@ class LocalStage:
 
     def _worker_died(self, working: _Working, missing: int) -> None:
         """The run that the worker was at failed; those after it get a new worker."""
-        place, chunk, log = working.place, working.chunk, working.job.paths.stderr
-        said = told(working.job.paths.stdout)
+        place, chunk, log = working.place, working.chunk, working.worker.err
+        said = told(working.worker.out)
         if said.end == UNWRITABLE:
             raise WriteError(said.why, way_out(said.why))
         self._reason = said.why if said.end == LOST else last_line(log)
@@ -214,26 +203,3 @@ def run_inline(folder: Path, runs: Sequence[Run]) -> int:
         do_runs(manifest, 0, len(runs))
     outcomes = store.Outcomes(folder, kind_of(runs[0]).table)
     return sum(outcomes.failed(run.id) for run in runs)
-
-
-def _kill(job: Any) -> None:
-    """End submitit's controller and the worker. One that is only starting ends by itself."""
-    job._process.kill()
-    job._process.wait()
-    worker = told(job.paths.stdout).process
-    if worker is not None:
-        with suppress(ProcessLookupError):
-            os.kill(worker, signal.SIGKILL)
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """What starts here does not hear Ctrl-C: this process ends it, without a dozen tracebacks."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

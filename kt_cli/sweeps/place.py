@@ -44,9 +44,8 @@ class Place:
         if not there.is_dir():
             raise UsageError(f"{there} is not a folder", "-o names where sweeps keep results.")
         path = str(folder.absolute())
-        patterns = {LOCAL: re.search("%[jtAa]", path), SLURM: re.search(r"[%\\]", path)}
-        found = patterns.get(self.executor)
-        if found or (self.executor == SLURM and not path.isprintable()):
+        found = re.search(r"[%\\]", path)
+        if self.executor == SLURM and (found or not path.isprintable()):
             what = f"{found[0]} in it stands for numbers of jobs" if found else "it is not text"
             raise UsageError(
                 f"the logs of jobs cannot be in {folder}: {what}",

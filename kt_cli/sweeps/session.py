@@ -35,6 +35,7 @@ from kt_cli.sweeps.images import Images, other_images
 from kt_cli.sweeps.place import INLINE, Place
 from kt_cli.sweeps.plan import STAGES, Planner, Stage, of_zoo, unmeasured
 from kt_cli.sweeps.slots import Slot
+from kt_cli.sweeps.workers import Workers
 from kt_cli.zoo import classes, timm_registry, weights
 
 PAIR = 2  # models, without which there is nothing to compare
@@ -212,17 +213,18 @@ class Session:
     def work(self) -> None:
         """Do all stages on this machine, one after the other."""
         remove_stale(self.folder)
-        for name in STAGES:
-            self._do(name)
+        with Workers(self.folder) as workers:
+            for name in STAGES:
+                self._do(name, workers)
         for table in schema.TABLES:
             store.settle(self.folder, table)
         self.record(self.stages())
 
-    def _do(self, name: str) -> None:
+    def _do(self, name: str, workers: Workers) -> None:
         """A stage; what failed is tried again before the next, so that of the last stage is not."""
         retry_failed = self.planner.retry_failed
         while runs := _startable(stage := self._stage(name)):
-            failed = self._do_once(stage, runs)
+            failed = self._do_once(stage, runs, workers)
             if name == STAGES[-1]:
                 self.failures += failed
                 break
@@ -233,7 +235,7 @@ class Session:
         if stage.missing:
             self.tell.note(stage.without)
 
-    def _do_once(self, stage: Stage, runs: Sequence[Run]) -> int:
+    def _do_once(self, stage: Stage, runs: Sequence[Run], workers: Workers) -> int:
         """How many of the runs failed."""
         if stage.note not in {"", *self.said}:
             self.said.add(stage.note)
@@ -243,7 +245,8 @@ class Session:
         if self.place.executor == INLINE:
             return run_inline(self.folder, runs)
         costs = self.costs().seconds(runs)
-        work = LocalStage(self.folder, runs, self.slots, warn, self.spec.timeout_run, costs)
+        minutes = self.spec.timeout_run
+        work = LocalStage(self.folder, runs, self.slots, workers, warn, minutes, costs)
         work.run(self.tell.progress, label(stage.name))
         return work.failures
 

@@ -67,7 +67,7 @@ def sees():
     with open("seen.jsonl", "a") as file:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         count = torch.cuda.device_count()
-        said = {"visible": visible, "count": count, "worker": "submitit" in sys.argv[0]}
+        said = {"visible": visible, "count": count, "worker": "workers" in sys.argv[0]}
         file.write(json.dumps(said) + "\\n")
     return Net(5)
 """

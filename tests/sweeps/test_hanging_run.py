@@ -22,6 +22,7 @@ from kt_cli.spec import Run
 from kt_cli.sweeps.execute import LocalStage
 from kt_cli.sweeps.slots import Slot
 from kt_cli.sweeps.worker_log import Told, cause
+from kt_cli.sweeps.workers import Workers
 from kt_cli.zoo.names import resolve
 from tests.conftest import Kt
 
@@ -47,7 +48,9 @@ def test_a_run_that_hangs_costs_itself_only(
     models = resolve(["py:hanging:hangs", "py:hanging:raises"])
     images = open_data(DATA).eval.fingerprint
     runs = [Run("predict", (m,), images, EvalSpec(), DATA, attempt=2) for m in models]
-    LocalStage(tmp_path, runs, [Slot(None, 1)], pytest.fail, minutes=0.1).run(silent, "evaluate")
+    with Workers(tmp_path) as workers:
+        stage = LocalStage(tmp_path, runs, [Slot(None, 1)], workers, pytest.fail, minutes=0.1)
+        stage.run(silent, "evaluate")
     found = store.read([tmp_path], "models").set_index("model")
     assert (found["status"] == store.FAILED).all() and (found["attempt"] == 2).all()
     error = found.loc["hangs", "error"]

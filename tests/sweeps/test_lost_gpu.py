@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pandas as pd
 import pytest
@@ -23,6 +24,7 @@ from kt_cli.sweeps.execute import LocalStage
 from kt_cli.sweeps.manifest import write_manifest
 from kt_cli.sweeps.slots import Slot
 from kt_cli.sweeps.worker_log import LOST
+from kt_cli.sweeps.workers import Workers
 from kt_cli.zoo.names import resolve
 
 # CUDA as it is when a kernel's assertion failed: the one who did it does not notice, whoever comes
@@ -89,7 +91,8 @@ def test_of_models_that_run_together_only_the_culprit_fails(
     runs: list[Run], tmp_path: Path
 ) -> None:
     folder = tmp_path / "results"
-    LocalStage(folder, runs, [Slot(None, 1)], pytest.fail).run(silent, "evaluate")
+    with Workers(folder) as workers:
+        LocalStage(folder, runs, [Slot(None, 1)], workers, pytest.fail).run(silent, "evaluate")
     found = rows(folder)
     assert found["status"].to_dict() == dict.fromkeys(NAMES, "ok") | {"culprit": "failed"}
     assert (found["attempt"] == 1).all() and len(found) == len(NAMES)
@@ -103,7 +106,7 @@ Does = Callable[[str | None, int], str]
 
 
 class Machine:
-    """GPUs whose workers are faked at submitit's seam: `does` says what a run does on which.
+    """GPUs whose workers are faked at their seam: `does` says what a run does on which.
 
     Run -1 is the worker's start.
     """
@@ -113,23 +116,15 @@ class Machine:
         self.at: list[tuple[str | None, int]] = []
         self.warned: list[str] = []
 
-    def __call__(self, **_: object) -> Machine:
-        return self
-
-    def update_parameters(self, **_: object) -> None:
-        pass
-
-    def submit(
-        self, _: object, manifest: str, start: int, stop: int, slot: Slot, *__: object
-    ) -> object:
-        logs = self.folder / "logs"
+    def start(self, manifest: str, start: int, stop: int, at: Sequence[Any], *__: object) -> object:
+        slot, logs = Slot(*at), self.folder / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        paths = SimpleNamespace(stdout=logs / f"{len(self.at)}.out", stderr=logs / "err")
+        log = logs / f"{len(self.at)}.out"
         self.at.append((slot.gpu, -1))
         said = worker_log.line(process=1) + self._work(start, stop, slot)
-        paths.stdout.write_text(said)
+        log.write_text(said)
         polls = iter([False] * 9 * (slot.gpu == "1"))  # a worker that works takes longer
-        return SimpleNamespace(done=lambda: next(polls, True), paths=paths)
+        return SimpleNamespace(ended=lambda: next(polls, True), out=log, err=logs / "err")
 
     def _work(self, start: int, stop: int, slot: Slot) -> str:
         if self.does(slot.gpu, -1) == "lost":
@@ -144,7 +139,8 @@ class Machine:
 
     def sweep(self, gpus: Sequence[str]) -> store.Outcomes:
         slots = [Slot(gpu, 1) for gpu in gpus]
-        LocalStage(self.folder, self.runs, slots, self.warned.append).run(silent, "x")
+        workers = cast(Workers, self)
+        LocalStage(self.folder, self.runs, slots, workers, self.warned.append).run(silent, "x")
         return self.outcomes()
 
     def outcomes(self) -> store.Outcomes:
@@ -163,7 +159,6 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
             for i in range(12)
         ]  # fmt: skip
         made = Machine(tmp_path / "results", runs, does)
-        monkeypatch.setattr(execute.submitit, "LocalExecutor", made)
         monkeypatch.setattr(execute, "POLL_SECONDS", 0)
         return made
 

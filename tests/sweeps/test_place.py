@@ -19,19 +19,12 @@ from kt_cli.sweeps.session import Session
 Kt = Callable[..., tuple[int, str, str]]
 
 
-@pytest.mark.parametrize("name", ["results%j", "%A", "a%t", "%a/x"])
-def test_paths_with_numbers_of_jobs_are_refused(tmp_path: Path, name: str) -> None:
-    for executor in (LOCAL, SLURM):
-        with pytest.raises(UsageError, match=f"logs of jobs cannot be in .*: %{name[-1]}|%"):
-            Place(executor).require_logs(tmp_path / name)
-    Place(INLINE).require_logs(tmp_path / name)
-
-
-@pytest.mark.parametrize("name", ["50%", "a\\b", "a\nb", "a\udce9"])
-def test_slurm_refuses_more(tmp_path: Path, name: str) -> None:
-    Place(LOCAL).require_logs(tmp_path / name)
-    with pytest.raises(UsageError):
+@pytest.mark.parametrize("name", ["results%j", "%A/x", "50%", "a\\b", "a\nb", "a\udce9"])
+def test_paths_that_stand_for_others_are_refused_by_slurm(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="the logs of jobs cannot be in "):
         Place(SLURM).require_logs(tmp_path / name)
+    for executor in (LOCAL, INLINE):
+        Place(executor).require_logs(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["a b", "it's", 'a"b', "$HOME", "-o", "r\u00e9sultats", "#1;x"])
@@ -84,14 +77,6 @@ def test_a_folder_below_a_file_is_refused_by_a_plan_too(kt: Kt, tmp_path: Path) 
     for output in (tmp_path / "file", tmp_path / "file" / "deeper"):
         code, _, err = kt(*asked, "-o", str(output), "--executor", "local", "--dry-run")
         assert code == 2 and f"{tmp_path / 'file'} is not a folder" in err.replace("\n", " ")
-
-
-def test_nothing_is_done_before(kt: Kt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    asked = ("sweep", "--models", "random:test_vit,random:test_resnet", "--data", "digits")
-    code, _, err = kt(*asked, "--name", "x", "-o", "results%j", "--executor", "local")
-    assert code == 2 and "results%j" in err and "--name" in err
-    assert not [*tmp_path.iterdir()]
 
 
 def test_a_folder_that_cannot_be_named_is_an_error_of_kt(tmp_path: Path) -> None:

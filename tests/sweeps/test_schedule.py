@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from kt_cli.sweeps import execute, worker_log
 from kt_cli.sweeps.execute import LocalStage
 from kt_cli.sweeps.schedule import chunk_count, edges, local_count, scheduled
 from kt_cli.sweeps.slots import Slot
+from kt_cli.sweeps.workers import Workers
 
 DATA, SLOTS = DataSpec("digits"), 4
 RANDOM = np.random.default_rng(0)
@@ -33,20 +35,14 @@ TRANSFER = [Run("transfer", (MODELS[20 + t], MODELS[s]), "train", TransferSpec()
 
 
 class Clock:
-    """Workers, faked at submitit's seam, that take what their runs cost of a clock of their own."""
+    """Workers, faked at their seam, that take what their runs cost of a clock of their own."""
 
     def __init__(self, folder: Path, costs: dict[str, float]) -> None:
         self.now, self.folder, self.costs = 0.0, folder, costs
         self.ends: list[float] = []
         self.runs: list[Run] = []
 
-    def __call__(self, **_: object) -> Clock:
-        return self
-
-    def update_parameters(self, **_: object) -> None:
-        pass
-
-    def submit(self, _: object, manifest: str, start: int, stop: int, *__: object) -> object:
+    def start(self, manifest: str, start: int, stop: int, *__: object) -> object:
         runs = self.runs[start:stop]
         rows = [
             {"run_id": run.id, "status": store.OK, "attempt": 1, "created": "1"} for run in runs
@@ -54,9 +50,9 @@ class Clock:
         store.write(self.folder, kind_of(runs[0]).table, rows)
         end = self.now + sum(self.costs[run.id] for run in runs)
         self.ends.append(end)
-        paths = SimpleNamespace(stdout=self.folder / f"{len(self.ends)}.out", stderr="")
-        paths.stdout.write_text(worker_log.line(process=1))
-        return SimpleNamespace(done=lambda: self.now >= end, paths=paths)
+        log = self.folder / f"{len(self.ends)}.out"
+        log.write_text(worker_log.line(process=1))
+        return SimpleNamespace(ended=lambda: self.now >= end, out=log, err="")
 
     def sleep(self, _: float) -> None:
         self.now = min(end for end in self.ends if end > self.now)
@@ -69,10 +65,10 @@ def busy(
     """The share of their time that the slots of a stage work, and how many workers they start."""
     clock = Clock(folder, {run.id: cost for run, cost in zip(runs, costs, strict=True)})
     folder.mkdir()
-    monkeypatch.setattr(execute.submitit, "LocalExecutor", clock)
     monkeypatch.setattr(execute, "time", clock)
     slots = [Slot(None, 1)] * SLOTS
-    stage = LocalStage(folder, runs, slots, pytest.fail, costs=list(estimates or costs))
+    workers = cast(Workers, clock)
+    stage = LocalStage(folder, runs, slots, workers, pytest.fail, costs=list(estimates or costs))
     clock.runs = stage._runs
     stage.run(silent, "x")
     assert all(map(store.Outcomes(folder, kind_of(runs[0]).table).done, [r.id for r in runs]))

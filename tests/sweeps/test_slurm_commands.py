@@ -244,6 +244,15 @@ def test_detached_jobs_that_nobody_follows_are_said(fake: FakeSlurm, kt: Kt) -> 
     assert "no job will go on when they have ended (sbatch refuses: " in " ".join(err.split())
 
 
+def test_nothing_is_done_in_a_folder_whose_path_stands_for_others(
+    fake: FakeSlurm, kt: Kt, tmp_path: Path
+) -> None:
+    before = {*tmp_path.iterdir()}
+    code, _, err = kt("sweep", "x.toml", "-o", "results%j")
+    assert code == 2 and "results%j" in err and "--name" in err
+    assert {*tmp_path.iterdir()} == before and not fake.submitted
+
+
 def test_wrong_names_are_said(fake: FakeSlurm, kt: Kt) -> None:
     assert "no sweep has results" in kt("status")[2]
     kt("sweep", "x.toml", "--detach")

@@ -265,6 +265,6 @@ def workers_of(results: Path) -> list[str]:
             command = entry.read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
-        if "submitit.core._submit" in command and str(results.parent.parent) in command:
+        if "kt_cli.sweeps.workers" in command and str(results.parent.parent) in command:
             found.append(command)
     return found
