@@ -45,13 +45,14 @@ def from_json(text: str) -> Run:
 def failed_row(run: Run, error: str, seconds: float = 0.0) -> Row:
     """The row of a run that failed: what was asked for, and why there is no result.
 
-    seconds: that it took all the same, as far as is known.
+    seconds: that it took all the same, as far as is known. Where it ran need not be here.
     """
     kind = kind_of(run)
     return {
         "run_id": run.id, "status": store.FAILED, "error": error, "attempt": run.attempt,
         **setting_columns(run.settings.with_defaults, kind.table), "data": run.data.source,
-        **Meter(torch.device("cpu")).columns(), "seconds": seconds, **kind.about(run),
+        **Meter(torch.device("cpu")).columns(), "device": None, "peak_memory_mb": None,
+        "seconds": seconds, **kind.about(run),
     }  # fmt: skip
 
 

@@ -133,7 +133,7 @@ def do_runs(
         outcomes.refresh()
         together = [run for run in group if not tried(run, outcomes)]
         if together:
-            tell(runs=[first, first + len(group)])
+            tell(runs=[first, first + len(group)], since=time.time())
             with _limited(minutes, len(together)):
                 found = finish(together, folder)
             parts += [store.write(folder, table, rows) for rows in found if rows]
@@ -155,8 +155,9 @@ def _limited(minutes: float | None, runs: int) -> Iterator[None]:
 
 
 def tried(run: Run, outcomes: store.Outcomes) -> bool:
-    """Whether this attempt of a run has a row. Of one with many rows it is never known."""
-    return not kind_of(run).many_rows and outcomes.attempts(run.id) >= run.attempt
+    """Whether a run is done, or this attempt failed. Of one with many rows it is never known."""
+    done = outcomes.done(run.id) or outcomes.attempts(run.id) >= run.attempt
+    return done and not kind_of(run).many_rows
 
 
 def _groups(runs: Sequence[Run], start: int, alone: bool) -> Iterator[tuple[int, list[Run]]]:

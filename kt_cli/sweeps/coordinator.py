@@ -23,7 +23,7 @@ from kt_cli.sweeps.chunk import tried
 from kt_cli.sweeps.jobs import CANCELLED, OVER, Submitted, log_of
 from kt_cli.sweeps.manifest import read_manifest
 from kt_cli.sweeps.slurm import Submitter
-from kt_cli.sweeps.worker_log import NOT_REQUEUED, UNWRITABLE, cause, last_line, told
+from kt_cli.sweeps.worker_log import NOT_REQUEUED, UNWRITABLE, cause, last_line, told, written
 
 BUSY, CLAIMED, SUBMITTED, FINISHED = "busy", "claimed", "submitted", "finished"
 
@@ -179,7 +179,8 @@ def lost_rows(folder: Path, submitted: Submitted) -> list[dict[str, object]]:
         log, (at, end) = log_of(folder, submitted, task, "err"), said.runs
         together = f"one of {end - at} that ran together: " if end - at > 1 else ""
         error = f"{together}{cause(said, log, 'job')}; see logs/{log.name}"
-        rows += [failed_row(runs[i], error) for i in range(at, end) if i in lost]
+        seconds = said.seconds(written(log))
+        rows += [failed_row(runs[i], error, seconds) for i in range(at, end) if i in lost]
     return rows
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from kt_cli.errors import KtError, WriteError, way_out
 from kt_cli.progress import Progress
 from kt_cli.rows import store
+from kt_cli.runs.columns import Row
 from kt_cli.runs.kinds import failed_row, kind_of
 from kt_cli.spec import Run
 from kt_cli.sweeps.chunk import do_runs
@@ -46,7 +47,7 @@ class _Place:
 
     slot: Slot
     starts: int = 0
-    runs: dict[int, str] = field(default_factory=dict)
+    runs: dict[int, Row] = field(default_factory=dict)  # with what would be their rows
 
 
 @dataclass
@@ -141,9 +142,9 @@ class LocalStage:
 
     def _convict(self, place: _Place) -> None:
         """It was the runs that were at fault, not the GPU."""
-        for at, error in place.runs.items():
+        for at, row in place.runs.items():
             if not self._has_rows(self._runs[at]):
-                store.write(self._folder, self._table, [failed_row(self._runs[at], error)])
+                store.write(self._folder, self._table, [row])
         self._outcomes.refresh()
         place.starts, place.runs = 0, {}
 
@@ -187,7 +188,8 @@ class LocalStage:
             self._waiting.append(_Chunk(missing, chunk.stop, alone=True))
             return
         if not self._has_rows(self._runs[at]):
-            place.runs[at] = f"{cause(said, log, 'worker')}; see logs/{log.name}"
+            error = f"{cause(said, log, 'worker')}; see logs/{log.name}"
+            place.runs[at] = failed_row(self._runs[at], error, said.seconds(time.time()))
             if place.slot.gpu is None or timed_out(said, log):
                 self._convict(place)
         rest = max(missing, at + 1)

@@ -27,6 +27,7 @@ class Told:
     Attributes:
         process: its id.
         runs: first and end, in the manifest, of those that it was at; None before its first.
+        since: when it began with them, in seconds since the epoch.
         end: why nothing more could be done there: LOST, the GPU computes nothing more; UNWRITABLE,
             rows cannot be written; NOT_REQUEUED, Slurm did not take the job back. why: the error.
         minutes: that each of them may take.
@@ -35,10 +36,18 @@ class Told:
 
     process: int | None = None
     runs: Sequence[int] | None = None
+    since: float | None = None
     end: str = ""
     why: str = ""
     minutes: float | None = None
     doing: str = ""
+
+    def seconds(self, end: float) -> float:
+        """That each of the runs took which it was at, if it ended then; 0 where nobody knows."""
+        if self.since is None or self.runs is None:
+            return 0.0
+        first, last = self.runs
+        return max(0.0, end - self.since) / (last - first)
 
 
 def tell(**what: Any) -> None:
@@ -85,6 +94,14 @@ def cause(said: Told, log: Path, who: str) -> str:
 def timed_out(said: Told, log: Path) -> bool:
     """Whether a worker ended since its run took too long."""
     return bool(said.minutes) and any(map(TIMED_OUT.fullmatch, _lines(log)))
+
+
+def written(log: Path) -> float:
+    """When a log was last written, in seconds since the epoch; 0 where there is none."""
+    try:
+        return log.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def last_line(log: Path) -> str:

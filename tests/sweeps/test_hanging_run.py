@@ -53,6 +53,8 @@ def test_a_run_that_hangs_costs_itself_only(
         stage.run(silent, "evaluate")
     found = store.read([tmp_path], "models").set_index("model")
     assert (found["status"] == store.FAILED).all() and (found["attempt"] == 2).all()
+    assert found.loc["hangs", "seconds"] >= 6  # of the worker that ended, for the budget
+    assert found["device"].isna().all()
     error = found.loc["hangs", "error"]
     assert error.startswith("took longer than --timeout-run 0.1 minutes; see logs/")
     assert "hanging.py" in (tmp_path / error.split("see ")[1]).read_text()

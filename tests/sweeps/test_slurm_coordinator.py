@@ -108,6 +108,23 @@ def test_the_job_that_goes_on_is_not_in_its_own_way(
     assert coordinating(folder).advance(True) == SUBMITTED
 
 
+def test_what_a_lost_run_took_is_in_its_row(fake: FakeSlurm, folder: Path) -> None:
+    coordinating(folder).advance(False)
+    (submitted,) = jobs.listed(folder)
+    log(folder, submitted, "oom_kill\n", {"runs": [0, 2], "since": 1000.0})
+    os.utime(jobs.log_of(folder, submitted, 0, "err"), (1090, 1090))
+    assert [row["seconds"] for row in coordinator.lost_rows(folder, submitted)] == [45.0, 45.0]
+
+
+def test_what_is_done_is_not_done_again_by_a_later_attempt(folder: Path) -> None:
+    row(folder, RUNS[0])
+    row(folder, RUNS[1], store.FAILED)
+    outcomes = store.Outcomes(folder, "models")
+    again = [chunk.tried(replace(run, attempt=2), outcomes) for run in RUNS[:3]]
+    assert again == [True, False, False]
+    assert [chunk.tried(run, outcomes) for run in RUNS[:3]] == [True, True, False]
+
+
 def test_an_unknown_queue_is_no_empty_one(fake: FakeSlurm, folder: Path) -> None:
     coordinating(folder).advance(False)
     fake.squeue_fails()
@@ -485,7 +502,7 @@ def test_a_chunk_goes_on_at_its_first_run_without_a_row(
     row(folder, RUNS[2], store.FAILED, "no")  # its second is to be done
     chunk.run_chunk(str(manifest), 0, 5, Slot(None), alone=True)
     assert done == ["m2", "m3", "m4"]
-    assert worker_log.line(runs=[2, 3]) in capsys.readouterr().out
+    assert '"runs": [2, 3], ' in capsys.readouterr().out
 
 
 def test_each_stage_is_cut_by_what_the_rows_before_it_say(folder: Path) -> None:
