@@ -65,6 +65,15 @@ def guard_of(method: str) -> tuple[str, float] | None:
     )
 
 
+def canonical(method: str) -> str:
+    """A method with its guard's margin said one way: kl+safe for kl+safe:0.10."""
+    base, colon, _ = method.partition(":")
+    found = guard_of(method) if colon else None
+    if found is None:
+        return method
+    return base if found[1] == GUARD_MARGIN else f"{base}:{abs(found[1]):g}"
+
+
 def with_guard(method: str, guard: str | None) -> str:
     """The method with a guard that was asked for, such as safe:0.5.
 
@@ -78,7 +87,7 @@ def with_guard(method: str, guard: str | None) -> str:
         raise unknown("guard", str(guard), GUARDS)
     base, plus, _ = method.partition("+")
     guarded = base + GUARDS[rule] + colon + points
-    if plus and method != guarded:
+    if plus and canonical(method) != canonical(guarded):
         raise UsageError(f"{method} has a guard already, not --guard {guard}", "Say one.")
     return guarded
 
@@ -239,7 +248,8 @@ class TransferSpec(Settings):
         if self.reference_compat and self.base_method.endswith("-mcl"):
             published |= {"kd_topk": 100}
         unset = {k: v for k, v in published.items() if getattr(self, k) is None}
-        return replace(self, **unset, micro_batch=min(self.micro_batch, self.batch_size))
+        micro_batch, method = min(self.micro_batch, self.batch_size), canonical(self.method)
+        return replace(self, **unset, micro_batch=micro_batch, method=method)
 
     @property
     def settings(self) -> str:

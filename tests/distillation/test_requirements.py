@@ -10,8 +10,8 @@ import pytest
 from kt_cli.distillation import methods
 from kt_cli.distillation.methods import METHODS
 from kt_cli.errors import UnknownName, UsageError
-from kt_cli.settings import TransferSpec
-from kt_cli.settings.transfer import guard_of
+from kt_cli.settings import SweepSpec, TransferSpec
+from kt_cli.settings.transfer import canonical, guard_of, with_guard
 
 
 def spec_of(name: str, **settings: Any) -> TransferSpec:
@@ -126,6 +126,19 @@ def test_a_guarded_method_is_the_method(guard: str) -> None:
 )  # fmt: skip
 def test_the_guard_of_a_method(method: str, guard: tuple[str, float] | None) -> None:
     assert guard_of(method) == guard
+
+
+@pytest.mark.parametrize(
+    ("said", "one_way"),
+    [("kl+safe:0.10", "kl+safe"), ("kl+safe:.1", "kl+safe"), ("kl+safe:0.50", "kl+safe:0.5"),
+     ("kl-dp+safe:-0.0", "kl-dp+safe:0"), ("kl", "kl"), ("kl+shrink", "kl+shrink")],
+)  # fmt: skip
+def test_a_margin_that_is_said_another_way_is_the_same_run(said: str, one_way: str) -> None:
+    assert canonical(said) == one_way == TransferSpec(method=said).with_defaults.method
+    spec = SweepSpec("x", ("a", "b"), methods=(said, one_way) if said != one_way else (said,))
+    assert [transfer.method for transfer in spec.transfers()] == [one_way]
+    if "safe" in said:
+        assert with_guard(said, f"safe:{one_way.partition(':')[2] or 0.1}")
 
 
 @pytest.mark.parametrize("method", ["kl+", "kl+gain", "kl+safe:", "kl+safe:-1", "kl+safe:nan",
