@@ -101,7 +101,26 @@ def _train(runs: Sequence[Run], output: Path, overwrite: bool, progress: Progres
         if run not in done:
             require_free(output / run.out, overwrite)
             require_writable((output / run.out).absolute())
-    return [
+    trained = [
         Trained(output / run.out, None if run in done else pretrain_run(run, output, progress)[0])
         for run in runs
     ]
+    for one in trained:
+        _doubt(one.row, runs[0].data)
+    return trained
+
+
+def _doubt(row: Mapping[str, Any] | None, data: DataSpec) -> None:
+    """Warn of a model that learned nothing."""
+    from kt_cli.data.sources import open_data
+    from kt_cli.knowledge.sanity_check import near_chance
+
+    if row is None or row["accuracy"] is None:
+        return
+    right = round(row["accuracy"] / 100 * row["n"])
+    if near_chance(right, open_data(data).eval.class_sizes):
+        epochs = counted(row["epochs"], "epoch")
+        warn(
+            f"{row['model']}: top-1 of {row['accuracy']:.2f}% is near chance after {epochs}. "
+            "Train it for more (--epochs), or with another --lr."
+        )

@@ -26,27 +26,39 @@ Classes = NDArray[np.int64]
 def suspicion(predictions: Predictions) -> str | None:
     """A sentence that names the probable cause where an accuracy is doubtful, else None.
 
-    Near chance: at most twice what guessing gives (the share of the most frequent class, by its
-    lower bound, or 1/C), or not above it by the 95% interval (Wilson); if that interval ends below
-    half way from chance to all, for few images tell nothing. No warning on fewer than 2 classes.
-    Above it, classes that stand for each other where outputs were taken by position. Before all
-    of these, an image size that is far from that of training.
+    Near chance; above it, classes that stand for each other where outputs were taken by position.
+    Before these, an image size far from that of training. None on fewer than 2 classes.
     """
     n, classes = len(predictions.images), len(predictions.images.classes)
     if classes < 2 or not n:
         return None
     if apart := _sizes_apart(predictions.about):
         return apart
-    most = int(predictions.images.class_sizes.max())
+    near = near_chance(int(predictions.right.sum()), predictions.images.class_sizes)
+    if near:
+        said = f"top-1 of {predictions.accuracy:.2f}% is near chance"
+        return f"{said}: {_cause(predictions, classes)}"
+    in_order = predictions.about.get("class_matching") in IN_ORDER
+    return _in_circles(predictions, classes) if in_order and near is False else None
+
+
+def near_chance(right: int, class_sizes: NDArray[np.integer]) -> bool | None:
+    """Whether an accuracy is hardly above that of guessing; None where few images tell nothing.
+
+    At most twice what guessing gives (the share of the most frequent class, by its lower bound, or
+    1/C), or not above it by the 95% interval (Wilson), if that ends below half way from chance to
+    all.
+
+    Args:
+        right: images that are. class_sizes: (C,) images of each class.
+    """
+    n, classes, most = int(class_sizes.sum()), len(class_sizes), int(class_sizes.max())
     chance = max(1 / classes, float(wilson(most, n)[0]))
     half_way = (1 + max(1 / classes, most / n)) / 2
-    low, high = map(float, wilson(int(predictions.right.sum()), n))
-    if low > chance and predictions.accuracy / 100 > min(TWICE * chance, half_way):
-        in_order = predictions.about.get("class_matching") in IN_ORDER
-        return _in_circles(predictions, classes) if in_order else None
-    if high >= half_way:
-        return None
-    return f"top-1 of {predictions.accuracy:.2f}% is near chance: {_cause(predictions, classes)}"
+    low, high = map(float, wilson(right, n))
+    if low > chance and right / n > min(TWICE * chance, half_way):
+        return False
+    return True if high < half_way else None
 
 
 def _sizes_apart(about: Mapping[str, str]) -> str | None:

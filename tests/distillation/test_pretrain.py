@@ -459,6 +459,18 @@ def test_several_models_at_once_and_again_only_what_is_missing(
     assert "--overwrite" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("lr", "learned"), [("2e-3", True), ("1e-7", False)])
+def test_a_model_that_learned_nothing_is_doubted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    lr: str, learned: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("kt_cli.cli.screen.WIDE", 500)
+    images = ("--data", "digits", "--img-size", "32", "--side", "32")
+    assert kt(monkeypatch, "test_vit", *images, "--lr", lr, "--epochs", "3", "-b", "32",
+              "--micro-batch", "32", "-o", str(tmp_path)) == 0  # fmt: skip
+    assert ("is near chance after 3 epochs. Train" in capsys.readouterr().err) != learned
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
