@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from kt_cli.errors import KtError, command, warn
+from kt_cli.errors import KtError, command, some_of, warn
 from kt_cli.runs.kinds import are_decoded, decode_training_images
 from kt_cli.spec import Run
 from kt_cli.sweeps import cluster, jobs
@@ -21,15 +21,15 @@ from kt_cli.sweeps.slurm import Submitter
 
 FIRST_LOOK, LAST_LOOK, SLOWER = 2.0, 20.0, 1.1  # seconds between two looks
 AGAIN = "again"
+NAMED = 5  # jobs
 DECODED_HERE = 20_000  # images, at most, that a login node may be asked to decode
 
 
 def require_ended(folder: Path) -> None:
     """Refuse to do here what jobs of the sweep in `folder` may be doing (KtError)."""
     if cluster.is_there() and not close_ended(folder):
-        listed = [job for submitted in jobs.waiting(folder) for job in submitted.jobs]
         raise KtError(
-            f"jobs of this sweep may be queued or running on the cluster: {', '.join(listed)}",
+            f"jobs of this sweep may be queued or running on the cluster: {_listed(folder)}",
             "kt status shows how far they are, kt cancel ends them, --executor slurm goes on.",
         )
 
@@ -42,7 +42,7 @@ def coordinate(session: Session) -> bool:
     """
     place, folder = session.place, session.folder
     coordinator, watch = _coordinator(session), Watch(folder)
-    must_progress = place.following
+    must_progress = told = place.following
     try:
         while (step := _step(coordinator, must_progress)) != FINISHED:
             if step == AGAIN:
@@ -51,8 +51,15 @@ def coordinate(session: Session) -> bool:
                 # Nobody else goes on: this job, which was to submit and to end, stays.
                 time.sleep(FIRST_LOOK)
                 continue
+            if step == BUSY and not told:
+                session.tell.note(
+                    f"Jobs of this sweep are queued or running ({_listed(folder)}): nothing is "
+                    "submitted twice, and they keep the limits that they have."
+                )
+            told = True
             if place.detach:
-                session.tell.note(f"The jobs are submitted. {_how_to_come_back(folder)}")
+                submitted = "" if step == BUSY else "The jobs are submitted. "
+                session.tell.note(submitted + _how_to_come_back(folder))
                 if coordinator.refusal:
                     warn(
                         f"no job will go on when they have ended ({coordinator.refusal}): run the "
@@ -106,6 +113,11 @@ def _wait(session: Session, watch: Watch) -> bool:
             pause = min(LAST_LOOK, pause * SLOWER)
     finally:
         session.tell.jobs(None)
+
+
+def _listed(folder: Path) -> str:
+    ids = [job for submitted in jobs.waiting(folder) for job in submitted.jobs]
+    return some_of(ids, NAMED)
 
 
 def _how_to_come_back(folder: Path) -> str:

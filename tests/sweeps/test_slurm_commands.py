@@ -88,8 +88,10 @@ def test_detach_submits_the_first_stage_once(fake: FakeSlurm, kt: Kt, tmp_path: 
     kept = (tmp_path / "results" / "x" / "sweep.toml").read_text()
     assert "module load a" in kept and "time = 30" in kept
     fake.queue(f"{array}|0|PENDING", f"{array}|1|PENDING", f"{continuation}|N/A|PENDING")
-    assert kt("sweep", "x.toml", "--detach")[0] == 0
-    assert fake.submitted == [array, continuation]
+    code, _, again = kt("sweep", "x.toml", "--detach")
+    assert code == 0 and fake.submitted == [array, continuation]
+    assert f"queued or running ({array}, {continuation}): nothing is submitted twice" in again
+    assert "already" not in err and "are submitted" in err and "are submitted" not in again
 
 
 def test_status_and_cancel(fake: FakeSlurm, kt: Kt, tmp_path: Path) -> None:
