@@ -103,7 +103,9 @@ def test_rows_hold_the_identities(undisturbed: Path) -> None:
     assert set(models["measured_with"]) <= set(models["run_id"])
 
 
-def test_running_again_does_nothing_and_says_so(undisturbed: Path) -> None:
+def test_running_again_does_nothing_and_says_so(
+    undisturbed: Path, kt: Kt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = {table: raw_ids(undisturbed, table) for table in schema.TABLES}
     plan = undisturbed / "results" / "small" / "plan.json"
     estimate = json.loads(plan.read_text())["estimate"]
@@ -113,9 +115,12 @@ def test_running_again_does_nothing_and_says_so(undisturbed: Path) -> None:
     keys = json.loads((undisturbed / "results" / "small" / "models.json").read_text())
     assert set(keys) == set(rows(undisturbed, "models")["model_key"])
     # A method taken out, where nothing is left to do: its rows stay, and reports leave them out.
-    out, err = finish(start(undisturbed, undisturbed / "cache", "--methods", "kl"))
+    monkeypatch.chdir(undisturbed)
+    monkeypatch.setenv("KT_CACHE", str(undisturbed / "cache"))
+    again = ("sweep", "small.toml", "--processes", "1")
+    _, out, err = kt(*again, "--methods", "kl")
     assert "4 rows of images, methods" in err and "--all-rows" in err and "kl-dp" not in out
-    finish(start(undisturbed, undisturbed / "cache"))
+    assert kt(*again)[0] == 0
     assert before == {table: raw_ids(undisturbed, table) for table in schema.TABLES}
 
 
