@@ -13,7 +13,7 @@ from kt_cli.settings.data import EMBEDDINGS, DataSpec
 from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, setting
 from kt_cli.settings.pretrain import PretrainSpec
 from kt_cli.settings.shared import COMPUTATION, of_models, of_output, of_transfers
-from kt_cli.settings.transfer import WAYS, TransferSpec, canonical
+from kt_cli.settings.transfer import WAYS, TransferSpec
 
 BASELINES = ("none", "random")
 AUTO_PAIRS = 400  # as many as the paper draws
@@ -84,7 +84,7 @@ class SweepSpec:
                   for values in itertools.product(*self.grid.values())]  # fmt: skip
         return [
             replace(self.transfer, method=method, seed=seed, **point)
-            for method in dict.fromkeys(map(canonical, self.methods))
+            for method in self.methods
             for seed in self.seeds
             for point in points
         ]

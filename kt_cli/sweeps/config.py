@@ -19,7 +19,7 @@ from kt_cli.settings.cluster import check_cluster
 from kt_cli.settings.data import check_images, usual_source, whole_source
 from kt_cli.settings.declared import absolute, by_keyword, check, declared, values
 from kt_cli.settings.declared import build as built
-from kt_cli.settings.transfer import PRESETS, WAYS
+from kt_cli.settings.transfer import PRESETS, WAYS, canonical
 from kt_cli.spec import Model
 
 if sys.version_info >= (3, 11):
@@ -123,6 +123,7 @@ def build(tables: Mapping[str, Any], name: str) -> SweepSpec:
         grid={key: _grid(key, several) for key, several in grid.items()},
         slurm=built(SlurmSpec, _table(tables, "slurm"), "[slurm]"),
     )
+    spec = replace(spec, methods=tuple(map(canonical, spec.methods)))
     _check(spec)
     return spec
 

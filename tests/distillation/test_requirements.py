@@ -10,8 +10,9 @@ import pytest
 from kt_cli.distillation import methods
 from kt_cli.distillation.methods import METHODS
 from kt_cli.errors import UnknownName, UsageError
-from kt_cli.settings import SweepSpec, TransferSpec
+from kt_cli.settings import TransferSpec
 from kt_cli.settings.transfer import canonical, guard_of, with_guard
+from kt_cli.sweeps.config import build
 
 
 def spec_of(name: str, **settings: Any) -> TransferSpec:
@@ -135,8 +136,10 @@ def test_the_guard_of_a_method(method: str, guard: tuple[str, float] | None) -> 
 )  # fmt: skip
 def test_a_margin_that_is_said_another_way_is_the_same_run(said: str, one_way: str) -> None:
     assert canonical(said) == one_way == TransferSpec(method=said).with_defaults.method
-    spec = SweepSpec("x", ("a", "b"), methods=(said, one_way) if said != one_way else (said,))
-    assert [transfer.method for transfer in spec.transfers()] == [one_way]
+    # As reports read it.
+    assert build({"models": ["a"], "transfer": {"methods": [said]}}, "x").methods == (one_way,)
+    with pytest.raises(UsageError, match="must list values that differ"):
+        build({"models": ["a"], "transfer": {"methods": [said, one_way]}}, "x")
     if "safe" in said:
         assert with_guard(said, f"safe:{one_way.partition(':')[2] or 0.1}")
 
