@@ -15,12 +15,15 @@ import pytest
 from kt_cli.errors import KtError, WriteError
 from kt_cli.sweeps.workers import Worker, Workers
 
-# Workers whose chunk is a line of Python.
+# Workers whose chunk is a line of Python, and which need no torch.
 SERVER = """
-from kt_cli.sweeps import chunk, workers
+import sys
+import types
 
-workers.NEEDED = ("kt_cli.sweeps.chunk",)
-chunk.run_chunk = lambda code, *_: exec(code)
+from kt_cli.sweeps import workers
+
+workers.NEEDED = ()
+sys.modules["kt_cli.sweeps.chunk"] = types.SimpleNamespace(run_chunk=lambda code, *_: exec(code))
 {first}
 if __name__ == "__main__":
     workers.main()
