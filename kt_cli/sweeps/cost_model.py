@@ -19,7 +19,7 @@ from kt_cli.runs.kinds import KINDS, kind_of
 from kt_cli.settings import SweepSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps.config import model_names, transfer_count
-from kt_cli.zoo import imagenet_facts, local_models
+from kt_cli.zoo import imagenet_facts, local_models, timm_registry
 
 MACS_PER_SECOND = 3e12  # a data centre's GPU in full precision, where nothing is measured yet
 MACS_PER_PARAMETER = 200.0  # of convolutional networks and transformers at 224 pixels
@@ -95,8 +95,9 @@ class Costs:
             return self._typical
         usual = found.img_size if found else TYPICAL_SIDE
         *_, own = local_models.stated(model).get("pretrained_cfg", {}).get("input_size", [usual])
-        stored = None if found else local_models.parameters(model)
-        macs = stored * MACS_PER_PARAMETER if stored else _macs(found)
+        macs = _macs(found)
+        if found is None and (count := _parameters(model)):
+            macs = count * MACS_PER_PARAMETER
         return macs / self._speed * ((side or own) / usual) ** 2
 
     def _corrections(self, folder: Path) -> dict[str, float]:
@@ -119,6 +120,10 @@ class Costs:
         by_student = ratios.groupby(rows["student_key"]).median()
         factors = {str(key): float(ratio) for key, ratio in by_student.items()}
         return {**factors, "": float(ratios.median())}
+
+
+def _parameters(model: Model) -> float | None:
+    return local_models.parameters(model) or timm_registry.parameters(model.key)
 
 
 def _macs(found: imagenet_facts.Fact | None) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -94,6 +96,19 @@ def require_architecture(arch: str) -> None:
         raise unknown("architecture", name, [*ALIASES, *sorted(architectures())])
     if tag:
         canonical(arch)
+
+
+@lru_cache(maxsize=256)
+def parameters(arch: str) -> float | None:
+    """How many an architecture has; None of what is none, or cannot be built."""
+    if arch not in architectures():
+        return None
+    import timm
+    import torch
+
+    with suppress(Exception), torch.device("meta"):  # whatever timm raises
+        return float(sum(p.numel() for p in timm.create_model(arch).parameters()))
+    return None
 
 
 def missing_weights(models: Sequence[Model]) -> list[Model]:

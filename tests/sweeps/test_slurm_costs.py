@@ -9,13 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 
 from kt_cli.rows import store
 from kt_cli.runs.columns import pair_columns
 from kt_cli.runs.predict import predict_runs
 from kt_cli.settings import DataSpec, EvalSpec, TransferSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps.cost_model import MACS_PER_PARAMETER, MACS_PER_SECOND, Costs, fitting, spent
+from kt_cli.sweeps.cost_model import (
+    MACS_PER_PARAMETER,
+    MACS_PER_SECOND,
+    TYPICAL_MACS,
+    Costs,
+    fitting,
+    spent,
+)
 from kt_cli.zoo import imagenet_facts
 from kt_cli.zoo.names import resolve
 
@@ -64,6 +72,17 @@ def test_a_saved_model_of_an_unknown_architecture_costs_by_its_size(tmp_path: Pa
     small, large = (saved(tmp_path / str(n), {"architecture": "mine"}, 4 * n) for n in (10, 1000))
     assert costs.per_image(large) == pytest.approx(100 * costs.per_image(small))
     assert costs.per_image(small) == pytest.approx(10 * MACS_PER_PARAMETER / 1e9)
+
+
+def test_an_architecture_of_which_nothing_is_published_costs_by_its_parameters(
+    tmp_path: Path,
+) -> None:
+    costs = Costs(tmp_path, training=100, evaluation=10, speed=1e9)
+    assert imagenet_facts.fact_of_architecture("test_mambaout") is None
+    count = sum(p.numel() for p in timm.create_model("test_mambaout").parameters())
+    assert costs.per_image(Model("test_mambaout")) == count * MACS_PER_PARAMETER / 1e9
+    assert costs.per_image(Model("test_mambaout"), 112) == count * MACS_PER_PARAMETER / 4e9
+    assert costs.per_image(Model("nobody_knows")) == TYPICAL_MACS / 1e9
 
 
 def saved(folder: Path, config: dict[str, object], size: int) -> Model:
