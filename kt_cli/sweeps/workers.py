@@ -77,17 +77,25 @@ class Workers:
         """
         self._count += 1
         out, err = self._new_log("out"), self._new_log("err")
+        order = json.dumps([str(out), str(err), chunk])
+        process = self._answer(order) or self._answer(order)  # by another, if one was killed
+        if not process:
+            reason = last_line(self._log) or "see its log"
+            raise KtError(f"a worker could not start: {reason}", f"Log: {self._log}")
+        return Worker(int(process), out, err)
+
+    def _answer(self, order: str) -> str:
+        """What the server says; nothing where it has ended."""
         server = self._running()
         assert server.stdin is not None and server.stdout is not None
         said = ""
         with suppress(BrokenPipeError):
-            server.stdin.write(json.dumps([str(out), str(err), chunk]) + "\n")
+            server.stdin.write(order + "\n")
             server.stdin.flush()
             said = server.stdout.readline()
         if not said:
-            reason = last_line(self._log) or "see its log"
-            raise KtError(f"a worker could not start: {reason}", f"Log: {self._log}")
-        return Worker(int(said), out, err)
+            self.close()
+        return said
 
     def _running(self) -> subprocess.Popen[str]:
         if self._server is not None and self._server.poll() is not None:

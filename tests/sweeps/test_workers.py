@@ -85,6 +85,16 @@ def test_all_are_forked_by_one_process_and_by_another_if_that_dies(
     assert said(goes_on)[0] == "to the end\n"
 
 
+def test_one_that_is_killed_before_it_forks_is_replaced(
+    make: Callable[..., Start], tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    mark.touch()
+    start = make(f"import os\nif os.path.exists({str(mark)!r}):\n"
+                 f"    os.remove({str(mark)!r})\n    os.kill(os.getpid(), 9)")  # fmt: skip
+    assert said(start("print('here')")) == ("here\n", "") and not mark.exists()
+
+
 def test_what_keeps_workers_from_starting_is_said(make: Callable[..., Start]) -> None:
     with pytest.raises(KtError, match="could not start: ImportError: no torch here") as found:
         make("raise ImportError('no torch here')")("pass")
