@@ -33,7 +33,7 @@ OUT_OF_MEMORY = re.compile(
     r"|unable to find (a valid cuDNN algorithm|an engine)",
     re.IGNORECASE,
 )
-JOB_VARIABLES = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
+JOB_VARIABLES = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID")
 
 
 def pick_device() -> torch.device:

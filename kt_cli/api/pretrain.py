@@ -101,13 +101,12 @@ def _train(runs: Sequence[Run], output: Path, overwrite: bool, progress: Progres
         if run not in done:
             require_free(output / run.out, overwrite)
             require_writable((output / run.out).absolute())
-    trained = [
-        Trained(output / run.out, None if run in done else pretrain_run(run, output, progress)[0])
-        for run in runs
-    ]
-    for one in trained:
-        _doubt(one.row, runs[0].data)
-    return trained
+    found = []
+    for run in runs:
+        row = None if run in done else pretrain_run(run, output, progress)[0]
+        found.append(Trained(output / run.out, row))
+        _doubt(row, run.data)
+    return found
 
 
 def _doubt(row: Mapping[str, Any] | None, data: DataSpec) -> None:

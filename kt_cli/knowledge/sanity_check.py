@@ -43,7 +43,7 @@ def suspicion(predictions: Predictions) -> str | None:
 
 
 def near_chance(right: int, class_sizes: NDArray[np.integer]) -> bool | None:
-    """Whether an accuracy is hardly above that of guessing; None where few images tell nothing.
+    """Whether an accuracy is hardly above that of guessing; None where the images do not tell.
 
     At most twice what guessing gives (the share of the most frequent class, by its lower bound, or
     1/C), or not above it by the 95% interval (Wilson), if that ends below half way from chance to
@@ -53,6 +53,8 @@ def near_chance(right: int, class_sizes: NDArray[np.integer]) -> bool | None:
         right: images that are. class_sizes: (C,) images of each class.
     """
     n, classes, most = int(class_sizes.sum()), len(class_sizes), int(class_sizes.max())
+    if right == most == n:
+        return None
     chance = max(1 / classes, float(wilson(most, n)[0]))
     half_way = (1 + max(1 / classes, most / n)) / 2
     low, high = map(float, wilson(right, n))

@@ -51,7 +51,7 @@ PROVENANCE: dict[str, Column] = {
     "device": Column(S, "device name"),
     "threads": Column(N, "CPU threads used by torch"),
     "host": Column(S, "host name"),
-    "job_id": Column(S, "job of the executor that ran it"),
+    "job_id": Column(S, "job of the cluster that ran it; null where there is none"),
     "created": Column(S, "when the row was written, UTC, ISO 8601"),
     "seconds": Column(F, "seconds of the run and of what was interrupted; models predicted "
         "together share theirs"),

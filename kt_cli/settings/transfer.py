@@ -67,11 +67,13 @@ def guard_of(method: str) -> tuple[str, float] | None:
 
 def canonical(method: str) -> str:
     """A method with its guard's margin said one way: kl+safe for kl+safe:0.10."""
-    base, colon, _ = method.partition(":")
-    found = guard_of(method) if colon else None
+    base, plus, said = method.partition("+")
+    found = guard_of(method) if ":" in said else None
     if found is None:
         return method
-    return base if found[1] == GUARD_MARGIN else f"{base}:{abs(found[1]):g}"
+    guarded = base + plus + said.partition(":")[0]
+    margin = f"{abs(found[1])!r}".removesuffix(".0")
+    return guarded if found[1] == GUARD_MARGIN else f"{guarded}:{margin}"
 
 
 def with_guard(method: str, guard: str | None) -> str:

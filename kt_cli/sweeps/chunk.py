@@ -155,9 +155,8 @@ def _limited(minutes: float | None, runs: int) -> Iterator[None]:
 
 
 def tried(run: Run, outcomes: store.Outcomes) -> bool:
-    """Whether a run is done, or this attempt failed. Of one with many rows it is never known."""
-    done = outcomes.done(run.id) or outcomes.attempts(run.id) >= run.attempt
-    return done and not kind_of(run).many_rows
+    """Whether this attempt of a run has a row. Of one with many rows it is never known."""
+    return not kind_of(run).many_rows and outcomes.attempts(run.id) >= run.attempt
 
 
 def _groups(runs: Sequence[Run], start: int, alone: bool) -> Iterator[tuple[int, list[Run]]]:

@@ -173,13 +173,14 @@ def lost_rows(folder: Path, submitted: Submitted) -> list[dict[str, object]]:
         lost = {i for i in range(start, stop) if not _accounted(runs[i], outcomes)}
         if not lost or _cut_off(folder, submitted, task):
             continue
-        said = told(log_of(folder, submitted, task, "out"))
+        out, log = (log_of(folder, submitted, task, kind) for kind in ("out", "err"))
+        said = told(out)
         if said.runs is None or said.end == UNWRITABLE:
             continue
-        log, (at, end) = log_of(folder, submitted, task, "err"), said.runs
+        at, end = said.runs
         together = f"one of {end - at} that ran together: " if end - at > 1 else ""
         error = f"{together}{cause(said, log, 'job')}; see logs/{log.name}"
-        seconds = said.seconds(written(log))
+        seconds = said.seconds(written(out, log))
         rows += [failed_row(runs[i], error, seconds) for i in range(at, end) if i in lost]
     return rows
 

@@ -96,12 +96,13 @@ def timed_out(said: Told, log: Path) -> bool:
     return bool(said.minutes) and any(map(TIMED_OUT.fullmatch, _lines(log)))
 
 
-def written(log: Path) -> float:
-    """When a log was last written, in seconds since the epoch; 0 where there is none."""
-    try:
-        return log.stat().st_mtime
-    except OSError:
-        return 0.0
+def written(*logs: Path) -> float:
+    """When one of them was last written, in seconds since the epoch; 0 where there is none."""
+    found = [0.0]
+    for log in logs:
+        with suppress(OSError):
+            found.append(log.stat().st_mtime)
+    return max(found)
 
 
 def last_line(log: Path) -> str:

@@ -13,9 +13,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,11 @@ from typing import Any
 from kt_cli.errors import KtError
 from kt_cli.files import write_error
 from kt_cli.sweeps.jobs import alive
-from kt_cli.sweeps.worker_log import last_line
+from kt_cli.sweeps.worker_log import MARK, last_line, tell
 
 # What runs import when they need it, and what torch does.
 NEEDED = ("kt_cli.sweeps.chunk", "timm", "torch._dynamo")
+PROCESSES = Path("/proc/self/stat")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Workers:
     module = __name__  # whose `main` they are forked in
 
     def __init__(self, folder: Path) -> None:
-        self._logs = folder / "logs"
+        self._logs = folder.absolute() / "logs"
         self._server: subprocess.Popen[str] | None = None
         self._log = Path()  # of the server's errors
         self._count = 0
@@ -75,84 +75,82 @@ class Workers:
         Raises:
             WriteError: its logs cannot be written. KtError: it does not start.
         """
-        self._count += 1
-        out, err = self._new_log("out"), self._new_log("err")
+        out, err = self._new_logs()
         order = json.dumps([str(out), str(err), chunk])
         process = self._answer(order) or self._answer(order)  # by another, if one was killed
-        if not process:
+        if process is None:
             reason = last_line(self._log) or "see its log"
             raise KtError(f"a worker could not start: {reason}", f"Log: {self._log}")
-        return Worker(int(process), out, err)
+        return Worker(process, out, err)
 
-    def _answer(self, order: str) -> str:
-        """What the server says; nothing where it has ended."""
+    def _answer(self, order: str) -> int | None:
+        """The process that the server has forked; None where it has ended."""
         server = self._running()
         assert server.stdin is not None and server.stdout is not None
-        said = ""
         with suppress(BrokenPipeError):
             server.stdin.write(order + "\n")
             server.stdin.flush()
-            said = server.stdout.readline()
-        if not said:
-            self.close()
-        return said
+            for said in server.stdout:  # among what imports print
+                if answer := said.partition(MARK)[2]:
+                    return int(json.loads(answer)["process"])
+        self.close()
+        return None
 
     def _running(self) -> subprocess.Popen[str]:
         if self._server is not None and self._server.poll() is not None:
             self.close()
         if self._server is None:
-            self._log = self._new_log("fork")
             # The folder is for who looks at processes. It has threads, all of which sleep.
-            python = [sys.executable, "-W", "ignore:This process:DeprecationWarning"]
+            python = [sys.executable, "-u", "-W", "ignore:This process:DeprecationWarning"]
             command, pipe = [*python, "-m", self.module, str(self._logs)], subprocess.PIPE
-            with self._log.open("w", encoding="utf-8") as log, _deaf_to_interrupts():
+            self._log = self._new_log(f"{os.getpid()}_{self._count}.fork")
+            with self._log.open("w", encoding="utf-8") as log:
                 self._server = subprocess.Popen(  # noqa: S603
                     command, stdin=pipe, stdout=pipe, stderr=log, text=True
                 )
         return self._server
 
-    def _new_log(self, kind: str) -> Path:
-        path = self._logs / f"{os.getpid()}_{self._count}.{kind}"
+    def _new_logs(self) -> tuple[Path, Path]:
+        """Of a number that no other worker has, whichever process had our id before."""
+        name = f"{os.getpid()}_{self._count}"
+        while not self._count or (self._logs / f"{name}.out").exists():
+            self._count += 1
+            name = f"{os.getpid()}_{self._count}"
+        return self._new_log(f"{name}.out"), self._new_log(f"{name}.err")
+
+    def _new_log(self, name: str) -> Path:
+        path = self._logs / name
         try:
             self._logs.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"")
+            path.write_bytes(b"\n")  # a full disk is known here, and not in the worker
         except OSError as error:
             raise write_error(path, error) from error
         return path
 
 
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """What starts here does not hear Ctrl-C: this process ends it, without a dozen tracebacks."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def main() -> None:
     """Answer orders, to their end; a worker returns when it has done its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who leads ends us, without a dozen tracebacks
+    if not PROCESSES.exists():  # where nobody sees who has ended; else it keeps its number for us
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for name in NEEDED:
         importlib.import_module(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who has ended is gone, and does not wait
     for order in sys.stdin:
         worker = os.fork()
         if not worker:
             return work(*json.loads(order))
-        sys.stdout.write(f"{worker}\n")
-        sys.stdout.flush()
+        tell(process=worker)
     return None
 
 
 def work(out: str, err: str, chunk: Sequence[Any]) -> None:
     """Be a worker: this process is one from here on."""
+    import numpy as np
+
     from kt_cli.sweeps.chunk import run_chunk
     from kt_cli.sweeps.slots import Slot
 
+    np.random.seed()  # noqa: NPY002 - of models that draw from it: not the same in all workers
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for at, path in enumerate((os.devnull, out, err)):
         file = os.open(path, os.O_WRONLY if at else os.O_RDONLY)

@@ -132,7 +132,8 @@ def test_the_guard_of_a_method(method: str, guard: tuple[str, float] | None) -> 
 @pytest.mark.parametrize(
     ("said", "one_way"),
     [("kl+safe:0.10", "kl+safe"), ("kl+safe:.1", "kl+safe"), ("kl+safe:0.50", "kl+safe:0.5"),
-     ("kl-dp+safe:-0.0", "kl-dp+safe:0"), ("kl", "kl"), ("kl+shrink", "kl+shrink")],
+     ("kl-dp+safe:-0.0", "kl-dp+safe:0"), ("kl", "kl"), ("kl+shrink", "kl+shrink"),
+     ("kl+safe:0.1000001", "kl+safe:0.1000001"), ("kl+safe:05", "kl+safe:5")],
 )  # fmt: skip
 def test_a_margin_that_is_said_another_way_is_the_same_run(said: str, one_way: str) -> None:
     assert canonical(said) == one_way == TransferSpec(method=said).with_defaults.method

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kt_cli.data.images import ImageSet
 from kt_cli.knowledge.predictions import Predictions
-from kt_cli.knowledge.sanity_check import suspicion
+from kt_cli.knowledge.sanity_check import near_chance, suspicion
 
 N, C = 2000, 20
 
@@ -92,6 +92,12 @@ def test_few_images_alone_are_no_reason_for_doubt(labels: NDArray[np.int64]) -> 
 def test_one_answer_for_all(labels: NDArray[np.int64]) -> None:
     text = suspicion(predictions(np.full(N, 3), labels))
     assert text and "one class" in text
+
+
+@pytest.mark.parametrize("n", [10, 25, 27, 28, 1000])
+@pytest.mark.parametrize("others", [(), (0,), (0, 0, 0)])
+def test_images_of_one_class_tell_nothing(n: int, others: tuple[int, ...]) -> None:
+    assert near_chance(n, np.array([n, *others])) is None
 
 
 def test_a_frequent_class_is_chance() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,8 @@ def said(worker: Worker, seconds: float = 20) -> tuple[str, str]:
     while not worker.ended():
         assert time.monotonic() < deadline, "it goes on"
         time.sleep(0.02)
-    return worker.out.read_text(), worker.err.read_text()
+    assert Path(f"/proc/{worker.process}").exists()  # its number is no one else's
+    return worker.out.read_text().lstrip(), worker.err.read_text().lstrip()
 
 
 def test_each_has_logs_of_its_own_and_none_hears_of_another(make: Callable[..., Start]) -> None:
@@ -93,6 +95,42 @@ def test_one_that_is_killed_before_it_forks_is_replaced(
     start = make(f"import os\nif os.path.exists({str(mark)!r}):\n"
                  f"    os.remove({str(mark)!r})\n    os.kill(os.getpid(), 9)")  # fmt: skip
     assert said(start("print('here')")) == ("here\n", "") and not mark.exists()
+
+
+def test_what_imports_print_is_no_answer(make: Callable[..., Start]) -> None:
+    start = make("print('Welcome to the cluster')\nprint('42', end='')")
+    assert [said(start("print('here')"))[0] for _ in range(2)] == ["here\n"] * 2
+
+
+def test_logs_of_an_earlier_sweep_stay(make: Callable[..., Start]) -> None:
+    first, second = (make()("print('here')") for _ in range(2))
+    assert first.out != second.out and said(first) == said(second) == ("here\n", "")
+
+
+def test_what_a_killed_worker_printed_is_there(
+    make: Callable[..., Start], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    dies = make()("print('last words'); import os; os.kill(os.getpid(), 9)")
+    assert said(dies)[0] == "last words\n"
+
+
+def test_random_numbers_differ(make: Callable[..., Start]) -> None:
+    start = make()
+    drawn = "import random, numpy; print(random.random(), numpy.random.rand())"
+    first, second = (said(start(drawn))[0].split() for _ in range(2))
+    assert not {*first} & {*second}
+
+
+def test_a_full_disk_is_known_before_a_worker_starts(
+    make: Callable[..., Start], tmp_path: Path, small_disk: Callable[..., Path]
+) -> None:
+    disk = small_disk("64k", "50%j \udce9")
+    with suppress(OSError), (disk / "full").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    with pytest.raises(WriteError, match="No space left"):
+        make()("pass")
 
 
 def test_what_keeps_workers_from_starting_is_said(make: Callable[..., Start]) -> None:
