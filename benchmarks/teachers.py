@@ -16,6 +16,7 @@ on other students, never sees the student.
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from scipy.stats import spearmanr
 import kt_cli as kt
 from benchmarks.measure import show
 from benchmarks.pilot import outputs, scores
+from kt_cli.knowledge.significance import mcnemar
 
 HALVES, DRAWS, LEAST = 50, 2_000, 3  # least: teachers that a student needs
 SETTINGS = {
@@ -110,6 +112,29 @@ def deltas(student: Student, among: Any) -> Any:
     return 100 * np.array([after[among].mean() - before for after in student.after.values()])
 
 
+def significant(students: Sequence[Student]) -> tuple[int, int]:
+    """Transfers that are significantly better, and worse: McNemar's exact test, p < 0.05, each."""
+    pairs = [(s.before, after) for s in students for after in s.after.values()]
+    gained, lost = (np.array([(a & ~b).sum() for a, b in each])
+                    for each in ([(a, b) for b, a in pairs], pairs))  # fmt: skip
+    sure = mcnemar(gained, lost) < 0.05
+    return int((sure & (gained > lost)).sum()), int((sure & (gained < lost)).sum())
+
+
+def apart(first: Sequence[Student], second: Sequence[Student]) -> str:
+    """Mean Δ of the first method less that of the second: over students, whom intervals draw."""
+    others = {student.name: student for student in second}
+    each = []
+    for student in (s for s in first if s.name in others):
+        theirs = others[student.name].after
+        shared = [name for name in student.after if name in theirs]
+        each.append(np.mean([100 * (student.after[name].mean() - theirs[name].mean())
+                             for name in shared]))  # fmt: skip
+    picks = np.random.default_rng(0).integers(0, len(each), (DRAWS, len(each)))
+    low, high = np.quantile(np.array(each)[picks].mean(axis=1), [0.025, 0.975])
+    return f"{np.mean(each):+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
 def judged(students: Sequence[Student], random: Any) -> dict[str, list[tuple[float, float]]]:
     """Of one draw of halves: for each predictor each student's correlation and regret."""
     n = len(students[0].before)
@@ -158,6 +183,7 @@ def main() -> None:
     parser.add_argument("--only-table", action="store_true")
     parser.add_argument("--outputs", action="store_true")
     chosen = parser.parse_args()
+    found: dict[str, list[Student]] = {}
     for method in chosen.methods.split(","):
         if not chosen.only_table:
             transfer_all(chosen.folder, chosen.zoo, chosen.data, chosen.limit,
@@ -165,10 +191,17 @@ def main() -> None:
         students = read(
             chosen.folder / method, chosen.zoo, chosen.data, chosen.limit, chosen.outputs
         )
+        found[method] = students
         best = ", ".join(f"{s.name} {deltas(s, slice(None)).max():+.2f}" for s in students)
-        count = sum(len(s.after) for s in students)
-        print(f"\n{method}: {count} transfers of {len(students)} students; best Δ {best}")
+        every = np.concatenate([deltas(s, slice(None)) for s in students])
+        better, worse = significant(students)
+        print(
+            f"\n{method}: {len(every)} transfers of {len(students)} students; mean Δ "
+            f"{every.mean():+.2f}, {better} significantly better, {worse} worse; best Δ {best}"
+        )
         show(["predictor", "Spearman [95%]", "regret, points [95%]"], table(students))
+    for first, second in itertools.combinations(found, 2):
+        print(f"\nΔ of {second} less {first}: {apart(found[second], found[first])}")
 
 
 if __name__ == "__main__":
