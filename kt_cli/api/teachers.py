@@ -152,10 +152,10 @@ def teachers(
     taught, others = _resolved(texts(student), texts(among))
     from kt_cli.api.complementarity import images_of
     from kt_cli.knowledge import predict
-    from kt_cli.knowledge.teaching import RANKED_BY, Teaching, by_teacher, ranked
+    from kt_cli.knowledge.teaching import Teaching, by_teacher, ranked
 
     mode = predict.CACHED_ONLY if cached_only else predict.REUSE
-    asked = predict.How(spec, mode=mode)
+    asked = predict.How(spec, mode=mode, top5=False)
     images = images_of([taught, *others], given, asked)
     if labels and not images.labelled:
         raise UsageError("the images have no labels", "Add --no-labels.")
@@ -168,7 +168,7 @@ def teachers(
     earlier = _earlier(taught, data.source, results)
     taught_so = None if earlier is None else earlier[earlier["method"] == METHOD[labels]]
     measured = by_teacher(_by_teacher(taught_so), [m.key for m, _ in usable])
-    order = ranked(found.scores[RANKED_BY[labels]], measured)
+    order = ranked(found.ranking, measured)
     sorted_ = Teaching(own, [usable[i][1] for i in order], labels)
     chosen = sorted_.team(team) if labels and team > 1 else []
     return Ranking(

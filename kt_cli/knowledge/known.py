@@ -34,7 +34,7 @@ class How:
     """How models are evaluated, and what the cache is asked.
 
     Attributes:
-        logits: keep them too.
+        logits: keep them too. top5: read those that are kept, most of what is read of a model.
         mode: "reuse" what the cache has of the models as they are, "refresh" it, or be content
             with it ("cached-only"); then published weights need not be there.
         asked_device: None for the usual one, which takes torch to find, where there may be a GPU.
@@ -45,6 +45,7 @@ class How:
     spec: EvalSpec
     asked_device: torch.device | None = None
     logits: bool = False
+    top5: bool = True
     mode: str = REUSE
     batch_size: int = BATCH
     workers: int | None = None
@@ -99,4 +100,4 @@ def still_kept(model: Model, images: ImageSet, how: How) -> Predictions | None:
     """What the cache has of a model, as it is or was; None also where it is not to be asked."""
     if how.mode == REFRESH:
         return None
-    return kept(model, images, how.spec, how.arithmetic, logits=how.logits)
+    return kept(model, images, how.spec, how.arithmetic, logits=how.logits, top5=how.top5)

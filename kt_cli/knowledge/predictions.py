@@ -79,19 +79,25 @@ def entry(model: Model, images: ImageSet, spec: EvalSpec, arithmetic: str) -> Pa
 
 
 def kept(
-    model: Model, images: ImageSet, spec: EvalSpec, arithmetic: str, *, logits: bool = False
-) -> Predictions | None:
-    """What the cache has of a model, as it is now or was; None where there is nothing whole."""
+    model: Model, images: ImageSet, spec: EvalSpec, arithmetic: str, *, logits: bool = False,
+    top5: bool = True,
+) -> Predictions | None:  # fmt: skip
+    """What the cache has of a model, as it is now or was; None where there is nothing whole.
+
+    Args:
+        logits: only where it has them. top5: read them.
+    """
     path = entry(model, images, spec, arithmetic)
-    found = cached(path, lambda path: arrays.read(path, COLUMNS))
+    wanted = [name for name in COLUMNS if top5 or name != "top5"]
+    found = cached(path, lambda path: arrays.read(path, wanted))
     if found is None:
         return None
     columns, about = found
     if logits and "logits" not in arrays.info(path).columns:
         return None
-    if set(COLUMNS) - set(columns) or len(columns["pred"]) != len(images):
+    if {*wanted} - {*columns} or len(columns["pred"]) != len(images):
         return None
-    return Predictions(images, **columns, about=about, path=path)
+    return Predictions(images, **{"top5": None, **columns}, about=about, path=path)
 
 
 def not_cached(model: Model, images: ImageSet, changed: Sequence[str] = ()) -> DataError:

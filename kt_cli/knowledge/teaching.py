@@ -50,6 +50,13 @@ class Teaching:
         share = self.student.label_prob / self.student.confidence
         return np.where(self.student.right, 0.0, np.nan_to_num(share)).astype(np.float64)
 
+    @property
+    def ranking(self) -> Values:
+        """(M,) of `scores` that by which teachers are ranked, without the others."""
+        if not self.labelled:
+            return self._confident(slice(None))
+        return np.array([percent(said.right.sum(), self.n) for said in self.teachers])
+
     @cached_property
     def scores(self) -> dict[str, Values]:
         """`scores_among` of all images."""

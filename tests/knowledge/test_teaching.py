@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from kt_cli.knowledge.teaching import Measured, Teaching, by_teacher, ranked
+from kt_cli.knowledge.teaching import RANKED_BY, Measured, Teaching, by_teacher, ranked
 
 N, CLASSES = 300, 6
 
@@ -60,11 +60,13 @@ def test_nothing_is_within_reach_of_who_has_it_right() -> None:
     assert ((found.reach >= 0) & (found.reach <= 1)).all()
     scores = found.scores
     assert (scores["reachable"] <= scores["pos_flips"] + 1e-9).all()
+    np.testing.assert_array_equal(found.ranking, scores[RANKED_BY[True]])
 
 
 def test_without_labels_none_is_looked_at() -> None:
     found, _ = made(1, labelled=False)
     (score,) = found.scores.values()
+    np.testing.assert_array_equal(found.ranking, score)
     student = found.student
     for m, teacher in enumerate(found.teachers):
         pairs = zip(teacher.pred, teacher.confidence, student.pred, student.confidence, strict=True)
