@@ -38,6 +38,7 @@ PREFERRED = (
 FOLDER_EXTENSIONS = (".safetensors", ".pth", ".pth.tar", ".bin")
 CHECKPOINT_EXTENSIONS = (".safetensors", ".pth", ".pth.tar", ".pt", ".ckpt", ".bin")
 BLOCK = 2**22
+NUMBERS = re.compile(r"([0-9]+)")
 _contents: dict[tuple[Path, Status], bytes] = {}
 _imported: dict[str, bytes] = {}  # what modules of the user's own were when they were imported
 
@@ -72,8 +73,9 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 def natural(name: str) -> tuple[list[str | int], str]:
     """timm's order of names: digits count as numbers, case decides only between equals."""
-    parts = re.split(r"([0-9]+)", name.lower())
-    return [int(s) if s.isascii() and s.isdigit() else s for s in parts], name
+    parts: list[str | int] = [*NUMBERS.split(name.lower())]
+    parts[1::2] = map(int, parts[1::2])
+    return parts, name
 
 
 def read_config(folder: Path) -> dict[str, Any]:
