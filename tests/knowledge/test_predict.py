@@ -123,6 +123,17 @@ def test_logits_are_kept_on_request(
     assert evaluations == [1, 1]
 
 
+def test_top5_are_kept_though_who_asks_first_does_without_them(
+    make_model: MakeModel, images: ImageSet, evaluations: list[int]
+) -> None:
+    model, without = make_model("test_vit"), replace(HOW, top5=False)
+    first, again = predict(model, images, without), predict(model, images, without)
+    whole = predict(model, images, HOW)
+    assert again.top5 is None and again.top5_accuracy is None and evaluations == [1]
+    assert whole.top5 is not None and np.array_equal(whole.top5[:, 0], whole.pred)
+    assert same(replace(first, top5=None), again) and same(replace(whole, top5=None), again)
+
+
 def test_other_precision_is_another_entry(make_model: MakeModel, images: ImageSet) -> None:
     model = make_model("a", "test_vit")
     half = How(EvalSpec("test", "bfloat16"), CPU)
