@@ -115,10 +115,16 @@ def deltas(student: Student, among: Any) -> Any:
 def significant(students: Sequence[Student]) -> tuple[int, int]:
     """Transfers that are significantly better, and worse: McNemar's exact test, p < 0.05, each."""
     pairs = [(s.before, after) for s in students for after in s.after.values()]
-    gained, lost = (np.array([(a & ~b).sum() for a, b in each])
-                    for each in ([(a, b) for b, a in pairs], pairs))  # fmt: skip
+    gained = np.array([(after & ~before).sum() for before, after in pairs])
+    lost = np.array([(before & ~after).sum() for before, after in pairs])
     sure = mcnemar(gained, lost) < 0.05
     return int((sure & (gained > lost)).sum()), int((sure & (gained < lost)).sum())
+
+
+def drawn(each: Any, random: Any) -> Any:
+    """95% interval of the mean over students, whom it draws: low and high of each column."""
+    picks = random.integers(0, len(each), (DRAWS, len(each)))
+    return np.quantile(each[picks].mean(axis=1), [0.025, 0.975], axis=0)
 
 
 def apart(first: Sequence[Student], second: Sequence[Student]) -> str:
@@ -130,8 +136,7 @@ def apart(first: Sequence[Student], second: Sequence[Student]) -> str:
         shared = [name for name in student.after if name in theirs]
         each.append(np.mean([100 * (student.after[name].mean() - theirs[name].mean())
                              for name in shared]))  # fmt: skip
-    picks = np.random.default_rng(0).integers(0, len(each), (DRAWS, len(each)))
-    low, high = np.quantile(np.array(each)[picks].mean(axis=1), [0.025, 0.975])
+    low, high = drawn(np.array(each), np.random.default_rng(0))
     return f"{np.mean(each):+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
@@ -165,8 +170,7 @@ def table(students: Sequence[Student]) -> list[list[str]]:
     rows = []
     for name in draws[0]:
         each = np.mean([draw[name] for draw in draws], axis=0)  # (students, 2)
-        picks = random.integers(0, len(each), (DRAWS, len(each)))
-        low, high = np.quantile(each[picks].mean(axis=1), [0.025, 0.975], axis=0)
+        low, high = drawn(each, random)
         means = each.mean(axis=0)
         rows.append([name, *(f"{means[k]:.2f} [{low[k]:.2f}, {high[k]:.2f}]" for k in (0, 1))])
     return sorted(rows, key=lambda row: -float(row[1].split()[0]))

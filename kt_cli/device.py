@@ -103,19 +103,26 @@ class Meter:
             unit = 2**20 if sys.platform == "darwin" else 2**10
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
         return {
-            "kt_version": __version__,
-            "torch_version": torch.__version__,
-            "timm_version": version("timm"),
-            "git_commit": _git_commit(),
+            **provenance(),
             "device": name,
-            "threads": torch.get_num_threads(),
-            "host": socket.gethostname(),
-            "job_id": next((os.environ[v] for v in JOB_VARIABLES if v in os.environ), None),
-            "created": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
             "seconds": seconds,
             "samples_per_s": samples / seconds if samples else None,
             "peak_memory_mb": peak,
         }
+
+
+def provenance() -> dict[str, Any]:
+    """Columns about this process and now, whichever device computes."""
+    return {
+        "kt_version": __version__,
+        "torch_version": torch.__version__,
+        "timm_version": version("timm"),
+        "git_commit": _git_commit(),
+        "threads": torch.get_num_threads(),
+        "host": socket.gethostname(),
+        "job_id": next((os.environ[v] for v in JOB_VARIABLES if v in os.environ), None),
+        "created": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+    }
 
 
 @lru_cache(maxsize=1)

@@ -105,19 +105,20 @@ def _train(runs: Sequence[Run], output: Path, overwrite: bool, progress: Progres
     for run in runs:
         row = None if run in done else pretrain_run(run, output, progress)[0]
         found.append(Trained(output / run.out, row))
-        _doubt(row, run.data)
+        _doubt(row, run)
     return found
 
 
-def _doubt(row: Mapping[str, Any] | None, data: DataSpec) -> None:
+def _doubt(row: Mapping[str, Any] | None, run: Run) -> None:
     """Warn of a model that learned nothing."""
-    from kt_cli.data.sources import open_data
     from kt_cli.knowledge.sanity_check import near_chance
+    from kt_cli.runs.kinds import kind_of
 
     if row is None or row["accuracy"] is None:
         return
     right = round(row["accuracy"] / 100 * row["n"])
-    if near_chance(right, open_data(data).eval.class_sizes):
+    data, _ = kind_of(run).images(run)  # as the run has opened them
+    if near_chance(right, data.eval.class_sizes):
         epochs = counted(row["epochs"], "epoch")
         warn(
             f"{row['model']}: top-1 of {row['accuracy']:.2f}% is near chance after {epochs}. "

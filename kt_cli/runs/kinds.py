@@ -6,12 +6,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-
 from kt_cli.data.canonical import canonical, canonical_path
 from kt_cli.data.hanging import noticed
 from kt_cli.data.sources import open_data
-from kt_cli.device import Meter
+from kt_cli.device import provenance
 from kt_cli.errors import DataError
 from kt_cli.progress import Progress, silent
 from kt_cli.rows import store
@@ -51,8 +49,7 @@ def failed_row(run: Run, error: str, seconds: float = 0.0) -> Row:
     return {
         "run_id": run.id, "status": store.FAILED, "error": error, "attempt": run.attempt,
         **setting_columns(run.settings.with_defaults, kind.table), "data": run.data.source,
-        **Meter(torch.device("cpu")).columns(), "device": None, "peak_memory_mb": None,
-        "seconds": seconds, **kind.about(run),
+        **provenance(), "seconds": seconds, **kind.about(run),
     }  # fmt: skip
 
 

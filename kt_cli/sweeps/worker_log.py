@@ -77,9 +77,15 @@ def told(log: Path, last: int | None = None) -> Told:
     """All that a worker told, or in the last bytes, the later in place of the earlier."""
     found: dict[str, Any] = {}
     for said in _lines(log, last):
-        with suppress(ValueError):  # a line that a full disk cut off
-            found |= json.loads(said.partition(MARK)[2] or "{}")
+        found |= heard(said)
     return Told(**found)
+
+
+def heard(said: str) -> dict[str, Any]:
+    """The fields of `Told` that a line tells; none where it is another, or was cut off."""
+    with suppress(ValueError):
+        return dict(json.loads(said.partition(MARK)[2] or "{}"))
+    return {}
 
 
 def cause(said: Told, log: Path, who: str) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 from kt_cli.errors import KtError
 from kt_cli.files import write_error
 from kt_cli.sweeps.jobs import alive
-from kt_cli.sweeps.worker_log import MARK, last_line, tell
+from kt_cli.sweeps.worker_log import heard, last_line, tell
 
 # What runs import when they need it, and what torch does.
 NEEDED = ("kt_cli.sweeps.chunk", "timm", "torch._dynamo")
@@ -91,8 +91,8 @@ class Workers:
             server.stdin.write(order + "\n")
             server.stdin.flush()
             for said in server.stdout:  # among what imports print
-                if answer := said.partition(MARK)[2]:
-                    return int(json.loads(answer)["process"])
+                if process := heard(said).get("process"):
+                    return int(process)
         self.close()
         return None
 
@@ -103,7 +103,7 @@ class Workers:
             # The folder is for who looks at processes. It has threads, all of which sleep.
             python = [sys.executable, "-u", "-W", "ignore:This process:DeprecationWarning"]
             command, pipe = [*python, "-m", self.module, str(self._logs)], subprocess.PIPE
-            self._log = self._new_log(f"{os.getpid()}_{self._count}.fork")
+            self._log = self._new_log("fork")
             with self._log.open("w", encoding="utf-8") as log:
                 self._server = subprocess.Popen(  # noqa: S603
                     command, stdin=pipe, stdout=pipe, stderr=log, text=True
@@ -112,14 +112,16 @@ class Workers:
 
     def _new_logs(self) -> tuple[Path, Path]:
         """Of a number that no other worker has, whichever process had our id before."""
-        name = f"{os.getpid()}_{self._count}"
-        while not self._count or (self._logs / f"{name}.out").exists():
+        self._count += 1
+        while self._log_of("out").exists():
             self._count += 1
-            name = f"{os.getpid()}_{self._count}"
-        return self._new_log(f"{name}.out"), self._new_log(f"{name}.err")
+        return self._new_log("out"), self._new_log("err")
 
-    def _new_log(self, name: str) -> Path:
-        path = self._logs / name
+    def _log_of(self, kind: str) -> Path:
+        return self._logs / f"{os.getpid()}_{self._count}.{kind}"
+
+    def _new_log(self, kind: str) -> Path:
+        path = self._log_of(kind)
         try:
             self._logs.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"\n")  # a full disk is known here, and not in the worker
