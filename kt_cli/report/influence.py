@@ -33,7 +33,7 @@ def spearman(x: Floats, y: Floats, pairs: Pairs) -> Interval:
 
     def changes(role: Role) -> Floats:
         if np.count_nonzero(role.counts) > MOST_MODELS:
-            return pairs.mean_changes(influences / (1 - value**2), role)
+            return pairs.whole.mean_changes(influences / (1 - value**2), role)
         kept = (np.all([codes != m for codes in role.codes], axis=0) for m in range(len(role.sets)))
         left = np.array([_without(x, y, rows) for rows in kept])
         return np.asarray(np.arctanh(left) - np.arctanh(value))

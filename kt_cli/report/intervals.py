@@ -44,25 +44,41 @@ class Role:
     """Models that are left out, each set of rows its own: in one role, in either, or two at once.
 
     Attributes:
-        codes: what each row is left out with: codes (n,), of which a row may have one twice.
+        codes: what each row is left out with: codes (n,); m where it has that twice.
         sets: the set that each code is of (m,).
+        known: rows that take part (n,), all if None; values of the others are to be 0.
     """
 
     codes: Sequence[Codes]
     sets: Codes
+    known: NDArray[np.bool_] | None = None
 
     def sums(self, values: Floats) -> Floats:
         """Of each code the sum (m,) of values (n,) over the rows that are left out with it."""
-        found = np.bincount(self.codes[0], values, len(self.sets)).astype(np.float64)
-        for place, codes in enumerate(self.codes[1:], 1):
-            again = np.any([codes == earlier for earlier in self.codes[:place]], axis=0)
-            others = np.where(again, 0.0, values)
-            found += np.bincount(codes, others, len(self.sets))
-        return found
+        found = [np.bincount(codes, values, len(self.sets) + 1) for codes in self.codes]
+        return np.asarray(sum(found), dtype=np.float64)[:-1]
 
     @cached_property
     def counts(self) -> Floats:
-        return self.sums(np.ones(len(self.codes[0])))
+        ones = np.ones(len(self.codes[0]))
+        return self.sums(ones if self.known is None else np.where(self.known, ones, 0.0))
+
+    def among(self, known: NDArray[np.bool_] | None) -> Role:
+        return self if known is None else replace(self, known=known)
+
+    def mean_changes(self, differences: Floats, role: Role) -> Floats:
+        """How much the means of these sets change without what each code of `role` stands for.
+
+        NaN where it is in no row, or in all rows of its set.
+
+        Args:
+            differences: values less the mean of their set (n,).
+        """
+        others = self.counts[role.sets] - role.counts
+        left = (role.counts > 0) & (others > 0)
+        changes = np.full(len(left), np.nan)
+        np.divide(-role.sums(differences), others, changes, where=left)
+        return changes
 
 
 @dataclass(frozen=True)
@@ -105,17 +121,12 @@ class Pairs:
         Args:
             percent: values are shares in percent: the interval stays within 0 and 100.
         """
-        known = ~np.isnan(values)
-        if not known.all():
-            sets = None if self.sets is None else self.sets[known]
-            some = replace(
-                self, students=self.students[known], teachers=self.teachers[..., known], sets=sets
-            )
-            return some.means(values[known], percent)
+        known = _some(~np.isnan(values))
+        whole, values = self.whole.among(known), _zeroed(values, known)
         with np.errstate(divide="ignore", invalid="ignore"):
-            means = self._whole.sums(values) / self._whole.counts
-            differences = values - means[self._whole.codes[0]]
-            half = self.half_widths(lambda role: self.mean_changes(differences, role))
+            means = whole.sums(values) / whole.counts
+            differences = _zeroed(values - means[whole.codes[0]], known)
+            half = self.half_widths(lambda role: whole.mean_changes(differences, role), known)
             half[~(half > ROUNDING * np.maximum(1.0, np.abs(means)))] = np.nan
             if percent:
                 share = means / 100
@@ -125,49 +136,43 @@ class Pairs:
                 low, high = means - half, means + half
         return [Interval(*ends) for ends in np.transpose([means, low, high]).tolist()]
 
-    def half_widths(self, changes: Callable[[Role], Floats]) -> Floats:
+    def half_widths(
+        self, changes: Callable[[Role], Floats], known: NDArray[np.bool_] | None = None
+    ) -> Floats:
         """Half of the 95% interval of a value of each set; NaN where there are too few models.
 
         Args:
             changes: by how much the value changes without what each code of a role stands for
                 (m,); NaN of what is in no row, or in all rows of its set.
+            known: rows that take part (n,); None for all.
         """
+        roles = [role.among(known) for role in self._roles]
         with np.errstate(divide="ignore", invalid="ignore"):
-            found = [_variances(changes(role), role.sets, self.count) for role in self._roles]
+            found = [_variances(changes(role), role.sets, self.count) for role in roles]
             own, (variance, models), (of_pairs, _) = found[:2], *found[2:]
             parts, number = (np.array(values) for values in zip(*own, strict=True))
             satterthwaite = parts.sum(axis=0) ** 2 / (parts**2 / (number - 1)).sum(axis=0)
             both, freedom = (number > 0).all(axis=0), models - 1.0
             freedom = np.where(both, np.fmin(freedom, satterthwaite), freedom)
-            twice = np.where(both & ~self._teams, 4 * np.fmin(0.5, of_pairs / variance) ** 3, 0.0)
+            single = both & ~self._teams(known)
+            twice = np.where(single, 4 * np.fmin(0.5, of_pairs / variance) ** 3, 0.0)
             half = stdtrit(freedom, 0.975) * np.sqrt(variance * (1 - twice))
         few = ((number > 0) & (number < FEWEST)).any(axis=0) | (number == 0).all(axis=0)
         return np.where(few, np.nan, half)
 
-    def mean_changes(self, differences: Floats, role: Role) -> Floats:
-        """How much the means of sets change, as `half_widths` asks.
-
-        Args:
-            differences: values less the mean of their set (n,).
-        """
-        others = self._whole.counts[role.sets] - role.counts
-        left = (role.counts > 0) & (others > 0)
-        changes = np.full(len(left), np.nan)
-        np.divide(-role.sums(differences), others, changes, where=left)
-        return changes
-
     @cached_property
-    def _whole(self) -> Role:
+    def whole(self) -> Role:
         """Sets, each as a whole."""
         sets = np.zeros(len(self.students), dtype=np.intp) if self.sets is None else self.sets
         return Role((sets,), np.arange(self.count))
 
-    @cached_property
-    def _teams(self) -> NDArray[np.bool_]:
+    def _teams(self, known: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         """Which sets have teams."""
-        several = (self.teachers != self.teachers[:1]).any(axis=0) if self.teachers.ndim > 1 else 0
-        (sets,) = self._whole.codes
-        return np.bincount(sets, np.broadcast_to(several, len(sets)), self.count) > 0
+        if self.teachers.ndim == 1:
+            return np.zeros(self.count, dtype=bool)
+        several = (self.teachers != self.teachers[:1]).any(axis=0)
+        (sets,) = self.whole.codes
+        return np.bincount(sets, several if known is None else several & known, self.count) > 0
 
     @cached_property
     def _roles(self) -> tuple[Role, Role, Role, Role]:
@@ -193,12 +198,12 @@ class Pairs:
 
     def _role(self, size: int, *codes: Codes) -> Role:
         """Codes below `size` as those of a role, in which each set has its own."""
-        (sets,) = self._whole.codes
+        (sets,) = self.whole.codes
         own = [sets * size + one for one in codes]
         if self.count * size <= 2 * len(sets):
-            return Role(own, np.repeat(np.arange(self.count), size))
+            return Role(_once(own, self.count * size), np.repeat(np.arange(self.count), size))
         places, known = pd.factorize(np.concatenate(own))
-        return Role(np.split(places, len(own)), known // size)
+        return Role(_once(np.split(places, len(own)), len(known)), known // size)
 
 
 def _members(teacher: object) -> Sequence[str]:
@@ -207,6 +212,23 @@ def _members(teacher: object) -> Sequence[str]:
         return teacher
     several = str(teacher).split(TOGETHER)
     return [*several[:-1], unlabelled(several[-1])] if len(several) > 1 else several
+
+
+def _once(codes: Sequence[Codes], other: int) -> list[Codes]:
+    """Codes (n,) with `other` where an earlier one is the same."""
+    return [
+        np.where(np.any([one == earlier for earlier in codes[:place]], axis=0), other, one)
+        if place else one
+        for place, one in enumerate(codes)
+    ]  # fmt: skip
+
+
+def _some(known: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    return None if known.all() else known
+
+
+def _zeroed(values: Floats, known: NDArray[np.bool_] | None) -> Floats:
+    return values if known is None else np.where(known, values, 0.0)
 
 
 def _variances(changes: Floats, sets: Codes, count: int) -> tuple[Floats, Codes]:

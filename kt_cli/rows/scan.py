@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from kt_cli.rows.condition import Condition, columns_of
 from kt_cli.rows.parts import OK, POOL, RUN, OnSkip, Parts, list_parts, newest_ok, readable
@@ -124,22 +125,22 @@ def _values(column: pa.ChunkedArray) -> pd.Series[Any]:
     return pd.Series(pd.Categorical.from_codes(places[codes], dtype=dtype))
 
 
-def stacked(curves_: pd.Series[Any]) -> pd.DataFrame:
-    """Curves, a column of lists, as rows, epochs from 1 as columns; NaN where one has ended.
+def stacked(curves_: pd.Series[Any]) -> NDArray[np.float64]:
+    """Curves, a column of lists, by epoch (n, epochs); NaN where one has ended.
 
     Nulls are left out.
     """
     column = pa.array(curves_, type=pa.list_(pa.float64()), from_pandas=True)
-    known = pa.chunked_array([column]).combine_chunks().drop_null()
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    known = whole.drop_null()
     lengths = pc.list_value_length(known).to_numpy()
     epochs = int(lengths.max(initial=0))
     together = known.flatten().to_numpy(zero_copy_only=False)
     if (lengths == epochs).all():  # as nearly always, and far quicker
-        values = together.reshape(len(known), epochs)
-    else:
-        values = np.full((len(known), epochs), np.nan)
-        values[np.arange(epochs) < lengths[:, None]] = together
-    return pd.DataFrame(values, columns=range(1, epochs + 1))
+        return np.asarray(together.reshape(len(known), epochs))
+    values = np.full((len(known), epochs), np.nan)
+    values[np.arange(epochs) < lengths[:, None]] = together
+    return values
 
 
 def is_texts(values: pd.Series[Any]) -> bool:

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from kt_cli.report.groups import Group
+from kt_cli.report.intervals import Floats
 from kt_cli.report.plots import style
-from kt_cli.report.plots.binning import count_note, parts_of
+from kt_cli.report.plots.binning import ByMethod
 from kt_cli.report.plots.style import PlotResult
 from kt_cli.rows.scan import stacked
 
@@ -34,39 +35,43 @@ class Line(NamedTuple):
 
 def curves(group: Group) -> PlotResult | None:
     """Mean of each curve over transfers, a line for each method, with a band."""
-    parts = parts_of(group.rows.drop(columns=list(PANELS)), "delta")
-    few = len(parts) <= BANDS
-    found = {name: _lines(group.rows, name, few) for name in PANELS}
+    by = ByMethod.of(group.rows, "delta")
+    if not by.methods:
+        return None
+    few = len(by.methods) <= BANDS
+    found = {name: _lines(by, name, few) for name in PANELS}
     shown = [name for name in found if any(len(line.mean) for line in found[name].values())]
     if not shown:
         return None
     figure = style.new_figure(max(style.COLUMN, style.DOUBLE * len(shown) / len(PANELS)), 2.3)
-    looks = style.looks(list(parts))
+    looks = style.looks(by.methods)
     for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         for method, line in found[name].items():
             _draw(axes, line, looks[method])
         axes.set(xlabel="epoch", ylabel=PANELS[name])
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         _scale(axes, [line.mean for line in found[name].values()], name)
-    style.method_legend(figure, axes, list(parts))
+    style.method_legend(figure, axes, by.methods)
     band = "; bands: quartiles over transfers" if few else ""
-    return PlotResult(figure, (count_note(parts), f"Lines: means over transfers{band}."))
+    return PlotResult(figure, (by.note(), f"Lines: means over transfers{band}."))
 
 
-def _lines(rows: pd.DataFrame, name: str, band: bool) -> dict[str, Line]:
-    """One panel's, by method; only its own curves are copied."""
-    parts = parts_of(rows[["method", "delta", name]], "delta")
-    return {method: _line(part[name], band) for method, part in parts.items()}
+def _lines(by: ByMethod, name: str, band: bool) -> dict[str, Line]:
+    """One panel's, by method."""
+    curves_ = by.rows[name]
+    values, codes = stacked(curves_), by.codes[curves_.notna().to_numpy()]
+    since_first = name == "curve_acc"  # students differ far more than epochs
+    return {m: _line(values[codes == i], band, since_first) for i, m in enumerate(by.methods)}
 
 
-def _line(curves_: pd.Series[Any], band: bool) -> Line:
-    values = stacked(curves_)
-    if curves_.name == "curve_acc" and len(values.columns):  # students differ far more than epochs
-        values = values.sub(values[1], axis=0)
-    mean = values.mean().dropna()
-    if not band or len(values) < 2 or mean.empty:
+def _line(values: Floats, band: bool, since_first: bool) -> Line:
+    if since_first:
+        values = values - values[:, :1]
+    epochs = pd.DataFrame(values, columns=range(1, values.shape[1] + 1), copy=False)
+    mean = epochs.mean().dropna()
+    if not band or len(epochs) < 2 or mean.empty:
         return Line(mean, None)
-    shown = values[mean.index]
+    shown = epochs[mean.index]
     return Line(mean, (shown.quantile(0.25), shown.quantile(0.75)))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import repeat
 
 import numpy as np
 import pandas as pd
@@ -12,9 +14,9 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from kt_cli.errors import counted
 from kt_cli.report.derived import derived
 from kt_cli.report.groups import KEYS, Group
-from kt_cli.report.intervals import Floats, mean_interval, numbers
+from kt_cli.report.intervals import Floats, numbers
 from kt_cli.report.plots import binning, style
-from kt_cli.report.plots.binning import count_note, parts_of
+from kt_cli.report.plots.binning import ByMethod
 from kt_cli.report.plots.lines import draw_lines
 from kt_cli.report.plots.pairs import DIFFERENCE, cloud
 from kt_cli.report.plots.style import GREY, INK, Marks, PlotResult
@@ -37,31 +39,31 @@ LIKE = 1.25  # ratio of sizes up to which students are in one group
 
 def success(group: Group) -> PlotResult | None:
     """Share of transfers with Δ > 0, and mean Δ, by method."""
-    parts = parts_of(group.rows, "delta")
-    if not parts:
+    found = ByMethod.of(group.rows, "delta")
+    if not found.methods:
         return None
-    wins = [rows.assign(success=100.0 * (rows["delta"] > 0)) for rows in parts.values()]
-    shares = [mean_interval(rows, "success", percent=True) for rows in wins]
-    means = [mean_interval(rows, "delta") for rows in wins]
-    places = np.arange(len(parts))
-    figure = style.new_figure(WIDE, 0.75 + 0.2 * len(parts))
+    won = np.where(numbers(found.rows, "delta") > 0, 100.0, 0.0)
+    shares, means = found.pairs.means(won, percent=True), found.means("delta")
+    places = np.arange(len(shares))
+    figure = style.new_figure(WIDE, 0.75 + 0.2 * len(shares))
     left, right = figure.subplots(1, 2, sharey=True)
     values = [share.value for share in shares]
     left.barh(places, values, 0.62, color=style.PALE, edgecolor=INK, linewidth=0.6, zorder=2)
     middle = [mean.value for mean in means]
     right.plot(middle, places, color=INK, marker="o", linestyle="", zorder=3)
-    counts = [f"{share:.0f}% of {len(rows):,}" for share, rows in zip(values, wins, strict=True)]
+    each = zip(values, found.counts, strict=True)
+    counts = [f"{share:.0f}% of {count:,}" for share, count in each]
     _ends(left, shares, counts)
     _ends(right, means, list(map(POINTS.show, middle)))
     left.axvline(50, color=GREY, linestyle=":", zorder=1)
     right.axvline(0, color=GREY, linestyle=":", zorder=1)
-    names = style.short_names(list(parts), NAME)
-    left.set_yticks(places, [names[method] for method in parts])
+    names = style.short_names(found.methods, NAME)
+    left.set_yticks(places, [names[method] for method in found.methods])
     left.invert_yaxis()
     left.set_xlim(0, 100)
     left.set_xlabel("transfers with Δ > 0 (%)")
     right.set_xlabel("mean Δ (pp)")
-    return PlotResult(figure, (count_note(parts), BARS))
+    return PlotResult(figure, (found.note(), BARS))
 
 
 def _ends(axes: Axes, found: Sequence[Interval], texts: Sequence[str]) -> None:
@@ -75,31 +77,27 @@ def _ends(axes: Axes, found: Sequence[Interval], texts: Sequence[str]) -> None:
 
 def delta(group: Group) -> PlotResult | None:
     """Mean Δ in bins of the difference in accuracy, a line for each method."""
-    parts = parts_of(group.rows[np.isfinite(numbers(group.rows, "acc_diff"))], "delta")
-    if not parts:
+    found = ByMethod.of(group.rows, "acc_diff", "delta")
+    if not found.methods:
         return None
-    limits = binning.edges(np.concatenate([numbers(part, "acc_diff") for part in parts.values()]))
-    lines = [
-        binning.binned_means(part, "acc_diff", "delta", limits, method)
-        for method, part in parts.items()
-    ]
+    x = numbers(found.rows, "acc_diff")
+    limits = binning.edges(x)
     figure = draw_lines(
-        lines, DIFFERENCE, "transfer delta Δ (pp)",
+        found.lines(x, "delta", binning.places(x, limits)), DIFFERENCE, "transfer delta Δ (pp)",
         lambda axes: axes.axhline(0.0, color=GREY, linewidth=0.7, zorder=1),
     )  # fmt: skip
     binned = f"Means in bins of {limits[1] - limits[0]:g} pp."
-    return PlotResult(figure, (count_note(parts), binned, BARS))
+    return PlotResult(figure, (found.note(), binned, BARS))
 
 
 def gain_loss(group: Group) -> PlotResult | None:
     """Gain against loss: each transfer, and the mean of each method."""
-    parts = parts_of(group.rows[np.isfinite(numbers(group.rows, "loss"))], "gain")
-    if not parts:
+    found = ByMethod.of(group.rows, "loss", "gain")
+    if not found.methods:
         return None
-    rows = pd.concat(list(parts.values()))
-    x, y = numbers(rows, "loss"), numbers(rows, "gain")
-    means = {m: (numbers(r, "loss").mean(), numbers(r, "gain").mean()) for m, r in parts.items()}
-    top = 1.05 * max(*np.quantile([x, y], WITHIN, axis=1), *map(max, means.values())) or 1.0
+    x, y = numbers(found.rows, "loss"), numbers(found.rows, "gain")
+    means = np.array([np.bincount(found.codes, values) for values in (x, y)]) / found.counts
+    top = 1.05 * max(*np.quantile([x, y], WITHIN, axis=1), means.max()) or 1.0
     within = (x <= top) & (y <= top)
     labels = "knowledge loss (% of images)", "knowledge gain (% of images)"
     figure, axes = style.one_axes(*labels, height=2.6)
@@ -107,29 +105,28 @@ def gain_loss(group: Group) -> PlotResult | None:
     axes.plot([0, top], [0, top], color=INK, linewidth=0.7, linestyle=":", zorder=1)
     large = {"markersize": 6.5, "markeredgewidth": 0.6, "linestyle": "", "zorder": 4}
     marks = {}
-    for method, look in style.looks(list(parts)).items():
+    looks = style.looks(found.methods)
+    for (method, look), mean in zip(looks.items(), means.T, strict=True):
         face = look["markerfacecolor"]
         edge = look["color"] if face == "white" else "white"  # a mark may lie on others
-        (marks[method],) = axes.plot(*means[method], **{**look, "markeredgecolor": edge, **large})
+        (marks[method],) = axes.plot(*mean, **{**look, "markeredgecolor": edge, **large})
     axes.set(xlim=(0, top), ylim=(0, top))
     style.legend_below(figure, marks)
     beyond = int((~within).sum())
     outside = f" {counted(beyond, 'transfer')} beyond the axes." if beyond else ""
     note = f"Large marks: means; small ones: transfers; above the dotted line Δ > 0.{outside}"
-    return PlotResult(figure, (count_note(parts), note), Marks(axes, x, y, rows.index))
+    return PlotResult(figure, (found.note(), note), Marks(axes, x, y, found.rows.index))
 
 
 def rate_classes(group: Group) -> PlotResult | None:
     """Mean transfer rate within the top-p% classes, a line for each method."""
-    parts = parts_of(group.rows, "transfer_rate")
+    found = ByMethod.of(group.rows, "transfer_rate")
     columns = [c for c in CLASSES if c in group.rows and np.isfinite(numbers(group.rows, c)).any()]
-    if not parts or columns == ["transfer_rate"]:
+    if not found.methods or columns == ["transfer_rate"]:
         return None
     places = [float(list(CLASSES).index(column)) for column in columns]
-    lines = [
-        binning.series(method, places, [part] * len(columns), columns)
-        for method, part in parts.items()
-    ]
+    means = zip(*map(found.means, columns), strict=True)
+    lines = [binning.line(*one) for one in zip(found.methods, repeat(np.array(places)), means)]
 
     def dress(axes: Axes) -> None:
         axes.xaxis.set_major_locator(FixedLocator(places))
@@ -138,24 +135,19 @@ def rate_classes(group: Group) -> PlotResult | None:
 
     figure = draw_lines(lines, "classes that hold a share of ρ⁺", RATE, dress)
     note = f"2%: the fewest classes that hold 2% of ρ⁺. {BARS}"
-    return PlotResult(figure, (count_note(parts), note))
+    return PlotResult(figure, (found.note(), note))
 
 
 def rate_size(group: Group) -> PlotResult | None:
     """Mean transfer rate against the student's parameters, a line for each method."""
-    parts = parts_of(group.rows[numbers(group.rows, SIZE) > 0], "transfer_rate")
-    if not parts:
-        return None
-    sizes = np.unique(np.concatenate([numbers(part, SIZE) for part in parts.values()]))
+    found = ByMethod.of(group.rows[numbers(group.rows, SIZE) > 0], "transfer_rate")
+    size = numbers(found.rows, SIZE)
+    sizes = np.unique(size)
     if len(sizes) < 2:
         return None
     limits = _size_limits(sizes)
-    lines = []
-    for method, rows in parts.items():
-        place = np.searchsorted(limits, numbers(rows, SIZE), "right") - 1
-        alike = [rows[place == i] for i in np.unique(place)]
-        middle = [float(np.exp(np.log(numbers(part, SIZE)).mean())) for part in alike]
-        lines.append(binning.series(method, middle, alike, ["transfer_rate"] * len(alike)))
+    lines = found.lines(np.log(size), "transfer_rate", binning.places(size, limits))
+    lines = [replace(line, x=np.exp(line.x)) for line in lines]
 
     def dress(axes: Axes) -> None:
         axes.set_xscale("log")
@@ -163,7 +155,7 @@ def rate_size(group: Group) -> PlotResult | None:
 
     figure = draw_lines(lines, "parameters of the student (millions)", RATE, dress)
     grouped = f"Students of like size together: {len(limits) - 1} groups."
-    return PlotResult(figure, (count_note(parts), grouped, BARS))
+    return PlotResult(figure, (found.note(), grouped, BARS))
 
 
 def with_sizes(results: Results) -> pd.DataFrame:
