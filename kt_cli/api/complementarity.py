@@ -109,7 +109,7 @@ def complementarity(
 
     Args:
         models: as on the command line; or by name what each says: (n,) predicted classes, or
-            (n, C) logits or probabilities.
+            (n, C) logits or probabilities; or a data frame with a column of classes for each.
         labels: for arrays the (n,) true classes; for images the file of `--labels`.
         classes: names of the classes of arrays.
         arch: timm architecture of models that are checkpoint files.
@@ -122,6 +122,8 @@ def complementarity(
     Raises:
         UsageError: the models, the settings and the data do not go together.
     """
+    if hasattr(models, "columns") and hasattr(models, "items"):  # a data frame
+        models = dict(models.items())
     if isinstance(models, Mapping):
         _refuse_for_arrays(
             **settings, arch=arch, baseline=baseline != "none", refresh=refresh,
@@ -129,12 +131,13 @@ def complementarity(
             logits=logits, cached_only=cached_only,
         )  # fmt: skip
         return Complementarity(_of_arrays(models, labels, classes))
+    references = texts(models)
     _refuse_for_images(classes, refresh and cached_only)
     how, given = by_keyword({**settings, "labels": labels}, EvalSpec, DataSpec)
     spec = EvalSpec(**how)
     check(spec)
     check(PairsSpec(embedding=class_embedding))
-    resolved = _resolved(texts(models), arch, baseline)  # before anything heavy is imported
+    resolved = _resolved(references, arch, baseline)  # before anything heavy is imported
     from kt_cli.device import pick_device
     from kt_cli.knowledge import predict
     from kt_cli.knowledge.comparison import compare
@@ -241,6 +244,7 @@ def _of_arrays(
         raise UsageError("arrays of no samples say nothing")
     if truth.ndim > 1:
         raise UsageError(f"labels have shape {truth.shape}", "Give one class for each sample.")
+    _require_classes(truth)
     said = {}
     for name, values in models.items():
         _require_aligned(str(name), values, labels)
@@ -270,13 +274,33 @@ def _require_aligned(name: str, values: Any, labels: Any) -> None:
         )
 
 
+def _require_classes(labels: NDArray[Any]) -> None:
+    if labels.dtype.kind == "O":
+        wrong = [value for value in labels.tolist() if value is None]
+    elif labels.dtype.kind in "iuf":
+        wrong = labels[~((labels >= 0) & (labels % 1 == 0))].tolist()
+    else:
+        return
+    if wrong:
+        raise UsageError(
+            f"labels have {wrong[0]}, which is no class, {len(wrong):,} such in all",
+            "Classes are whole numbers from 0, or names.",
+        )
+
+
 def _array(name: str, values: Any) -> NDArray[Any]:
     """What NumPy makes of values: numbers also of objects, and of tensors wherever they are."""
     import numpy as np
 
     if hasattr(values, "detach"):
-        values = values.detach().cpu()
+        values = values.detach()
+        values = values.to_dense() if values.is_sparse else values
+        if values.is_meta:
+            raise UsageError(f"{name} is a tensor without values", "It is on the device meta.")
+        values = values.cpu()
         values = values.float() if values.is_floating_point() else values
+    if np.ma.is_masked(values):
+        raise UsageError(f"{name} has masked values", "Each sample needs an answer.")
     array = np.asarray(values)
     if not array.ndim:
         raise UsageError(f"{name} is no array: {values!r}", "Give one value for each sample.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 from kt_cli.errors import DataError, KtError, UsageError
 from kt_cli.progress import Progress, silent
+from kt_cli.settings.declared import texts
 
 if TYPE_CHECKING:
     from kt_cli.knowledge.changes import Changes
@@ -47,14 +48,14 @@ def explain(
     from kt_cli.api.complementarity import complementarity
 
     if after is None:
-        folder = Path(fspath(before).removeprefix("local-dir:"))
+        folder = Path(texts(before)[0].removeprefix("local-dir:"))
         origin, after = origin_of(folder), f"local-dir:{folder}"
         *teachers, before = origin.models
         teacher = teacher or (teachers[0] if len(teachers) == 1 else None)
         settings = {**origin.data, **settings}
     named = [before, after, *([teacher] if teacher is not None else [])]
     found = complementarity(
-        [fspath(one) for one in named], class_embedding="none", progress=progress, **settings
+        texts(named), class_embedding="none", progress=progress, **settings
     ).comparison
     if found.failures:
         count = len(found.failures)

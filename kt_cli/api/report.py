@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kt_cli.api.results import RESULTS, say_unplanned
+from kt_cli.api.results import Reference, paths_of, require_met, say_unplanned
 from kt_cli.errors import KtError, UsageError, counted
 from kt_cli.progress import Listener
 from kt_cli.settings.declared import by_keyword, check
@@ -25,7 +25,9 @@ SUFFIXES = {
     ".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json", ".html": "html",
     ".txt": "table",
 }  # fmt: skip
-FEW = 12
+
+
+FEW = 3  # errors that a message names
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,9 @@ class Report:
         return draw_all(self.results, self.request.form.plot or None, self.request.query)
 
 
-def report(*folders: Path | str, tell: Listener = Listener(), **settings: Any) -> Report:
+def report(
+    *folders: Reference | Iterable[Reference], tell: Listener = Listener(), **settings: Any
+) -> Report:
     """Read what is needed, and build the tables.
 
     Args:
@@ -172,7 +176,7 @@ def report(*folders: Path | str, tell: Listener = Listener(), **settings: Any) -
     from kt_cli.report.query import Query
 
     asked, form = by_keyword(settings, QuerySpec, ReportSpec)
-    request = Request(tuple(map(Path, folders)) or (RESULTS,), Query(**asked), ReportSpec(**form))
+    request = Request(paths_of(folders), Query(**asked), ReportSpec(**form))
     check(request.form)
     request.check()
     from kt_cli.report import tables
@@ -180,7 +184,7 @@ def report(*folders: Path | str, tell: Listener = Listener(), **settings: Any) -
 
     results = _read(request, tell)
     say_unplanned(results)
-    _require_met(request, results)
+    require_met(results, request.paths, request.query)
     if all(results.ok(table).empty for table in results.frames):
         _refuse_failures(request, tell)
     built = tables.build(results, _wanted(request, results), request.query)
@@ -230,23 +234,6 @@ def _wanted(request: Request, results: Results) -> Sequence[str] | None:
     return (*DEFAULT_NAMES, "compare") if few else None
 
 
-def _require_met(request: Request, results: Results) -> None:
-    """Where --where leaves nothing of what tables show, say what the texts that it names can be."""
-    from kt_cli.report.read import occurring
-
-    shown = {table: count for table, count in results.filtered.items() if table != "pretrain"}
-    if not any(shown.values()) or not all(results.ok(table).empty for table in shown):
-        return
-    there = occurring(request.paths, request.query)
-    few = {name: values for name, values in there.items() if len(values) <= FEW}
-    tip = " ".join(f"There is {name} {', '.join(values)}." for name, values in few.items())
-    count = sum(results.filtered.values())
-    raise KtError(
-        f"no result meets --where {request.query.where!r}: it leaves out all {count:,} rows",
-        tip or "Choose others, or leave --where out.",
-    )
-
-
 def _refuse_failures(request: Request, tell: Listener) -> None:
     """Where runs failed and none succeeded, raise an error that says how."""
     from kt_cli.report import tables
@@ -258,7 +245,8 @@ def _refuse_failures(request: Request, tell: Listener) -> None:
     if not results.only_failed:
         return
     built = tables.build(results, wanted)
-    said = "; ".join(dict.fromkeys(str(row[2]) for table in built for row in table.rows))
+    errors = dict.fromkeys(row[2] for table in built for row in table.texts())
+    said = "; ".join(list(errors)[:FEW]) + "; …" * (len(errors) > FEW)
     count = sum(len(results.failed(table)) for table in results.frames)
     failed = OnlyFailures(
         f"no results: {counted(count, 'run')} failed and none succeeded: {said}",

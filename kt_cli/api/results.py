@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
-from kt_cli.errors import counted, unknown, warn
-from kt_cli.settings.declared import by_keyword, check, declared
+from kt_cli.errors import KtError, counted, unknown, warn
+from kt_cli.settings.declared import by_keyword, check, declared, texts
 from kt_cli.settings.report import QuerySpec, ReportSpec
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from kt_cli.report.read import Results as Read
     from kt_cli.report.table import Table
 
+Reference = Union[str, "PathLike[str]"]
 RESULTS = Path("results")
+FEW = 12
 
 
 def say_unplanned(found: Read) -> None:
@@ -28,6 +31,23 @@ def say_unplanned(found: Read) -> None:
             f"{counted(count, 'row')} of images, methods, seeds, models or pairs that the "
             "sweep does not plan left out; --all-rows (all_rows=True) has them."
         )
+
+
+def require_met(found: Read, paths: Sequence[Path], query: Query) -> None:
+    """Where --where leaves nothing of what tables show, say what the texts that it names can be."""
+    from kt_cli.report.read import occurring
+
+    shown = {table: count for table, count in found.filtered.items() if table != "pretrain"}
+    if not any(shown.values()) or not all(found.ok(table).empty for table in shown):
+        return
+    there = occurring(paths, query)
+    few = {name: values for name, values in there.items() if len(values) <= FEW}
+    tip = " ".join(f"There is {name} {', '.join(values)}." for name, values in few.items())
+    count = sum(found.filtered.values())
+    raise KtError(
+        f"no result meets --where {query.where!r}: it leaves out all {count:,} rows",
+        tip or "Choose others, or leave --where out.",
+    )
 
 
 def _say_skipped(path: Path, reason: str) -> None:
@@ -95,6 +115,7 @@ class Results:
         wanted = replace(wanted, where=_both(self.query, wanted, read))
         found = read_results(self.folders, read, wanted, _say_skipped)
         say_unplanned(found)
+        require_met(found, self.folders, wanted)
         return arrange(build(found, names or None, wanted), wanted)
 
     def frame(self, name: str, **query: Any) -> pd.DataFrame:
@@ -126,7 +147,9 @@ def _both(given: Query, asked: Query, tables: Iterable[str]) -> str:
     return all_of(*(met or both))
 
 
-def results(*folders: Path | str, where: str = "", all_rows: bool = False) -> Results:
+def results(
+    *folders: Reference | Iterable[Reference], where: str = "", all_rows: bool = False
+) -> Results:
     """The results of sweeps, by default those in `results`.
 
     Args:
@@ -139,4 +162,9 @@ def results(*folders: Path | str, where: str = "", all_rows: bool = False) -> Re
     """
     from kt_cli.report.query import Query
 
-    return Results(tuple(map(Path, folders)) or (RESULTS,), Query(where, all_rows=all_rows))
+    return Results(paths_of(folders), Query(where, all_rows=all_rows))
+
+
+def paths_of(folders: Iterable[Reference | Iterable[Reference]]) -> tuple[Path, ...]:
+    """Folders of results, one by one or several together; by default those in `results`."""
+    return tuple(Path(path) for some in folders for path in texts(some)) or (RESULTS,)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-from kt_cli.errors import DataError, KtError, UsageError, warn
+from kt_cli.errors import DataError, KtError, UsageError, counted, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, EvalSpec, TransferSpec
 from kt_cli.settings.data import data_spec
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from kt_cli.knowledge.teaching import Measured, Teaching
 
 Reference = Union[str, "PathLike[str]"]
+SHOWN = 20  # teachers of a ranking on the screen
 METHOD = {True: "kl-dp", False: "kl-dp-u"}  # that is recommended, with labels and without
 
 
@@ -62,6 +64,18 @@ class Ranking:
             "delta": [one.delta if one else None for one in self.measured],
             "transfers": [one.count if one else 0 for one in self.measured],
         })  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"{self._about}\n{self.table.round(2).to_string(index=False, max_rows=SHOWN)}"
+
+    def _repr_html_(self) -> str:
+        table = self.table.round(2).to_html(index=False, max_rows=SHOWN)
+        return f"<p>{escape(self._about)}</p>{table}"
+
+    @property
+    def _about(self) -> str:
+        worth = f"{len(self.worth)} of {counted(len(self.teachers), 'teacher')} worth a try"
+        return f"{self.student.name}: {self.teaching.n:,} images, {worth}"
 
     @property
     def predictor(self) -> str:

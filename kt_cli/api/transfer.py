@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kt_cli.errors import StudentLost, UsageError, WriteError, warn
+from kt_cli.errors import StudentLost, UsageError, WriteError, signed, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.settings.data import data_spec
@@ -54,6 +54,14 @@ class Transferred:
         from kt_cli.zoo import load, names
 
         return load.load(names.single(f"local-dir:{self.path}")).module.eval()
+
+    def __repr__(self) -> str:
+        said = {name: float(self.row[name]) for name in ("gain", "loss")}
+        return (
+            f"{self.row['teacher']} → {self.row['student']} by {self.row['method']}: "
+            f"Δ {signed(self.delta)} = gain {said['gain']:.2f} − loss {said['loss']:.2f}, "
+            f"saved in {self.path}"
+        )
 
     @property
     def delta(self) -> float:

@@ -18,6 +18,7 @@ from kt_cli.settings.shared import PANELS
 
 WIDEST, COLUMN = 120, 26
 OTHERS = "Options"
+HELP_ALL = "--help-all"
 Entry = tuple[str, str]  # what is typed, and what it does
 FIXED = re.compile(r"\[[^]]* [^]]*\]")  # is not broken: [default: 0.1]
 
@@ -28,6 +29,11 @@ class Command(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(page(ctx))
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not any(parameter.name == "help_all" for parameter in self.params):
+            args = ["--help" if one == HELP_ALL else one for one in args]  # nothing is left out
+        return super().parse_args(ctx, args)
+
 
 class Group(TyperGroup):
     """Commands with the help below, which also stands for no command at all."""
@@ -35,7 +41,7 @@ class Group(TyperGroup):
     format_help = Command.format_help
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, args or ["--help"])
+        return super().parse_args(ctx, ["--help"] if args[:1] in ([], [HELP_ALL]) else args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] not in self.commands and not args[0].startswith("-"):

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from kt_cli.data.images import ImageSet
-from kt_cli.data.sources import open_data
+from kt_cli.data.sources import guard_slice, open_data
 from kt_cli.errors import UsageError
 from kt_cli.settings import DataSpec
 from kt_cli.spec import Model
@@ -34,7 +36,20 @@ def unseen_after(spec: DataSpec, start: Sequence[Model]) -> float:
     A start that kt did not train on these images is taken for one that never saw them.
     """
     known = [unseen_share(m, spec) for m in start if _card_on_same_images(m, spec)]
-    return min([spec.guard, *known])
+    return common([spec.guard, *known], spec)
+
+
+def common(shares: Sequence[float], spec: DataSpec) -> float:
+    """The least of these shares, if its slice of the training images lies in those of all; else 0.
+
+    Of classes with few images a smaller slice may have others than a larger one.
+    """
+    least, *larger = sorted(set(shares))
+    if least <= 0 or not larger:
+        return max(0.0, least)
+    everything = open_data(replace(spec, guard=0.0, fraction=1.0), training=True).training()
+    slices = [guard_slice(everything.labels, share) for share in (least, *larger)]
+    return least if all(np.isin(slices[0], one).all() for one in slices) else 0.0
 
 
 def _card_on_same_images(model: Model, spec: DataSpec) -> dict[str, Any] | None:
@@ -53,7 +68,8 @@ def require_guard(spec: DataSpec, guard: ImageSet | None, student: Model, force:
     if spec.guard_data:
         return
     require_images(guard)
-    if not force and unseen_share(student, spec) < spec.guard - 1e-9:
+    shares = spec.guard, unseen_share(student, spec)
+    if not force and common(shares, spec) < spec.guard:
         raise UsageError(
             f"{student.name} may have been trained on the guard slice ({spec.guard:.0%} of the "
             "training images)",

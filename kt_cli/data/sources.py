@@ -14,7 +14,7 @@ from kt_cli.data.folders import folder, training_classes, unlabelled
 from kt_cli.data.images import NAMED, ImageSet, Split
 from kt_cli.data.labels import relabelled, selecting
 from kt_cli.data.remembered import remembered
-from kt_cli.data.subsets import stratified
+from kt_cli.data.subsets import Indices, stratified
 from kt_cli.data.timm_sets import timm_set
 from kt_cli.errors import DataError, UnknownName, UsageError, near, some_of, unknown, warn
 from kt_cli.progress import Progress, silent
@@ -126,10 +126,15 @@ def _guard_images(spec: DataSpec, images: ImageSet) -> ImageSet:
     return found
 
 
+def guard_slice(labels: Indices, share: float) -> Indices:
+    """Which of the training images, by their labels, this share sets aside for a guard."""
+    return stratified(labels, float(share), GUARD_SEED)
+
+
 def _without_guard(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet | None]:
     if share <= 0:
         return images, None
-    inside = stratified(images.labels, float(share), GUARD_SEED)
+    inside = guard_slice(images.labels, share)
     outside = np.setdiff1d(np.arange(len(images)), inside)
     return images.subset(outside), images.subset(inside)
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kt_cli.errors import UsageError, signed
 from kt_cli.knowledge.comparison import Comparison
 from kt_cli.knowledge.percent import percent
 from kt_cli.knowledge.significance import mcnemar, verdict
@@ -39,6 +40,11 @@ class Changes:
     """found: the model before, the model after and, if there is one, a teacher."""
 
     found: Comparison
+
+    def __repr__(self) -> str:
+        before, after = (self.found.names[i] for i in (BEFORE, AFTER))
+        parts = f"gain {self.gain:.2f} − loss {self.loss:.2f}"
+        return f"{before} → {after}: Δ {signed(self.delta)} = {parts}. {self.verdict}"
 
     @property
     def taught(self) -> bool:
@@ -92,7 +98,12 @@ class Changes:
         """Up to `count` classes that gained the most on balance, then as many that lost the most.
 
         By images; of equals the one where more changed.
+
+        Raises:
+            UsageError: a negative count.
         """
+        if count < 0:
+            raise UsageError(f"classes must be zero or more, not {count}")
         gained, lost = self.found.flips(AFTER, BEFORE), self.found.flips(BEFORE, AFTER)
         net, sizes = gained - lost, self.found.images.class_sizes
         ahead, behind = (

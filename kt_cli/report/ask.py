@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kt_cli.errors import KtError, UsageError, unknown
+from kt_cli.errors import KtError, UsageError, first_line, unknown
 from kt_cli.report.groups import native
 from kt_cli.report.page.fields import FIRST, TITLES, fields, scalars
 from kt_cli.report.page.options import OPTIONS
@@ -241,6 +241,8 @@ def _answered(rows: Rows, question: Question) -> tuple[int, Any]:
         return status, (error.message, error.tip)
     except MemoryError:
         return 503, ("the answer takes too much memory", "Ask for fewer rows.")
+    except Exception as error:
+        return 500, (f"unexpected {first_line(error)}", "This is a fault of kt: please report it.")
 
 
 def _bound(memory: int) -> None:

@@ -29,7 +29,9 @@ def conclusions(tables: Sequence[Table]) -> list[str]:
         return [table.conclusion for table in told]
     said = [f"{name}: {t.conclusion}" for name, t in zip(_groups(told), told[:FEW], strict=False)]
     more = len(told) - FEW
-    return [*said, f"{more:,} more have a {told[0].name} of their own."] if more > 0 else said
+    own = ("has", "its") if more == 1 else ("have", "their")
+    tail = f"{more:,} more {own[0]} a {told[0].name} of {own[1]} own."
+    return [*said, tail] if more > 0 else said
 
 
 def _groups(tables: Sequence[Table]) -> list[str]:
@@ -136,7 +138,7 @@ def _lines(table: Table) -> list[_Line]:
         if not n:
             continue
         named = (leads[-1], *leads[:-1])  # the method first
-        name = ", ".join(table.columns[place].show(row[place]) for place in named)
+        name = ", ".join(_told(table.columns[place], row[place]) for place in named)
         kept = round(n * (number(cells.get("abstained")) or 0) / 100)
         delta, method = cells.get("delta"), str(row[named[0]])
         alike = n > 1 and isinstance(delta, MeanStd) and delta.std == 0
@@ -144,6 +146,13 @@ def _lines(table: Table) -> list[_Line]:
         control = method.partition("+")[0] == CONTROL
         found.append(_Line(name, control, n, success, kept, interval, alike, best))
     return found
+
+
+def _told(column: Column, cell: Cell) -> str:
+    """What a row is about; numbers and truths with the name of what they are of."""
+    said = column.show(cell)
+    named = column.kind == "text" and said not in ("True", "False")
+    return said if named else f"{column.header or column.key} {said}"
 
 
 def _of_pairs(table: Table) -> str:

@@ -86,7 +86,7 @@ def across(rows: pd.DataFrame, but: Sequence[str]) -> pd.DataFrame:
     """Rows that agree in all settings but some get the same `settings`: their hashes together.
 
     Hashes that one method has so belong together for all methods: what was left to the methods is
-    in columns, and not in hashes.
+    in columns, and not in hashes. Only those that occur on the same images are named.
     """
     same = [column for column in SETTINGS if column not in but]
     once = rows.drop_duplicates(["method", "settings"])  # which tell all settings
@@ -96,8 +96,14 @@ def across(rows: pd.DataFrame, but: Sequence[str]) -> pd.DataFrame:
         alike = set(map(str, hashes))
         met = [others for others in joined if others & alike]
         joined = [others for others in joined if others not in met] + [alike.union(*met)]
-    named = {one: JOINED.join(sorted(alike)) for alike in joined for one in alike}
-    return rows.assign(settings=rows["settings"].astype(str).map(named))
+    numbers = {one: i for i, alike in enumerate(joined) for one in alike}
+    own = rows["settings"].astype(str)
+    # But for the guard's, of which there may be several sets, or none.
+    images = [rows[column] for column in SAME_IMAGES if column != "guard_data"]
+    place = rows.groupby([*images, own.map(numbers)], dropna=False, observed=True).ngroup()
+    occur = pd.DataFrame({"place": place, "settings": own}).drop_duplicates()
+    named = occur.groupby("place")["settings"].agg(lambda some: JOINED.join(sorted(some)))
+    return rows.assign(settings=place.map(named))
 
 
 def _parts(rows: pd.DataFrame, by: list[str]) -> Iterable[tuple[Any, pd.DataFrame]]:

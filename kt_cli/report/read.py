@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kt_cli.errors import DataError, near
+from kt_cli.errors import DataError, counted, near
 from kt_cli.report.groups import KEYS
 from kt_cli.report.model_labels import concat, labelled
 from kt_cli.report.planned import Planned
@@ -225,6 +225,12 @@ def _nothing_in(path: Path, unreadable: int) -> DataError:
         return DataError(
             f"none of the {unreadable} Parquet files in {path} can be read",
             "Their reasons are above. `kt sweep` writes again what cannot be read.",
+        )
+    others = sum(1 for table in KEYS for _ in path.glob(f"**/{table}/*.parquet"))
+    if others:
+        return DataError(
+            f"no results in {path}: {counted(others, 'Parquet file')} there, none of kt's",
+            "Those are called part-….parquet.",
         )
     deeper = sorted(file.parent for file in path.glob("*/*/sweep.toml"))[:1]
     tip = f"Name folders of sweeps, or one above them: {deeper[0].parent}." if deeper else ""

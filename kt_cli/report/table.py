@@ -57,6 +57,7 @@ class Column:
             only the interval is shown, small p-values are shown in powers of ten.
         digits: decimals for readers; machines get every digit.
         detail: for machines only.
+        most: letters of a text that readers see, on one line; 0 for all as it is.
         lead: says, with others such, what a row is about; the first column does so without.
     """
 
@@ -64,6 +65,7 @@ class Column:
     header: str = ""
     kind: Literal["text", "count", "number", "signed", "range", "p"] = "number"
     digits: int = 2
+    most: int = 0
     detail: bool = False
     lead: bool = False
 
@@ -81,8 +83,12 @@ class Column:
         if cell is None or (isinstance(cell, float) and math.isnan(cell)):
             return MISSING
         if isinstance(cell, str):
-            return cell
+            return self._text(cell) if self.most else cell
         return self._p_value(cell) if self.kind == "p" else self._number(cell)
+
+    def _text(self, text: str) -> str:
+        line = " ".join(text.split())
+        return line if len(line) <= self.most else f"{line[: self.most - 1].rstrip()}…"
 
     def _number(self, value: float) -> str:
         digits = 0 if self.kind == "count" or isinstance(value, int) else self.digits

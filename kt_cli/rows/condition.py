@@ -21,6 +21,8 @@ from kt_cli.errors import UsageError, unknown
 
 Kind = Literal["number", "text", "truth", "list", "null"]
 KINDS: dict[str, Kind] = {"string": "text", "int64": "number", "double": "number", "bool": "truth"}
+LARGEST = 10**300  # of whole numbers: a float holds little more
+ONLY_NULL = "lists can only be compared with None"
 WHERE_COLUMNS_ARE = "docs/reports.md says what can be asked, results/README.md has all columns."
 
 
@@ -161,8 +163,6 @@ class _Reader:
         if kind is None:
             quoted = f"Text stands in quotes: '{node.id}'. {WHERE_COLUMNS_ARE}"
             raise unknown("column", node.id, self._kinds, quoted)
-        if kind == "list":
-            raise self._refuse(node, f"{node.id} holds lists, which cannot be compared")
         return pc.field(node.id), kind
 
     def _constant(self, node: ast.Constant) -> tuple[pc.Expression, Kind]:
@@ -172,6 +172,8 @@ class _Reader:
             case bool(value):
                 return pc.scalar(value), "truth"
             case int(value) | float(value):
+                if isinstance(value, int) and abs(value) > LARGEST:
+                    raise self._refuse(node, "no number in rows is as large")
                 return pc.scalar(value if abs(value) < 2**53 else float(value)), "number"
             case str(value):
                 if any("\ud800" <= sign <= "\udfff" for sign in value):
@@ -189,6 +191,9 @@ class _Reader:
                 raise self._refuse(right, "nothing is more or less than None")
             null = (b if a_kind == "null" else a).is_null(nan_is_null=True)
             return null if isinstance(op, (ast.Is, ast.Eq)) else ~null
+        for side, kind in ((left, a_kind), (right, b_kind)):
+            if kind == "list":
+                raise self._refuse(side, ONLY_NULL)
         if type(op) not in COMPARISONS:
             raise self._refuse(right, "only None can follow is", "Compare with ==.")
         if a_kind != b_kind:
@@ -199,9 +204,13 @@ class _Reader:
 
     def _member(self, left: ast.expr, right: ast.expr) -> pc.Expression:
         item, kind = self.read(left)
+        if kind == "list":
+            raise self._refuse(left, ONLY_NULL)
         if isinstance(right, (ast.List, ast.Tuple, ast.Set)):
             values = [self._of(value, kind) for value in right.elts]
-            if not values or any(isinstance(part, ast.Name) for part in ast.walk(right)):
+            if not values:
+                raise self._refuse(right, "the list is empty", "Name one value or more.")
+            if any(isinstance(part, ast.Name) for part in ast.walk(right)):
                 raise self._refuse(right, "a list of values is needed")
             # isin is never null, so that its opposite would hold of nulls.
             return functools.reduce(operator.or_, (item == value for value in values))

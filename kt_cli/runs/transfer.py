@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from kt_cli.data.guard_images import require_guard, unseen_share
+from kt_cli.data.guard_images import common, require_guard, unseen_share
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import Data, open_data
 from kt_cli.data.training import views_of
@@ -275,7 +275,7 @@ class _Transfer:
             extra={
                 "run_id": run.id, "spec": asdict(self.spec), "guard": run.data.guard,
                 **({"worse": row["worse"]} if row["worse"] else {}),
-                "unseen": min(run.data.guard, unseen_share(self.student, run.data)),
+                "unseen": common((run.data.guard, unseen_share(self.student, run.data)), run.data),
                 "train_data": self.images.fingerprint,
                 ORIGIN: {
                     "models": [model.ref for model in run.models],

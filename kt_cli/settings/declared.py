@@ -6,6 +6,7 @@ From it come its option, its check, its key in sweep files, its column and its l
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache
@@ -18,6 +19,7 @@ from kt_cli.errors import UsageError, unknown
 
 POSITIVE, NOT_NEGATIVE, SHARE = "(0, inf)", "[0, inf)", "[0, 1]"
 LARGEST = 2**63 - 1  # of whole numbers that rows hold
+OF_PROCESS = {"device": ("KT_DEVICE", "cpu"), "tf32": ("KT_TF32", "0")}  # variables, examples
 SAID = {POSITIVE: "positive", NOT_NEGATIVE: "zero or more"}
 
 
@@ -121,7 +123,7 @@ class Declared:
         """
         parts, kinds = (value, (self.items,)) if self.items else ([value], self.types)
         if not isinstance(parts, list) or not all(_is(part, kinds) for part in parts):
-            raise UsageError(f"{called} must be {self.kinds}, not {value!r}")
+            raise UsageError(f"{called} must be {self.kinds}, not {reprlib.repr(value)}")
         if any(isinstance(part, int) and abs(part) > LARGEST for part in parts):
             raise UsageError(f"{called} must be at most {LARGEST:,}, not {value!r}")
         if self.items:
@@ -200,6 +202,11 @@ def by_keyword(given: Mapping[str, Any], *kinds: type) -> list[dict[str, Any]]:
         owners |= {one.keyword: (kind, one) for one in declared(kind).values()}
     found: dict[type, dict[str, Any]] = {kind: {} for kind in kinds}
     for key, value in given.items():
+        if key in OF_PROCESS:
+            raise UsageError(
+                f"{key} is a setting of the process, not of a call",
+                f'Before it: os.environ["{OF_PROCESS[key][0]}"] = "{OF_PROCESS[key][1]}".',
+            )
         if key not in owners:
             raise unknown("setting", key, owners)
         if value is not None:
@@ -241,9 +248,27 @@ def plain(value: Any) -> Any:
 
 
 def texts(value: Any) -> list[str]:
-    """One name, or several in whatever holds them, as a list; files by their paths."""
-    found = plain(value)
-    return [found] if isinstance(found, str) else [*(found or ())]
+    """One name, or several in whatever holds them, as a list; files by their paths.
+
+    Raises:
+        UsageError: there is something else.
+    """
+    if value is None:
+        return []
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    given = [*value] if several and not hasattr(value, "state_dict") else [value]
+    names = list(map(plain, given))
+    for one, name in zip(given, names, strict=True):
+        if not isinstance(name, str):
+            kind = one.__class__.__name__
+            raise UsageError(f"a name or a path is needed, not {kind}", _named_how(one))
+    return names
+
+
+def _named_how(value: Any) -> str:
+    if hasattr(value, "state_dict"):
+        return "Save it as timm does (local-dir:FOLDER), or name what builds it (py:MODULE:NAME)."
+    return 'Arrays have names: {"a": array, …}.' if hasattr(value, "shape") else ""
 
 
 def absolute(path: str) -> str:

@@ -122,6 +122,11 @@ def load(
         names_of_outputs = local_models.of_transformers(cast(Any, module).origin.config["id2label"])
     if kind == "hf-hub" and isinstance(module, Wrapped) and (stated := outputs_of(model)):
         names_of_outputs = stated.names  # beside timm's configuration
+    if kind == "local-dir" and (stated := outputs_of(model)) and stated.count != count:
+        raise DataError(
+            f"{model.name} has {count} outputs, its config.json names {stated.count}",
+            "num_classes and model_args in it contradict each other.",
+        )
     outputs = Outputs.of(count, names_of_outputs)
     hashes = _weights if now and kind in FROM_FILES else {}
     hashed = fingerprint_of_function if kind == "py" else fingerprint

@@ -98,3 +98,8 @@ def test_examples_are_commands_and_pages_that_there_are(repository: Path, comman
         flags = {word for word in words if re.fullmatch(r"--[a-z-]+|-[a-z]", word)}
         assert flags <= {flag for parameter in asked.params for flag in parameter.opts}, example
         assert command == "kt" or example.startswith(command)
+
+
+@pytest.mark.parametrize("command", [("status",), ("cancel",), ("cache", "ls"), ()])
+def test_a_short_help_is_all_of_it(kt: Kt, command: tuple[str, ...]) -> None:
+    assert shown(kt, *command, "--help-all") == shown(kt, *command, "--help")

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from kt_cli import files
 from kt_cli.data import contents
 from kt_cli.data.canonical import centre_square
-from kt_cli.data.guard_images import leave_out_guards
+from kt_cli.data.guard_images import common, leave_out_guards
 from kt_cli.data.loading import batches
 from kt_cli.data.remembered import forget
 from kt_cli.data.sources import open_data
@@ -252,6 +252,21 @@ def test_guards_of_the_models_are_left_out(tmp_path: Path) -> None:
     assert leave_out_guards(DataSpec("digits"), models).guard == 0.2
     assert leave_out_guards(DataSpec("digits", guard=0.3), models).guard == 0.3
     assert leave_out_guards(DataSpec("digits"), models[1:]).guard == 0
+
+
+def test_a_smaller_guard_slice_counts_only_if_it_lies_in_the_larger(tmp_path: Path) -> None:
+    """Of classes with few images it may have others, which the student was trained on."""
+    sizes = dict(zip("abcdef", (2, 3, 10, 3, 4, 2), strict=True))
+    make_folder(tmp_path / "train", sizes)
+    make_folder(tmp_path / "val", dict.fromkeys(sizes, 1))
+    spec = DataSpec(str(tmp_path))
+    small, large = (
+        open_data(replace(spec, guard=share), training=True).guard for share in (0.15, 0.25)
+    )
+    assert small is not None and large is not None and not {*small.ids} <= {*large.ids}
+    assert common((0.15, 0.25), spec) == 0.0
+    assert common((0.25, 0.25), spec) == 0.25 and common((0.25, 0.0), spec) == 0.0
+    assert common((0.1, 0.2), DataSpec("digits")) == 0.1
 
 
 @pytest.mark.parametrize(

@@ -707,6 +707,13 @@ def test_what_arrays_cannot_take_is_refused(more: dict[str, Any], said: str) -> 
         ({"a": [0, 1], "b": 3}, [0, 1], "b is no array: 3"),
         ({"a": [0, 1], "b": [0, 1]}, 5, "labels is no array: 5"),
         ({"a": pd.Series([0, 1], [5, 4]), "b": [0, 1]}, pd.Series([0, 1], [4, 5]), "another index"),
+        ({"a": [0, 1], "b": [0, 1]}, [0, -1], "labels have -1, which is no class, 1 such"),
+        ({"a": [0, 1], "b": [0, 1]}, [0, np.nan], "labels have nan, which is no class"),
+        ({"a": [0, 1], "b": [0, 1]}, [0, 1.5], "labels have 1.5, which is no class"),
+        ({"a": [0, 1], "b": [0, 1]}, ["x", None], "labels have None, which is no class"),
+        ({"a": np.ma.masked_equal([0, 1], 1), "b": [0, 1]}, [0, 1], "a has masked values"),
+        ({"a": torch.empty(2, device="meta"), "b": [0, 1]}, [0, 1], "a is a tensor without values"),
+        ([np.array([0, 1]), np.array([0, 1])], [0, 1], "a name or a path is needed, not ndarray"),
     ],
 )
 def test_arrays_that_do_not_go_together(said: Any, labels: Any, why: str) -> None:
@@ -725,6 +732,17 @@ def test_pandas_in_one_order_will_do() -> None:
     assert found.pairs["pos_flips"].tolist() == [0.0, 0.0]
     with pytest.raises(KtError, match="one name"):
         kt_cli.complementarity({"a": PRED, "b": PRED}, labels=LABELS, classes=["x"] * C)
+
+
+def test_a_data_frame_has_a_model_in_each_column_and_tensors_may_be_sparse() -> None:
+    import kt_cli
+
+    frame = pd.DataFrame({"a": PRED, "b": LABELS})
+    found = kt_cli.complementarity(frame, labels=LABELS)  # type: ignore[arg-type]
+    assert found.models["model"].tolist() == ["a", "b"]
+    said = {"a": (3.5 * torch.eye(C)[LABELS]).to_sparse(), "b": PRED}
+    found = kt_cli.complementarity(said, labels=LABELS)
+    assert found.models["accuracy"].tolist()[0] == 100.0
 
 
 def test_arrays_of_other_classes_are_doubted() -> None:

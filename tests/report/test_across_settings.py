@@ -53,6 +53,18 @@ def test_other_settings_still_part_the_tables(sweep: Sweep, rows: list[dict[str,
     assert len(tables) == 4  # which would average what differs
 
 
+def test_only_settings_that_occur_on_the_same_images_are_named(
+    sweep: Sweep, rows: list[dict[str, Any]]
+) -> None:
+    """One group has both averages, the other only one of them, and on it nothing is compared."""
+    others = [{**r, "run_id": f"o{r['run_id']}", "eval_data": "others"}
+              for r in rows if r["average"] == "none"]  # fmt: skip
+    sweep.write("transfer", others)
+    tables = sweep_tables([sweep.folder], ["summary"], Query(by=("average",)))
+    found = {str(t.group["eval_data"]): t.group["settings"] for t in tables}
+    assert found.pop("others") == "aaaa" and set(found.values()) == {"aaaa, bbbb"}
+
+
 def test_settings_are_compared_on_the_same_pairs(sweep: Sweep, rows: list[dict[str, Any]]) -> None:
     (table,) = sweep_tables([sweep.folder], ["compare"], Query(by=("average",)))
     found = {(r["method"], r["against"]): r for r in records(table)}

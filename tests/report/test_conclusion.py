@@ -146,8 +146,8 @@ def test_what_by_tells_apart_is_named(sweep: Sweep) -> None:
             for i, (t, s) in enumerate(pairs) for seed in (0, 1)]  # fmt: skip
     sweep.write("transfer", rows)
     (sentence,) = conclusions(sweep_tables([sweep.folder], ["summary"], Query(by=("seed",))))
-    assert sentence.startswith("kl-dp, 1 helps: 42 of 42 transfers gained")
-    assert "same pairs" not in sentence and "kl-dp, 0 (Δ −0.48) harms" in sentence
+    assert sentence.startswith("kl-dp, seed 1 helps: 42 of 42 transfers gained")
+    assert "same pairs" not in sentence and "kl-dp, seed 0 (Δ −0.48) harms" in sentence
 
 
 def test_the_control_is_no_winner_however_it_is_told_apart(sweep: Sweep) -> None:

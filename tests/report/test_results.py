@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+import kt_cli
 from kt_cli.api.results import results
+from kt_cli.errors import KtError
 
 Sweep = Any  # of the conftest beside this file
 
@@ -17,6 +21,16 @@ def test_a_table_s_condition_holds_beside_that_of_the_results(filled: Sweep) -> 
     # Pairs have no methods, which leaves the other condition.
     weaker = some.complementarity(where="acc_diff < 0").set_index("quantity")["pairs"]
     assert weaker["pos_flips"] == 6
+
+
+def test_folders_may_be_given_together(filled: Sweep) -> None:
+    one, other = kt_cli.results(filled.folder), kt_cli.results([str(filled.folder)])
+    assert one.folders == other.folders == kt_cli.results(iter([filled.folder])).folders
+
+
+def test_where_nothing_meets_the_condition_that_is_said(filled: Sweep) -> None:
+    with pytest.raises(KtError, match=r"no result meets --where 'delta > 1000': it leaves out all"):
+        kt_cli.results(filled.folder).summary(where="delta > 1000")
 
 
 def test_listed_options_are_taken_as_text(filled: Sweep) -> None:

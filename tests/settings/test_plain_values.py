@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from torch import nn
 
 import kt_cli
 from kt_cli.errors import UsageError
@@ -41,6 +42,27 @@ def test_models_in_whatever_holds_them() -> None:
         texts(pd.Series(["a", "b"])) == texts([Path("a"), "b"]) == texts(iter("ab")) == ["a", "b"]
     )
     assert texts(None) == []
+
+
+def test_what_is_no_name_is_refused_with_the_way_out() -> None:
+    for call in (kt_cli.complementarity, kt_cli.pretrain, kt_cli.explain):
+        with pytest.raises(UsageError, match="a name or a path is needed, not Linear") as caught:
+            call(nn.Linear(2, 2))  # type: ignore[operator]
+        assert "local-dir:" in caught.value.tip and "py:" in caught.value.tip
+    with pytest.raises(UsageError, match="not int"):
+        kt_cli.results([3])  # type: ignore[list-item]
+
+
+def test_settings_of_the_process_are_named_as_such() -> None:
+    with pytest.raises(UsageError, match="device is a setting of the process") as caught:
+        kt_cli.complementarity(["a", "b"], device="cpu")
+    assert 'os.environ["KT_DEVICE"] = "cpu"' in caught.value.tip
+
+
+def test_a_long_value_is_not_repeated() -> None:
+    with pytest.raises(UsageError) as caught:
+        by_keyword({"labels": list(range(50_000))}, DataSpec)
+    assert len(caught.value.message) < 100
 
 
 @pytest.mark.filterwarnings("ignore::kt_cli.errors.KtWarning")

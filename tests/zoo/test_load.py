@@ -376,6 +376,13 @@ def unknown_architecture(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "architecture": "from_the_future"}))
 
 
+def name_more_classes(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"num_classes": 14, "model_args": {"num_classes": 10}}
+    config["pretrained_cfg"] |= {"num_classes": 14}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
 def pickle_something(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "model.pth").write_bytes(pickle.dumps({"fc": print}))
@@ -385,7 +392,7 @@ def pickle_something(folder: Path) -> None:
     "damage",
     [
         damage_weights, drop_a_tensor, damage_config, lose_architecture, unknown_architecture,
-        pickle_something,
+        pickle_something, name_more_classes,
     ],
 )  # fmt: skip
 def test_damaged_folder(damage: Callable[[Path], None], save_model: SaveModel) -> None:

@@ -15,10 +15,11 @@ STAGES = {
 }  # fmt: skip
 NEEDS: dict[str, tuple[str, ...]] = dict.fromkeys(STAGES, ())
 TITLE = "Failed runs"
+LONGEST = 200  # letters of an error; JSON and CSV have all
 COLUMNS = (
     Column("stage", "stage", "text"),
     Column("runs", "runs", "count"),
-    Column("error", "error", "text"),
+    Column("error", "error", "text", most=LONGEST),
     Column("example", "for example", "text"),
 )
 
