@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import codecs
 import csv
 import gzip
 import json
@@ -67,7 +68,7 @@ def read_table(path: Path) -> Table:
         raise DataError(f"{path.name} is of no known format", f"Known: {', '.join(READERS)}.")
     try:
         columns = READERS[ending](path)
-    except MemoryError:
+    except (MemoryError, DataError):
         raise
     except Exception as error:  # each format's library has errors of its own
         raise DataError(f"cannot read {path}: {first_line(error)}") from error
@@ -99,6 +100,12 @@ def _parquet(path: Path) -> Columns:
 def _opened(path: Path) -> IO[str]:
     """As text, unpacked; bytes that are not UTF-8 as `escaped` has them."""
     unpack = gzip.open if path.suffix.lower() == ".gz" else open
+    with unpack(path, "rb") as file:
+        start = file.read(2)
+    if not start:
+        raise DataError(f"{path} is empty", "docs/predictions.md says what it can hold.")
+    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise DataError(f"{path} is in UTF-16", "Save it in UTF-8.")
     return unpack(path, "rt", encoding="utf-8-sig", errors="backslashreplace")
 
 
@@ -148,7 +155,11 @@ def _json(path: Path) -> Columns:
 
 def _npz(path: Path) -> Columns:
     with np.load(path, allow_pickle=False) as arrays:
-        found = {name.lower(): arrays[name] for name in arrays.files}
+        try:
+            found = {name.lower(): arrays[name] for name in arrays.files}
+        except ValueError as error:
+            tip = "Save texts as np.array(texts, dtype=str): objects are not unpickled."
+            raise DataError(f"cannot read {path}: {first_line(error)}", tip) from error
     return {
         name: v.astype(str).astype(object) if v.dtype.kind in "SU" else v
         for name, v in found.items()

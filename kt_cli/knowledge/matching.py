@@ -61,10 +61,9 @@ def require_once(path: Path, names: Sequence[str]) -> None:
     """
     for name, count in Counter(names).items():
         if count > 1:
-            raise DataError(
-                f"{path} names the image {name} twice",
-                "Name images with their folders (of timm's inference.py: --fullname).",
-            )
+            with_folders = "Name images with their folders (of timm's inference.py: --fullname)."
+            tip = "Are rows in it twice?" if "/" in name else with_folders
+            raise DataError(f"{path} names the image {name} twice", tip)
 
 
 def _difference(path: Path, wanted: Sequence[str], place: dict[str, int], found: int) -> str:

@@ -439,12 +439,17 @@ def test_other_labels_are_counted(tmp_path: Path) -> None:
 def test_unreadable_files(tmp_path: Path, name: str) -> None:
     if name != "missing.csv":
         (tmp_path / name).write_bytes(b"\x00\xff{not a table" if name != "a.csv" else b"")
-    refused(tmp_path / name, "known format" if name == "a.txt" else "cannot read|no rows")
+    refused(tmp_path / name, "known format" if name == "a.txt" else "cannot read|is empty|no rows")
 
 
 def test_objects_are_not_unpickled(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", pred=np.array([{}], object), id=np.array(["a"]))
     refused(tmp_path / "a.npz", "cannot read")
+
+
+def test_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,pred\nx,1\n", encoding="utf-16")
+    refused(tmp_path / "a.csv", "is in UTF-16")
 
 
 def test_different_lengths_and_no_rows(tmp_path: Path) -> None:

@@ -46,6 +46,9 @@ def test_equal_file_names_are_told_apart_by_folders() -> None:
     with pytest.raises(DataError, match=r"names the image 0\.png twice") as caught:
         row_order(PATH, [name.split("/")[1] for name in ids], 6, ids)
     assert "--fullname" in caught.value.tip
+    with pytest.raises(DataError, match=r"names the image a/0\.png twice") as caught:
+        row_order(PATH, ["a/0.png", *ids], 6, ids)
+    assert "rows in it twice" in caught.value.tip
 
 
 def test_endings_are_dropped_only_where_that_leaves_them_apart() -> None:

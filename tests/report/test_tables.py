@@ -228,6 +228,24 @@ def test_failures_are_counted_and_left_out(filled: Sweep) -> None:
     ]
 
 
+def test_a_long_error_is_short_for_readers_and_whole_for_machines(sweep: Sweep) -> None:
+    long = "the weights do not fit:\n" + "missing key layer.weight, " * 200
+    sweep.write("transfer", [sweep.transfer("a", "b", status="failed", error=long)])
+    (table,) = sweep_tables([sweep.folder], ["failures"])
+    ((_, _, shown, _),) = table.texts()
+    assert len(shown) == 200 and shown.endswith("…") and "\n" not in shown
+    assert table.rows[0][2] == long
+
+
+def test_parquet_files_of_other_names_are_named(sweep: Sweep) -> None:
+    sweep.write("transfer", [sweep.transfer("a", "b")])
+    (part,) = (sweep.folder / "transfer").iterdir()
+    part.rename(part.with_name("mine.parquet"))
+    with pytest.raises(DataError, match="1 Parquet file there, none of kt's") as caught:
+        sweep_tables([sweep.folder])
+    assert "part-" in caught.value.tip
+
+
 def test_a_pairs_run_that_succeeded_later_did_not_fail(sweep: Sweep) -> None:
     failed = {**sweep.failed("complementarity", "x"), "teacher": None, "student": None}
     sweep.write("complementarity", [failed])
