@@ -25,6 +25,7 @@ MACS_PER_SECOND = 3e12  # a data centre's GPU in full precision, where nothing i
 MACS_PER_PARAMETER = 200.0  # of convolutional networks and transformers at 224 pixels
 CPU_MACS_PER_SECOND = 2e10  # of one thread
 TYPICAL_MACS, TYPICAL_SIDE = 5e9, 224
+FIXED = 2.0  # seconds of a transfer, in which models are opened, saved and written about
 TRAINING = 3.0  # forward and backward, against forward alone
 PREDICTION_BYTES = 50  # an image's row in the cache of predictions, its name included
 TYPICAL_PARAMS_M = 50.0
@@ -83,7 +84,7 @@ class Costs:
         """images: seconds of a forward pass of the teachers and, last, the student."""
         *teachers, student = images
         step = TRAINING * student + sum(teachers) + student
-        return step * epochs * self.training + 2 * student * self.evaluation
+        return FIXED + step * epochs * self.training + 2 * student * self.evaluation
 
     def per_image(self, model: Model, side: int | None = None) -> float:
         """Seconds of a model's forward pass; side: of its input, if not the usual."""

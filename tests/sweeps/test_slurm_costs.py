@@ -17,6 +17,7 @@ from kt_cli.runs.predict import predict_runs
 from kt_cli.settings import DataSpec, EvalSpec, TransferSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps.cost_model import (
+    FIXED,
     MACS_PER_PARAMETER,
     MACS_PER_SECOND,
     TYPICAL_MACS,
@@ -109,7 +110,7 @@ def test_speeds_in_rows_win(tmp_path: Path) -> None:
     costs = Costs(tmp_path, training=100, evaluation=10)
     assert [costs.per_image(m) for m in (A, B, C)] == [0.25, 0.5, np.median([0.25, 0.5])]
     # forward and backward of the student, the frozen student, the teacher; evaluated twice
-    wanted = (3 * 0.5 + 0.5 + 0.25) * 2 * 100 + 2 * 0.5 * 10
+    wanted = FIXED + (3 * 0.5 + 0.5 + 0.25) * 2 * 100 + 2 * 0.5 * 10
     assert seconds(costs, transfer(A, B)) == pytest.approx(wanted)
     assert spent(tmp_path) == 9.0
     store.write(tmp_path, "transfer", [
@@ -131,7 +132,7 @@ def test_drift_is_one_more_training_of_a_student_whoever_teaches_it(tmp_path: Pa
                              for r in runs])  # fmt: skip
     more = np.subtract(costs.seconds(runs), without)
     # forward and backward, and the frozen student; evaluated twice. Another seed is another one.
-    drifts = [(3 + 1) * 2 * 100 * costs.per_image(m) + 2 * 10 * costs.per_image(m) for m in (B, A)]
+    drifts = [FIXED + (4 * 2 * 100 + 2 * 10) * costs.per_image(m) for m in (B, A)]
     wanted = [drifts[0], 0, drifts[0], 0, 0, 0, drifts[1], 0, drifts[1]]
     np.testing.assert_allclose(more, wanted, atol=1e-9)
     # A row that may have it in it says nothing of what a transfer takes; the next one does.
