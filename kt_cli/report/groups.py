@@ -49,6 +49,10 @@ class Group:
     about: dict[str, Cell]
     differs: str
 
+    def of(self, whole: Group) -> bool:
+        """Whether these are some of another group's rows, by what both have in common."""
+        return whole.about.items() <= self.about.items()
+
     def first(self, column: str) -> Cell:
         """The value of a column that is the same in all rows; None for null."""
         return native(self.rows[column].iloc[0])

@@ -251,6 +251,22 @@ def test_matrix_of_many_models_is_one_of_accuracies() -> None:
     assert not list(plots.draw_all(edited(found, "transfer", teacher_acc=np.nan), ["matrix"]))
 
 
+def test_matrices_of_accuracies_stand_beside_each_other() -> None:
+    names = [f"model{i:02}" for i in range(50)]
+    found = toys.results(names, methods=("kl", "kl-dp"))
+    (drawn,) = plots.draw_all(found, ["matrix"])
+    assert drawn.file == "matrix-toys" and "of each method" in drawn.caption
+    kl, dp, _ = drawn.figure.axes
+    assert [axes.get_title(loc="left") for axes in (kl, dp)] == ["kl", "kl-dp"]
+    for axes, method in ((kl, "kl"), (dp, "kl-dp")):
+        values = axes.images[0].get_array()
+        rows = found.ok("transfer")
+        mine = Results({**found.frames, "transfer": rows[rows["method"] == method]})
+        (alone,) = plots.draw_all(mine, ["matrix"])
+        np.testing.assert_allclose(values, alone.figure.axes[0].images[0].get_array())
+    assert kl.images[0].get_clim() == dp.images[0].get_clim()
+
+
 def test_matrices_beside_each_other_have_one_scale() -> None:
     found = toys.results(methods=("kl", "kl-dp"))
     rows = found.frames["transfer"]

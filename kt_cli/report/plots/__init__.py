@@ -39,7 +39,7 @@ class Plot:
         columns: of these rows, beside those that are always read.
         others: columns that it needs of other tables.
         rows: its rows, where they are not simply the finished ones of `table`.
-        by_method: whether each method has a figure of its own.
+        apart: of which groups each method has a figure of its own.
         lists: whether it shows lists, which have no mean over seeds.
         scale: what `draw` is told too, so that all its groups are drawn to one scale.
     """
@@ -50,7 +50,7 @@ class Plot:
     columns: tuple[str, ...]
     others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rows: Callable[[Results], pd.DataFrame] | None = None
-    by_method: bool = False
+    apart: Callable[[Group], bool] | None = None
     lists: bool = False
     scale: Callable[[Sequence[Group]], float] | None = None
 
@@ -68,7 +68,15 @@ class Plot:
             return split(rows, SAME_DATA)
         if query.seed_average and not self.lists:
             rows = seed_average(rows)
-        return split(rows, (*SAME_TRANSFER, "method") if self.by_method else SAME_TRANSFER)
+        groups = split(rows, SAME_TRANSFER)
+        parted = [self.apart is not None and self.apart(group) for group in groups]
+        if not any(parted):
+            return groups
+        each = split(rows, (*SAME_TRANSFER, "method"))
+        return [
+            member for group, part in zip(groups, parted, strict=True)
+            for member in ([one for one in each if one.of(group)] if part else [group])
+        ]  # fmt: skip
 
 
 PLOTS: dict[str, Plot] = {
@@ -110,7 +118,7 @@ PLOTS: dict[str, Plot] = {
     ),
     "matrix": Plot(
         "Transfer delta of each student from each teacher.", "transfer", matrix.matrix,
-        ("delta", "student_acc", "teacher_acc"), by_method=True, scale=matrix.scale,
+        ("delta", "student_acc", "teacher_acc"), apart=matrix.apart, scale=matrix.scale,
     ),
     "curves": Plot(
         "Training curves.", "transfer", curves.curves, ("delta", *curves.PANELS), lists=True

@@ -14,15 +14,18 @@ from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
-from kt_cli.errors import counted
 from kt_cli.report.groups import Group, by_one_teacher
 from kt_cli.report.intervals import Floats, numbers
 from kt_cli.report.plots import style
+from kt_cli.report.plots.binning import ByMethod
 from kt_cli.report.plots.style import COLUMN, DOUBLE, INK, SMALL, Marks, PlotResult
 from kt_cli.report.tables.matrix import by_accuracy
 
 MOST = 40  # students, teachers that have a row, a column of their own
 BINS = 20  # of models by accuracy, where there are more
+FEW_DASHES = 100  # more are one small picture within the file
+ACROSS = 4  # matrices of methods beside each other
+TITLED, AROUND = 0.3, 0.9  # inches of a matrix's title, and of labels and scale beside them
 TALLEST, SHORTEST = 6.5, 1.0  # inches of all rows
 LARGEST, ROOMY = 0.34, 0.22  # inches of a cell: at most, and with room for its number
 POINTS = 72  # per inch
@@ -34,22 +37,31 @@ DIVERGING = LinearSegmentedColormap.from_list(
 
 def scale(groups: Sequence[Group]) -> float:
     """Where the colours of all these matrices end: 2% of all their cells are beyond it."""
-    tables = [_table(rows) for rows in map(_rows, groups) if rows is not None]
+    tables = [table for rows in map(_rows, groups) if rows is not None for table in _tables(rows)]
     cells = np.abs(np.concatenate([np.ravel(table) for table in tables] or [np.ones(1)]))
     return float(np.nanquantile(cells, 0.98)) or float(np.nanmax(cells)) or 1.0
 
 
+def apart(group: Group) -> bool:
+    """Whether each method has a figure of its own: models that have a row each are read there."""
+    return _by_model(group.rows) or group.rows["method"].nunique() == 1
+
+
 def matrix(group: Group, top: float) -> PlotResult | None:
-    """Δ of each student (row) from each teacher (column), for one method; `top`: see `scale`."""
+    """Δ of each student (row) from each teacher (column); `top`: see `scale`."""
     rows = _rows(group)
     if rows is None:
         return None
-    notes = [f"n = {counted(len(rows), 'transfer')} by {group.first('method')}."]
-    names = "student", "teacher"
+    by, tables = ByMethod.of(rows, "delta"), _tables(rows)
+    notes, names = [by.note()], ("student", "teacher")
     if not _by_model(rows):
         names = "student accuracy (%)", "teacher accuracy (%)"
         notes.append("Means over students and teachers of like accuracy.")
-    figure = _figure(_table(rows), top, *names)
+    several = len(tables) > 1
+    figure = (
+        _beside(by.methods, tables, top, *names) if several
+        else _figure(tables[0], top, *names)
+    )  # fmt: skip
     notes.append("Colours mean the same in all matrices that were drawn together.")
     dashes = ("A dash: Δ < 0.",) if figure.axes[0].collections else ()
     marks = _marks(figure.axes[0], rows) if _by_model(rows) else None
@@ -80,16 +92,25 @@ def _by_model(rows: pd.DataFrame) -> bool:
     return max(rows["student"].nunique(), rows["teacher"].nunique()) <= MOST
 
 
-def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean Δ by student and teacher, or by bins of their accuracy, each most accurate first."""
-    roles = ["student", "teacher"]
-    if not _by_model(rows):
-        bins = [_bins(rows, role) for role in roles]
-        return rows.groupby(bins, sort=True)["delta"].mean().unstack().iloc[::-1, ::-1]
-    cells = rows.groupby(roles, observed=True)["delta"].mean().unstack()
+def _tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Mean Δ by student and teacher, of one method; or by bins of their accuracy, of each method;
+    the most accurate first."""
+    return [_by_names(rows)] if _by_model(rows) else _by_accuracy(rows)
+
+
+def _by_names(rows: pd.DataFrame) -> pd.DataFrame:
+    cells = rows.groupby(["student", "teacher"], observed=True)["delta"].mean().unstack()
     table = cells.loc[by_accuracy(rows, "student"), by_accuracy(rows, "teacher")]
     students, teachers = (style.short_names(list(map(str, axis))) for axis in table.axes)
     return table.rename(index=students, columns=teachers)
+
+
+def _by_accuracy(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    by, bins = ByMethod.of(rows, "delta"), [_bins(rows, role) for role in ("student", "teacher")]
+    means = rows.groupby([by.codes, *bins])["delta"].mean().unstack().iloc[:, ::-1]
+    students = sorted(np.unique(bins[0]), reverse=True)
+    parts = (means.loc[[i]].droplevel(0) for i in range(len(by.methods)))
+    return [part.reindex(students) for part in parts]
 
 
 def _bins(rows: pd.DataFrame, role: str) -> Floats:
@@ -113,20 +134,57 @@ def _figure(table: pd.DataFrame, top: float, row: str, column: str) -> Figure:
     figure = style.new_figure(width, max(SHORTEST, cell * down) + letters[1] + 0.5)
     axes = figure.add_subplot()
     values = table.to_numpy(dtype=np.float64)
-    axes.patch.set(
-        facecolor="white", hatch="//////", edgecolor=style.PALE
-    )  # where nothing is drawn
-    image = axes.imshow(values, cmap=DIVERGING, vmin=-top, vmax=top, aspect="equal")
+    _image(axes, values, top)
     axes.set_xticks(range(across), names[1], rotation=90, fontsize=font)
     axes.set_yticks(range(down), names[0], fontsize=font)
-    axes.tick_params(length=0)
     axes.set_xlabel(column)
     axes.set_ylabel(row)
     _signs(axes, values, top, font, cell)
-    extend = "both" if np.nanmax(np.abs(values)) > top else "neither"
-    bar = figure.colorbar(image, ax=axes, extend=extend, pad=0.02, aspect=25, shrink=0.9)
-    bar.set_label("Δ (pp)")
+    _scale(figure, [axes], values, top)
     return figure
+
+
+def _beside(
+    methods: Sequence[str], tables: Sequence[pd.DataFrame], top: float, row: str, column: str
+) -> Figure:
+    """The matrices of several methods, of the same rows and columns, and one scale."""
+    across, width = min(ACROSS, len(tables)), (DOUBLE - AROUND) / ACROSS
+    down = -(-len(tables) // across)
+    figure = style.new_figure(AROUND + across * width, down * (width + TITLED) + TITLED)
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes, method, table in zip(grid, methods, tables, strict=False):
+        values = table.to_numpy(dtype=np.float64)
+        _image(axes, values, top)
+        axes.set_title(method, loc="left", fontsize=style.FONT)
+        _signs(axes, values, top, SMALL, width / max(values.shape))
+    for set_ticks, labels in (
+        (grid[0].set_yticks, table.index),
+        (grid[0].set_xticks, table.columns),
+    ):
+        places = np.unique(np.linspace(0, len(labels) - 1, 4).round().astype(int))
+        set_ticks(places, [f"{labels[place]:.0f}" for place in places])
+    for axes in grid[len(tables) :]:
+        axes.remove()
+    for axes in grid[len(tables) - across : len(tables)]:
+        axes.tick_params(labelbottom=True)
+    figure.supxlabel(column, fontsize=style.FONT)
+    figure.supylabel(row, fontsize=style.FONT)
+    _scale(figure, grid[: len(tables)].tolist(), np.concatenate([*map(np.ravel, tables)]), top)
+    return figure
+
+
+def _image(axes: Axes, values: Floats, top: float) -> None:
+    """Hatched where nothing is drawn."""
+    axes.patch.set(facecolor="white", hatch="//////", edgecolor=style.PALE)
+    axes.imshow(values, cmap=DIVERGING, vmin=-top, vmax=top, aspect="equal")
+    axes.tick_params(length=0)
+
+
+def _scale(figure: Figure, axes: Sequence[Axes], values: Floats, top: float) -> None:
+    extend = "both" if np.nanmax(np.abs(values)) > top else "neither"
+    image, aspect = axes[0].images[0], 25 if len(axes) == 1 else 40
+    bar = figure.colorbar(image, ax=axes, extend=extend, pad=0.02, aspect=aspect, shrink=0.9)
+    bar.set_label("Δ (pp)")
 
 
 def _signs(axes: Axes, values: Floats, top: float, font: float, cell: float) -> None:
@@ -134,7 +192,7 @@ def _signs(axes: Axes, values: Floats, top: float, font: float, cell: float) -> 
     if cell < ROOMY:
         rows, columns = np.nonzero(values < 0)
         axes.scatter(columns, rows, marker="_", s=(0.45 * cell * POINTS) ** 2, color=INK,
-                     linewidths=0.5)  # fmt: skip
+                     linewidths=0.5, rasterized=len(rows) > FEW_DASHES)  # fmt: skip
         return
     size = min(font, 0.32 * cell * POINTS)
     alike: dict[tuple[str, str], list[tuple[int, ...]]] = {}
