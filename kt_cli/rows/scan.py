@@ -118,7 +118,11 @@ def _values(column: pa.ChunkedArray) -> pd.Series[Any]:
         values: pd.Series[Any] = column.to_pandas(memory_pool=POOL)
         return values
     whole = column.combine_chunks(POOL)
-    texts, codes = whole.dictionary.to_pylist(), whole.indices.fill_null(-1).to_numpy()
+    texts = whole.dictionary.to_pylist()
+    if len(texts) == 1 and not whole.null_count:  # as of most settings
+        everywhere = np.zeros(len(whole), dtype=np.int8)
+        return pd.Series(pd.Categorical.from_codes(everywhere, dtype=texts_dtype(texts)))
+    codes = whole.indices.fill_null(-1).to_numpy()
     occurs = np.bincount(codes + 1, minlength=len(texts) + 1)[1:] > 0
     dtype = texts_dtype(itertools.compress(texts, occurs))
     places = np.append(dtype.categories.get_indexer(pd.Index(texts, dtype=str)), -1)
