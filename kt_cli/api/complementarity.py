@@ -14,8 +14,9 @@ from kt_cli.errors import UsageError, readable, some_of, unknown, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, EvalSpec, PairsSpec
 from kt_cli.settings.data import data_spec
-from kt_cli.settings.declared import by_keyword, check, declared, texts
+from kt_cli.settings.declared import by_keyword, check, declared
 from kt_cli.settings.sweep import BASELINES
+from kt_cli.settings.values import texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,8 +110,8 @@ def complementarity(
     """Compare models on images, or arrays of what models said about samples.
 
     Args:
-        models: as on the command line; or by name what each says: (n,) predicted classes, or
-            (n, C) logits or probabilities; or a data frame with a column of classes for each.
+        models: as on the command line; or by name what each says: (n,) predicted classes (also as
+            a data frame), or (n, C) logits or probabilities.
         labels: for arrays the (n,) true classes; for images the file of `--labels`.
         classes: names of the classes of arrays.
         arch: timm architecture of models that are checkpoint files.
@@ -123,8 +124,7 @@ def complementarity(
     Raises:
         UsageError: the models, the settings and the data do not go together.
     """
-    arrays = by_name(models)
-    if arrays is not None:
+    if (arrays := by_name(models)) is not None:
         _refuse_for_arrays(
             **settings, arch=arch, baseline=baseline != "none", refresh=refresh,
             class_embedding=class_embedding != "head", batch_size=batch_size, workers=workers,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from kt_cli.errors import DataError, KtError, UsageError
 from kt_cli.progress import Progress, silent
-from kt_cli.settings.declared import texts
+from kt_cli.settings.values import texts
 
 if TYPE_CHECKING:
     from kt_cli.knowledge.changes import Changes

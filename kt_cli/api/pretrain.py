@@ -13,7 +13,8 @@ from kt_cli.files import file_name
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, PretrainSpec
 from kt_cli.settings.data import data_spec
-from kt_cli.settings.declared import by_keyword, check, texts
+from kt_cli.settings.declared import by_keyword, check
+from kt_cli.settings.values import texts
 from kt_cli.spec import Run
 
 GUARD = 0.1

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 from kt_cli.errors import KtError, counted, unknown, warn
-from kt_cli.settings.declared import by_keyword, check, declared, texts
+from kt_cli.settings.declared import by_keyword, check, declared
 from kt_cli.settings.report import QuerySpec, ReportSpec
+from kt_cli.settings.values import texts
 
 if TYPE_CHECKING:
     import pandas as pd

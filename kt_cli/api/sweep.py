@@ -12,7 +12,7 @@ from kt_cli.api.results import RESULTS, Results, results
 from kt_cli.errors import UsageError
 from kt_cli.progress import Listener
 from kt_cli.settings import SweepSpec
-from kt_cli.settings.declared import plain, texts
+from kt_cli.settings.values import plain, texts
 
 if TYPE_CHECKING:
     from kt_cli.spec import Model

@@ -14,7 +14,8 @@ from kt_cli.errors import DataError, KtError, UsageError, counted, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, EvalSpec, TransferSpec
 from kt_cli.settings.data import data_spec
-from kt_cli.settings.declared import by_keyword, check, declared, plain, texts
+from kt_cli.settings.declared import by_keyword, check, declared
+from kt_cli.settings.values import plain, texts
 from kt_cli.spec import Model
 
 if TYPE_CHECKING:

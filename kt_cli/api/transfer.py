@@ -14,8 +14,9 @@ from kt_cli.errors import StudentLost, UsageError, WriteError, signed, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.settings.data import data_spec
-from kt_cli.settings.declared import by_keyword, check, texts
+from kt_cli.settings.declared import by_keyword, check
 from kt_cli.settings.transfer import with_guard
+from kt_cli.settings.values import texts
 from kt_cli.spec import Model, Run
 
 if TYPE_CHECKING:

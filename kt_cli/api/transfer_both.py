@@ -13,7 +13,7 @@ from kt_cli.api.transfer import Planned, Transferred, keep, lost, planned, requi
 from kt_cli.errors import KtError, UsageError
 from kt_cli.files import file_name, write_text
 from kt_cli.progress import Progress, silent
-from kt_cli.settings.declared import plain
+from kt_cli.settings.values import plain
 from kt_cli.spec import Run
 
 Row = Mapping[str, Any]

@@ -10,8 +10,9 @@ from typing import Any
 
 from kt_cli.errors import UsageError
 from kt_cli.settings import shared
-from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, Settings, absolute, check, setting
+from kt_cli.settings.declared import NOT_NEGATIVE, POSITIVE, Settings, check, setting
 from kt_cli.settings.shared import of_harm, of_images
+from kt_cli.settings.values import absolute
 
 ENVIRONMENT = "KT_DATA"
 EMBEDDINGS = ("head", "clip", "none")

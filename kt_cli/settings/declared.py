@@ -10,12 +10,11 @@ import reprlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache
-from os import PathLike
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from kt_cli.errors import UsageError, unknown
+from kt_cli.settings.values import absolute, plain
 
 POSITIVE, NOT_NEGATIVE, SHARE = "(0, inf)", "[0, inf)", "[0, 1]"
 LARGEST = 2**63 - 1  # of whole numbers that rows hold
@@ -234,46 +233,6 @@ def options(given: Mapping[str, Any]) -> list[str]:
         flag = f"--no-{name}" if value is False else f"--{name}"
         words += [flag] if isinstance(value, bool) else [flag, str(value)]
     return words
-
-
-def plain(value: Any) -> Any:
-    """A value as a file would have it: not of NumPy, pandas or pathlib, and lists for tuples."""
-    if isinstance(value, PathLike):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: plain(one) for key, one in value.items()}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
-
-
-def texts(value: Any) -> list[str]:
-    """One name, or several in whatever holds them, as a list; files by their paths.
-
-    Raises:
-        UsageError: there is something else.
-    """
-    if value is None:
-        return []
-    several = isinstance(value, Iterable) and not isinstance(value, str)
-    given = [*value] if several and not hasattr(value, "state_dict") else [value]
-    names = list(map(plain, given))
-    for one, name in zip(given, names, strict=True):
-        if not isinstance(name, str):
-            kind = one.__class__.__name__
-            raise UsageError(f"a name or a path is needed, not {kind}", _named_how(one))
-    return names
-
-
-def _named_how(value: Any) -> str:
-    if hasattr(value, "state_dict"):
-        return "Save it as timm does (local-dir:FOLDER), or name what builds it (py:MODULE:NAME)."
-    return 'Arrays have names: {"a": array, …}.' if hasattr(value, "shape") else ""
-
-
-def absolute(path: str) -> str:
-    """A file by its absolute path, since jobs may run elsewhere; "timm" is none."""
-    return path if path == "timm" else str(Path(path).expanduser().absolute())
 
 
 def _types(hint: Any) -> tuple[tuple[type, ...], type | None]:

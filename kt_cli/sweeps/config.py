@@ -17,9 +17,10 @@ from kt_cli.files import escaped
 from kt_cli.settings import DataSpec, PretrainSpec, SlurmSpec, SweepSpec, TransferSpec
 from kt_cli.settings.cluster import check_cluster
 from kt_cli.settings.data import check_images, usual_source, whole_source
-from kt_cli.settings.declared import absolute, by_keyword, check, declared, values
 from kt_cli.settings.declared import build as built
+from kt_cli.settings.declared import by_keyword, check, declared, values
 from kt_cli.settings.transfer import PRESETS, WAYS, canonical
+from kt_cli.settings.values import absolute
 from kt_cli.spec import Model
 
 if sys.version_info >= (3, 11):

@@ -13,7 +13,8 @@ import kt_cli
 from kt_cli.errors import UsageError
 from kt_cli.progress import Listener
 from kt_cli.settings import DataSpec, SweepSpec, TransferSpec
-from kt_cli.settings.declared import by_keyword, texts
+from kt_cli.settings.declared import by_keyword
+from kt_cli.settings.values import texts
 
 
 def test_settings_of_numpy_and_pathlib() -> None:
