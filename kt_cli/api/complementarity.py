@@ -134,8 +134,7 @@ def complementarity(
     references = texts(models)
     _refuse_for_images(classes, refresh and cached_only)
     how, given = by_keyword({**settings, "labels": labels}, EvalSpec, DataSpec)
-    spec = EvalSpec(**how)
-    check(spec)
+    check(spec := EvalSpec(**how))
     check(PairsSpec(embedding=class_embedding))
     resolved = _resolved(references, arch, baseline)  # before anything heavy is imported
     from kt_cli.device import pick_device
