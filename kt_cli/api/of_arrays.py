@@ -115,6 +115,8 @@ def _outputs(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """As the column that they are: rows of shares that add up to one are probabilities."""
     import numpy as np
 
+    from kt_cli.knowledge.file_columns import sum_tolerance
+
     if array.ndim == 1:
         return {"pred": array}
     if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] < 2:
@@ -122,5 +124,6 @@ def _outputs(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
             f"{name} has shape {array.shape} of {array.dtype}",
             "Predictions are (n,) classes, or (n, C) logits or probabilities.",
         )
-    shares = (array >= 0).all() and np.allclose(array.sum(axis=1, dtype=np.float64), 1, atol=1e-2)
+    missed = np.abs(array.sum(axis=1, dtype=np.float64) - 1).max(initial=0)
+    shares = (array >= 0).all() and missed <= sum_tolerance(array)
     return {"probabilities" if shares else "logits": array}

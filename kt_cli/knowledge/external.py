@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 
 from kt_cli.data.images import ImageSet
 from kt_cli.errors import DataError, counted, warn
-from kt_cli.knowledge.file_columns import SUM_TOLERANCE, External, read_external
+from kt_cli.knowledge.file_columns import (
+    External,
+    has_two_digits,
+    read_external,
+    sum_tolerance,
+)
 from kt_cli.knowledge.matching import (
     class_indices,
     numbered,
@@ -114,10 +119,9 @@ def _coarse(external: External) -> bool:
         if external.logits is None or external.logits.max() > 0:
             return False
         given = np.exp(external.logits)
-        if not np.allclose(given.sum(axis=1), 1, atol=SUM_TOLERANCE):
+        if np.abs(given.sum(axis=1) - 1).max(initial=0) > sum_tolerance(given):
             return False  # no logarithms of probabilities
-    hundredths = 100 * given[~np.isnan(given)]
-    return len(given) >= ENOUGH and bool((np.abs(hundredths - hundredths.round()) < 1e-3).all())
+    return len(given) >= ENOUGH and has_two_digits(given[~np.isnan(given)])
 
 
 def _row_order(external: External, ids: Sequence[str]) -> Classes:

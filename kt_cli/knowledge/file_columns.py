@@ -25,6 +25,8 @@ EXPECTED = (
     "logit_0 …), and beside it id and label; see docs/predictions.md."
 )
 SUM_TOLERANCE = 0.01
+HALF_A_DIGIT = 0.005  # that rounding to two digits can move a probability by
+MOST_ROUNDED = 0.2  # that the sum of many such may miss 1 by
 ARRAYS = ("label", "answers", "words", "confidence", "label_prob", "logits")  # of an External
 
 
@@ -216,7 +218,7 @@ def _logits(table: Table, name: str) -> NDArray[np.float32]:
     if name in LOGITS:
         return numbers
     sums = numbers.sum(axis=1)
-    wrong = (numbers.min(axis=1) < 0) | (np.abs(sums - 1) > SUM_TOLERANCE)
+    wrong = (numbers.min(axis=1) < 0) | (np.abs(sums - 1) > sum_tolerance(numbers))
     if wrong.any():
         first = int(wrong.argmax())
         raise DataError(
@@ -227,12 +229,28 @@ def _logits(table: Table, name: str) -> NDArray[np.float32]:
     return np.log(np.maximum(numbers, np.finfo(np.float32).tiny))
 
 
+def sum_tolerance(numbers: NDArray[np.floating[Any]]) -> float:
+    """By how much rows of probabilities (n, C) may miss 1, those of two digits by rounding."""
+    rounding = HALF_A_DIGIT * numbers.shape[1] * has_two_digits(numbers)
+    return float(np.clip(rounding, SUM_TOLERANCE, MOST_ROUNDED)) + 1e-6
+
+
+def has_two_digits(numbers: NDArray[np.floating[Any]]) -> bool:
+    """Whether numbers are shares of two digits."""
+    hundredths = 100 * np.asarray(numbers, dtype=np.float64)
+    whole = np.abs(hundredths - hundredths.round()).max(initial=0) < 1e-3
+    return bool(whole and hundredths.max(initial=0) <= 100)
+
+
 def _otherwise(numbers: NDArray[np.float32], sums: NDArray[np.float32]) -> str:
     """What (n, C) numbers may be that are no probabilities."""
     if numbers.min() >= 0 and np.abs(sums - 100).max() <= 100 * SUM_TOLERANCE:
         return "These are percent: divide them by 100."
     if numbers.max() <= 0 and np.abs(np.exp(numbers).sum(axis=1) - 1).max() <= SUM_TOLERANCE:
         return "These are logarithms of probabilities: call them logits, or logit_0 …"
+    many = HALF_A_DIGIT * numbers.shape[1] > MOST_ROUNDED
+    if many and numbers.min() >= 0 and has_two_digits(numbers):
+        return "Rounded to two digits they have lost too much: write more digits."
     return (
         "If they are logits, call them logits, or logit_0 …; if they are only the best, their "
         "classes are needed (of timm's inference.py: --include-index, or --topk 0 for all)."

@@ -662,6 +662,35 @@ def test_the_probability_of_the_answer_may_stand_beside_those_of_all(tmp_path: P
     np.testing.assert_allclose(found["confidence"], SAID, atol=1e-6)
 
 
+@pytest.mark.parametrize("classes", [10, 100])
+def test_probabilities_of_two_digits_need_not_add_up(tmp_path: Path, classes: int) -> None:
+    """Rounding moves each by up to half a digit."""
+    import kt_cli
+
+    random = np.random.default_rng(0)
+    sharp = np.exp(4 * random.standard_normal((300, classes)))
+    shares = np.round(sharp / sharp.sum(axis=1, keepdims=True), 2)
+    assert 0.01 < np.abs(shares.sum(axis=1) - 1).max() < 0.2
+    labels = np.where(np.arange(300) % 3, shares.argmax(axis=1), random.integers(classes, size=300))
+    file = tmp_path / "two.csv"
+    columns = {f"prob_{c}": shares[:, c] for c in range(classes)}
+    pd.DataFrame({"label": labels, **columns}).to_csv(file, index=False)
+    found = read_external(file)
+    assert found.logits is not None
+    np.testing.assert_allclose(np.exp(found.logits), shares, atol=1e-6)
+    with pytest.warns(KtWarning, match="probabilities of two digits"):
+        said = kt_cli.complementarity({"a": shares, "b": labels}, labels=labels)
+    assert said.models["accuracy"][0] == pytest.approx(
+        100 * np.mean(shares.argmax(axis=1) == labels)
+    )
+
+
+def test_two_digits_of_very_many_classes_are_too_few(tmp_path: Path) -> None:
+    frame = pd.DataFrame(np.full((3, 300), 0.0)).add_prefix("prob_")
+    frame.assign(prob_0=0.2, label=0).to_csv(tmp_path / "a.csv", index=False)
+    assert "write more digits" in refused(tmp_path / "a.csv", "do not add up").tip
+
+
 def test_names_give_the_order_of_the_outputs() -> None:
     import kt_cli
 
