@@ -18,20 +18,25 @@ from kt_cli.settings.declared import Declared, declared
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = {
-    "Images": (DataSpec, "`[data]` of a sweep file; every command that sees images."),
-    "Evaluation": (EvalSpec, "`kt complementarity`."),
-    "Transfers": (TransferSpec, "`kt transfer`, and `[transfer]` of a sweep file."),
+    "Images": (DataSpec, "`[data]` of a sweep file; commands that see images have those that they "
+               "need."),
+    "Evaluation": (EvalSpec, "Commands that evaluate models, where `--amp` says the precision."),
+    "Transfers": (TransferSpec, "`kt transfer`, and `[transfer]` of a sweep file; `--eval-amp` and "
+                  "`--by-class` are options of `kt sweep`, and `--guard` of `kt transfer` adds "
+                  "+guard, +safe or +shrink to the method."),
     "Training": (PretrainSpec, "`kt pretrain`, and `[pretrain]` and `[[zoo]]` of a sweep file."),
     "Sweeps": (SweepSpec, "`kt sweep`; `name`, `models` and `timeout_run` at the top of a sweep "
                "file, `class_embedding`, `flips_by_class` and `baseline` in "
                "`[complementarity]`, the rest in `[transfer]`."),
     "On a cluster": (SlurmSpec, "`kt sweep`, and `[slurm]` of a sweep file."),
 }  # fmt: skip
+OF_PAIRS = ("class_embedding", "flips_by_class")  # of a sweep's settings those that runs have
 HEAD = """# Settings
 
 Every setting, as the code declares it: its key in a sweep file and in Python, its option where that
 is another name, its values and its default. A setting marked ≠ makes another run: a finished run
-with another value of it is not reused.
+with another value of it is not reused. `--help-all` of a command lists its options; in a
+sweep file any setting of a table can stand.
 """
 
 
@@ -39,7 +44,7 @@ def settings() -> str:
     """The text of docs/settings.md."""
     parts = [HEAD]
     for title, (kind, where) in SECTIONS.items():
-        rows = [_row(one) for one in declared(kind).values()]
+        rows = [_row(one, kind) for one in declared(kind).values()]
         parts.append(
             f"## {title}\n\n{where}\n\n"
             "| key | option | values | default | ≠ | what it is |\n|---|---|---|---|---|---|\n"
@@ -49,8 +54,9 @@ def settings() -> str:
     return "\n".join(parts)
 
 
-def _row(one: Declared) -> str:
+def _row(one: Declared, kind: type) -> str:
     said = one.said
+    other = said.identity and (kind not in (SweepSpec, SlurmSpec) or one.name in OF_PAIRS)
     flags = said.flags or (f"--{one.name.replace('_', '-')}",)
     option = ", ".join(f"`{flag}`" for flag in flags) if said.option or said.flags else ""
     choices = ", ".join(f"`{choice}`" for choice in said.choices if choice)
@@ -65,8 +71,7 @@ def _row(one: Declared) -> str:
     else:
         shown = f"`{str(default).lower() if isinstance(default, bool) else default}`"
     return (
-        f"| `{one.name}` | {option} | {values} | {shown} | {'≠' if said.identity else ''} "
-        f"| {said.help} |"
+        f"| `{one.name}` | {option} | {values} | {shown} | {'≠' if other else ''} | {said.help} |"
     )
 
 

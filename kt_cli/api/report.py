@@ -149,7 +149,8 @@ class Report:
             names = ", ".join(self.request.form.plot)
             raise KtError(
                 f"nothing to plot{': no rows for ' + names if names else ''}",
-                "Plots need finished transfers, or pairs that were compared.",
+                "Plots need finished transfers, or pairs that were compared; class-flips those of "
+                "--flips-by-class.",
             )
 
     def _drawn(self) -> Iterator[Drawn]:

@@ -36,6 +36,8 @@ def explain(
     ] = None,
     device: options.Device = None,
     tf32: options.Tf32 = None,
+    amp: options.Amp = None,
+    amp_dtype: options.AmpType = None,
     top: Annotated[
         int, option(min=0, panel=OUTPUT, metavar="N", help="How many classes and confusions.")
     ] = 5,
@@ -59,6 +61,7 @@ def explain(
         require_ending(gallery)
     from kt_cli.api.explain import explain as explained
 
+    how["eval_amp"] = options.precision(amp, amp_dtype)
     with screen.progress() as progress:
         before, after = models[0], models[1] if len(models) == 2 else None
         found = explained(before, after, teacher, progress=progress, **images, **how)

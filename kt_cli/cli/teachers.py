@@ -48,6 +48,8 @@ def teachers(
     cached_only: options.CachedOnly = False,
     device: options.Device = None,
     tf32: options.Tf32 = None,
+    amp: options.Amp = None,
+    amp_dtype: options.AmpType = None,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Rank models by what they could teach one student, and say which command to run.
@@ -56,6 +58,7 @@ def teachers(
     """
     from kt_cli.api.teachers import teachers as ranking
 
+    how["eval_amp"] = options.precision(amp, amp_dtype)
     with screen.progress() as progress:
         found = ranking(student, among, team=team, labels=not no_labels, results=results,
                         cached_only=cached_only, progress=progress, **images, **how)  # fmt: skip

@@ -59,7 +59,8 @@ def transfer(
     tf32: options.Tf32 = None,
     output: Annotated[
         Path | None,
-        option("-o", "--output", panel=STUDENT, metavar="FOLDER", help="Where the student goes."),
+        option("-o", "--output", panel=STUDENT, metavar="FOLDER", help="Where the student goes.",
+               show_default="one below students/"),
     ] = None,
     overwrite: options.Overwrite = False,
     results: Annotated[

@@ -195,7 +195,7 @@ class TransferSpec(Settings):
         column=None,
     )
     fail_if_worse: float | None = of_harm(
-        None, "Exit with 3 where Δ is below −POINTS; the student is saved and marked all the same.",
+        None, "Mark the student where Δ is below −POINTS; kt transfer then exits with 3.",
         metavar="POINTS", within=NOT_NEGATIVE, identity=False, column=None,
     )  # fmt: skip
     fail_if_class_worse: float | None = of_harm(
