@@ -27,7 +27,7 @@ from kt_cli.zoo.local_models import natural
 
 SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
-    "val": ("val", "validation", "valid", "test"),
+    "val": ("val", "validation", "valid", "eval", "dev", "test", "testing"),
 }
 NO_IMAGES = ("@eaDir", "__MACOSX")  # of Synology's and Apple's, with thumbnails
 
@@ -57,15 +57,20 @@ def training_classes(spec: DataSpec) -> tuple[str, ...]:
 
 
 def _split_folder(root: Path, split: Split, labels: str | None = None) -> Path | None:
-    """The folder of a split; none where it is a class beside others, which may be called so."""
+    """The folder of a split; none where it is a class beside others, which may be called so.
+
+    In any capitals; where two differ by these alone, the first by name.
+    """
+    there = _class_names(root)
+    written = {name.lower(): name for name in sorted(there, reverse=True)}
     names = itertools.chain.from_iterable(SPLIT_FOLDERS.values())
-    found = [root / name for name in names if (root / name).is_dir()]
+    found = {name: root / written[name] for name in names if name in written}
     if not found:
         return None
-    others = len(_class_names(root)) > len(found)
-    if others and not labels and not any(map(_class_names, found)):
+    others = len(there) > len(found)
+    if others and not labels and not any(map(_class_names, found.values())):
         return None
-    return next((one for one in found if one.name in SPLIT_FOLDERS[split]), None)
+    return next((found[name] for name in SPLIT_FOLDERS[split] if name in found), None)
 
 
 def _class_names(root: Path | None) -> list[str]:

@@ -26,9 +26,20 @@ EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 )
 ENDINGS = tuple(EXTENSIONS)
+SYNSET = re.compile(r"n\d{8}")
 IMAGENET_FILE = re.compile(r"ILSVRC2012_val_\d{8}")
-HEADERS = ("filename", "file_name", "file", "image", "imageid", "image_id", "id", "name", "path")
-FORM = "One label a line, in the order of the file names; or two columns, name and label."
+HEADERS = (
+    "filename", "file_name", "file", "image", "imageid", "image_id", "id", "name", "path", "img",
+    "image_path", "img_path", "image_name", "filepath", "file_path",
+)  # fmt: skip
+LABELS = (
+    "label", "labels", "class", "class_name", "classname", "target", "category", "truth",
+    "ground_truth", "y", "wnid", "synset",
+)  # fmt: skip
+FORM = (
+    "One label a line, in the order of the file names; or two columns, name and label; of more "
+    "columns a header that names these: filename, label."
+)
 MOST_CLASSES = 1_000_000
 T = TypeVar("T")
 
@@ -61,9 +72,10 @@ def _first_synset(text: str) -> str:
 def _lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read {path}: {reason}", near(path)) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"cannot read {path}: it is not in UTF-8", "Save it in UTF-8.") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}", near(path)) from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -75,7 +87,7 @@ def ground_truth(
     The file has two columns, file name and class, or one class a line in the order of the names.
     `classes` are those of a class map or of the training folders, where there are any.
     """
-    rows = [_columns(line) for line in _lines(path)]
+    rows = _two_columns(path, [_columns(line) for line in _lines(path)])
     if not names:
         raise DataError(f"{path} has labels, but there are no images")
     alone = all(len(row) == 1 for row in rows)
@@ -108,11 +120,30 @@ def ground_truth(
 
 
 def _columns(line: str) -> list[str]:
-    """File name and class, or the class alone. A space divides only what nothing else does."""
+    """The cells of a line. A space divides only what nothing else does, and once."""
     mark = next((mark for mark in "\t,;" if mark in line), None)
     cells = next(csv.reader([line], delimiter=mark)) if mark else line.split(maxsplit=1)
-    name, *rest = (cell.strip() for cell in cells[:2])
-    return [name, _first_synset(rest[0])] if rest else [name]
+    return [cell.strip() for cell in cells]
+
+
+def _two_columns(path: Path, rows: Sequence[list[str]]) -> list[list[str]]:
+    """File name and class of each row, or the class alone: by a header where one names both.
+
+    Raises:
+        DataError: there are more columns, and no header tells which.
+    """
+    header = [cell.lower() for cell in rows[0]] if rows else []
+    name, label = (
+        next((header.index(one) for one in known if one in header), None)
+        for known in (HEADERS, LABELS)
+    )
+    if name is not None and label is not None:
+        rows = [[row[i] if i < len(row) else "" for i in (name, label)] for row in rows[1:]]
+    elif (wide := next((row for row in rows if any(row[2:])), None)) and not all(
+        SYNSET.fullmatch("".join(row[1:2])) for row in rows
+    ):
+        raise DataError(f"{path} has {len(wide)} columns, and no header tells which to read", FORM)
+    return [[one[0], _first_synset(one[1])] if len(one) > 1 else one for one in rows]
 
 
 def _by_name(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:
@@ -120,7 +151,8 @@ def _by_name(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str]) ->
         rows = rows[1:]
     if short := next((row for row in rows if not "".join(row[1:])), None):
         raise DataError(f"{path} has no label for {short[0]}", FORM)
-    keys, given = _keyed(((name, label) for name, label in rows), names, str(path), "the folder")
+    once = dict.fromkeys((name, label) for name, label, *_ in rows)
+    keys, given = _keyed(once, names, str(path), "the folder")
     without = [name for name, each in zip(names, keys, strict=True) if each not in given]
     missing = given.keys() - set(keys)
     if without or missing:
@@ -145,7 +177,8 @@ def _keyed(
     keys, theirs = list(map(key, names)), [key(name) for name, _ in given]
     for whose, called in ((source, theirs), (folder, keys)):
         if twice := _twice(called):
-            tip = "" if _twice(name for name, _ in given) else "Name them with folders."
+            again = _twice(name for name, _ in given)
+            tip = "It says different things of them." if again else "Name them with folders."
             raise DataError(f"{whose} has several images called {twice}", tip)
     return keys, {key(name): value for name, value in given}
 

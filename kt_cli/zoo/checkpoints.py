@@ -78,15 +78,32 @@ def _read(file: Path) -> Any:
     try:
         with torch.serialization.safe_globals(SAFE):
             return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported" not in str(error):
-            raise DataError(f"{file} is no checkpoint, or damaged: {first_line(error)}") from error
-        kinds = re.findall(r"Unsupported \w+: GLOBAL (\S+)", str(error)) or ["unknown"]
-        raise DataError(
-            f"{file} holds an object ({kinds[0]}) beside weights, and is read with weights_only",
-            "Where you trust it, save the weights alone: "
-            "torch.save(torch.load(FILE, weights_only=False)[NAME], NEW).",
-        ) from error
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+        if (explained := _explained(file, error)) is None:
+            raise
+        raise explained from error
+
+
+def _explained(file: Path, error: Exception) -> DataError | None:
+    """What is wrong with a file that torch does not read; None where it is none of its faults."""
+    said = str(error)
+    if "TorchScript" in said:
+        tip = "Save its state_dict: torch.save(torch.jit.load(FILE).state_dict(), NEW)."
+        return DataError(f"{file} is a TorchScript archive", tip)
+    if isinstance(error, (EOFError, OSError)) or "PytorchStreamReader" in said:
+        return DataError(f"{file} is cut off or damaged", "Fetch it again.")
+    if not isinstance(error, pickle.UnpicklingError):
+        return None
+    if "Unsupported" not in said:
+        return DataError(f"{file} is no checkpoint, or damaged: {first_line(error)}")
+    kinds = re.findall(r"Unsupported \w+: GLOBAL (\S+)", said) or ["unknown"]
+    return DataError(
+        f"{file} holds an object ({kinds[0]}) beside weights, and is read with weights_only",
+        "Where you trust it, save the weights alone: "
+        "torch.save(torch.load(FILE, weights_only=False)[NAME], NEW).",
+    )
 
 
 def _tables_of(file: Path) -> list[tuple[str, Weights]]:

@@ -55,6 +55,7 @@ def _of_folder(folder: Path, model: Model) -> nn.Module:
     import timm
 
     config = local_models.read_config(folder)
+    local_models.require_whole(folder)
     file = local_models.weights_file(folder)
     checkpoints.require_weights(file)
     if "architecture" in config:

@@ -132,6 +132,29 @@ def test_names_and_classes(lines: list[str], tmp_path: Path) -> None:
     assert np.asarray(images.read(2))[0, 0].tolist() == [2, 0, 0]
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["filename,fold,label", "img1.png,0,b", "img2.png,1,a", "img10.png,1,b"],
+        ["label,filename", "b,img1.png", "a,img2.png", "b,img10.png"],
+        [",image_path,class", "0,img1.png,b", "1,img2.png,a", "2,img10.png,b"],
+        ["Image;Width;Target", "img1;9;b", "img2;9;a", "img10;9;b", "img1;9;b"],
+    ],
+    ids=["fold", "swapped", "index", "twice"],
+)
+def test_a_header_says_which_columns_are_read(tmp_path: Path, lines: list[str]) -> None:
+    make(tmp_path, PNG)
+    images = opened(tmp_path, labels=write(tmp_path / "l", *lines))
+    assert images.classes == ("a", "b") and images.labels.tolist() == [1, 0, 1]
+
+
+def test_labels_in_another_encoding_are_said_to_be(tmp_path: Path) -> None:
+    make(tmp_path, PNG)
+    (tmp_path / "l").write_text("img1.png,é\n", encoding="latin-1")
+    with pytest.raises(DataError, match="it is not in UTF-8"):
+        opened(tmp_path, labels=str(tmp_path / "l"))
+
+
 def test_a_class_name_may_have_commas_between_tabs(tmp_path: Path) -> None:
     make(tmp_path, PNG)
     lines = ["img1.png\ttench, Tinca", "img2.png\tcat", "img10.png\ttench, Tinca"]
@@ -193,7 +216,9 @@ def test_an_image_may_be_called_like_a_header(tmp_path: Path) -> None:
         (["img1,a", "img2,b", "img10,a", "img2,a"], "has several images called img2"),
         (["img1,a", "img2,b", "img10"], "has no label for img10"),
         (["img1,a", "img2,", "img10,b"], "has no label for img2"),
-        (["filename,label"], r"labels 0 of 3 images \(not img1\.png\)$"),
+        (["filename,label"], "has 0 labels, the folder has 3 images"),
+        (["img1,0,a", "img2,1,b", "img10,0,a"], "has 3 columns, and no header tells which to read"),
+        (["name,fold", "img1,0", "img2,1", "img10,0", "img1,1"], "several images called img1"),
         (["a", "b"], "has 2 labels, the folder has 3 images"),
         ([], "has 0 labels, the folder has 3 images"),
         (["filename;label", "img1.png;a", "img2.png;b"], r"labels 2 of 3 images \(not img10\.png"),

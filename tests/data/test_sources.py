@@ -227,6 +227,18 @@ def test_only_the_images_of_a_run_are_read(tmp_path: Path, monkeypatch: pytest.M
     assert len(read) == 44 + 40 - 8  # of the larger part only what is new
 
 
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [("Train", "Val"), ("TRAIN", "test"), ("Training", "Testing"), ("train", "dev")],
+)
+def test_splits_in_any_capitals(tmp_path: Path, train: str, val: str) -> None:
+    """They are no classes."""
+    make_folder(tmp_path / train, {"cat": 2, "dog": 2})
+    make_folder(tmp_path / val, {"cat": 1, "dog": 1})
+    data = open_data(DataSpec(str(tmp_path)), training=True)
+    assert data.classes == ("cat", "dog") and len(data.eval) == 2 and len(data.training()) == 4
+
+
 def test_names_that_count_as_equal_have_an_order(tmp_path: Path) -> None:
     make_folder(tmp_path, {"Cat": 1, "cat": 1, "1": 1, "01": 1, "x²": 1})
     assert open_data(DataSpec(str(tmp_path))).classes == ("01", "1", "Cat", "cat", "x²")

@@ -196,3 +196,19 @@ def test_positions_are_not_stretched_for_another_size(tmp_path: Path) -> None:
     torch.save(as_deit3(state), tmp_path / "m.pth")
     with pytest.raises(DataError, match="does not fit"):
         loaded("deit3_small_patch16_224", tmp_path / "m.pth")
+
+
+def test_a_file_that_is_cut_off_is_said_to_be(state: State, tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "m.pth")
+    whole = (tmp_path / "m.pth").read_bytes()
+    (tmp_path / "m.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="is cut off or damaged"):
+        loaded("test_resnet", tmp_path / "m.pth")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchscript_is_named(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(tmp_path / "m.pt"))
+    with pytest.raises(DataError, match="is a TorchScript archive") as caught:
+        loaded("test_resnet", tmp_path / "m.pt")
+    assert "state_dict" in caught.value.tip

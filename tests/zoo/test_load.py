@@ -376,6 +376,11 @@ def unknown_architecture(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "architecture": "from_the_future"}))
 
 
+def divide_weights(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text("{}")
+
+
 def name_more_classes(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config |= {"num_classes": 14, "model_args": {"num_classes": 10}}
@@ -392,7 +397,7 @@ def pickle_something(folder: Path) -> None:
     "damage",
     [
         damage_weights, drop_a_tensor, damage_config, lose_architecture, unknown_architecture,
-        pickle_something, name_more_classes,
+        pickle_something, name_more_classes, divide_weights,
     ],
 )  # fmt: skip
 def test_damaged_folder(damage: Callable[[Path], None], save_model: SaveModel) -> None:
