@@ -202,11 +202,29 @@ def images_of(models: Sequence[Model], given: Mapping[str, Any], how: How) -> Im
     forget()
     images = open_data(data_spec(given)).eval
     images.warn_of_empty_classes()
-    classes.require_classes(models, images.classes, images.name, images.select)
-    classes.warn_of_classes(models, images.classes, images.select)
+    fit = _fitting(models, images)
+    classes.require_classes(fit, images.classes, images.name, images.select)
+    classes.warn_of_classes(fit, images.classes, images.select)
     if how.mode != predict.CACHED_ONLY:
         timm_registry.require_weights(models)
     return images
+
+
+def _fitting(models: Sequence[Model], images: ImageSet) -> Sequence[Model]:
+    """Models without those that lack the classes of the images, which fail one by one; all of them
+    where fewer than two are left."""
+    from kt_cli.zoo import classes
+
+    def lacks(outputs: classes.Outputs) -> bool:
+        try:
+            classes.match(outputs, images.classes, images.select)
+        except LookupError:
+            return True
+        return False
+
+    lacking = [model for model, outputs in classes.told(models) if lacks(outputs)]
+    found = [model for model in models if model not in lacking]
+    return found if len(found) > 1 else models
 
 
 def _refuse_for_arrays(**settings: Any) -> None:

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kt_cli.data.labels import is_image
 from kt_cli.errors import DataError, first_line, some_of
 
 if TYPE_CHECKING:
@@ -144,12 +145,18 @@ def _json(path: Path) -> Columns:
         content = [json.loads(line) for line in text.splitlines() if line.strip()]
     if isinstance(content, list):
         return _frame(pd.DataFrame(content))
+    if {"schema", "data"} <= content.keys():
+        return _frame(pd.DataFrame(content["data"]))
     if {"columns", "data"} <= content.keys():
         return _frame(pd.DataFrame(content["data"], columns=content["columns"]))
     if all(isinstance(value, list) for value in content.values()):
         return _frame(pd.DataFrame({name: pd.Series(value) for name, value in content.items()}))
+    if all(map(is_image, content)) and not any(isinstance(v, dict) for v in content.values()):
+        return _frame(pd.DataFrame({"filename": list(content), "pred": list(content.values())}))
     if not all(isinstance(value, dict) for value in content.values()):
         return _frame(pd.DataFrame([content]))  # a single line
+    if all(list(value) == [*map(str, range(len(value)))] for value in content.values()):
+        return _frame(pd.DataFrame({k: [*v.values()] for k, v in content.items()}))  # pandas' usual
     return _frame(pd.DataFrame(list(content.values())).assign(filename=list(content)))
 
 

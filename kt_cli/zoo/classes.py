@@ -150,7 +150,7 @@ def _stated(folder: Path) -> Outputs | None:
     return None if count is None else Outputs.of(count, local_models.label_names(folder))
 
 
-def _told(models: Sequence[Model]) -> list[tuple[Model, Outputs]]:
+def told(models: Sequence[Model]) -> list[tuple[Model, Outputs]]:
     """Models with their outputs, where these are told; a damaged one fails when it is loaded."""
     found = readable(models, lambda model: (model, outputs_of(model)))
     return [(model, outputs) for model, outputs in found if outputs]
@@ -160,7 +160,7 @@ def require_classes(
     models: Sequence[Model], classes: Sequence[str], data: str = "the data", select: Select = None
 ) -> None:
     """Refuse a model without the data's classes (ClassMismatch), or a `select` without effect."""
-    known = _told(models)
+    known = told(models)
     obeyed = [
         _obeyed(matched(model, outputs, classes, select, data), outputs, classes, select)
         for model, outputs in known
@@ -199,7 +199,7 @@ def matched(
 def warn_of_classes(models: Sequence[Model], classes: Sequence[str], select: Select = None) -> None:
     """Say where a model's names decide against what was asked, and what one does not know."""
     known = [
-        (model.name, outputs, match(outputs, classes, select)) for model, outputs in _told(models)
+        (model.name, outputs, match(outputs, classes, select)) for model, outputs in told(models)
     ]
     for name, outputs, found in known:
         if _obeyed(found, outputs, classes, select) is False:
@@ -221,7 +221,7 @@ def require_common(models: Sequence[Model]) -> None:
 
     Different numbers of classes go together only where some of their names are the same.
     """
-    known = [(model.name, found) for model, found in _told(models)]
+    known = [(model.name, found) for model, found in told(models)]
     for (first, one), (name, other) in ((known[0], each) for each in known[1:]):
         shared = set(one.names or synsets(one.count)) & set(other.names or synsets(other.count))
         if one.count != other.count and not shared:

@@ -69,6 +69,16 @@ def test_one_broken_model_of_a_zoo_costs_itself_only(kt: Kt, folder: Path) -> No
     assert (code, out) == (2, "") and "cannot load c:" in err
 
 
+def test_one_model_of_other_classes_costs_itself_only(kt: Kt, folder: Path) -> None:
+    shutil.copytree(folder / "b", folder / "c")
+    config = json.loads((folder / "c" / "config.json").read_text())
+    (folder / "c" / "config.json").write_text(json.dumps({**config, "num_classes": 7}))
+    code, out, err = kt("complementarity", str(folder), *ON_DIGITS)
+    assert code == 1 and "a → b" in out and "c has 7 classes, the data has 10" in err
+    code, out, err = kt("complementarity", str(folder / "a"), str(folder / "c"), *ON_DIGITS)
+    assert (code, out) == (2, "") and "c has 7 classes, digits has 10" in err
+
+
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [

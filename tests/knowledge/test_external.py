@@ -447,6 +447,19 @@ def test_objects_are_not_unpickled(tmp_path: Path) -> None:
     refused(tmp_path / "a.npz", "cannot read")
 
 
+@pytest.mark.parametrize("form", ["columns", "table", "map"])
+def test_further_forms_of_json(tmp_path: Path, form: str) -> None:
+    frame = pd.DataFrame({"id": IDS, "pred": PRED, "label": LABELS})
+    if form == "map":
+        said = dict(zip(IDS, PRED.tolist(), strict=True))
+        (tmp_path / "a.json").write_text(json.dumps(said))
+    else:
+        frame.to_json(tmp_path / "a.json", orient=form)  # type: ignore[call-overload]
+    found = read_external(tmp_path / "a.json")
+    assert found.ids == list(IDS) and found.answers is not None
+    assert found.answers[:, 0].tolist() == PRED.tolist()
+
+
 def test_another_encoding_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,pred\nx,1\n", encoding="utf-16")
     refused(tmp_path / "a.csv", "is in UTF-16")
