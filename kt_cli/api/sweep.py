@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kt_cli.api.results import RESULTS, Results, results
-from kt_cli.errors import UsageError
+from kt_cli.errors import UsageError, counted
 from kt_cli.progress import Listener
 from kt_cli.settings import SweepSpec
 from kt_cli.settings.values import plain, texts
 
 if TYPE_CHECKING:
     from kt_cli.spec import Model
+    from kt_cli.sweeps.plan import Stage
     from kt_cli.sweeps.session import Session
 
 
@@ -105,10 +106,22 @@ def sweep(
     return Swept(session.folder, session.failures, session.given_up, done)
 
 
+def _say_unkept(session: Session, stages: Sequence[Stage]) -> None:
+    """That transfers which finished without --save-students are not done again for it."""
+    if not session.spec.save_students:
+        return
+    kept = sum(1 for _ in (session.folder / "students").glob("*"))
+    finished = sum(stage.done for stage in stages if stage.name == "transfer")
+    if finished > kept:
+        many = counted(finished - kept, "finished transfer")
+        session.tell.note(f"{many} kept no student, and are not done again; -o takes a new place.")
+
+
 def _work(session: Session, dry_run: bool) -> None:
     stages = session.stages()
     session.tell.plan(session, stages)
     session.said = {stage.note for stage in stages}
+    _say_unkept(session, stages)
     if dry_run:
         return
     _ = session.planner  # which needs data

@@ -118,6 +118,8 @@ def test_running_again_does_nothing_and_says_so(
     monkeypatch.chdir(undisturbed)
     monkeypatch.setenv("KT_CACHE", str(undisturbed / "cache"))
     again = ("sweep", "small.toml", "--processes", "1")
+    _, _, err = kt(*again, "--save-students")
+    assert "finished transfers kept no student, and are not done again" in err
     _, out, err = kt(*again, "--methods", "kl")
     assert "4 rows of images, methods" in err and "--all-rows" in err and "kl-dp" not in out
     assert kt(*again)[0] == 0
