@@ -59,8 +59,7 @@ def transfer(
     tf32: options.Tf32 = None,
     output: Annotated[
         Path | None,
-        option("-o", "--output", panel=STUDENT, metavar="FOLDER", help="Where the student goes.",
-               show_default="one below students/"),
+        option("-o", "--output", panel=STUDENT, metavar="FOLDER", help="Where the student goes."),
     ] = None,
     overwrite: options.Overwrite = False,
     results: Annotated[

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -152,7 +150,7 @@ def _by_name(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str]) ->
     if short := next((row for row in rows if not "".join(row[1:])), None):
         raise DataError(f"{path} has no label for {short[0]}", FORM)
     once = dict.fromkeys((name, label) for name, label, *_ in rows)
-    keys, given = _keyed(once, names, str(path), "the folder")
+    keys, given = keyed(once, names, str(path), "the folder")
     without = [name for name, each in zip(names, keys, strict=True) if each not in given]
     missing = given.keys() - set(keys)
     if without or missing:
@@ -165,7 +163,7 @@ def _by_name(path: Path, rows: Sequence[Sequence[str]], names: Sequence[str]) ->
     return [given[each] for each in keys]
 
 
-def _keyed(
+def keyed(
     pairs: Iterable[tuple[str, T]], names: Sequence[str], source: str, folder: str
 ) -> tuple[list[str], dict[str, T]]:
     """What each image is called (by whole names where some are given, or stems), and what is given.
@@ -243,64 +241,3 @@ def selecting(images: ImageSet, spec: DataSpec) -> ImageSet:
     if twice := _twice(lines):
         raise DataError(f"{path} names the output {twice} twice")
     return replace(images, select=tuple(map(int, lines)))
-
-
-def relabelled(images: ImageSet, spec: DataSpec) -> ImageSet:
-    """Images with the several right labels of --real-labels (else DataError), if they have any."""
-    if spec.real_labels is None:
-        return images
-    listed = _translated(images, _real_labels(images, spec.real_labels))
-    width = max([1, *map(len, listed)])
-    valid = np.array([[*labels, *[-1] * (width - len(labels))] for labels in listed], np.int32)
-    marked = replace(images, valid=valid)
-    kept = np.flatnonzero((valid >= 0).any(axis=1))
-    if not len(kept):
-        raise DataError(f"{spec.real_labels} has no label for any image of {images.name}")
-    return marked if len(kept) == len(images) else marked.subset(kept)
-
-
-def _translated(images: ImageSet, listed: list[list[int]]) -> list[list[int]]:
-    """Labels as places among the classes: ReaL counts ImageNet's, whatever order they have here."""
-    synsets = imagenet_synsets()
-    if images.classes == synsets or set(images.classes) != set(synsets):
-        return listed
-    place = {name: i for i, name in enumerate(images.classes)}
-    return [[place[synsets[label]] for label in labels] for labels in listed]
-
-
-def _real_labels(images: ImageSet, source: str) -> list[list[int]]:
-    """The right labels of each image: by its ILSVRC2012_val number, or by file name."""
-    named, of_imagenet = _read_real(source)
-    count = len(images.classes)
-    if of_imagenet and count != len(imagenet_synsets()):
-        raise DataError(
-            f"{source} is about ImageNet's 1000 classes, {images.name} has {count}",
-            "Labels of other images go by file name: a JSON object of lists.",
-        )
-    keys, found = _keyed(named.items(), images.ids, source, images.name)
-    missing = [name for name, each in zip(images.ids, keys, strict=True) if each not in found]
-    if missing:
-        raise DataError(
-            f"{source} knows {len(images) - len(missing):,} of the {len(images):,} images of "
-            f"{images.name}; not, for example, {missing[0]}",
-            "It goes by file name; ImageNet's are ILSVRC2012_val_00000001.JPEG and so on.",
-        )
-    listed = [found[each] for each in keys]
-    if not all(0 <= label < count for labels in listed for label in labels):
-        raise DataError(f"{source} names a class outside 0 to {count - 1}")
-    return listed
-
-
-def _read_real(source: str) -> tuple[dict[str, list[int]], bool]:
-    """Right labels by image, and whether the file is a list, which only ImageNet's images have."""
-    try:
-        shipped = files("timm.data") / "_info" / "imagenet_real_labels.json"
-        place = shipped if source == "timm" else Path(source)
-        found = json.loads(place.read_text(encoding="utf-8"))
-        of_imagenet = not isinstance(found, dict)
-        if of_imagenet:
-            found = {f"ILSVRC2012_val_{i:08d}": labels for i, labels in enumerate(found, 1)}
-        return {name: list(map(int, labels)) for name, labels in found.items()}, of_imagenet
-    except (OSError, ValueError, TypeError) as error:
-        why = getattr(error, "strerror", None) or first_line(error)
-        raise DataError(f"cannot read the labels {source}: {why}") from error

@@ -12,7 +12,8 @@ import numpy as np
 from kt_cli.data.digits import digits
 from kt_cli.data.folders import folder, training_classes, unlabelled
 from kt_cli.data.images import NAMED, ImageSet, Split
-from kt_cli.data.labels import relabelled, selecting
+from kt_cli.data.labels import selecting
+from kt_cli.data.real_labels import relabelled
 from kt_cli.data.remembered import remembered
 from kt_cli.data.subsets import Indices, stratified
 from kt_cli.data.timm_sets import timm_set
