@@ -267,6 +267,16 @@ def test_matrices_of_accuracies_stand_beside_each_other() -> None:
     assert kl.images[0].get_clim() == dp.images[0].get_clim()
 
 
+def test_methods_are_never_mixed_in_a_matrix() -> None:
+    """Also where fewer models have a Δ than there are."""
+    names = [f"model{i:02}" for i in range(50)]
+    found = toys.results(names, methods=("kl", "kl-dp"))
+    rows = found.ok("transfer")
+    few = rows["student"].isin(names[:20]) & rows["teacher"].isin(names[:20])
+    (drawn,) = plots.draw_all(edited(found, "transfer", delta=rows["delta"].where(few)), ["matrix"])
+    assert [axes.get_title(loc="left") for axes in drawn.figure.axes[:2]] == ["kl", "kl-dp"]
+
+
 def test_matrices_beside_each_other_have_one_scale() -> None:
     found = toys.results(methods=("kl", "kl-dp"))
     rows = found.frames["transfer"]

@@ -54,7 +54,7 @@ def matrix(group: Group, top: float) -> PlotResult | None:
         return None
     by, tables = ByMethod.of(rows, "delta"), _tables(rows)
     notes, names = [by.note()], ("student", "teacher")
-    if not _by_model(rows):
+    if not _named(rows):
         names = "student accuracy (%)", "teacher accuracy (%)"
         notes.append("Means over students and teachers of like accuracy.")
     several = len(tables) > 1
@@ -63,8 +63,9 @@ def matrix(group: Group, top: float) -> PlotResult | None:
         else _figure(tables[0], top, *names)
     )  # fmt: skip
     notes.append("Colours mean the same in all matrices that were drawn together.")
-    dashes = ("A dash: Δ < 0.",) if figure.axes[0].collections else ()
-    marks = _marks(figure.axes[0], rows) if _by_model(rows) else None
+    dashed = any(axes.collections for axes in figure.axes[: len(tables)])
+    dashes = ("A dash: Δ < 0.",) if dashed else ()
+    marks = _marks(figure.axes[0], rows) if _named(rows) else None
     return PlotResult(figure, (*notes, "Hatched: no transfer.", *dashes), marks)
 
 
@@ -83,9 +84,14 @@ def _rows(group: Group) -> pd.DataFrame | None:
     if not by_one_teacher(group):
         return None
     rows = group.rows[np.isfinite(numbers(group.rows, "delta"))]
-    if not _by_model(rows):
+    if not _named(rows):
         rows = rows.dropna(subset=["student_acc", "teacher_acc"])
     return rows if len(rows[["teacher", "student"]].drop_duplicates()) > 1 else None
+
+
+def _named(rows: pd.DataFrame) -> bool:
+    """Whether models have rows of their own, of one method."""
+    return _by_model(rows) and rows["method"].nunique() == 1
 
 
 def _by_model(rows: pd.DataFrame) -> bool:
@@ -95,7 +101,7 @@ def _by_model(rows: pd.DataFrame) -> bool:
 def _tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """Mean Δ by student and teacher, of one method; or by bins of their accuracy, of each method;
     the most accurate first."""
-    return [_by_names(rows)] if _by_model(rows) else _by_accuracy(rows)
+    return [_by_names(rows)] if _named(rows) else _by_accuracy(rows)
 
 
 def _by_names(rows: pd.DataFrame) -> pd.DataFrame:
