@@ -30,7 +30,6 @@ SECTIONS = {
                "`[complementarity]`, the rest in `[transfer]`."),
     "On a cluster": (SlurmSpec, "`kt sweep`, and `[slurm]` of a sweep file."),
 }  # fmt: skip
-OF_PAIRS = ("class_embedding", "flips_by_class")  # of a sweep's settings those that runs have
 HEAD = """# Settings
 
 Every setting, as the code declares it: its key in a sweep file and in Python, its option where that
@@ -44,7 +43,7 @@ def settings() -> str:
     """The text of docs/settings.md."""
     parts = [HEAD]
     for title, (kind, where) in SECTIONS.items():
-        rows = [_row(one, kind) for one in declared(kind).values()]
+        rows = [_row(one) for one in declared(kind).values()]
         parts.append(
             f"## {title}\n\n{where}\n\n"
             "| key | option | values | default | ≠ | what it is |\n|---|---|---|---|---|---|\n"
@@ -54,9 +53,8 @@ def settings() -> str:
     return "\n".join(parts)
 
 
-def _row(one: Declared, kind: type) -> str:
+def _row(one: Declared) -> str:
     said = one.said
-    other = said.identity and (kind not in (SweepSpec, SlurmSpec) or one.name in OF_PAIRS)
     flags = said.flags or (f"--{one.name.replace('_', '-')}",)
     option = ", ".join(f"`{flag}`" for flag in flags) if said.option or said.flags else ""
     choices = ", ".join(f"`{choice}`" for choice in said.choices if choice)
@@ -71,7 +69,8 @@ def _row(one: Declared, kind: type) -> str:
     else:
         shown = f"`{str(default).lower() if isinstance(default, bool) else default}`"
     return (
-        f"| `{one.name}` | {option} | {values} | {shown} | {'≠' if other else ''} | {said.help} |"
+        f"| `{one.name}` | {option} | {values} | {shown} | {'≠' if said.identity else ''} "
+        f"| {said.help} |"
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kt_cli.api.of_arrays import by_name, of_arrays
-from kt_cli.errors import UsageError, readable, some_of, unknown, warn
+from kt_cli.errors import ClassMismatch, UsageError, readable, some_of, unknown, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, EvalSpec, PairsSpec
 from kt_cli.settings.data import data_spec
@@ -203,7 +203,6 @@ def images_of(models: Sequence[Model], given: Mapping[str, Any], how: How) -> Im
     images = open_data(data_spec(given)).eval
     images.warn_of_empty_classes()
     fit = _fitting(models, images)
-    classes.require_classes(fit, images.classes, images.name, images.select)
     classes.warn_of_classes(fit, images.classes, images.select)
     if how.mode != predict.CACHED_ONLY:
         timm_registry.require_weights(models)
@@ -211,9 +210,14 @@ def images_of(models: Sequence[Model], given: Mapping[str, Any], how: How) -> Im
 
 
 def _fitting(models: Sequence[Model], images: ImageSet) -> Sequence[Model]:
-    """Models without those that lack the classes of the images, which fail one by one; all of them
-    where fewer than two are left."""
+    """Models without those that lack the classes of the images, which fail one by one.
+
+    Raises:
+        ClassMismatch: fewer than two are left. UsageError: of what is said about outputs.
+    """
     from kt_cli.zoo import classes
+
+    required = images.classes, images.name, images.select
 
     def lacks(outputs: classes.Outputs) -> bool:
         try:
@@ -222,9 +226,16 @@ def _fitting(models: Sequence[Model], images: ImageSet) -> Sequence[Model]:
             return True
         return False
 
-    lacking = [model for model, outputs in classes.told(models) if lacks(outputs)]
-    found = [model for model in models if model not in lacking]
-    return found if len(found) > 1 else models
+    try:
+        classes.require_classes(models, *required)
+    except ClassMismatch:
+        lacking = [model for model, outputs in classes.told(models) if lacks(outputs)]
+        found = [model for model in models if model not in lacking]
+        if len(found) < 2:
+            raise
+        classes.require_classes(found, *required)
+        return found
+    return models
 
 
 def _refuse_for_arrays(**settings: Any) -> None:

@@ -113,9 +113,8 @@ def _array(name: str, values: Any) -> NDArray[Any]:
 
 def _outputs(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """As the column that they are: rows of shares that add up to one are probabilities."""
-    import numpy as np
 
-    from kt_cli.knowledge.file_columns import sum_tolerance
+    from kt_cli.knowledge.file_columns import add_up
 
     if array.ndim == 1:
         return {"pred": array}
@@ -124,6 +123,5 @@ def _outputs(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
             f"{name} has shape {array.shape} of {array.dtype}",
             "Predictions are (n,) classes, or (n, C) logits or probabilities.",
         )
-    missed = np.abs(array.sum(axis=1, dtype=np.float64) - 1).max(initial=0)
-    shares = (array >= 0).all() and missed <= sum_tolerance(array)
+    shares = (array >= 0).all() and add_up(array).all()
     return {"probabilities" if shares else "logits": array}

@@ -17,9 +17,9 @@ from kt_cli.data.images import ImageSet
 from kt_cli.errors import DataError, counted, warn
 from kt_cli.knowledge.file_columns import (
     External,
+    add_up,
     has_two_digits,
     read_external,
-    sum_tolerance,
 )
 from kt_cli.knowledge.matching import (
     class_indices,
@@ -119,7 +119,7 @@ def _coarse(external: External) -> bool:
         if external.logits is None or external.logits.max() > 0:
             return False
         given = np.exp(external.logits)
-        if np.abs(given.sum(axis=1) - 1).max(initial=0) > sum_tolerance(given):
+        if not add_up(given).all():
             return False  # no logarithms of probabilities
     return len(given) >= ENOUGH and has_two_digits(given[~np.isnan(given)])
 

@@ -218,7 +218,7 @@ def _logits(table: Table, name: str) -> NDArray[np.float32]:
     if name in LOGITS:
         return numbers
     sums = numbers.sum(axis=1)
-    wrong = (numbers.min(axis=1) < 0) | (np.abs(sums - 1) > sum_tolerance(numbers))
+    wrong = (numbers.min(axis=1) < 0) | ~add_up(numbers)
     if wrong.any():
         first = int(wrong.argmax())
         raise DataError(
@@ -229,10 +229,13 @@ def _logits(table: Table, name: str) -> NDArray[np.float32]:
     return np.log(np.maximum(numbers, np.finfo(np.float32).tiny))
 
 
-def sum_tolerance(numbers: NDArray[np.floating[Any]]) -> float:
-    """By how much rows of probabilities (n, C) may miss 1, those of two digits by rounding."""
-    rounding = HALF_A_DIGIT * numbers.shape[1] * has_two_digits(numbers)
-    return float(np.clip(rounding, SUM_TOLERANCE, MOST_ROUNDED)) + 1e-6
+def add_up(numbers: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Which rows of probabilities (n, C) add up to 1, of two digits but for rounding: (n,)."""
+    missed = np.abs(numbers.sum(axis=1, dtype=np.float64) - 1) - 1e-6
+    most = SUM_TOLERANCE
+    if missed.max(initial=0) > most and has_two_digits(numbers):
+        most = np.clip(HALF_A_DIGIT * numbers.shape[1], most, MOST_ROUNDED)
+    return np.asarray(missed <= most)
 
 
 def has_two_digits(numbers: NDArray[np.floating[Any]]) -> bool:

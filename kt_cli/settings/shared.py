@@ -22,7 +22,9 @@ AUGMENTS = ("none", "flip", "affine", "paper")
 of_images, of_method = partial(setting, panel=IMAGES), partial(setting, panel=METHOD)
 of_training, of_harm = partial(setting, panel=TRAINING), partial(setting, panel=NO_HARM)
 of_student, of_models = partial(setting, panel=STUDENT), partial(setting, panel=MODELS)
-of_transfers, of_cluster = partial(setting, panel=TRANSFERS), partial(setting, panel=CLUSTER)
+# Which runs there are and where, never what comes of one.
+of_transfers = partial(setting, panel=TRANSFERS, identity=False)
+of_cluster = partial(setting, panel=CLUSTER, identity=False)
 of_output = partial(setting, panel=OUTPUT)
 
 augment = partial(of_training, help="Augmentation of the training views.", choices=AUGMENTS)

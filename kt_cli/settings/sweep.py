@@ -31,10 +31,11 @@ class SweepSpec:
         slurm: resources of its jobs on a cluster; no part of any run's identity.
     """
 
-    name: str = of_output(help="Name of the sweep: its folder of results.")
+    name: str = of_output(help="Name of the sweep: its folder of results.", identity=False)
     models: tuple[str, ...] = of_models(
-        (), "Models or selections: timm-top300, 'vit_*', @list.txt, a,b,c. May repeat."
-    )
+        (), "Models or selections: timm-top300, 'vit_*', @list.txt, a,b,c. May repeat.",
+        identity=False,
+    )  # fmt: skip
     data: DataSpec | None = None
     zoo: tuple[PretrainSpec, ...] = ()
     timeout_run: float | None = setting(
@@ -74,7 +75,7 @@ class SweepSpec:
     class_embedding: str = of_models("head", "What classes are compared by.", choices=EMBEDDINGS)
     flips_by_class: bool = of_models(False, "Keep the flips of each class.")
     baseline: str = of_models(
-        "none", "random adds randomly initialised teachers.", choices=BASELINES
+        "none", "random adds randomly initialised teachers.", choices=BASELINES, identity=False
     )
     slurm: SlurmSpec = field(default_factory=SlurmSpec)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kt_cli.errors import DataError, UsageError, some_of
 from kt_cli.zoo import local_models
 from kt_cli.zoo.libraries import require_extra
-from kt_cli.zoo.local_models import PROCESSOR, require_whole
+from kt_cli.zoo.local_models import PROCESSOR
 from kt_cli.zoo.wrapped import Origin, Wrapped, prepared_alike
 
 INTERPOLATION = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # as PIL counts
@@ -37,7 +37,6 @@ def opened(folder: Path, name: str) -> nn.Module:
     from transformers import AutoModelForImageClassification
     from transformers.utils import logging
 
-    require_whole(folder)
     logging.disable_progress_bar()
     inner, info = AutoModelForImageClassification.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32,

@@ -51,7 +51,7 @@ def test_a_new_setting_is_everywhere() -> None:
     with pytest.raises(UsageError, match=r"sharpness must be in \(0, 1\], not 2"):
         check(kind(sharpness=2.0))
     assert schema.settings_of(kind)["sharpness"][:2] == ("double", "How sharp it is")
-    row = generate._row(declared(kind)["sharpness"], kind)
+    row = generate._row(declared(kind)["sharpness"])
     assert row.startswith("| `sharpness` | `--sharpness` | float in (0, 1] | `0.5` | ≠ |")
 
 
