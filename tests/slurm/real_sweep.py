@@ -18,6 +18,8 @@ name = "small"
 [data]
 source = "digits"
 guard = 0.1
+fraction = 0.5
+limit = 300
 [pretrain]
 img_size = 32
 side = 32
@@ -33,8 +35,8 @@ arch = "test_mambaout"
 name = "resnet"
 arch = "test_resnet"
 [transfer]
-methods = ["kl", "kl-dp"]
-pairs = 2
+methods = ["kl-dp"]
+pairs = 3
 epochs = 4
 lr = 0.05
 augment = "none"

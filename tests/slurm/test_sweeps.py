@@ -70,7 +70,7 @@ def test_eight_at_a_time_each_with_its_own_device(sweep: Sweep, local: Sweep) ->
     assert len(devices) == len(set(devices)) == 8
     assert sweep.tasks("PENDING")
     sweep.finish(process)
-    assert len(sweep.rows("transfer")) == 12
+    assert len(sweep.rows("transfer")) == 9
 
 
 def test_preempted_jobs_go_on(sweep: Sweep, local: Sweep) -> None:
@@ -116,7 +116,7 @@ def test_a_login_that_is_lost_and_one_that_detaches(sweep: Sweep, local: Sweep) 
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and "kt status small" in err and "kt cancel small" in err
     out, _ = sweep.finish(sweep.start(command=("status", "small")))
-    assert re.search(r"transfer +4 ", out), out
+    assert re.search(r"transfer +3 ", out), out
     # Jobs are there: they are not submitted again.
     before = len(list((sweep.results / "jobs").glob("*.json")))
     sweep.finish(sweep.on_slurm("--detach"))
@@ -151,7 +151,7 @@ def test_squeue_that_fails_and_no_sacct(sweep: Sweep, local: Sweep, tmp_path: Pa
         path.write_text(f'#!/bin/sh\n[ -e {tmp_path}/works ] || exit 1\nexec {real} "$@"\n')
         path.chmod(0o755)
     process = sweep.on_slurm(PATH=f"{fails}{os.pathsep}{os.environ['PATH']}")
-    wait_for(lambda: len(sweep.rows("transfer")) == 4)
+    wait_for(lambda: len(sweep.rows("transfer")) == 3)
     assert process.poll() is None
     (tmp_path / "works").touch()
     sweep.finish(process)

@@ -23,7 +23,10 @@ from kt_cli.spec import Model, Run
 from tests.conftest import Kt
 from tests.slurm import real_sweep
 
-SWEEP = real_sweep.SWEEP.replace("pairs = 2\nepochs = 4", "pairs = 4\nepochs = 2")
+SWEEP = real_sweep.SWEEP.replace(
+    'methods = ["kl-dp"]\npairs = 3\nepochs = 4',
+    'methods = ["kl", "kl-dp"]\npairs = 2\nepochs = 2',
+)
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "160"}
 RESULTS = {
     "pretrain": ["model", "final_loss", "n_train", "train_data"],
@@ -77,7 +80,7 @@ def test_every_planned_row_is_there(undisturbed: Path) -> None:
         "pretrain": 3,
         "models": 3,
         "complementarity": 6,
-        "transfer": 8,
+        "transfer": 4,
     }
     for table in schema.TABLES:
         assert (rows(undisturbed, table)["status"] == store.OK).all()
@@ -121,7 +124,7 @@ def test_running_again_does_nothing_and_says_so(
     _, _, err = kt(*again, "--save-students")
     assert "finished transfers kept no student, and are not done again" in err
     _, out, err = kt(*again, "--methods", "kl")
-    assert "4 rows of images, methods" in err and "--all-rows" in err and "kl-dp" not in out
+    assert "2 rows of images, methods" in err and "--all-rows" in err and "kl-dp" not in out
     assert kt(*again)[0] == 0
     assert before == {table: raw_ids(undisturbed, table) for table in schema.TABLES}
 
@@ -158,7 +161,7 @@ def test_more_methods_add_only_their_runs(undisturbed: Path, tmp_path: Path) -> 
         start(undisturbed, undisturbed / "cache", "--methods", "kl,kl-dp-u", "--dry-run")
     )
     (line,) = [line for line in out.splitlines() if line.startswith("transfer")]
-    assert line.split()[:4] == ["transfer", "8", "4", "4"]
+    assert line.split()[:4] == ["transfer", "4", "2", "2"]
 
 
 BROKEN = """
@@ -239,7 +242,7 @@ def test_killed_again_and_again_it_ends_with_the_same_rows(
 
     for reached in (
         some_rows("pretrain", 1),
-        some_rows("transfer", 3),
+        some_rows("transfer", 2),
     ):
         process = start(tmp_path, tmp_path / "cache")
         deadline = time.monotonic() + 120
