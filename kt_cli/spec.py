@@ -54,7 +54,7 @@ class RunOf(Generic[S]):
 
     @cached_property
     def id(self) -> str:
-        return digest(signature(replace(self, settings=self.settings.with_defaults)))[:16]
+        return digest(signature(replace(self, settings=self.settings.identity)))[:16]
 
     def to_json(self) -> str:
         # As asdict, which copies each value: a stage may have 90,000 runs.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from kt_cli.data.canonical import canonical, canonical_path
@@ -34,10 +35,16 @@ def from_json(text: str) -> Run:
     raw = json.loads(text)
     parts = {
         "models": tuple(Model(**model) for model in raw["models"]),
-        "settings": KINDS[raw["kind"]].settings(**raw["settings"]),
+        "settings": _settings(raw["kind"], json.dumps(raw["settings"])),
         "data": DataSpec(**raw["data"]),
     }
     return Run(**{**raw, **parts})
+
+
+@lru_cache(maxsize=64)
+def _settings(kind: str, text: str) -> Any:
+    """One object for all runs of these settings: what follows from them is found out once."""
+    return KINDS[kind].settings(**json.loads(text))
 
 
 def failed_row(run: Run, error: str, seconds: float = 0.0) -> Row:

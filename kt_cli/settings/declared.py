@@ -9,7 +9,7 @@ import json
 import reprlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from functools import cache
+from functools import cache, cached_property
 from types import MappingProxyType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -89,6 +89,11 @@ class Settings:
     def with_defaults(self) -> Any:
         """With the values that count where others are given, or none."""
         return self
+
+    @cached_property
+    def identity(self) -> Any:
+        """What they add to the identity of a run; ten thousands of runs have the same."""
+        return signature(self.with_defaults)
 
 
 @dataclass(frozen=True)
@@ -256,6 +261,8 @@ def _inside(value: float, interval: str) -> bool:
 
 def signature(value: Any) -> Any:
     """`value` as JSON-able data, without the fields that are excluded from identity."""
+    if isinstance(value, (str, int, float)):
+        return value
     if is_dataclass(value) and not isinstance(value, type):
         return {
             f.metadata.get("was") or f.name: signature(getattr(value, f.name))
