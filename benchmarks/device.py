@@ -351,7 +351,8 @@ def evaluation(size: Size, device: torch.device, table: Table) -> None:
         images = jpegs(Path(temporary), size)
         evaluator = Evaluator(deepcopy(module), config, device, "bfloat16")
         transform = evaluator.geometry.transform()
-        (first,) = next(iter(batches(images, [transform], evaluator.batch_size, workers=0)))
+        read = batches(images, [transform], evaluator.batch_size, workers=0, device=device)
+        (first,) = next(iter(read))
 
         def forward() -> None:
             for _ in range(max(1, len(images) // len(first))):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from kt_cli.cores import memory_left
 from kt_cli.errors import DeviceLost, KtError, UsageError, first_line
-from kt_cli.precision import tf32
+from kt_cli.precision import asked_device, tf32
 from kt_cli.version import __version__
 
 # Only torch's own allocator has a type for it. cuBLAS and cuDNN say so by their status, and cuDNN's
@@ -33,6 +33,8 @@ OUT_OF_MEMORY = re.compile(
     r"|unable to find (a valid cuDNN algorithm|an engine)",
     re.IGNORECASE,
 )
+LIBRARIES = {"torch", "torchvision", "timm", "transformers", "open_clip", "kt_cli"}
+LACKING = 10  # an exit status
 JOB_VARIABLES = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID")
 
 
@@ -46,17 +48,27 @@ def pick_device() -> torch.device:
         UsageError: a GPU is asked for, and there is none.
     """
     torch.backends.cudnn.deterministic = True
-    asked = os.environ.get("KT_DEVICE", "")
-    if asked != "cpu" and torch.cuda.is_available():
+    asked, index = asked_device()
+    seen = asked != "cpu" and torch.cuda.is_available()
+    if seen and (index is None or index < torch.cuda.device_count()):
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32()
+        if index is not None:  # asked for from Python; a command sees only the one
+            torch.cuda.set_device(index)
         return torch.device("cuda")
-    if asked.startswith("cuda"):
-        raise UsageError(f"--device {asked}: torch sees no such GPU", "kt doctor looks at them.")
+    if asked == "cuda":
+        named = os.environ["KT_DEVICE"]
+        raise UsageError(f"--device {named}: torch sees no such GPU", "kt doctor looks at them.")
     return torch.device("cpu")
 
 
-def lacks_bfloat16() -> bool:
-    """Whether work runs on a GPU that only emulates it."""
+def lacks_bfloat16(apart: bool = False) -> bool:
+    """Whether work runs on a GPU that only emulates it.
+
+    apart: ask in a process of its own, as whoever asks has a context on the GPU from then on.
+    """
+    if apart and torch.cuda.device_count():
+        ask = f"import sys, kt_cli.device as d; sys.exit({LACKING} * d.lacks_bfloat16())"
+        return subprocess.run([sys.executable, "-c", ask]).returncode == LACKING  # noqa: S603
     return pick_device().type == "cuda" and not torch.cuda.is_bf16_supported(
         including_emulation=False
     )
@@ -68,9 +80,22 @@ def place(module: nn.Module, device: torch.device, amp: str = "") -> nn.Module:
     Convolutions in half precision need channels last to be fast; those in full precision give
     other bits there.
     """
-    half = amp and device.type == "cuda"
-    order = torch.channels_last if half else torch.contiguous_format
-    return module.to(device, memory_format=order)  # type: ignore[call-overload, no-any-return]
+    half = amp != "" and device.type == "cuda"
+    return _ordered(module.to(device), half and _takes_any_order(module))
+
+
+def _takes_any_order(module: nn.Module) -> bool:
+    """Whether none of its code is the user's own, which may `view` what convolutions give."""
+    return {type(part).__module__.partition(".")[0] for part in module.modules()} <= LIBRARIES
+
+
+def _ordered(module: nn.Module, channels_last: bool) -> nn.Module:
+    """Images and the weights of their convolutions with channels last, or as usual."""
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    for values in (*module.parameters(), *module.buffers()):
+        if values.dim() == 4:
+            values.data = values.data.to(memory_format=order)
+    return module
 
 
 def send(values: Tensor, device: torch.device) -> Tensor:

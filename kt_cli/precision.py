@@ -1,11 +1,14 @@
-"""In which arithmetic a device computes, told without torch."""
+"""Which device is asked for, and in which arithmetic it computes, told without torch."""
 
 from __future__ import annotations
 
 import os
 import sys
 
+from kt_cli.errors import unknown
+
 # Of NVIDIA's driver (also in containers and below Windows), and of AMD's.
+DEVICES = ("cpu", "cuda")
 GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
@@ -22,8 +25,22 @@ def arithmetic(kind: str) -> str:
     return kind if kind != "cuda" or tf32() else "cuda without TF32"
 
 
+def asked_device() -> tuple[str, int | None]:
+    """What KT_DEVICE (--device) names: "cpu", "cuda" or "" for neither; and the GPU's number.
+
+    Raises:
+        UnknownName: it names something else.
+    """
+    named = os.environ.get("KT_DEVICE", "")
+    kind, _, index = named.partition(":")
+    numbered = kind == "cuda" and index.isdigit()
+    if named not in ("", *DEVICES) and not numbered:
+        raise unknown("device", named, [*DEVICES, "cuda:0"])
+    return kind, int(index) if index else None
+
+
 def only_cpu() -> bool:
     """Whether the device to use can only be the CPU; False where torch must be asked."""
-    asked = os.environ.get("KT_DEVICE", "")
+    asked, _ = asked_device()
     linux = sys.platform == "linux"
     return asked == "cpu" or (not asked and linux and not any(map(os.path.exists, GPU_FILES)))

@@ -99,7 +99,7 @@ def sweep(
     most = (1, 1) if place.executor == INLINE else (spec.slurm.gpus, processes)
     session = Session(
         spec, folder.absolute() if place.facts else folder, models, place,
-        slots(*most, cuda_devices()), retry_failed, tell,
+        slots(*most, [] if place.facts else cuda_devices()), retry_failed, tell,
     )  # fmt: skip
     _work(session, dry_run)
     done = session.finished and not dry_run

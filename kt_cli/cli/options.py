@@ -11,9 +11,8 @@ import typer
 
 from kt_cli.cli import screen
 from kt_cli.errors import UsageError, unknown
+from kt_cli.precision import asked_device
 from kt_cli.settings.shared import AMP, COMPUTATION, OUTPUT
-
-DEVICES = ("cpu", "cuda")
 
 
 def option(*flags: str, help: str, panel: str | None = None, **more: Any) -> Any:
@@ -84,16 +83,15 @@ def _use(device: str | None) -> str | None:
     screen.few_cores()
     if device is None:
         return None
-    kind, colon, index = device.partition(":")
-    if kind not in DEVICES or bool(colon) != index.isdigit() or (kind == "cpu" and colon):
-        raise unknown("device", device, [*DEVICES, "cuda:0"])
     os.environ["KT_DEVICE"] = device
+    kind, index = asked_device()
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if kind == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    elif index:
-        named = seen.split(",") if seen is not None else [index] * (int(index) + 1)
-        os.environ["CUDA_VISIBLE_DEVICES"] = "".join(named[int(index) : int(index) + 1])
+    elif index is not None:
+        named = seen.split(",") if seen is not None else [str(index)] * (index + 1)
+        os.environ["CUDA_VISIBLE_DEVICES"] = "".join(named[index : index + 1])
+    os.environ["KT_DEVICE"] = kind  # what is seen has no other number any more
     return device
 
 
@@ -122,11 +120,13 @@ Tf32 = Annotated[
 ]  # fmt: skip
 
 
-def precision(amp: bool | None, dtype: str | None, on_gpus: bool = False) -> str | None:
+def precision(
+    amp: bool | None, dtype: str | None, on_gpus: bool = False, apart: bool = False
+) -> str | None:
     """The type of mixed precision that --amp and --amp-dtype say: "" for none, None if unsaid.
 
     Without --amp-dtype bfloat16, but float16 on a GPU here that has no bfloat16.
-    on_gpus: it is for GPUs that need not be here.
+    on_gpus: it is for GPUs that need not be here. apart: this process is to have none of them.
 
     Raises:
         UsageError: --amp-dtype alone; UnknownName: no such type.
@@ -137,7 +137,7 @@ def precision(amp: bool | None, dtype: str | None, on_gpus: bool = False) -> str
         return None if amp is None else ""
     from kt_cli.device import lacks_bfloat16
 
-    chosen = dtype or ("float16" if not on_gpus and lacks_bfloat16() else "bfloat16")
+    chosen = dtype or ("float16" if not on_gpus and lacks_bfloat16(apart) else "bfloat16")
     if chosen not in AMP[1:]:
         raise unknown("type of mixed precision", chosen, AMP[1:])
     return chosen

@@ -66,7 +66,7 @@ def sweep(
     from kt_cli.sweeps import place
 
     elsewhere = place.chosen(executor, processes) == place.SLURM
-    how["amp"] = options.precision(amp, amp_dtype, elsewhere)
+    how["amp"] = options.precision(amp, amp_dtype, elsewhere, apart=True)
 
     def show_plan(session: Any, stages: Any) -> None:
         plan_view.show(session, stages, screen.out if dry_run else screen.err)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -29,6 +30,7 @@ from kt_cli.progress import Progress, silent
 from kt_cli.settings.declared import digest
 
 FORMAT = 1  # raise it when what `centre_square` gives changes
+AT_WORK = 60.0  # seconds since it last wrote that a process is taken to be writing
 BUDGET = 40e9  # bytes of decoded images beyond which none of evaluations are kept
 Told = Callable[[int, int], object]
 
@@ -40,39 +42,54 @@ def canonical(
 
     One memory-mapped file: (n, 3, side, side) uint8, read-only.
     """
-    square = partial(centre_square, crop=crop, side=side)
-    return _kept(
-        canonical_path(images, crop, side), images, square, (3, side, side),
-        lambda done, total: progress(done, total, "decode training images"),
-    )  # fmt: skip
+    square, shape = partial(centre_square, crop=crop, side=side), (len(images), 3, side, side)
+
+    def told(done: int, total: int) -> None:
+        progress(done, total, "decode training images")
+
+    try:
+        return _kept(canonical_path(images, crop, side), images, square, shape, told)
+    except WriteError as error:
+        not_kept(error)
+        return _elsewhere(images, square, shape, told)
 
 
 def evaluated(
     images: ImageSet, how: object, transform: Transform, size: tuple[int, ...]
 ) -> NDArray[np.uint8] | None:
-    """What `transform` makes of all images, (n, *size) uint8, decoded once; None without room.
+    """What `transform` makes of all images, (n, *size) uint8, decoded once.
+
+    None where they cannot be kept, or another process is about to.
 
     Args:
         how: what decides about the transform, besides timm.
     """
     path = _path(images, version("timm"), repr(how))
-    if not path.exists() and not _room(path.parent, len(images) * math.prod(size)):
+    if not path.exists() and not _room(path, len(images) * math.prod(size)):
         return None
-    return _kept(path, images, transform, size)
+    try:
+        return _kept(path, images, transform, (len(images), *size))
+    except WriteError as error:
+        not_kept(error)
+        return None
 
 
-def _room(folder: Path, size: int) -> bool:
-    """Whether decoded images may take so many bytes more."""
-    there = sum(file.stat().st_size for file in folder.glob("*.npy"))
-    above = next(path for path in (folder, *folder.parents) if path.exists())
+def _room(path: Path, size: int) -> bool:
+    """Whether decoded images may take so many bytes more, and nobody writes these just now."""
+    found = [(file, file.stat()) for file in path.parent.glob("*.npy*") if file.exists()]
+    written = (status.st_mtime for file, status in found if file.name.startswith(f".{path.name}"))
+    if any(time.time() - moment < AT_WORK for moment in written):
+        return False
+    above = next(folder for folder in path.parents if folder.exists())
+    there = sum(status.st_size for _, status in found)
     return there + size <= BUDGET and 2 * size <= shutil.disk_usage(above).free
 
 
 def _kept(
-    path: Path, images: ImageSet, transform: Transform, size: tuple[int, ...],
+    path: Path, images: ImageSet, transform: Transform, shape: tuple[int, ...],
     progress: Told = lambda done, total: None,
 ) -> NDArray[np.uint8]:  # fmt: skip
-    shape = (len(images), *size)
+    """Decoded once, and from then on read from the file; WriteError where it cannot be written."""
 
     def mapped(path: Path) -> NDArray[np.uint8]:
         pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -82,12 +99,8 @@ def _kept(
 
     found = cached(path, mapped)
     if found is None:
-        try:
-            with atomic_file(path) as temporary, temporary.open("wb") as file:
-                _decode(file, images, transform, shape, progress)
-        except WriteError as error:
-            not_kept(error)
-            return _elsewhere(images, transform, shape, progress)
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            _decode(file, images, transform, shape, progress)
         found = mapped(path)
     return found
 

@@ -14,6 +14,7 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from kt_cli.cores import cores
 from kt_cli.data.images import ImageSet
 from kt_cli.errors import DataError, first_line, warn
 
@@ -42,9 +43,7 @@ def batches(
     """
     dataset = _Transformed(images, transforms)
     workers = _worth(dataset) if workers is None else workers
-    if workers and _shared_bytes(dataset, workers, batch_size) > _shared_free():
-        _warn_of_shared()
-        workers = 0
+    workers = _with_room(dataset, workers, batch_size)
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_size,
@@ -70,6 +69,20 @@ def _worth(dataset: _Transformed) -> int:
     return 0 if seconds < WORTH_SECONDS else min(8, torch.get_num_threads())
 
 
+def _with_room(dataset: _Transformed, workers: int, batch_size: int) -> int:
+    """Of so many decoding processes those whose batches shared memory has room for.
+
+    This process has a share of it, as of the cores: others on the machine may need theirs.
+    """
+    free = _shared_free() * min(1.0, torch.get_num_threads() / cores())
+    most = workers
+    while most and _shared_bytes(dataset, most, batch_size) > free:
+        most -= 1
+    if most < workers:
+        _warn_of_shared(most)
+    return most
+
+
 def _shared_bytes(dataset: _Transformed, workers: int, batch_size: int) -> int:
     """What batches on their way take of shared memory, where one that does not fit hangs."""
     if not dataset.item_bytes and len(dataset):
@@ -85,10 +98,11 @@ def _shared_free() -> float:
 
 
 @cache
-def _warn_of_shared() -> None:
+def _warn_of_shared(most: int) -> None:
+    does = f"only {most} decode images" if most else "images are decoded in the process itself"
     warn(
-        f"{SHARED} is too small for decoding processes: images are decoded in the process itself, "
-        "which is slower. Start a container with --shm-size=8g (or --ipc=host)."
+        f"{SHARED} is too small for decoding processes: {does}, which is slower. Start a container "
+        "with --shm-size=8g for each GPU (or --ipc=host)."
     )
 
 

@@ -80,7 +80,7 @@ def _gpu(index: int, driver: str) -> Finding:
             f"{name} does not compute: {first_line(error)}",
             "It may be in use exclusively, broken, or unknown to this build of torch.",
         )
-    half = "bfloat16" if torch.cuda.is_bf16_supported() else "float16 only"
+    half = "bfloat16" if torch.cuda.get_device_capability(index)[0] >= 8 else "float16 only"
     said = f"{name}, {free / GB:.1f} of {total / GB:.1f} GB free, {half}, driver {driver}"
     if free < min(SMALL_GPU, total / 2):
         return yellow(said, "Others use this GPU: choose another with CUDA_VISIBLE_DEVICES.")

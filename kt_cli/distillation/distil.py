@@ -13,9 +13,9 @@ from kt_cli.device import place
 from kt_cli.distillation import batch_norm, methods
 from kt_cli.distillation.checkpoint import Checkpoint
 from kt_cli.distillation.contrast import Contrast
+from kt_cli.distillation.losses import full
 from kt_cli.distillation.methods import LossInputs
 from kt_cli.distillation.order import Order, order_of
-from kt_cli.distillation.target_cache import full
 from kt_cli.distillation.targets import Targets
 from kt_cli.distillation.train import SCHEDULES, Curve, Loop, OnEpoch, fit
 from kt_cli.distillation.weight_averaging import EMA, LastHalf, load

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -21,7 +23,7 @@ from kt_cli.distillation.weight_averaging import State, between, load
 from kt_cli.knowledge.evaluate import Evaluator, likeliest
 from kt_cli.knowledge.predictions import Predictions
 
-BATCH = 128
+BATCH, AT_ONCE = 128, 8
 Right = NDArray[np.bool_]
 
 
@@ -74,11 +76,13 @@ def choose(
     module = evaluator.module
     kept = [_statistics(module, between(start, end, a), restore_statistics) for a in ALPHAS]
     predicted: list[list[NDArray[np.integer]]] = [[] for _ in ALPHAS]
-    transforms = [evaluator.geometry.transform()]
-    for (images,) in batches(judge.images, transforms, BATCH, device=evaluator.device):
+    transforms, device = [evaluator.geometry.transform()], evaluator.device
+    seen = (images for (images,) in batches(judge.images, transforms, BATCH, device=device))
+    while some := list(islice(seen, AT_ONCE)):  # weights are put into place once for all of these
         for alpha, own, found in zip(ALPHAS, kept, predicted, strict=True):
             load(module, {**between(start, end, alpha), **own})
-            found.append(likeliest(evaluator(images))[:, 0].cpu().numpy())
+            answers = [likeliest(evaluator(images))[:, 0] for images in some]
+            found.append(torch.cat(answers).cpu().numpy())
     after = np.stack([judge.right(np.concatenate(found)) for found in predicted])
     gained, lost = (after & ~judge.before).sum(axis=1), (judge.before & ~after).sum(axis=1)
     flips = Flips(gained, lost, len(judge.images))

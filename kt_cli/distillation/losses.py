@@ -86,12 +86,20 @@ def double_softmax_cross_entropy(student: Tensor, labels: Tensor, label_smoothin
     return F.cross_entropy((1 - label_smoothing) * student.softmax(dim=1), labels)
 
 
+def full(values: Tensor) -> Tensor:
+    """Half precision as single; all else as it is."""
+    if not values.is_floating_point():
+        return values
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def similarity(student: Tensor, target: Tensor) -> Tensor:
     """Σ_ij KL of the batch's similarities: rows of σ(cosines), target against student.
 
     Args:
         student, target: features (b, d) and (b, e), or logits.
     """
-    normalised = (F.normalize(one, dim=1) for one in (target.detach(), student))
-    log_q, log_p = (F.log_softmax(one @ one.T, dim=1) for one in normalised)
-    return F.kl_div(log_p, log_q, reduction="sum", log_target=True)
+    with torch.autocast(student.device.type, enabled=False):  # cosines near 1 differ in late digits
+        normalised = (F.normalize(full(one), dim=1) for one in (target.detach(), student))
+        log_q, log_p = (F.log_softmax(one @ one.T, dim=1) for one in normalised)
+        return F.kl_div(log_p, log_q, reduction="sum", log_target=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kt_cli.device import send
-from kt_cli.distillation.losses import TopK
+from kt_cli.distillation.losses import TopK, full
 from kt_cli.distillation.partition import SampleStats
 from kt_cli.files import cache_folder, cached, keep_tensors, read_tensors
 
@@ -80,13 +80,6 @@ def joined(parts: list[TeacherOutputs]) -> TeacherOutputs:
 
 def _filled(kind: type[Any], tensors: Mapping[str, Tensor]) -> Any:
     return kind(**{f.name: tensors[f.name] for f in fields(kind)})
-
-
-def full(values: Tensor) -> Tensor:
-    """Half precision as single; all else as it is."""
-    if not values.is_floating_point():
-        return values
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 class Memory:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from kt_cli.data.views import Views, preprocess
 from kt_cli.device import out_of_memory, place
 from kt_cli.distillation import methods
-from kt_cli.distillation.losses import TopK
+from kt_cli.distillation.losses import TopK, full
 from kt_cli.distillation.partition import SampleStats
-from kt_cli.distillation.target_cache import TargetCache, TeacherOutputs, full, joined
+from kt_cli.distillation.target_cache import TargetCache, TeacherOutputs, joined
 from kt_cli.distillation.train import precision
 from kt_cli.precision import arithmetic
 from kt_cli.settings import TransferSpec

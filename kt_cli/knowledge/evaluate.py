@@ -167,9 +167,15 @@ def _slices(
     images: ImageSet, kept: Sequence[NDArray[np.uint8]], batch_size: int, device: torch.device
 ) -> Iterator[list[Tensor]]:
     for start in range(0, len(images), batch_size):
-        parts = [torch.from_numpy(p[start : start + batch_size].copy()) for p in kept]
-        yield [part.pin_memory() for part in parts] if device.type == "cuda" else parts
+        yield [_read(pixels[start : start + batch_size], device) for pixels in kept]
     images.require_unchanged()
+
+
+def _read(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Pixels of a file in memory, for a GPU in what it reads from."""
+    found = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    np.copyto(found.numpy(), pixels)
+    return found
 
 
 def _one_behind(items: Iterator[Item]) -> Iterator[Item]:

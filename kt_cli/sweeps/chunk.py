@@ -18,6 +18,7 @@ import torch
 
 from kt_cli.device import out_of_memory, require_gpu
 from kt_cli.errors import DeviceLost, KtError, WriteError
+from kt_cli.precision import asked_device
 from kt_cli.rows import store
 from kt_cli.runs.columns import Row
 from kt_cli.runs.kinds import check_data, failed_row, kind_of
@@ -41,7 +42,9 @@ def finish(runs: Sequence[Run], folder: Path) -> list[list[Row]]:
     except Exception as error:
         found = [error] * len(runs)
     each = (time.monotonic() - start) / len(runs)
-    return [_with_outcome(run, rows, each) for run, rows in zip(runs, found, strict=True)]
+    outcomes = [_with_outcome(run, rows, each) for run, rows in zip(runs, found, strict=True)]
+    found.clear()  # an error that its own frame holds would keep what is on the device
+    return outcomes
 
 
 def _tell_epochs(done: int, total: int, what: str) -> None:
@@ -106,6 +109,8 @@ def run_chunk(
     if slot.gpu is not None:
         # Before CUDA starts. submitit sets indices of its own, whatever the sweep may see.
         os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
+        if asked_device()[1] is not None:
+            os.environ["KT_DEVICE"] = "cuda"  # whose only one has no other number any more
     if slot.threads:
         torch.set_num_threads(slot.threads)
     tell(process=os.getpid())

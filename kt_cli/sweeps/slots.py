@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kt_cli import cores as cpu
+from kt_cli.precision import asked_device
 
 DEVICE = re.compile(r"\d+|(GPU|MIG)-\S+")
 DRIVER = Path("/proc/driver/nvidia")
@@ -47,18 +48,22 @@ def cuda_devices() -> list[str]:
 
     from kt_cli.device import pick_device
 
-    named = _named()
+    named, (asked, only) = _named(), asked_device()
+    if asked == "cpu":
+        return []
     if named and named[0].startswith("MIG-") and torch.version.cuda:
         return named  # CUDA counts one of them, whatever their number: a process has only one
     count = torch.cuda.device_count()  # without a context, which would take memory on the first
-    if not count and os.environ.get("KT_DEVICE", "").startswith("cuda"):
+    found = [str(index) for index in range(count)] if named is None else named[:count]
+    found = found if only is None else found[only : only + 1]
+    if not found and asked == "cuda":
         pick_device()  # says that there is none
-    return [str(index) for index in range(count)] if named is None else named[:count]
+    return found
 
 
 def given_gpu() -> str | None:
     """The GPU that a cluster gave this job; None for none, or on a node that has no driver."""
-    named = _named()
+    named = _named() if asked_device()[0] != "cpu" else None
     return named[0] if named and DRIVER.exists() else None
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from kt_cli.device import pick_device
 from kt_cli.errors import UsageError, WriteError
 from kt_cli.files import cache_folder, cached, not_kept
+from kt_cli.precision import arithmetic
 from kt_cli.rows import arrays
 from kt_cli.settings.declared import digest
 from kt_cli.zoo.fingerprints import fingerprint
@@ -128,16 +129,15 @@ def _data_config(visual: Any, name: str) -> dict[str, Any]:
 
 def _text(model: Any, architecture: str, classes: Sequence[str], weights_id: str) -> Tensor:
     """Embeddings (C, d) of length one, of classes in several sentences; kept in the cache."""
-    names, sentences = _called(classes), _sentences()
-    path = (
-        cache_folder("classes") / f"{digest([FORMAT, weights_id, names, sentences])[:24]}.parquet"
-    )
+    names, sentences, device = _called(classes), _sentences(), pick_device()
+    key = digest([FORMAT, weights_id, names, sentences, arithmetic(device.type)])[:24]
+    path = cache_folder("classes") / f"{key}.parquet"
     rows: NDArray[np.float32] | None = cached(path, lambda path: arrays.read(path)[0]["vectors"])
     if rows is not None:
         return torch.tensor(rows)
     import open_clip
 
-    device, tokenizer = pick_device(), open_clip.get_tokenizer(architecture)
+    tokenizer = open_clip.get_tokenizer(architecture)
     made = open_clip.build_zero_shot_classifier(
         model.to(device), tokenizer, names, sentences, AT_ONCE, device
     )

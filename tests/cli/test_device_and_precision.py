@@ -12,6 +12,7 @@ import torch
 from kt_cli.cli.options import _use, precision
 from kt_cli.device import pick_device
 from kt_cli.errors import UsageError
+from kt_cli.sweeps import slots
 from kt_cli.sweeps.slots import cuda_devices
 
 Kt = Callable[..., tuple[int, str, str]]
@@ -62,6 +63,53 @@ def test_a_device_is_what_is_seen_of_the_gpus(
                 ask()
     else:
         assert pick_device().type == device.partition(":")[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "visible", "found"),
+    [
+        ("cpu", None, []),
+        ("cpu", "4,7", []),
+        ("cuda:1", None, ["1"]),
+        ("cuda:1", "4,7", ["7"]),
+        ("cuda", "4,7", ["4", "7"]),
+        ("", None, ["0", "1"]),
+    ],
+)
+def test_what_python_asks_for_is_what_an_option_does(
+    monkeypatch: pytest.MonkeyPatch, asked: str, visible: str | None, found: list[str]
+) -> None:
+    """There nothing narrows what is seen."""
+    monkeypatch.setenv("KT_DEVICE", asked)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(slots, "DRIVER", Path("/"))
+    assert cuda_devices() == found
+    assert (slots.given_gpu() is None) == (visible is None or asked == "cpu")
+    assert pick_device().type == ("cpu" if asked == "cpu" else "cuda")
+    assert chosen == ([1] if asked == "cuda:1" else [])
+
+
+@pytest.mark.parametrize("asked", ["gpu", "cuda:x", "cuda:", "cpu:0", "mps"])
+def test_python_too_hears_of_a_device_that_is_none(
+    monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    monkeypatch.setenv("KT_DEVICE", asked)
+    with pytest.raises(UsageError, match=f"unknown device '{asked}'"):
+        pick_device()
+
+
+def test_a_gpu_beyond_the_last_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KT_DEVICE", "cuda:2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for ask in (pick_device, cuda_devices):
+        with pytest.raises(UsageError, match="cuda:2: torch sees no such GPU"):
+            ask()
 
 
 def test_a_gpu_that_is_not_there_is_refused(

@@ -27,11 +27,14 @@ def seen(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(image.convert("L").resize((8, 8)), np.float32))
 
 
-@pytest.mark.parametrize(("free", "used"), [(5 * 16 * SIZE, 2), (5 * 16 * SIZE - 1, 0)])
+@pytest.mark.parametrize(
+    ("batches", "share", "used"), [(5, 1, 2), (4.9, 1, 1), (2.9, 1, 0), (5, 2, 0), (10, 2, 2)]
+)
 def test_batches_that_shared_memory_does_not_hold_are_decoded_here(
-    monkeypatch: pytest.MonkeyPatch, free: int, used: int
+    monkeypatch: pytest.MonkeyPatch, batches: float, share: int, used: int
 ) -> None:
-    """Two processes, with two batches each on the way and one at whoever asked for it."""
+    """Two processes, with two batches each on the way and one at whoever asked for it; where this
+    process has half of the cores, it has half of the memory."""
     asked: list[int] = []
 
     def loader(dataset: object, *_: object, num_workers: int, **__: object) -> list[object]:
@@ -40,9 +43,10 @@ def test_batches_that_shared_memory_does_not_hold_are_decoded_here(
 
     def usage(path: str) -> object:
         assert path == "/dev/shm"
-        return SimpleNamespace(free=free)
+        return SimpleNamespace(free=int(batches * 16 * SIZE))
 
     monkeypatch.setattr(loading, "DataLoader", loader)
+    monkeypatch.setattr(loading, "cores", lambda: share * torch.get_num_threads())
     monkeypatch.setattr(loading.shutil, "disk_usage", usage)
     loading._warn_of_shared.cache_clear()
     images = open_data(DataSpec("digits", limit=200)).eval
@@ -51,7 +55,7 @@ def test_batches_that_shared_memory_does_not_hold_are_decoded_here(
         for _ in range(2):
             list(loading.batches(images, [seen], 16, workers=2))
     assert asked == [used, used]
-    assert ["--shm-size" in str(one.message) for one in said] == [True] * (not used)
+    assert ["--shm-size" in str(one.message) for one in said] == [True] * (used < 2)
 
 
 def test_few_images_need_little_and_other_systems_have_no_such_folder(

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import colorsys
+import errno
 import os
 import threading
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -12,13 +15,15 @@ import torch
 import torchvision.transforms.v2.functional as tv
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from kt_cli.data import augmentations, views
+from kt_cli.data import canonical as canonical_module
 from kt_cli.data.augmentations import AUGMENTS, Augment
-from kt_cli.data.canonical import canonical, canonical_path, centre_square
+from kt_cli.data.canonical import canonical, canonical_path, centre_square, evaluated
 from kt_cli.data.sources import open_data
 from kt_cli.data.views import Views, preprocess
-from kt_cli.errors import UnknownName
+from kt_cli.errors import KtWarning, UnknownName
 from kt_cli.settings import DataSpec
 
 CPU = torch.device("cpu")
@@ -175,6 +180,39 @@ def test_canonical_images_that_are_damaged_are_decoded_again(damage: str) -> Non
     else:
         path.write_text("no array")
     np.testing.assert_array_equal(canonical(images, 1.0, 16), wanted)
+
+
+def shown(image: Image.Image) -> Tensor:
+    return centre_square(image, 1.0, 16)
+
+
+def test_evaluated_images_that_cannot_be_kept_are_not_decoded_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of many processes that evaluate at once each would fill the disk of temporary files."""
+    images = open_data(DataSpec("digits", limit=5)).eval
+    monkeypatch.setattr("kt_cli.data.canonical._elsewhere", None)
+
+    def full(file: IO[bytes], *_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("kt_cli.data.canonical._decode", full)
+        with pytest.warns(KtWarning, match="No space left"):
+            assert evaluated(images, "how", shown, (3, 16, 16)) is None
+    kept = evaluated(images, "how", shown, (3, 16, 16))
+    assert kept is not None and kept.shape == (5, 3, 16, 16)
+
+
+def test_images_that_another_process_is_keeping_are_not_kept_twice() -> None:
+    images = open_data(DataSpec("digits", limit=6)).eval
+    path = canonical_module._path(images, version("timm"), repr("how"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    other = path.parent / f".{path.name}.0123456789ab.tmp"
+    other.touch()
+    assert evaluated(images, "how", shown, (3, 16, 16)) is None
+    os.utime(other, (0, 0))  # it was killed long ago
+    assert evaluated(images, "how", shown, (3, 16, 16)) is not None
 
 
 def test_canonical_images_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch, count: int, free: int = 70, half: bool
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "H100")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (free * 10**9, 80 * 10**9))
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: half)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8 if half else 7, 0))
 
 
 def test_no_gpu_is_no_fault(

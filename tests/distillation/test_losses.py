@@ -180,6 +180,18 @@ def test_similarity_sums_over_the_batch() -> None:
     )
 
 
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_similarity_is_computed_in_full_under_autocast(precision: torch.dtype) -> None:
+    """A student near its teacher: what half precision rounds off of cosines is all there is."""
+    target = torch.randn(32, 64, generator=torch.Generator().manual_seed(1))
+    student = (target + 0.03 * torch.randn(32, 64)).to(precision)
+    wanted = losses.similarity(student.double(), target.double())
+    with torch.autocast("cpu", precision):
+        found = losses.similarity(student, target)
+    assert found.dtype == torch.float32
+    assert float(found) == pytest.approx(float(wanted), rel=0.01)
+
+
 def of_student(loss: Callable[..., Tensor], *arguments: object) -> Callable[[Tensor], Tensor]:
     return lambda student: loss(student, *arguments)
 

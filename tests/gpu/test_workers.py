@@ -63,13 +63,25 @@ def second():
     return Net(3)
 
 
-def sees():
+def sees(seed=5):
     with open("seen.jsonl", "a") as file:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         count = torch.cuda.device_count()
         said = {"visible": visible, "count": count, "worker": "workers" in sys.argv[0]}
         file.write(json.dumps(said) + "\\n")
-    return Net(5)
+    return Net(seed)
+
+
+def sees_too():
+    return sees(6)
+
+
+def sees_more():
+    return sees(7)
+
+
+def sees_last():
+    return sees(8)
 """
 
 # As `kt` does it; at the end, whether this process itself ever woke a device.
@@ -131,6 +143,15 @@ def test_a_worker_sees_its_gpu_only_and_the_sweep_holds_none(tmp_path: Path) -> 
         "--pairs", "1", "--methods", "kl", "--epochs", "1", "--lr", "0.01", "--augment", "none",
     )  # fmt: skip
     assert_its_gpu_only(tmp_path, err)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_each_of_two_gpus_has_a_worker_of_its_own(tmp_path: Path) -> None:
+    names = ("sees", "sees_too", "sees_more", "sees_last")
+    models = ",".join(f"py:toy_models:{name}" for name in names)
+    err = sweep(tmp_path, "--models", models, "--pairs", "0", "--gpus", "2")
+    assert seen(tmp_path) == {("0", 1), ("1", 1)}
+    assert "the sweep holds a context: False" in err
 
 
 @only_on_cuda("without a GPU there is none to name by its UUID")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+from torch import nn
+
 from kt_cli.settings import DataSpec, EvalSpec, PairsSpec
 from kt_cli.spec import Model, Run
+from kt_cli.sweeps import chunk
 from kt_cli.sweeps.chunk import _groups, finish
 
 DATA = DataSpec("digits")
@@ -44,3 +50,23 @@ def test_a_failed_run_says_how_long_it_took(tmp_path: Path) -> None:
     (first,), (second,) = finish([predict("a"), predict("b")], tmp_path)
     assert first["status"] == second["status"] == "failed" and "changed" in first["error"]
     assert first["seconds"] == second["seconds"] > 0
+
+
+def test_a_failed_run_lets_go_of_what_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: a GPU may have no memory for the next run before Python looks for circles."""
+    held: list[weakref.ref[nn.Module]] = []
+
+    def fails(*_: object) -> None:
+        module = nn.Linear(2, 2)
+        held.append(weakref.ref(module))
+        raise ValueError("broken")
+
+    monkeypatch.setattr(chunk, "check_data", fails)
+    gc.disable()
+    try:
+        (row,) = finish([predict("a")], tmp_path)[0]
+    finally:
+        gc.enable()
+    assert row["error"] == "ValueError: broken" and held[0]() is None
