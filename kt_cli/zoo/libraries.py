@@ -48,12 +48,6 @@ def torchvision_weights(name: str, tag: str = "") -> str:
     return str(every[tag].name)
 
 
-def torchvision_url(target: str) -> str:
-    """Where weights lie, of NAME@WEIGHTS."""
-    name, _, tag = target.partition("@")
-    return str(every_weights(name)[tag].url)
-
-
 def every_weights(name: str) -> Any:
     from torchvision.models import get_model_weights
 
@@ -82,10 +76,3 @@ def clip_files(target: str) -> tuple[str, tuple[str, ...], str]:
     if not repository:
         return "", (), config["url"]
     return repository, ((Path(name).stem + ".safetensors", name) if name else (SAFE, PICKLED)), ""
-
-
-def fetch_tokenizer(target: str) -> None:
-    """Have what turns text into numbers in the cache, where that is not in open_clip itself."""
-    import open_clip
-
-    open_clip.get_tokenizer(target.partition("/")[0])

@@ -5,19 +5,21 @@ from __future__ import annotations
 import errno
 import random
 import shutil
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from kt_cli.errors import KtError, WeightsUnavailable, WriteError, counted, first_line, way_out
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import Model
-from kt_cli.zoo import libraries, published, scheme, target, timm_registry
+from kt_cli.zoo import published, scheme, target, timm_registry
 from kt_cli.zoo.imagenet_facts import fact
-from kt_cli.zoo.threads import each
 from kt_cli.zoo.timm_registry import BESIDE, HOW_TO_GET_WEIGHTS, HUB_FILES
 
 ATTEMPTS = 5
@@ -26,8 +28,10 @@ BYTES_PER_PARAMETER = 4  # timm publishes in single precision
 MB = 1_000_000
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 AGAIN = (408, 425, 429)  # statuses below 500 that pass
+THREAD = "kt-download"
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,37 @@ def fetch(wanted: Sequence[Wanted], jobs: int, progress: Progress = silent) -> l
         del left[model.key]
         progress(total - sum(map(_megabytes, left.values())), total, "weights (MB)")
     return failures
+
+
+def each(
+    items: Sequence[T], work: Callable[[T], U], jobs: int
+) -> Iterator[tuple[T, U | Exception]]:
+    """Each item with what `work` gave or raised, as they finish, `jobs` at a time.
+
+    Where the caller stops asking, as with Ctrl-C, nothing more is begun. An executor would be
+    waited for at exit.
+    """
+    todo = deque(items)
+    done: SimpleQueue[tuple[T, U | Exception]] = SimpleQueue()
+
+    def run() -> None:
+        while True:
+            try:
+                item = todo.popleft()
+            except IndexError:  # nothing is left
+                return
+            try:
+                done.put((item, work(item)))
+            except Exception as error:  # judged by whoever asked
+                done.put((item, error))
+
+    for _ in range(min(jobs, len(items))):
+        threading.Thread(target=run, name=THREAD, daemon=True).start()
+    try:
+        for _ in items:
+            yield done.get()
+    finally:
+        todo.clear()
 
 
 def hub_folder() -> Path:
@@ -197,7 +232,9 @@ def _fetch(model: Model) -> None:
             download(name)
         _first(names, download)
     if scheme(model.ref) == "clip":
-        libraries.fetch_tokenizer(target(model.ref))
+        import open_clip
+
+        open_clip.get_tokenizer(target(model.ref).partition("/")[0])  # it may have files of its own
     if timm_registry.cached(model.ref) is None:
         raise KtError(f"weights of {model.name} came, but not to where they are looked for")
 

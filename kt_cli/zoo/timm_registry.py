@@ -158,7 +158,8 @@ def weights_at(ref: str) -> tuple[str, tuple[str, ...], str]:
     if kind in BESIDE:
         return target(ref), HUB_FILES, ""
     if kind == "tv":
-        return "", (), libraries.torchvision_url(target(ref))
+        name, _, weights = target(ref).partition("@")
+        return "", (), str(libraries.every_weights(name)[weights].url)
     if kind == "clip":
         return libraries.clip_files(target(ref))
     found = config(ref)

@@ -18,7 +18,7 @@ from huggingface_hub import constants, errors
 from safetensors.torch import save
 
 from kt_cli.errors import WeightsUnavailable, WriteError
-from kt_cli.zoo import load, names, prefetch, threads, timm_package, timm_registry
+from kt_cli.zoo import load, names, prefetch, timm_package, timm_registry
 from kt_cli.zoo.imagenet_facts import fact
 from kt_cli.zoo.prefetch import Wanted
 
@@ -74,7 +74,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     yield made
     # What was at work when an error ended everything must not ask the next test's hub.
     for thread in threading.enumerate():
-        if thread.name == threads.NAME:
+        if thread.name == prefetch.THREAD:
             thread.join(10)
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 
-from kt_cli.zoo.threads import each
+from kt_cli.zoo.prefetch import each
 
 
 def test_each_item_comes_with_what_was_given_or_raised() -> None:
