@@ -1,4 +1,4 @@
-"""The module behind each kind of reference: the table OPENERS, one small function per kind.
+"""The module behind each kind of reference.
 
 Weights are read with `weights_only` throughout: no file is ever unpickled.
 """
@@ -6,7 +6,7 @@ Weights are read with `weights_only` throughout: no file is ever unpickled.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,22 +32,79 @@ from kt_cli.zoo import (
     zero_shot,
 )
 
-
-def _open_timm(model: Model, classes: Sequence[str] | None) -> nn.Module:
-    import timm
-
-    file = _cached(model)
-    # Named as a file, cached weights load without asking the hub, which retries for long offline.
-    overlay = {"file": str(file)} if file else None
-    return timm.create_model(model.ref, pretrained=True, pretrained_cfg_overlay=overlay)
+INDEX = "model.safetensors.index.json"
+FROM_FILES = ("timm", "hf-hub", "local-dir", "checkpoint")
+DRAWING = (Tensor.uniform_, Tensor.normal_, Tensor.erfinv_,  # of which all others are made
+           init.uniform_, init.normal_, init.kaiming_uniform_)  # fmt: skip
+AGAIN = {torchvision_models.LIBRARY: torchvision_models.again, zero_shot.LIBRARY: zero_shot.again}
 
 
-def _open_hub(model: Model, classes: Sequence[str] | None) -> nn.Module:
-    return _of_folder(_fetched(model).parent, model)
+def opened(model: Model, classes: Sequence[str] | None, drawn: bool = False) -> nn.Module:
+    """The module that a model's reference names, with finite weights.
+
+    Args:
+        classes: of the data, where they are known; what is built from nothing, or from names, asks.
+        drawn: draw also the first weights that those of a file replace.
+
+    Raises:
+        DataError: some are not finite; and whatever goes wrong in a library.
+    """
+    if scheme(model.ref) in FROM_FILES and not drawn:
+        with suppress(RuntimeError), _Undrawn():
+            module = _made(model, classes)
+            if not _odd({**module.state_dict(keep_vars=True), **dict(module.named_buffers())}):
+                return module
+        # Not all of them are in the file, or how they are drawn computes with them.
+    module = _made(model, classes)
+    if layer := _odd(module.state_dict(keep_vars=True)):
+        tip = "Its training diverged, or the file is damaged: take an earlier checkpoint."
+        raise DataError(f"{model.name}: {layer} is not finite", tip)
+    return module
 
 
-def _open_folder(model: Model, classes: Sequence[str] | None) -> nn.Module:
-    return _of_folder(Path(target(model.ref)), model)
+def _made(model: Model, classes: Sequence[str] | None) -> nn.Module:
+    where = target(model.ref)
+    match scheme(model.ref):
+        case "timm":
+            import timm
+
+            file = _cached(model)
+            # Named as a file, cached weights load without asking the hub, which retries for long.
+            overlay = {"file": str(file)} if file else None
+            return timm.create_model(model.ref, pretrained=True, pretrained_cfg_overlay=overlay)
+        case "hf-hub" | "hf":
+            return _of_folder(_fetched(model).parent, model)
+        case "local-dir":
+            return _of_folder(Path(where), model)
+        case "checkpoint":
+            arch, path = model.ref.split("@", 1)
+            return checkpoints.opened(arch, Path(path))
+        case "tv":
+            if published(model.ref):
+                return torchvision_models.published(where, _fetched(model))
+            name, _, path = where.partition("@")
+            return torchvision_models.own(name, Path(path))
+        case "clip":
+            file = _fetched(model) if published(model.ref) else None
+            return zero_shot.opened(where, classes, file)
+        case "py":
+            built = local_models.call(*local_models.parse_function(where))
+            if not isinstance(built, nn.Module):
+                said = f"{model.ref} returned {type(built).__name__}"
+                raise UsageError(said, "It must return a torch.nn.Module.")
+            return built
+        case "random":
+            import timm
+
+            arch, _, seed = where.partition("#")
+            more: Any = {"num_classes": len(classes)} if classes else {}
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(seed or 0))
+                return timm.create_model(arch, pretrained=False, **more)
+    raise UsageError(
+        f"{model.ref} has no weights to load, only what a model said",
+        "Name the model itself; predictions are for kt complementarity.",
+    )
 
 
 def _of_folder(folder: Path, model: Model) -> nn.Module:
@@ -55,7 +112,11 @@ def _of_folder(folder: Path, model: Model) -> nn.Module:
     import timm
 
     config = local_models.read_config(folder)
-    local_models.require_whole(folder)
+    if (folder / INDEX).is_file():
+        raise DataError(
+            f"{folder} has its weights in several files",
+            "Save them in one (of transformers: max_shard_size='100GB').",
+        )
     file = local_models.weights_file(folder)
     checkpoints.require_weights(file)
     if "architecture" in config:
@@ -68,18 +129,6 @@ def _of_folder(folder: Path, model: Model) -> nn.Module:
         f"{folder / local_models.CONFIG} names no architecture of timm or transformers",
         "Load its weights in a function of your own: py:module:function.",
     )
-
-
-def _open_torchvision(model: Model, classes: Sequence[str] | None) -> nn.Module:
-    if published(model.ref):
-        return torchvision_models.published(target(model.ref), _fetched(model))
-    name, _, file = target(model.ref).partition("@")
-    return torchvision_models.own(name, Path(file))
-
-
-def _open_clip(model: Model, classes: Sequence[str] | None) -> nn.Module:
-    file = _fetched(model) if published(model.ref) else None
-    return zero_shot.opened(target(model.ref), classes, file)
 
 
 def _fetched(model: Model) -> Path:
@@ -98,78 +147,6 @@ def _cached(model: Model) -> Path | None:
     if file is None:
         timm_registry.require_weights([model])
     return file
-
-
-def _open_checkpoint(model: Model, classes: Sequence[str] | None) -> nn.Module:
-    arch, file = model.ref.split("@", 1)
-    return checkpoints.opened(arch, Path(file))
-
-
-def _open_function(model: Model, classes: Sequence[str] | None) -> nn.Module:
-    built = local_models.call(*local_models.parse_function(target(model.ref)))
-    if not isinstance(built, nn.Module):
-        kind = type(built).__name__
-        raise UsageError(f"{model.ref} returned {kind}", "It must return a torch.nn.Module.")
-    return built
-
-
-def _open_random(model: Model, classes: Sequence[str] | None) -> nn.Module:
-    import timm
-
-    arch, _, seed = target(model.ref).partition("#")
-    more: Any = {"num_classes": len(classes)} if classes else {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(seed or 0))
-        return timm.create_model(arch, pretrained=False, **more)
-
-
-def _open_predictions(model: Model, classes: Sequence[str] | None) -> nn.Module:
-    raise UsageError(
-        f"{model.ref} has no weights to load, only what a model said",
-        "Name the model itself; predictions are for kt complementarity.",
-    )
-
-
-AGAIN = {torchvision_models.LIBRARY: torchvision_models.again, zero_shot.LIBRARY: zero_shot.again}
-# classes: of the data, where they are known; what is built from nothing, or from names, asks.
-OPENERS: dict[str, Callable[[Model, Sequence[str] | None], nn.Module]] = {
-    "timm": _open_timm,
-    "hf-hub": _open_hub,
-    "local-dir": _open_folder,
-    "checkpoint": _open_checkpoint,
-    "py": _open_function,
-    "random": _open_random,
-    "predictions": _open_predictions,
-    "tv": _open_torchvision,
-    "hf": _open_hub,
-    "clip": _open_clip,
-}
-FROM_FILES = ("timm", "hf-hub", "local-dir", "checkpoint")
-DRAWING = (Tensor.uniform_, Tensor.normal_, Tensor.erfinv_,  # of which all others are made
-           init.uniform_, init.normal_, init.kaiming_uniform_)  # fmt: skip
-
-
-def opened(model: Model, classes: Sequence[str] | None, drawn: bool = False) -> nn.Module:
-    """The module that a model's reference names, with finite weights.
-
-    Args:
-        drawn: draw also the first weights that those of a file replace.
-
-    Raises:
-        DataError: some are not finite; and whatever goes wrong in a library.
-    """
-    kind = scheme(model.ref)
-    if kind in FROM_FILES and not drawn:
-        with suppress(RuntimeError), _Undrawn():
-            module = OPENERS[kind](model, classes)
-            if not _odd({**module.state_dict(keep_vars=True), **dict(module.named_buffers())}):
-                return module
-        # Not all of them are in the file, or how they are drawn computes with them.
-    module = OPENERS[kind](model, classes)
-    if layer := _odd(module.state_dict(keep_vars=True)):
-        tip = "Its training diverged, or the file is damaged: take an earlier checkpoint."
-        raise DataError(f"{model.name}: {layer} is not finite", tip)
-    return module
 
 
 class _Undrawn(TorchFunctionMode):

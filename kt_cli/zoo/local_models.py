@@ -28,7 +28,6 @@ from kt_cli.zoo.imagenet_names import of_imagenet
 CONFIG = "config.json"
 ORIGIN = "from"  # under "kt" in it: what a student came from, as references
 OPEN_CLIP = "open_clip_config.json"
-INDEX = "model.safetensors.index.json"
 PROCESSOR = "preprocessor_config.json"  # of transformers
 # timm's order (timm.models._hub.load_state_dict_from_path).
 PREFERRED = (
@@ -135,15 +134,6 @@ def of_transformers(labels: Any) -> list[str] | None:
     names = [str(labels.get(i, labels.get(str(i), ""))) for i in range(len(labels))]
     unnamed = all(re.fullmatch(r"LABEL_\d+", name) for name in names)
     return None if unnamed or of_imagenet(names) else names
-
-
-def require_whole(folder: Path) -> None:
-    """Refuse weights that are in several files (DataError)."""
-    if (folder / INDEX).is_file():
-        raise DataError(
-            f"{folder} has its weights in several files",
-            "Save them in one (of transformers: max_shard_size='100GB').",
-        )
 
 
 def weights_file(folder: Path) -> Path:

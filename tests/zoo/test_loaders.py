@@ -100,7 +100,7 @@ class Odd(nn.Module):
 
 
 def opening(monkeypatch: pytest.MonkeyPatch, make: Callable[[], nn.Module]) -> nn.Module:
-    monkeypatch.setitem(loaders.OPENERS, "local-dir", lambda model, classes: make())
+    monkeypatch.setattr(loaders, "_of_folder", lambda folder, model: make())
     return loaders.opened(Model("k", "local-dir:x", "mine"), None)
 
 
