@@ -154,7 +154,7 @@ def complementarity(
 
 
 def _resolved(references: Sequence[str], arch: str | None, baseline: str) -> list[Model]:
-    from kt_cli.zoo import names
+    from kt_cli.zoo import names, scheme
 
     if baseline not in BASELINES:
         raise unknown("baseline", baseline, BASELINES)
@@ -169,7 +169,8 @@ def _resolved(references: Sequence[str], arch: str | None, baseline: str) -> lis
                 "Name at least two trained models.",
             )
         if len(references) > 1:
-            same = "" if names.is_prediction(resolved[0]) else ": their weights are the same"
+            file = scheme(resolved[0].ref) == "predictions"
+            same = "" if file else ": their weights are the same"
             raise UsageError(
                 f"{' and '.join(references)} are one model, {name}{same}",
                 "Name at least two different models.",

@@ -11,7 +11,7 @@ from kt_cli.errors import DataError, near, unknown
 from kt_cli.spec import Model
 from kt_cli.zoo import SCHEMES, local_models, names, published, scheme, target, timm_package
 from kt_cli.zoo.imagenet_facts import NUM_CLASSES, Fact, facts
-from kt_cli.zoo.timm_registry import ALIASES
+from kt_cli.zoo.timm_registry import ALIASES, architecture
 
 
 class Own(NamedTuple):
@@ -80,7 +80,7 @@ def own(reference: str, arch: str | None) -> list[Own]:
     files = local_models.checkpoints_in(folder)
     if files and arch is not None:
         names.require_architecture(arch)
-        return [_of_arch(file.name, names.architecture(arch), str(file)) for file in files]
+        return [_of_arch(file.name, architecture(arch), str(file)) for file in files]
     tip = f"A model is a folder with {local_models.CONFIG} and weights."
     raise DataError(
         f"no models in {folder}", "For its checkpoints name --arch ARCH." if files else tip

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kt_cli.device import out_of_memory
 from kt_cli.errors import DataError, KtError, UsageError, WeightsUnavailable
 from kt_cli.spec import Model
-from kt_cli.zoo import identity, local_models, names, published, scheme, target
+from kt_cli.zoo import identity, local_models, names, published, scheme, target, timm_registry
 from kt_cli.zoo.classes import ABSENT, Columns, Outputs, Select, matched, outputs_of
 from kt_cli.zoo.fingerprints import fingerprint, fingerprint_of_function
 from kt_cli.zoo.loaders import FROM_FILES, opened
@@ -203,7 +203,7 @@ def build(
     import timm
 
     names.require_architecture(arch)
-    name = names.architecture(arch)
+    name = timm_registry.architecture(arch)
     overlay: dict[str, Any] = dict.fromkeys(TEST_ONLY)
     if img_size is not None:
         # timm passes img_size to architectures that take it, from here; others take any size.

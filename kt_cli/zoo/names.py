@@ -1,28 +1,7 @@
-"""How models are named on the command line and in sweep files.
+"""How models are named on the command line and in sweep files: see docs/guide.md (Models).
 
-reference                   meaning
---------------------------  ---------------------------------------------------------------------
-resnet50.a1_in1k, resnet50  a pretrained timm model; without a tag, timm's default weights
-deit_s                      a short name of the table ALIASES
-hf-hub:org/name[@revision]  a timm model of the model hub
-local-dir:FOLDER            a folder with config.json and weights, as timm, transformers and kt
-                            save them
-FOLDER                      the same; or a folder of such folders: all of them (./NAME where timm
-                            has a model of that name)
-ARCH@FILE                   a timm architecture with a checkpoint of the user's own
-ARCH@FOLDER                 each checkpoint file directly in a folder
-FILE, FOLDER of checkpoints the same, where --arch tells the architecture
-tv:NAME[@WEIGHTS|@FILE]     a model of torchvision, also by a glob; by default its best weights
-hf:ORG/NAME[@REVISION]      a classifier of transformers, of the hub; or its folder
-clip:MODEL/PRETRAINED       a model of open_clip, zero-shot; or its folder
-py:module:function          a function that returns a torch.nn.Module
-random:ARCH[#SEED]          an untrained timm architecture, a baseline; SEED is 0 by default
-predictions:FILE            what a model said, in a file (kt complementarity only)
-timm-topN, timm-all         the N most accurate, or all, of the published ImageNet results
-vit_*                       a glob over the names of timm's pretrained models
-A,B                         several references
-@FILE                       a file with references, one a line; # starts a comment
-
+Those with a prefix have a function each in `references`. Of what has none, a name that timm knows
+is timm's before it is a folder's or file's: ./NAME is always these.
 `timm-topN`, `timm-all` and full names of published models are resolved without importing timm.
 """
 
@@ -41,11 +20,6 @@ from kt_cli.spec import Model
 from kt_cli.zoo import imagenet_facts, local_models, scheme, timm_package, timm_registry
 from kt_cli.zoo.references import PREFIXES, UNREADABLE, Candidate, at_path, checkpoints
 from kt_cli.zoo.timm_registry import ALIASES, architecture
-
-__all__ = [
-    "ALIASES", "architecture", "idle_arch", "random_twins", "refuse_predictions",
-    "require_architecture", "resolve", "single",
-]  # fmt: skip
 
 TWINS = 10  # at most
 
@@ -83,7 +57,6 @@ def resolve(
 
 
 def idle_arch() -> UsageError:
-    """The error for an architecture that no reference needs."""
     return UsageError("--arch changes nothing without checkpoints", "Name their file or folder.")
 
 
@@ -223,15 +196,10 @@ def _matching(pattern: str) -> list[str]:
     return whole or names
 
 
-def is_prediction(model: Model) -> bool:
-    """Whether it is only what a model said."""
-    return scheme(model.ref) == "predictions"
-
-
 def refuse_predictions(models: Sequence[Model], command: str) -> None:
     """Refuse models that are only their predictions (UsageError)."""
     for model in models:
-        if is_prediction(model):
+        if scheme(model.ref) == "predictions":
             raise UsageError(
                 f"{command} needs a model's weights, and {model.ref} has only what one said",
                 "Name the model itself; predictions are for kt complementarity.",
@@ -240,8 +208,6 @@ def refuse_predictions(models: Sequence[Model], command: str) -> None:
 
 def random_twins(models: Sequence[Model]) -> list[Model]:
     """Untrained models of the architectures of `models`, evenly drawn: the paper's baseline."""
-    known = list(
-        dict.fromkeys(arch for model in models if (arch := local_models.architecture(model)))
-    )
+    known = [*dict.fromkeys(filter(None, map(local_models.architecture, models)))]
     step = max(1, -(-len(known) // TWINS))
     return resolve([f"random:{arch}" for arch in known[::step]]) if known else []

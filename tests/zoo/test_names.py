@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from kt_cli.errors import ClassMismatch, DataError, KtError, KtWarning, UnknownName, UsageError
 from kt_cli.zoo import classes, local_models, names, timm_package, timm_registry
 from kt_cli.zoo.names import resolve
+from kt_cli.zoo.timm_registry import ALIASES
 
 SaveModel = Callable[..., Path]
 
@@ -48,10 +49,10 @@ def test_default_of_every_architecture_has_weights() -> None:
     )
 
 
-@pytest.mark.parametrize("alias", names.ALIASES)
+@pytest.mark.parametrize("alias", ALIASES)
 def test_short_names_are_trained_classifiers(alias: str) -> None:
     (key,) = keys(alias)
-    assert key.partition(".")[0] == names.ALIASES[alias]
+    assert key.partition(".")[0] == ALIASES[alias]
     assert timm_package.config(key).num_classes == 1000
 
 
