@@ -125,7 +125,7 @@ def _tables(content: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, W
 
 
 def _of_classifier(arch: str, head: str, tables: list[tuple[str, Weights]], file: Path) -> Weights:
-    """The largest part, less its prefix, with a classifier of this name; of EMAs rather."""
+    """The largest part, less its prefix, with a classifier of this name."""
     found = [
         (path + prefix, {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
         for path, tensors in tables
@@ -136,12 +136,10 @@ def _of_classifier(arch: str, head: str, tables: list[tuple[str, Weights]], file
     if not found:
         raise DataError(
             f"{file} does not fit {arch}: it has no classifier {head} but "
-            f"{some_of([*_largest(tables)], LISTED)}",
+            f"{some_of([*_largest(tables)[0][1]], LISTED)}",
             "Is it a checkpoint of another architecture, or one without a head?",
         )
-    most = max(len(weights) for _, weights in found)
-    whole = [each for each in found if len(each[1]) == most]
-    best = [each for each in whole if AVERAGED.search(each[0])] or whole
+    best = _largest(found)
     (_, weights), *others = best
     if any(not _equal(weights, other) for _, other in others):
         names = some_of([name.rstrip(".") or "its top" for name, _ in best], LISTED)
@@ -158,10 +156,11 @@ def _classifier(arch: str) -> str:
     return f"{timm_package.config(arch).classifier}.weight"
 
 
-def _largest(tables: list[tuple[str, Weights]]) -> Weights:
-    most = max(len(tensors) for _, tensors in tables)
+def _largest(tables: list[tuple[str, Weights]]) -> list[tuple[str, Weights]]:
+    """The largest parts; only EMAs where some of them are."""
+    most = max(len(weights) for _, weights in tables)
     whole = [table for table in tables if len(table[1]) == most]
-    return next((t for name, t in whole if AVERAGED.search(name)), whole[0][1])
+    return [table for table in whole if AVERAGED.search(table[0])] or whole
 
 
 def _by_original_names(arch: str, tables: list[tuple[str, Weights]]) -> Weights | None:
@@ -172,7 +171,7 @@ def _by_original_names(arch: str, tables: list[tuple[str, Weights]]) -> Weights 
     import timm
     from timm.models import _builder
 
-    weights = _largest(tables)
+    weights = _largest(tables)[0][1]
     prefix = next(iter(weights)).partition(".")[0] + "."
     if all(name.startswith(prefix) for name in weights):
         weights = {name.removeprefix(prefix): value for name, value in weights.items()}

@@ -44,12 +44,12 @@ class Wrapped(nn.Module):
 
     def get_classifier(self) -> nn.Module | None:
         """The linear layer that the labels' logits come from, if there is one."""
-        head = self._head()
+        head = last_layer(self.inner, self.num_classes)
         return head[1] if head is not None and isinstance(head[1], nn.Linear) else None
 
     def reset_classifier(self, num_classes: int) -> None:
         """Put a new last layer in place of the present one; UsageError where there is none."""
-        head = self._head()
+        head = last_layer(self.inner, self.num_classes)
         if head is None:
             raise UsageError("it has no classifier of a known kind that could be replaced")
         name, old = head
@@ -61,13 +61,12 @@ class Wrapped(nn.Module):
         setattr(self.inner.get_submodule(parent), last, new)
         self.num_classes = num_classes
 
-    def _head(self) -> tuple[str, Any] | None:
-        """The last layer of as many outputs as classes, with its name; others are auxiliary."""
-        return last_layer(self.inner, self.num_classes)
-
 
 def last_layer(module: nn.Module, num_classes: int) -> tuple[str, Any] | None:
-    """The last linear layer, or convolution of one pixel, with so many outputs, and its name."""
+    """The last linear layer, or convolution of one pixel, with so many outputs, and its name.
+
+    Those before it are auxiliary.
+    """
     found = [
         (name, part)
         for name, part in module.named_modules()
