@@ -16,7 +16,6 @@ from kt_cli.progress import Listener
 
 if TYPE_CHECKING:
     from kt_cli.zoo.imagenet_facts import Fact
-    from kt_cli.zoo.prefetch import Wanted
 
 SHOWN, JOBS = 20, 8
 LISTING, FETCHING = "list", "prefetch"
@@ -119,14 +118,14 @@ def prefetch(
     planned = fetching.plan(names.resolve(selection), jobs)
     screen.note(weights.describe(planned))
     if dry_run:
-        sizes = [(wanted.model.name, _size(wanted)) for wanted in planned.wanted]
+        sizes = [(model.name, _size(known)) for model, known in planned.wanted.items()]
         if sizes:
             screen.out.print(screen.table(("model", "size"), sizes))
         return
     with screen.progress() as progress:
         failures = weights.fetch_planned(planned, jobs, Listener(progress, screen.note))
-    for failure in failures:
-        screen.line(f"{failure.model.name}: {failure.reason}")
+    for model, reason in failures:
+        screen.line(f"{model.name}: {reason}")
     if failures:
         raise KtError(
             f"weights of {counted(len(failures), 'model')} could not be had",
@@ -134,8 +133,8 @@ def prefetch(
         )
 
 
-def _size(wanted: Wanted) -> str:
-    return "unknown" if wanted.bytes is None else size_text(wanted.bytes)
+def _size(known: int | None) -> str:
+    return "unknown" if known is None else size_text(known)
 
 
 def _show_published(shown: Sequence[Fact], matched: int) -> None:

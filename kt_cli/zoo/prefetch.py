@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,19 +34,13 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A model whose weights are to be fetched. bytes: about their size; None if unknown."""
-
-    model: Model
-    bytes: int | None
+Wanted = Mapping[Model, int | None]  # models to fetch, with their bytes, about, where known
+Failures = list[tuple[Model, str]]  # models that could not be had, and why
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What fetching would do."""
-
-    wanted: tuple[Wanted, ...]
+    wanted: Wanted
     there: tuple[Model, ...]  # in the cache already
     own: tuple[Model, ...]  # need nothing from the hub
     folder: Path  # the hub's cache
@@ -55,13 +49,7 @@ class Plan:
     @property
     def bytes(self) -> int:
         """About what is to be fetched, without what has no known size."""
-        return sum(wanted.bytes or 0 for wanted in self.wanted)
-
-
-@dataclass(frozen=True)
-class Failure:
-    model: Model
-    reason: str
+        return sum(size or 0 for size in self.wanted.values())
 
 
 def plan(models: Sequence[Model], jobs: int) -> Plan:
@@ -72,20 +60,18 @@ def plan(models: Sequence[Model], jobs: int) -> Plan:
     """
     own = tuple(model for model in models if not published(model.ref))
     there = tuple(m for m in models if published(m.ref) and timm_registry.cached(m.ref))
-    known = {model.key for model in (*own, *there)}
-    absent = [model for model in models if model.key not in known]
-    sizes = {model.key: _published_size(model) for model in absent}
-    unknown = [model for model in absent if sizes[model.key] is None]
+    known = {*own, *there}
+    wanted = {model: _published_size(model) for model in models if model not in known}
+    unknown = [model for model, size in wanted.items() if size is None]
     if unknown and timm_registry.hub_answers():
         for model, said in each(unknown, _asked_size, jobs):
-            sizes[model.key] = None if isinstance(said, Exception) else said
-    wanted = tuple(Wanted(model, sizes[model.key]) for model in absent)
+            wanted[model] = None if isinstance(said, Exception) else said
     folder = hub_folder()
     return Plan(wanted, there, own, folder, free_space(folder))
 
 
-def fetch(wanted: Sequence[Wanted], jobs: int, progress: Progress = silent) -> list[Failure]:
-    """Fetch weights, `jobs` models at a time; gives those that could not be had, and why.
+def fetch(wanted: Wanted, jobs: int, progress: Progress = silent) -> Failures:
+    """Fetch weights, `jobs` models at a time; gives those that could not be had.
 
     What is fetched is kept, whatever becomes of the others. Progress is in megabytes.
 
@@ -98,10 +84,10 @@ def fetch(wanted: Sequence[Wanted], jobs: int, progress: Progress = silent) -> l
     if wanted and not timm_registry.hub_answers():
         raise _unreachable(len(wanted))
     disable_progress_bars()  # they would fight each other, and with ours, for the terminal
-    failures: list[Failure] = []
-    left = {item.model.key: item for item in wanted}
-    total = sum(map(_megabytes, wanted))
-    for model, said in each([item.model for item in wanted], _fetch_patiently, jobs):
+    failures: Failures = []
+    left = dict(wanted)
+    total = sum(map(_megabytes, left.values()))
+    for model, said in each([*wanted], _fetch_patiently, jobs):
         if isinstance(said, OSError) and said.errno in UNWRITABLE:
             why = first_line(said)
             raise WriteError(
@@ -111,8 +97,8 @@ def fetch(wanted: Sequence[Wanted], jobs: int, progress: Progress = silent) -> l
         if isinstance(said, Exception):
             if _passing(said) and not timm_registry.hub_answers():
                 raise _unreachable(len(left)) from said
-            failures.append(Failure(model, _reason(said, model)))
-        del left[model.key]
+            failures.append((model, _reason(said, model)))
+        del left[model]
         progress(total - sum(map(_megabytes, left.values())), total, "weights (MB)")
     return failures
 
@@ -175,9 +161,9 @@ def _unreachable(count: int) -> WeightsUnavailable:
     )
 
 
-def _megabytes(wanted: Wanted) -> int:
+def _megabytes(size: int | None) -> int:
     """At least one, so that a model of unknown size counts."""
-    return max(1, round((wanted.bytes or 0) / MB))
+    return max(1, round((size or 0) / MB))
 
 
 def _published_size(model: Model) -> int | None:
@@ -199,11 +185,9 @@ def _asked_size(model: Model) -> int | None:
 
 def fetch_one(model: Model) -> None:
     """Fetch a model's weights into the cache, as `fetch` does; WeightsUnavailable."""
-    for failure in fetch([Wanted(model, None)], 1):
-        raise WeightsUnavailable(
-            f"weights of {failure.model.name} could not be had: {failure.reason}",
-            HOW_TO_GET_WEIGHTS,
-        )
+    for _, reason in fetch({model: None}, 1):
+        said = f"weights of {model.name} could not be had: {reason}"
+        raise WeightsUnavailable(said, HOW_TO_GET_WEIGHTS)
 
 
 def _fetch_patiently(model: Model) -> None:

@@ -8,15 +8,14 @@ from kt_cli.errors import KtError, WriteError, counted, size_text, warn
 from kt_cli.progress import Listener
 from kt_cli.spec import Model
 from kt_cli.zoo import prefetch, timm_registry
-from kt_cli.zoo.prefetch import Failure, Plan
+from kt_cli.zoo.prefetch import Failures, Plan
 from kt_cli.zoo.timm_registry import HOW_TO_GET_WEIGHTS
 
 JOBS = 8  # models at a time
 
 
 def describe(planned: Plan) -> str:
-    """What is to be fetched, and what is there."""
-    unknown_size = sum(wanted.bytes is None for wanted in planned.wanted)
+    unknown_size = sum(size is None for size in planned.wanted.values())
     size = f", about {size_text(planned.bytes)}" if planned.bytes else ""
     more = f" and {unknown_size} of unknown size" if unknown_size else ""
     parts = [f"{counted(len(planned.wanted), 'model')} to fetch{size}{more}"]
@@ -27,7 +26,7 @@ def describe(planned: Plan) -> str:
     return f"{'; '.join(parts)}. {planned.folder}: {size_text(planned.free)} free."
 
 
-def fetch_planned(planned: Plan, jobs: int, tell: Listener = Listener()) -> list[Failure]:
+def fetch_planned(planned: Plan, jobs: int, tell: Listener = Listener()) -> Failures:
     """Fetch what is wanted; gives what could not be had. Raises as `prefetch.fetch`."""
     if planned.bytes > planned.free:
         raise WriteError(
@@ -55,7 +54,7 @@ def for_jobs(models: Sequence[Model], needed: int, tell: Listener) -> None:
         return
     tell.note(f"Jobs have no network, so weights come first: {describe(planned)}")
     failures = fetch_planned(planned, JOBS, tell)
-    reasons = [f"{failure.model.name}: {failure.reason}" for failure in failures]
+    reasons = [f"{model.name}: {reason}" for model, reason in failures]
     if len(models) - len(failures) < needed:
         raise KtError(f"weights could not be had of {'; '.join(reasons)}", HOW_TO_GET_WEIGHTS)
     for reason in reasons:

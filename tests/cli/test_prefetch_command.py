@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +8,10 @@ import pytest
 
 from kt_cli.zoo import prefetch, timm_registry
 from kt_cli.zoo.imagenet_facts import fact
-from kt_cli.zoo.prefetch import Failure, Wanted
+from kt_cli.zoo.prefetch import Failures, Wanted
 
 Kt = Callable[..., tuple[int, str, str]]
-Fetch = Callable[[Sequence[Wanted], int, object], list[Failure]]
+Fetch = Callable[[Wanted, int, object], Failures]
 MODELS = ("resnet18.a1_in1k", "resnet50.a1_in1k", "test_vit.r160_in1k")
 
 
@@ -20,9 +20,9 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], int]]:
     """What is asked for, with how many at a time; the first of several always fails."""
     asked: list[tuple[list[str], int]] = []
 
-    def fetch(wanted: Sequence[Wanted], jobs: int, progress: object) -> list[Failure]:
-        asked.append(([w.model.ref for w in wanted], jobs))
-        return [Failure(wanted[0].model, "it is [gone]")] if len(wanted) > 1 else []
+    def fetch(wanted: Wanted, jobs: int, progress: object) -> Failures:
+        asked.append(([model.ref for model in wanted], jobs))
+        return [(next(iter(wanted)), "it is [gone]")] if len(wanted) > 1 else []
 
     monkeypatch.setattr(prefetch, "fetch", fetch)
     monkeypatch.setattr(timm_registry, "cached", lambda ref: None)

@@ -25,8 +25,8 @@ from kt_cli.zoo.prefetch import Wanted
 TINY = "test_vit.r160_in1k"
 
 
-def wanted(*references: str) -> list[Wanted]:
-    return [Wanted(model, 3_000_000) for model in names.resolve(references)]
+def wanted(*references: str) -> Wanted:
+    return dict.fromkeys(names.resolve(references), 3_000_000)
 
 
 @dataclass
@@ -100,8 +100,8 @@ def test_the_plan_knows_what_is_there_and_about_how_large_the_rest_is(
     assert known is not None
     assert [m.ref for m in planned.there] == ["resnet18.a1_in1k"]
     assert [m.ref for m in planned.own] == ["random:resnet18#0"]
-    assert [w.model.ref for w in planned.wanted] == ["resnet50.a1_in1k", "hf-hub:me/mine"]
-    assert [w.bytes for w in planned.wanted] == [round(known.params_m * 4e6), None]
+    assert [model.ref for model in planned.wanted] == ["resnet50.a1_in1k", "hf-hub:me/mine"]
+    assert [*planned.wanted.values()] == [round(known.params_m * 4e6), None]
     assert planned.bytes == round(known.params_m * 4e6)
     assert planned.free > 0 and not hub.asked
 
@@ -114,7 +114,7 @@ def test_every_model_is_fetched_once_and_not_more_than_asked_at_a_time(hub: Hub)
     failures = prefetch.fetch(models, 3, lambda done, total, what: seen.append((done, total)))
     assert failures == []
     assert Counter(hub.asked).most_common(1)[0][1] == 1
-    assert {repo for repo, _ in hub.asked} == {f"timm/{w.model.ref}" for w in models}
+    assert {repo for repo, _ in hub.asked} == {f"timm/{model.ref}" for model in models}
     assert {name for _, name in hub.asked} == {"model.safetensors"}
     assert hub.most == 3
     assert seen == [(3 * (i + 1), 36) for i in range(12)]
@@ -163,16 +163,16 @@ def test_a_model_that_fails_is_named_and_the_others_are_kept(
 ) -> None:
     hub.says["timm/resnet18.a1_in1k"] = [error]
     failures = prefetch.fetch(wanted("resnet18.a1_in1k", TINY, "resnet50.a1_in1k"), 2)
-    assert [f.model.ref for f in failures] == ["resnet18.a1_in1k"]
-    assert said in failures[0].reason and "\n" not in failures[0].reason
+    ((model, reason),) = failures
+    assert model.ref == "resnet18.a1_in1k" and said in reason and "\n" not in reason
     assert hub.had == {f"timm/{TINY}", "timm/resnet50.a1_in1k"}
     assert sum(repo == "timm/resnet18.a1_in1k" for repo, _ in hub.asked) == tries
 
 
 def test_a_repository_without_weights(hub: Hub) -> None:
     hub.says[f"timm/{TINY}"] = [of_hub(errors.RemoteEntryNotFoundError, 404)]
-    (failure,) = prefetch.fetch(wanted(TINY), 1)
-    assert "model.safetensors" in failure.reason
+    ((_, reason),) = prefetch.fetch(wanted(TINY), 1)
+    assert "model.safetensors" in reason
 
 
 def test_offline_is_one_error_at_once(hub: Hub) -> None:
@@ -180,22 +180,22 @@ def test_offline_is_one_error_at_once(hub: Hub) -> None:
     with pytest.raises(WeightsUnavailable, match="300 models"):
         prefetch.fetch(wanted("timm-top300"), 8)
     assert not hub.asked
-    assert prefetch.fetch([], 8) == []
+    assert prefetch.fetch({}, 8) == []
 
 
 def test_a_hub_that_falls_silent_ends_it(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([True, False])
     monkeypatch.setattr(timm_registry, "hub_answers", lambda: next(answers))
     models = wanted("timm-top40")
-    for each in models[1:]:
-        hub.says[f"timm/{each.model.ref}"] = [errors.LocalEntryNotFoundError("no answer")]
+    first, *others = (f"timm/{model.ref}" for model in models)
+    for repo in others:
+        hub.says[repo] = [errors.LocalEntryNotFoundError("no answer")]
     over = threading.Event()
-    first = {f"timm/{each.model.ref}" for each in models[:2]}
-    hub.wait = lambda repo: repo in first or over.wait(10)
+    hub.wait = lambda repo: repo in (first, others[0]) or over.wait(10)
     with pytest.raises(WeightsUnavailable, match="39 models"):
         prefetch.fetch(models, 1)
     over.set()
-    assert hub.had == {f"timm/{models[0].model.ref}"}
+    assert hub.had == {first}
     assert len({repo for repo, _ in hub.asked}) <= 3
 
 
@@ -210,8 +210,8 @@ def test_weights_that_are_not_looked_for_are_a_failure(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timm_registry, "cached", lambda ref: None)
-    (failure,) = prefetch.fetch(wanted(TINY), 1)
-    assert "where they are looked for" in failure.reason and len(hub.asked) == 1
+    ((_, reason),) = prefetch.fetch(wanted(TINY), 1)
+    assert "where they are looked for" in reason and len(hub.asked) == 1
 
 
 def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_what_is_fetched_is_loaded_without_a_network(
     server[f"timm/{TINY}/model.safetensors"] = save(module.state_dict())
     (model,) = names.resolve([TINY])
     planned = prefetch.plan([model], 1)
-    assert [w.model for w in planned.wanted] == [model]
+    assert [*planned.wanted] == [model]
     assert prefetch.fetch(planned.wanted, 1) == []
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert prefetch.plan([model], 1).there == (model,)
@@ -295,12 +295,12 @@ def test_weights_outside_the_hub_go_to_where_timm_looks(
     }
     monkeypatch.setattr(timm_registry, "config", configs.get)
     server["some/where/there.pth"] = b"weights"
-    (failure,) = prefetch.fetch(wanted(*configs), 1)
-    assert failure.model.ref == "vgg13.tv_in1k" and "404" in failure.reason
+    ((model, reason),) = prefetch.fetch(wanted(*configs), 1)
+    assert model.ref == "vgg13.tv_in1k" and "404" in reason
     assert (tmp_path / "torch/hub/checkpoints/there.pth").read_bytes() == b"weights"
 
 
 def test_the_hub_is_asked_for_the_size_of_what_nobody_published(server: dict[str, bytes]) -> None:
     server["me/mine/pytorch_model.bin"] = b"x" * 12_345
     planned = prefetch.plan(names.resolve(["hf-hub:me/mine", "hf-hub:me/none"]), 2)
-    assert [w.bytes for w in planned.wanted] == [12_345, None]
+    assert [*planned.wanted.values()] == [12_345, None]
