@@ -12,7 +12,7 @@ from kt_cli.knowledge.class_similarity import ClassEmbedding
 from kt_cli.rows import arrays
 from kt_cli.settings.declared import digest
 from kt_cli.spec import Model
-from kt_cli.zoo import clip, identity, scheme
+from kt_cli.zoo import identity, scheme, zero_shot
 from kt_cli.zoo import load as zoo
 from kt_cli.zoo.features import classifier_rows
 from kt_cli.zoo.imagenet_names import readable
@@ -62,10 +62,10 @@ def _head(models: Sequence[Model], images: ImageSet) -> ClassEmbedding | None:
 
 def _clip(models: Sequence[Model], images: ImageSet) -> ClassEmbedding | None:
     """CLIP's text embeddings of the class names, as the paper; an extra of the package."""
-    name, path = f"clip:{clip.NAME}", _entry("clip", clip.NAME, images)
+    name, path = f"clip:{zero_shot.NAME}", _entry("clip", zero_shot.NAME, images)
     rows, _ = _kept(path)
     if rows is None:
-        rows = clip.text_embeddings(readable(images.classes))
+        rows = zero_shot.text_embeddings(readable(images.classes))
         _keep(path, rows, name, images)
     return ClassEmbedding.of(name, rows)
 

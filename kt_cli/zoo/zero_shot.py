@@ -1,7 +1,8 @@
 """open_clip's models as classifiers of the data's classes: clip:MODEL/PRETRAINED, clip:FOLDER.
 
 The image tower and, as a linear layer, what the text tower makes of the classes' names in several
-sentences (Radford et al., 2021, section 3.1.4); so it can be trained as any other model.
+sentences (Radford et al., 2021, section 3.1.4); so it can be trained as any other model. And what
+the text tower of one makes of names alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kt_cli.device import pick_device
-from kt_cli.errors import UsageError, WriteError
+from kt_cli.errors import UsageError, WeightsUnavailable, WriteError, first_line
 from kt_cli.files import cache_folder, cached, not_kept
 from kt_cli.precision import arithmetic
 from kt_cli.rows import arrays
@@ -36,7 +37,11 @@ from kt_cli.zoo import load, names
 model = load.load(names.single("local-dir:PATH/TO/THIS/FOLDER")).module
 """
 AT_ONCE = 32  # classes, each in several sentences
+NAMES_AT_ONCE = 256
 FORMAT = 1
+ARCHITECTURE, WEIGHTS = "ViT-B-32", "openai"  # whose text tower compares names
+NAME = f"{ARCHITECTURE}/{WEIGHTS}"
+PROMPT = "a photo of a {}."
 
 
 class ZeroShot(nn.Module):
@@ -97,7 +102,6 @@ def opened(target: str, classes: Sequence[str] | None, file: Path | None) -> nn.
 
 
 def again(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
-    """The model of a folder that kt saved."""
     require_extra("clip")
     import open_clip
 
@@ -166,3 +170,30 @@ def _called(classes: Sequence[str]) -> list[str]:
     if all(name in place for name in classes):
         return [open_clip.IMAGENET_CLASSNAMES[place[name]] for name in classes]
     return [name.replace("_", " ") for name in readable(classes)]
+
+
+@torch.inference_mode()
+def text_embeddings(names: Sequence[str]) -> NDArray[np.float32]:
+    """CLIP's embeddings of C class names, (C, d); else UsageError or WeightsUnavailable."""
+    try:
+        import open_clip
+    except ImportError as error:
+        raise UsageError(
+            "class similarity by CLIP needs the package open_clip",
+            "Install it: pip install 'kt-cli[clip]'; or compare classes by --class-embedding head.",
+        ) from error
+    try:
+        # These were trained with quick GELU.
+        model, _, _ = open_clip.create_model_and_transforms(
+            ARCHITECTURE, pretrained=WEIGHTS, force_quick_gelu=True
+        )
+    except Exception as error:  # whatever its download raises
+        raise WeightsUnavailable(
+            f"cannot load CLIP {NAME}: {first_line(error)}",
+            "Fetch it on a machine with network, or use --class-embedding head.",
+        ) from error
+    model.eval()
+    tokens = open_clip.get_tokenizer(ARCHITECTURE)([PROMPT.format(name) for name in names])
+    parts = [model.encode_text(part).float() for part in tokens.split(NAMES_AT_ONCE)]
+    result: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
+    return result
