@@ -27,7 +27,7 @@ class Model:
 
     # The timm or hub name with its tag; for weights of the user's own, a hash of their content.
     key: str
-    # What `kt_cli.zoo.load.load` takes; see the grammar in `kt_cli.zoo.names`.
+    # What `kt_cli.zoo.load.load` takes; see docs/guide.md (Models).
     ref: str = field(default="", metadata=EXCLUDED)
     name: str = field(default="", metadata=EXCLUDED)  # short and unique within a command
 

@@ -47,8 +47,6 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Matching:
-    """How a model's outputs are matched to the data's classes."""
-
     how: str  # "names", "valid-labels", "by-position", "synsets", or "position" as nothing tells
     columns: Columns | None  # each class's index among the outputs; None where they are the same
 

@@ -35,7 +35,6 @@ class FeatureTap:
         return self._taken.pop().flatten(1)
 
     def close(self) -> None:
-        """Take the hook off the module."""
         for hook in self._hooks:
             hook.remove()
 

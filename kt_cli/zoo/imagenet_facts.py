@@ -20,8 +20,6 @@ NUM_CLASSES = 1000
 
 @dataclass(frozen=True)
 class Fact:
-    """One published result."""
-
     model: str  # timm's name with its tag
     img_size: int  # pixels, side
     top1: float  # on ImageNet-1k's validation images, percent

@@ -15,7 +15,6 @@ SAFE, PICKLED = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
 
 
 def require_extra(kind: str) -> None:
-    """Refuse models of a library that is not installed (UsageError)."""
     module, package = EXTRAS[kind]
     if find_spec(module) is None:
         raise UsageError(
@@ -26,7 +25,6 @@ def require_extra(kind: str) -> None:
 
 @lru_cache(maxsize=1)
 def torchvision_names() -> tuple[str, ...]:
-    """All classifiers that torchvision has weights of."""
     import torchvision
 
     return tuple(torchvision.models.list_models(module=torchvision.models))
@@ -55,7 +53,6 @@ def every_weights(name: str) -> Any:
 
 
 def require_clip(model: str, tag: str) -> None:
-    """Refuse what open_clip has no weights of (UnknownName)."""
     require_extra("clip")
     import open_clip
 

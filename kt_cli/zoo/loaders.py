@@ -36,6 +36,7 @@ INDEX = "model.safetensors.index.json"
 FROM_FILES = ("timm", "hf-hub", "local-dir", "checkpoint")
 DRAWING = (Tensor.uniform_, Tensor.normal_, Tensor.erfinv_,  # of which all others are made
            init.uniform_, init.normal_, init.kaiming_uniform_)  # fmt: skip
+# The model of a folder that kt saved, by its library.
 AGAIN = {torchvision_models.LIBRARY: torchvision_models.again, zero_shot.LIBRARY: zero_shot.again}
 
 

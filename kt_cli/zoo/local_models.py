@@ -56,7 +56,6 @@ def is_model(folder: Path) -> bool:
 
 
 def models_in(folder: Path) -> list[Path]:
-    """The model folders directly below `folder`, sorted by name."""
     return sorted(inner for inner in folder.iterdir() if inner.is_dir() and is_model(inner))
 
 

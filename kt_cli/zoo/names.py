@@ -197,7 +197,6 @@ def _matching(pattern: str) -> list[str]:
 
 
 def refuse_predictions(models: Sequence[Model], command: str) -> None:
-    """Refuse models that are only their predictions (UsageError)."""
     for model in models:
         if scheme(model.ref) == "predictions":
             raise UsageError(

@@ -15,10 +15,7 @@ from kt_cli.errors import DataError, UsageError, near
 from kt_cli.zoo import libraries, local_models, timm_registry
 from kt_cli.zoo.timm_registry import architecture
 
-HOW_TO_NAME_CHECKPOINT = "Say which architecture it is for: ARCH@FILE, or --arch ARCH."
 KNOWN_CHECKPOINTS = f"Known: {', '.join(local_models.CHECKPOINT_EXTENSIONS)}."
-
-
 UNREADABLE = "unreadable:"  # before the reference, in place of a key: loading it tells why
 
 
@@ -130,10 +127,6 @@ def _tails(path: Path, name: str) -> tuple[str, ...]:
     return name, "/".join((*parents[1:], name)), "/".join((*parents, name))
 
 
-def _local(path: str) -> Iterator[Candidate]:
-    yield _folder(_absolute(path))
-
-
 def at_path(path: str) -> Iterator[Candidate]:
     """A model folder, or a folder of model folders; DataError where there is none."""
     root = _absolute(path)
@@ -154,7 +147,7 @@ def at_path(path: str) -> Iterator[Candidate]:
 
 def _folder(folder: Path, written: str = "") -> Candidate:
     if folder.is_file():
-        tip = HOW_TO_NAME_CHECKPOINT
+        tip = "Say which architecture it is for: ARCH@FILE, or --arch ARCH."
         if not local_models.ending(folder):
             said = shlex.quote(f"predictions:{written or folder}")
             tip = f"What a model said is written {said}; a checkpoint ARCH@FILE."
@@ -202,7 +195,7 @@ PREFIXES: dict[str, Callable[[str], Iterator[Candidate]]] = {
     "hf:": _transformers,
     "tv:": _torchvision,
     "clip:": _clip,
-    "local-dir:": _local,
+    "local-dir:": lambda path: iter([_folder(_absolute(path))]),
     "py:": _python,
     "random:": _random,
     "predictions:": _predictions,

@@ -54,7 +54,6 @@ def own(name: str, file: Path) -> nn.Module:
 
 
 def again(config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> nn.Module:
-    """The model of a folder that kt saved."""
     name, count = config["name"], config["num_classes"]
     inner = _built(name, count, **config["arguments"])
     inner.load_state_dict(state)
