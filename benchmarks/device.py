@@ -31,7 +31,7 @@ from benchmarks import pairs, train
 from benchmarks.measure import interleaved, medians, seconds
 from benchmarks.photos import photos
 from benchmarks.train import Work, bare_epoch, bare_steps, ratio, ready, settled, targets_of
-from kt_cli.data.augmentations import DRAWS, find_augment
+from kt_cli.data.augmentations import AUGMENTS, DRAWS
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
 from kt_cli.data.sources import open_data
@@ -274,7 +274,7 @@ def _wait_cells(student: Student, pixels: Any) -> list[str]:
     views = views_of(pixels[:n], spec, device)
     order = order_of(spec, n)
     parts = [part for batch in order.batches(0) for part in order.micro_batches(batch)]
-    draws, augment = torch.rand(n, DRAWS), find_augment(spec.augment)
+    draws, augment = torch.rand(n, DRAWS), AUGMENTS[spec.augment]
     prepare = preprocess(student.config, device)
 
     def read(part: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kt_cli.device import send
-from kt_cli.errors import unknown
 
 GREY = (0.299, 0.587, 0.114)
 DRAWS = 16  # random numbers per view; more than any augmentation uses, so that adding one is free
@@ -137,10 +136,3 @@ AUGMENTS: dict[str, Augment] = {
     "paper": _paper,
     "affine": _affine,
 }
-
-
-def find_augment(name: str) -> Augment:
-    """The augmentation called `name`, or UnknownName with the nearest ones."""
-    if name not in AUGMENTS:
-        raise unknown("augmentation", name, AUGMENTS)
-    return AUGMENTS[name]

@@ -18,13 +18,26 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kt_cli.data.augmentations import DRAWS, find_augment, is_random, unit
-from kt_cli.device import send
+from kt_cli.data.augmentations import AUGMENTS, DRAWS, is_random, unit
+from kt_cli.data.canonical import canonical
+from kt_cli.data.remembered import remembered
+from kt_cli.data.sources import open_data
+from kt_cli.device import pick_device, send
+from kt_cli.settings import DataSpec
 from kt_cli.settings.declared import digest
 
 AT_ONCE = 2**28  # bytes of views that are made together for a GPU, or of its memory
 AT_ONCE_SHARE = 1 / 128  # at most, since making them takes some times as much
 KEPT = 2**29  # bytes of views
+
+
+@remembered(2)
+def views_of(data: DataSpec, crop: float, side: int, augment: str, seed: int) -> Views:
+    """Views of the training images of `data`."""
+    images = open_data(data, training=True).training()
+    key = digest([images.fingerprint, crop, side])
+    pixels = canonical(images, crop, side)
+    return Views(pixels, images.labels, augment, seed, pick_device(), key)
 
 
 class Views:
@@ -44,7 +57,7 @@ class Views:
     ) -> None:
         self.labels = torch.from_numpy(labels).to(device)
         self.device = device
-        self._pixels, self._seed, self._augment = pixels, seed, find_augment(augment)
+        self._pixels, self._seed, self._augment = pixels, seed, AUGMENTS[augment]
         self.deterministic = not is_random(augment)
         self.key = digest([key, augment, None if self.deterministic else seed])
         self._draws: tuple[int, Tensor] | None = None
@@ -130,7 +143,6 @@ class Views:
         return unit(send(self._picked(indices), self.device))
 
     def here(self, indices: Tensor) -> Tensor:
-        """Indices on the device."""
         return send(indices, self.device)
 
     def _picked(self, indices: Tensor) -> Tensor:

@@ -10,8 +10,7 @@ import torch
 from kt_cli.data.guard_images import unseen_after
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import Data, open_data
-from kt_cli.data.training import views_of
-from kt_cli.data.views import preprocess, seed_of
+from kt_cli.data.views import preprocess, seed_of, views_of
 from kt_cli.device import Meter, loss_named, pick_device, place
 from kt_cli.distillation import checkpoint
 from kt_cli.distillation.cards import pretrain_card

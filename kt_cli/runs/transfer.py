@@ -14,8 +14,7 @@ from torch import nn
 from kt_cli.data.guard_images import common, require_guard, unseen_share
 from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import Data, open_data
-from kt_cli.data.training import views_of
-from kt_cli.data.views import preprocess
+from kt_cli.data.views import preprocess, views_of
 from kt_cli.device import Meter, loss_named, memory_exhausted, out_of_memory, pick_device
 from kt_cli.distillation import batch_norm, checkpoint, drift, guard, methods, target_cache
 from kt_cli.distillation.cards import transfer_card

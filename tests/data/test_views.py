@@ -23,7 +23,7 @@ from kt_cli.data.augmentations import AUGMENTS, Augment
 from kt_cli.data.canonical import canonical, canonical_path, centre_square, evaluated
 from kt_cli.data.sources import open_data
 from kt_cli.data.views import Views, preprocess
-from kt_cli.errors import KtWarning, UnknownName
+from kt_cli.errors import KtWarning
 from kt_cli.settings import DataSpec
 
 CPU = torch.device("cpu")
@@ -426,8 +426,3 @@ def test_preprocess_normalises_and_resizes_as_pil_does() -> None:
     small = np.asarray(image.resize((20, 20), Image.Resampling.BICUBIC)) / 255
     wanted = (small - np.array(config["mean"])) / np.array(config["std"])
     assert np.abs(ours[0].permute(1, 2, 0).numpy() - wanted).max() < 1.5 / 255 / 0.2
-
-
-def test_unknown_augmentation() -> None:
-    with pytest.raises(UnknownName, match="papper"):
-        make("papper")

@@ -24,8 +24,7 @@ from timm.data import create_dataset, create_loader, resolve_model_data_config
 from torch import Tensor, nn
 
 from kt_cli.data.sources import open_data
-from kt_cli.data.training import views_of
-from kt_cli.data.views import preprocess
+from kt_cli.data.views import preprocess, views_of
 from kt_cli.distillation import batch_norm, checkpoint
 from kt_cli.distillation.guard_rules import RULES, Flips, Prior
 from kt_cli.distillation.teachers import TransferJob
