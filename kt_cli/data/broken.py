@@ -28,11 +28,10 @@ Read = Callable[[int], Image.Image]
 def broken_error(name: str, ids: Sequence[str], read: Read, met: DataError) -> DataError:
     """One error for all images of a set that cannot be decoded, where one was `met`."""
     found: list[str] = []
-    tried, end = 0, time.monotonic() + SECONDS
+    end = time.monotonic() + SECONDS
     with closing(in_threads(lambda i: _decodes(read, i), range(len(ids)))) as whole:
-        for i, fine in enumerate(whole):
-            found += [] if fine else [ids[i]]
-            tried = i + 1
+        for tried, fine in enumerate(whole, 1):
+            found += [] if fine else [ids[tried - 1]]
             if time.monotonic() > end:
                 break
     if len(found) < 2:

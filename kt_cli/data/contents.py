@@ -88,7 +88,6 @@ def of_bytes(values: Iterable[bytes]) -> Digests:
 
 
 def one(value: bytes) -> bytes:
-    """The digest of one value."""
     return hashlib.sha256(value).digest()[:SIZE]  # twice as fast as BLAKE2b on most processors
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -146,8 +145,9 @@ def _images(
     names, written = Names.of(ids), Names.of(map(escaped, ids))
     origin = listing("folder", classes, written, labels)
     read, contents = partial(_read_file, root, names), partial(_contents, root, names)
-    found = ImageSet(escaped(name), classes, written, labels, read, origin, contents=contents)
-    return replace(found, skipped=skipped)
+    return ImageSet(
+        escaped(name), classes, written, labels, read, origin, contents=contents, skipped=skipped
+    )
 
 
 def _image_files(folder: Path) -> list[str]:

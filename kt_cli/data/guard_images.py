@@ -18,8 +18,6 @@ from kt_cli.zoo.local_models import card_extra
 
 def leave_out_guards(spec: DataSpec, models: Sequence[Model]) -> DataSpec:
     """`spec` without the guard slices that training `models` on the same images left out."""
-    if not any(card_extra(model) for model in models):
-        return spec
     cards = [card for m in models if (card := _card_on_same_images(m, spec))]
     return replace(spec, guard=max([spec.guard, *(float(c.get("guard", 0)) for c in cards)]))
 
@@ -78,7 +76,6 @@ def require_guard(spec: DataSpec, guard: ImageSet | None, student: Model, force:
 
 
 def require_images(guard: ImageSet | None) -> None:
-    """Refuse to guard without images (UsageError)."""
     if guard is None or not len(guard):
         raise UsageError(
             "the guard needs images that the student never trained on",

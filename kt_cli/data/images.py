@@ -33,6 +33,8 @@ class Names(Sequence[str]):
 
     @classmethod
     def of(cls, names: Iterable[str]) -> Names:
+        if isinstance(names, Names):
+            return names
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
         ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
         return cls(b"".join(encoded), ends)
@@ -99,7 +101,7 @@ class ImageSet:
     def fingerprint(self) -> str:
         """Identity of the images: classes, ids, what is right, and what each image holds."""
         valid = b"" if self.valid is None else self.valid.tobytes()
-        right = (*_names(self.ids).framed, self.labels.tobytes(), valid)
+        right = (*Names.of(self.ids).framed, self.labels.tobytes(), valid)
         found = _hash(repr(self.select).encode(), *right, self._digests.tobytes())
         fingerprint = f"{self.origin}/{found}"
         keep_set(fingerprint, self.name, self._digests)
@@ -175,7 +177,6 @@ class ImageSet:
 
     @property
     def empty_classes(self) -> list[str]:
-        """Names of the classes without any image."""
         return [self.classes[c] for c in np.flatnonzero(self.class_sizes == 0)]
 
     def warn_of_empty_classes(self) -> None:
@@ -187,7 +188,7 @@ class ImageSet:
         """The images at `indices`, in that order."""
         return replace(
             self,
-            ids=_names(self.ids).take(indices),
+            ids=Names.of(self.ids).take(indices),
             labels=self.labels[indices],
             valid=None if self.valid is None else self.valid[indices],
             read=partial(_read_at, self.read, indices),
@@ -199,7 +200,7 @@ def listing(
     kind: str, classes: Sequence[str], ids: Sequence[str], labels: Indices, *more: str
 ) -> str:
     """Identity of a list of labelled images, whatever they hold."""
-    names = (*Names.of(classes).framed, *_names(ids).framed, *Names.of(more).framed)
+    names = (*Names.of(classes).framed, *Names.of(ids).framed, *Names.of(more).framed)
     return f"{kind}-{_hash(*names, labels.tobytes())}"
 
 
@@ -224,10 +225,6 @@ def _contents_at(
     contents: Contents, places: Indices, indices: Indices, progress: Progress
 ) -> Digests:
     return contents(places[indices], progress)
-
-
-def _names(names: Sequence[str]) -> Names:
-    return names if isinstance(names, Names) else Names.of(names)
 
 
 def _hash(*parts: bytes) -> str:

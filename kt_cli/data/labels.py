@@ -17,14 +17,12 @@ from kt_cli.data.images import ImageSet
 from kt_cli.errors import DataError, first_line, near
 from kt_cli.settings import DataSpec
 from kt_cli.zoo.classes import BY_POSITION
-from kt_cli.zoo.imagenet_names import imagenet_synsets
+from kt_cli.zoo.imagenet_names import SYNSET, imagenet_synsets
 from kt_cli.zoo.local_models import natural
 
-EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
-)
-ENDINGS = tuple(EXTENSIONS)
-SYNSET = re.compile(r"n\d{8}")
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif",
+)  # fmt: skip
 IMAGENET_FILE = re.compile(r"ILSVRC2012_val_\d{8}")
 HEADERS = (
     "filename", "file_name", "file", "image", "imageid", "image_id", "id", "name", "path", "img",
@@ -45,7 +43,7 @@ T = TypeVar("T")
 def is_image(name: str) -> bool:
     """Whether a file is an image, by its ending; hidden ones are what systems keep of others."""
     name = name.rpartition("/")[2]
-    return not name.startswith(".") and name.lower().endswith(ENDINGS)
+    return not name.startswith(".") and name.lower().endswith(EXTENSIONS)
 
 
 def class_map(path: Path) -> tuple[str, ...]:
@@ -125,11 +123,7 @@ def _columns(line: str) -> list[str]:
 
 
 def _two_columns(path: Path, rows: Sequence[list[str]]) -> list[list[str]]:
-    """File name and class of each row, or the class alone: by a header where one names both.
-
-    Raises:
-        DataError: there are more columns, and no header tells which.
-    """
+    """File name and class of each row, or the class alone: by a header where one names both."""
     header = [cell.lower() for cell in rows[0]] if rows else []
     name, label = (
         next((header.index(one) for one in known if one in header), None)

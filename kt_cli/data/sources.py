@@ -61,7 +61,7 @@ class Data:
 def open_data(spec: DataSpec, training: bool = False) -> Data:
     """The evaluation images, with `training` also those of training and the guard; or DataError."""
     source = _source(spec)
-    if source is not SOURCES["folder"]:
+    if source is not folder:
         if spec.class_map or spec.labels:
             raise DataError(
                 f"{spec.source} has labels of its own", "--class-map and --labels are for folders."
@@ -156,21 +156,19 @@ def _differing(train: Sequence[str], images: Sequence[str]) -> str:
 
 
 def _source(spec: DataSpec) -> Source:
-    if spec.source in SOURCES:
-        return SOURCES[spec.source]
+    for name, source in SOURCES.items():
+        if spec.source == name or (name.endswith("/") and spec.source.startswith(name)):
+            return source
     if spec.source.startswith(STREAMS):
         raise DataError(
             f"{spec.source} is a stream, and kt reads images at random",
             "Use its hfds/ twin, or unpack it into class folders.",
         )
-    for prefix, source in SOURCES.items():
-        if prefix.endswith("/") and spec.source.startswith(prefix):
-            return source
     if os.sep not in spec.source and not Path(spec.source).exists():
         called = unknown("data source", spec.source, ["digits"], HOW_TO_NAME_DATA)
         tip = near(Path(spec.source), called.tip)
         raise UnknownName(f"no folder {spec.source} here, and no data of that name", tip)
-    return SOURCES["folder"]
+    return folder
 
 
 SOURCES: dict[str, Source] = {
