@@ -38,7 +38,7 @@ def imagenet_synsets() -> tuple[str, ...]:
 
 def readable(classes: Sequence[str]) -> list[str]:
     """`classes` with WordNet ids replaced by the first of their words; others as they are."""
-    if not classes or not all(map(SYNSET.fullmatch, classes)):
+    if not all(map(SYNSET.fullmatch, classes)):
         return list(classes)
     return [descriptions().get(name, (name,))[0].split(",")[0] for name in classes]
 

@@ -87,17 +87,15 @@ def require_architecture(arch: str, pretrained: bool = False) -> None:
 
 def _named(candidates: Sequence[Candidate]) -> list[Model]:
     """Each by its shortest name; where two would be called the same, both get longer ones."""
-    level = [0] * len(candidates)
+    left = [[*candidate.names] for candidate in candidates]
     while True:
-        names = [c.names[depth] for c, depth in zip(candidates, level, strict=True)]
-        counts = Counter(names)
-        last = (depth + 1 == len(c.names) for c, depth in zip(candidates, level, strict=True))
-        clashing = [i for i, end in enumerate(last) if counts[names[i]] > 1 and not end]
+        counts = Counter(names[0] for names in left)
+        clashing = [names for names in left if counts[names[0]] > 1 and len(names) > 1]
         if not clashing:
-            named = zip(candidates, map(escaped, names), strict=True)
-            return [Model(c.key, c.ref, name) for c, name in named]
-        for i in clashing:
-            level[i] += 1
+            named = zip(candidates, left, strict=True)
+            return [Model(c.key, c.ref, escaped(names[0])) for c, names in named]
+        for names in clashing:
+            del names[0]
 
 
 def _expand(reference: str, arch: str | None = None, nested: bool = False) -> Iterator[Candidate]:

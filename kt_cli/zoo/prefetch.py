@@ -167,7 +167,7 @@ def _megabytes(size: int | None) -> int:
 
 
 def _published_size(model: Model) -> int | None:
-    known = fact(model.ref) if scheme(model.ref) == "timm" else None
+    known = fact(model.ref)
     return None if known is None else round(known.params_m * 1e6 * BYTES_PER_PARAMETER)
 
 

@@ -61,13 +61,12 @@ def normaliser(config: Mapping[str, Any], device: torch.device) -> Callable[[Ten
     adapt: Any = loader.adapt_to_chs
     channels = config["input_size"][0]
     mean, std = (
-        torch.tensor([255 * x for x in adapt(config[key], channels)], device=device)
+        torch.tensor([255 * x for x in adapt(config[key], channels)], device=device).view(-1, 1, 1)
         for key in ("mean", "std")
     )
-    shape = (1, channels, 1, 1)
 
     def normalise(batch: Tensor) -> Tensor:
         pixels = batch.to(device, non_blocking=True).float()
-        return pixels.sub_(mean.view(shape)).div_(std.view(shape))
+        return pixels.sub_(mean).div_(std)
 
     return normalise

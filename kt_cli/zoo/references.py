@@ -66,8 +66,7 @@ def _clip(text: str) -> Iterator[Candidate]:
     libraries.require_extra("clip")
     folder = _absolute(text)
     if (folder / local_models.OPEN_CLIP).is_file():
-        ref = f"clip:{folder}"
-        yield Candidate(_key(ref), ref, (*_tails(folder, folder.name), ref))
+        yield _of_files(f"clip:{folder}", folder, folder.name)
         return
     model, slash, tag = text.partition("/")
     if not slash or not tag or folder.exists():
@@ -105,26 +104,22 @@ def _predictions(path: str) -> Iterator[Candidate]:
     if not file.is_file():
         tip = "predictions:FILE names a Parquet, CSV, JSON or NPZ file."
         raise DataError(f"no file {file}", near(file, tip))
-    ref = f"predictions:{file}"
-    names = (*_tails(file, Path(file.name.removesuffix(".gz")).stem), file.name, ref)
-    yield Candidate(_key(ref), ref, names)
-
-
-def _key(ref: str) -> str:
-    try:
-        return local_models.key_of_files(ref) or ref
-    except DataError:
-        return UNREADABLE + ref
+    name = Path(file.name.removesuffix(".gz")).stem
+    yield _of_files(f"predictions:{file}", file, name, file.name)
 
 
 def _absolute(path: str) -> Path:
     return Path(path).expanduser().absolute()
 
 
-def _tails(path: Path, name: str) -> tuple[str, ...]:
-    """`name`, and with one and two parent folders before it."""
+def _of_files(ref: str, path: Path, name: str, *more: str) -> Candidate:
+    """Called `name`, that with one and two parent folders before it, or as in `more`."""
     parents = path.parent.parts[-2:]
-    return name, "/".join((*parents[1:], name)), "/".join((*parents, name))
+    names = (name, "/".join((*parents[1:], name)), "/".join((*parents, name)), *more, ref)
+    try:
+        return Candidate(local_models.key_of_files(ref) or ref, ref, names)
+    except DataError:
+        return Candidate(UNREADABLE + ref, ref, names)
 
 
 def at_path(path: str) -> Iterator[Candidate]:
@@ -159,8 +154,7 @@ def _folder(folder: Path, written: str = "") -> Candidate:
     if not local_models.is_model(folder):
         tip = "A model folder is what kt and timm's save_for_hf write."
         raise DataError(f"{folder} holds no {local_models.CONFIG}", tip)
-    ref = f"local-dir:{folder}"
-    return Candidate(_key(ref), ref, (*_tails(folder, folder.name), ref))
+    return _of_files(f"local-dir:{folder}", folder, folder.name)
 
 
 def checkpoints(arch: str, path: str) -> Iterator[Candidate]:
@@ -185,9 +179,7 @@ def _checkpoint(arch: str, file: Path) -> Candidate:
     if not file.is_file():
         tip = near(file, "A checkpoint of your own is written ARCH@FILE.")
         raise DataError(f"no file {file}", tip)
-    ref = f"{arch}@{file}"
-    names = _tails(file, file.name.removesuffix(ending))
-    return Candidate(_key(ref), ref, (*names, ref))
+    return _of_files(f"{arch}@{file}", file, file.name.removesuffix(ending))
 
 
 PREFIXES: dict[str, Callable[[str], Iterator[Candidate]]] = {

@@ -63,10 +63,7 @@ class Wrapped(nn.Module):
 
 
 def last_layer(module: nn.Module, num_classes: int) -> tuple[str, Any] | None:
-    """The last linear layer, or convolution of one pixel, with so many outputs, and its name.
-
-    Those before it are auxiliary.
-    """
+    """The last linear layer, or convolution of one pixel, with so many outputs, and its name."""
     found = [
         (name, part)
         for name, part in module.named_modules()
@@ -77,7 +74,7 @@ def last_layer(module: nn.Module, num_classes: int) -> tuple[str, Any] | None:
             and part.kernel_size == (1, 1)
         )
     ]
-    return found[-1] if found else None
+    return found[-1] if found else None  # those before it are auxiliary
 
 
 def prepared_alike(
