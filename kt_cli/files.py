@@ -257,6 +257,12 @@ def cached(path: Path, read: Callable[[Path], T]) -> T | None:
         return None
 
 
+def free_space(folder: Path) -> int:
+    """Bytes left on the disk of a folder, which need not be there yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
 def require_writable(target: Path) -> None:
     """Refuse an absolute path to which nothing could be saved once the work is done.
 

@@ -7,7 +7,6 @@ other, what an evaluation shows.
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +24,7 @@ from torch import Tensor
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import Transform, batches
 from kt_cli.errors import WriteError
-from kt_cli.files import atomic_file, cache_folder, cached, not_kept, write_error
+from kt_cli.files import atomic_file, cache_folder, cached, free_space, not_kept, write_error
 from kt_cli.progress import Progress, silent
 from kt_cli.settings.declared import digest
 
@@ -80,9 +79,8 @@ def _room(path: Path, size: int) -> bool:
     written = (status.st_mtime for file, status in found if file.name.startswith(f".{path.name}"))
     if any(time.time() - moment < AT_WORK for moment in written):
         return False
-    above = next(folder for folder in path.parents if folder.exists())
     there = sum(status.st_size for _, status in found)
-    return there + size <= BUDGET and 2 * size <= shutil.disk_usage(above).free
+    return there + size <= BUDGET and 2 * size <= free_space(path.parent)
 
 
 def _kept(

@@ -9,8 +9,8 @@ from pathlib import Path
 from kt_cli import cache
 from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
 from kt_cli.errors import WriteError, counted, size_text
-from kt_cli.files import atomic_file
-from kt_cli.zoo.prefetch import free_space, hub_folder
+from kt_cli.files import atomic_file, free_space
+from kt_cli.zoo.prefetch import hub_folder
 
 GB = 10**9
 LITTLE, NOTHING = 20 * GB, 1 * GB

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import random
-import shutil
 import threading
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from kt_cli.errors import KtError, WeightsUnavailable, WriteError, counted, first_line, way_out
+from kt_cli.files import free_space
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import Model
 from kt_cli.zoo import published, scheme, target, timm_registry
@@ -139,12 +139,6 @@ def hub_folder() -> Path:
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
-
-
-def free_space(folder: Path) -> int:
-    """Bytes left on the disk of a folder, which need not be there yet."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(there).free
 
 
 def _unreachable(count: int) -> WeightsUnavailable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -91,9 +92,9 @@ def test_without_room_they_are_decoded_each_time(
     if why == "budget":
         monkeypatch.setattr(canonical, "BUDGET", 40 * 3 * 32 * 32 - 1)
     else:
-        usage = canonical.shutil.disk_usage("/")
+        usage = shutil.disk_usage("/")
         little = usage._replace(free=2 * 40 * 3 * 32 * 32 - 1)
-        monkeypatch.setattr(canonical.shutil, "disk_usage", lambda _: little)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: little)
     decoded.clear()
     for _ in range(2):
         np.testing.assert_array_equal(ask(), plain)

@@ -18,6 +18,7 @@ from huggingface_hub import constants, errors
 from safetensors.torch import save
 
 from kt_cli.errors import WeightsUnavailable, WriteError
+from kt_cli.files import free_space
 from kt_cli.zoo import load, names, prefetch, timm_package, timm_registry
 from kt_cli.zoo.imagenet_facts import fact
 from kt_cli.zoo.prefetch import Wanted
@@ -215,7 +216,7 @@ def test_weights_that_are_not_looked_for_are_a_failure(
 
 
 def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
-    assert prefetch.free_space(tmp_path / "a" / "b") > 0
+    assert free_space(tmp_path / "a" / "b") > 0
 
 
 # --- as the real hub does it ------------------------------------------------------------------
