@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -39,19 +38,15 @@ class Geometry:
     def transform(self) -> Callable[[Image.Image], Tensor]:
         """timm's evaluation transform without normalisation: gives (c, h, w) uint8."""
         from timm.data.transforms_factory import create_transform
+        from torchvision.transforms import Compose, Grayscale
 
         settings: dict[str, Any] = {**asdict(self), "use_prefetcher": True}
         fill = settings.pop("fill")
         if fill is not None:
             settings["mean"] = fill  # timm takes the border's colour from there
-        evaluate = cast("Callable[[Image.Image], Tensor]", create_transform(**settings))
-        if self.input_size[0] == 1:
-            return partial(_in_grey, evaluate)
-        return evaluate
-
-
-def _in_grey(evaluate: Callable[[Image.Image], Tensor], image: Image.Image) -> Tensor:
-    return evaluate(image.convert("L"))
+        evaluate = create_transform(**settings)
+        grey = Compose([Grayscale(), evaluate]) if self.input_size[0] == 1 else evaluate
+        return cast("Callable[[Image.Image], Tensor]", grey)
 
 
 def normaliser(config: Mapping[str, Any], device: torch.device) -> Callable[[Tensor], Tensor]:
