@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
-from kt_cli.errors import DataError, UsageError
+from kt_cli.errors import DataError, UsageError, WeightsUnavailable
 from kt_cli.spec import Model
 from kt_cli.zoo import (
     checkpoints,
@@ -136,7 +136,9 @@ def _fetched(model: Model) -> Path:
     """The weights of a published model, in the cache; WeightsUnavailable, at once where offline."""
     if file := _cached(model):
         return file
-    prefetch.fetch_one(model)
+    for _, reason in prefetch.fetch({model: None}, 1):
+        said = f"weights of {model.name} could not be had: {reason}"
+        raise WeightsUnavailable(said, timm_registry.HOW_TO_GET_WEIGHTS)
     file = timm_registry.cached(model.ref)
     assert file is not None, model
     return file

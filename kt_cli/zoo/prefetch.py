@@ -177,13 +177,6 @@ def _asked_size(model: Model) -> int | None:
     )
 
 
-def fetch_one(model: Model) -> None:
-    """Fetch a model's weights into the cache, as `fetch` does; WeightsUnavailable."""
-    for _, reason in fetch({model: None}, 1):
-        said = f"weights of {model.name} could not be had: {reason}"
-        raise WeightsUnavailable(said, HOW_TO_GET_WEIGHTS)
-
-
 def _fetch_patiently(model: Model) -> None:
     """Several attempts, for what may pass; further apart each time, and not all at once."""
     for attempt in range(ATTEMPTS):
