@@ -39,7 +39,7 @@ def resolve(
         UsageError: nothing is named, or a reference is malformed.
     """
     if arch is not None:
-        timm_registry.require_architecture(architecture(arch))
+        require_architecture(arch)
     found: dict[str, Candidate] = {}
     _require_known(references)
     for reference in references:

@@ -15,7 +15,6 @@ from kt_cli.spec import Model
 from kt_cli.zoo import local_models
 from kt_cli.zoo import target as path_of
 from kt_cli.zoo.local_models import CONFIG, PREFERRED
-from kt_cli.zoo.transformers_models import labelled
 from kt_cli.zoo.wrapped import Wrapped
 
 LOADED_BY_TIMM = """\
@@ -82,7 +81,9 @@ def _described(
         return _timm_config(module, path), module.state_dict()
     config = {"pretrained_cfg": {}, **module.origin.config}
     if "model_type" in config:
-        config = labelled(config, label_names, module.num_classes)
+        called = label_names or [f"LABEL_{i}" for i in range(module.num_classes)]
+        config["id2label"] = {str(i): name for i, name in enumerate(called)}
+        config["label2id"] = {name: i for i, name in enumerate(called)}
     return config, module.inner.state_dict()
 
 

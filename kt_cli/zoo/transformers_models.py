@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +101,3 @@ def _edges(processor: Any) -> Iterator[float]:
 
 def _three(value: Any) -> tuple[float, ...]:
     return (float(value),) * 3 if isinstance(value, (int, float)) else tuple(map(float, value))
-
-
-def labelled(config: Mapping[str, Any], names: Any, count: int) -> dict[str, Any]:
-    """A configuration of transformers with these names of its classes."""
-    called = [str(name) for name in names or [f"LABEL_{i}" for i in range(count)]]
-    return {
-        **config,
-        "id2label": {str(i): name for i, name in enumerate(called)},
-        "label2id": {name: i for i, name in enumerate(called)},
-    }
