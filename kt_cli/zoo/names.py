@@ -1,6 +1,6 @@
 """How models are named on the command line and in sweep files: see docs/guide.md (Models).
 
-Those with a prefix have a function each in `references`. Of what has none, a name that timm knows
+Those of a scheme have a function each in `references`. Of what has none, a name that timm knows
 is timm's before it is a folder's or file's: ./NAME is always these.
 `timm-topN`, `timm-all` and full names of published models are resolved without importing timm.
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 from kt_cli.errors import DataError, UsageError, counted, near, warn
 from kt_cli.files import escaped
 from kt_cli.spec import Model
-from kt_cli.zoo import imagenet_facts, local_models, scheme, timm_package, timm_registry
-from kt_cli.zoo.references import PREFIXES, UNREADABLE, Candidate, at_path, checkpoints
+from kt_cli.zoo import imagenet_facts, local_models, scheme, target, timm_package, timm_registry
+from kt_cli.zoo.references import BY_SCHEME, UNREADABLE, Candidate, at_path, checkpoints
 from kt_cli.zoo.timm_registry import ALIASES, architecture
 
 TWINS = 10  # at most
@@ -113,9 +113,8 @@ def _expand(reference: str, arch: str | None = None, nested: bool = False) -> It
 def _parts(reference: str) -> list[str]:
     """What commas separate; they may also be in the name of a file or folder that is there."""
     reference = reference.strip()
-    prefix = next((p for p in PREFIXES if reference.startswith(p)), "")
     before, _, file = reference.rpartition("@")
-    paths = [reference, reference.removeprefix(prefix), *([file] if "," not in before else [])]
+    paths = [reference, target(reference), *([file] if "," not in before else [])]
     if reference and any(path and local_models.exists(path) for path in paths):
         return [reference]
     return [part for part in map(str.strip, reference.split(",")) if part]
@@ -123,7 +122,7 @@ def _parts(reference: str) -> list[str]:
 
 def _is_checkpoints(part: str) -> bool:
     """Whether `part` is a checkpoint file, or a folder with some and without models."""
-    if part.startswith(tuple(PREFIXES)):
+    if scheme(part) in BY_SCHEME:
         return False
     path, there = Path(part).expanduser(), local_models.exists(part)
     if not there or path.is_file():
@@ -146,9 +145,8 @@ def _listed(path: Path, arch: str | None) -> Iterator[Candidate]:
 
 
 def _one(ref: str) -> Iterator[Candidate]:
-    prefix = next((prefix for prefix in PREFIXES if ref.startswith(prefix)), None)
-    if prefix is not None:
-        yield from PREFIXES[prefix](ref.removeprefix(prefix))
+    if scheme(ref) in BY_SCHEME:
+        yield from BY_SCHEME[scheme(ref)](target(ref))
     elif ref == "timm-all":
         yield from map(_timm, (fact.model for fact in imagenet_facts.facts()))
     elif match := re.fullmatch(r"timm-top(\d+)", ref):

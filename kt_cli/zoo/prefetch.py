@@ -32,8 +32,6 @@ THREAD = "kt-download"
 
 T = TypeVar("T")
 U = TypeVar("U")
-
-
 Wanted = Mapping[Model, int | None]  # models to fetch, with their bytes, about, where known
 Failures = list[tuple[Model, str]]  # models that could not be had, and why
 

@@ -182,13 +182,13 @@ def _checkpoint(arch: str, file: Path) -> Candidate:
     return _of_files(f"{arch}@{file}", file, file.name.removesuffix(ending))
 
 
-PREFIXES: dict[str, Callable[[str], Iterator[Candidate]]] = {
-    "hf-hub:": partial(_of_hub, "hf-hub"),
-    "hf:": _transformers,
-    "tv:": _torchvision,
-    "clip:": _clip,
-    "local-dir:": lambda path: iter([_folder(_absolute(path))]),
-    "py:": _python,
-    "random:": _random,
-    "predictions:": _predictions,
+BY_SCHEME: dict[str, Callable[[str], Iterator[Candidate]]] = {
+    "hf-hub": partial(_of_hub, "hf-hub"),
+    "hf": _transformers,
+    "tv": _torchvision,
+    "clip": _clip,
+    "local-dir": lambda path: iter([_folder(_absolute(path))]),
+    "py": _python,
+    "random": _random,
+    "predictions": _predictions,
 }
