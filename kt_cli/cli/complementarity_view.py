@@ -124,12 +124,11 @@ def _baselines(found: Comparison) -> None:
 
 def _knows(found: Comparison, teacher: int, student: int, top: int) -> None:
     """What the teacher could give the student: ρ⁺ in words, then by class."""
-    from kt_cli.knowledge.explanation import direction, sentence
+    from kt_cli.knowledge.explanation import sentence
 
-    pair = direction(found, teacher, student)
-    screen.line((f"\n{pair.teacher} → {pair.student}", "bold"))
-    screen.line(sentence(pair))
-    if not pair.flips:
+    screen.line((f"\n{found.names[teacher]} → {found.names[student]}", "bold"))
+    screen.line(sentence(found, teacher, student))
+    if not found.pairs["pos_flips"][teacher, student]:
         return
     screen.line(_spread(found, teacher, student))
     if top:

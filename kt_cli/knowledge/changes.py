@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from kt_cli.errors import UsageError, signed
 from kt_cli.knowledge.comparison import Comparison
-from kt_cli.knowledge.percent import percent
-from kt_cli.knowledge.significance import mcnemar, verdict
+from kt_cli.knowledge.significance import verdict
 
 BEFORE, AFTER, TEACHER = 0, 1, 2  # places in the comparison; a teacher need not be there
 
@@ -66,20 +65,20 @@ class Changes:
     @property
     def delta(self) -> float:
         """Δ in percentage points: gain − loss."""
-        return self._points(int(self.gained.sum()) - int(self.lost.sum()))
+        return self._of_pair("acc_diff")
 
     @property
     def gain(self) -> float:
-        return self._points(int(self.gained.sum()))
+        return self._of_pair("pos_flips")
 
     @property
     def loss(self) -> float:
-        return self._points(int(self.lost.sum()))
+        return self._of_pair("neg_flips")
 
-    @cached_property
+    @property
     def p(self) -> float:
         """McNemar's, of gained against lost."""
-        return float(mcnemar(self.gained.sum(), self.lost.sum()))
+        return self._of_pair("mcnemar_p")
 
     @property
     def learned(self) -> float | None:
@@ -150,5 +149,5 @@ class Changes:
         answers = self.found.predictions[model].pred[wrong].astype(np.int64)
         return np.asarray(labels * classes + answers)
 
-    def _points(self, images: int) -> float:
-        return float(percent(images, self.found.n))
+    def _of_pair(self, name: str) -> float:
+        return float(self.found.pairs[name][AFTER, BEFORE])

@@ -10,7 +10,6 @@ from scipy.special import entr
 
 from kt_cli.errors import counted
 from kt_cli.knowledge.comparison import Comparison
-from kt_cli.knowledge.percent import percent
 from kt_cli.knowledge.significance import SIGNIFICANT
 
 ALIKE = 95.0  # percentile from which classes are called alike
@@ -18,56 +17,6 @@ FEW = 10  # images, below which nothing is said about their classes
 EVEN = 0.8  # of the classes that chance would reach, below which flips are concentrated
 DRAWS = 200
 SEED = 0
-
-
-@dataclass(frozen=True)
-class Direction:
-    """What a teacher knows that a student does not, in numbers of images.
-
-    Attributes:
-        n: all images. student_right: those that the student has right.
-        flips: teacher right, student wrong. back: the reverse.
-        p: McNemar's, of flips against back.
-        concentrated: the flips lie in few classes; None where that cannot be told.
-        percentile: of the likeness of the classes that hold half of the flips; None if unknown.
-    """
-
-    teacher: str
-    student: str
-    n: int
-    student_right: int
-    flips: int
-    back: int
-    p: float
-    concentrated: bool | None = None
-    percentile: float | None = None
-
-    @property
-    def share(self) -> float:
-        """ρ⁺ in percent."""
-        return float(percent(self.flips, self.n))
-
-    @property
-    def ahead(self) -> float:
-        """By how much the teacher is more accurate, in points."""
-        return float(percent(self.flips - self.back, self.n))
-
-
-def direction(found: Comparison, teacher: int, student: int) -> Direction:
-    """The numbers of one ordered pair."""
-    right, flips = found.right, found.flips(teacher, student)
-    similar = float(found.pairs["top50_similarity_pct"][teacher, student])
-    return Direction(
-        teacher=found.names[teacher],
-        student=found.names[student],
-        n=found.n,
-        student_right=int(right[student].sum()),
-        flips=int(flips.sum()),
-        back=int((right[student] & ~right[teacher]).sum()),
-        p=float(found.pairs["mcnemar_p"][teacher, student]),
-        concentrated=concentrated(flips, found.images.class_sizes),
-        percentile=None if np.isnan(similar) else similar,
-    )
 
 
 def concentrated(flips: NDArray[np.int64], images: NDArray[np.int64]) -> bool | None:
@@ -92,48 +41,47 @@ def concentrated(flips: NDArray[np.int64], images: NDArray[np.int64]) -> bool | 
 # --- in words ------------------------------------------------------------------------------------
 
 
-def sentence(pair: Direction) -> str:
+def sentence(found: Comparison, teacher: int, student: int) -> str:
     """What the numbers of an ordered pair mean."""
-    teacher, student = pair.teacher, pair.student
-    if not pair.flips and not pair.back:
-        same = f"{teacher} and {student} have the same images right"
+    knows, lacks = found.names[teacher], found.names[student]
+    share, back = (float(found.pairs[k][teacher, student]) for k in ("pos_flips", "neg_flips"))
+    if not share and not back:
+        same = f"{knows} and {lacks} have the same images right"
         return f"{same}: neither has anything to learn from the other."
-    if not pair.flips:
-        nothing = f"{teacher} knows nothing that {student} does not"
-        return f"{nothing}: on these images {student} has nothing to learn from it."
-    before = percent(pair.student_right, pair.n)
-    digits = 2 if pair.share >= 0.01 else 4
+    if not share:
+        nothing = f"{knows} knows nothing that {lacks} does not"
+        return f"{nothing}: on these images {lacks} has nothing to learn from it."
+    flips = found.flips(teacher, student)
+    before, digits = found.accuracies[student], 2 if share >= 0.01 else 4
+    shown = f"{share:.2f}" if share >= 0.01 else f"{share:.2g}"
     return (
-        f"{_standing(pair)} knows {_in_words(pair.share)} ({counted(pair.flips, 'image')}) that "
-        f"{student} does not: a perfect transfer would lift {student} from {before:.{digits}f}% "
-        f"to {before + pair.share:.{digits}f}%{_where(pair)}."
+        f"{_standing(found, teacher, student)} knows {shown}% "
+        f"({counted(int(flips.sum()), 'image')}) that {lacks} does not: a perfect transfer would "
+        f"lift {lacks} from {before:.{digits}f}% to {before + share:.{digits}f}%"
+        f"{_where(found, teacher, student, flips)}."
     )
 
 
-def _standing(pair: Direction) -> str:
+def _standing(found: Comparison, teacher: int, student: int) -> str:
     """Who is ahead, up to the verb."""
-    teacher, ahead = pair.teacher, pair.ahead
+    name, ahead = found.names[teacher], float(found.pairs["acc_diff"][teacher, student])
     if not ahead:
-        return f"{teacher} and {pair.student} are equally accurate, yet {teacher}"
+        return f"{name} and {found.names[student]} are equally accurate, yet {name}"
     points = f"{abs(ahead):.1f}" if abs(ahead) >= 1 else f"{abs(ahead):.2g}"
-    text = f"{teacher} is {points} points {'stronger' if ahead > 0 else 'weaker'}"
-    if pair.p >= SIGNIFICANT:
+    text = f"{name} is {points} points {'stronger' if ahead > 0 else 'weaker'}"
+    if found.pairs["mcnemar_p"][teacher, student] >= SIGNIFICANT:
         return f"{text}, which may be chance, and"
     return f"{text} and" if ahead > 0 else f"{text}, yet"
 
 
-def _where(pair: Direction) -> str:
-    if pair.concentrated is None:
+def _where(found: Comparison, teacher: int, student: int, flips: NDArray[np.int64]) -> str:
+    few = concentrated(flips, found.images.class_sizes)
+    if few is None:
         return ""
-    alike = pair.percentile is not None and pair.percentile >= ALIKE
-    if pair.concentrated:
+    alike = bool(found.pairs["top50_similarity_pct"][teacher, student] >= ALIKE)  # not of NaN
+    if few:
         return "; this knowledge is concentrated in few classes" + ", which are alike" * alike
     return "; this knowledge is spread over the classes" + ", foremost over similar ones" * alike
-
-
-def _in_words(share: float) -> str:
-    """A share in percent, with more digits where two would show nothing."""
-    return f"{share:.2f}%" if share >= 0.01 or share == 0 else f"{share:.2g}%"
 
 
 # --- the images behind it ------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from kt_cli.data.sources import open_data
 from kt_cli.errors import UsageError
 from kt_cli.knowledge import gallery
 from kt_cli.knowledge.comparison import Comparison, compare, to_dict
-from kt_cli.knowledge.explanation import direction, samples, sentence
+from kt_cli.knowledge.explanation import samples, sentence
 from kt_cli.knowledge.predict import How
 from kt_cli.rows import arrays
 from kt_cli.settings import DataSpec, EvalSpec
@@ -90,7 +90,7 @@ def test_samples_are_what_one_knows_and_the_other_does_not(found: Comparison) ->
 
 
 def test_the_sentence_names_both_and_the_ceiling(found: Comparison) -> None:
-    text = sentence(direction(found, 0, 1))
+    text = sentence(found, 0, 1)
     ceiling = found.pairs["oracle_acc"][0, 1]
     if found.flips(0, 1).sum():
         assert "a " in text and " b " in text and f"{ceiling:.2f}%" in text
