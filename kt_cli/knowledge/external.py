@@ -15,23 +15,13 @@ from numpy.typing import NDArray
 
 from kt_cli.data.images import ImageSet
 from kt_cli.errors import DataError, counted, warn
-from kt_cli.knowledge.file_columns import (
-    External,
-    add_up,
-    has_two_digits,
-    read_external,
-)
-from kt_cli.knowledge.matching import (
-    class_indices,
-    numbered,
-    require_labels,
-    row_order,
-)
-from kt_cli.knowledge.predictions import COLUMNS, Predictions
+from kt_cli.knowledge.file_columns import External, add_up, has_two_digits, read_external
+from kt_cli.knowledge.matching import class_indices, numbered, require_labels, row_order
+from kt_cli.knowledge.predictions import Predictions
 from kt_cli.zoo.classes import BY_POSITION
 from kt_cli.zoo.imagenet_names import AMBIGUOUS, described
 
-__all__ = ["External", "aligned", "predictions", "read_external"]
+__all__ = ["External", "predictions", "read_external"]
 
 TOP = 5
 ENOUGH = 10  # images that tell how many digits there are
@@ -42,42 +32,19 @@ Values = NDArray[np.float32]
 
 
 def predictions(external: External, images: ImageSet, key: str) -> Predictions:
-    """What a file, or arrays, say about `images`.
+    """What a file, or arrays, say about `images`, in their order.
+
+    Probabilities are NaN where they are not known.
 
     Args:
         key: identity of the model.
 
     Raises:
-        DataError: as `aligned`.
-    """
-    in_order = images.select == BY_POSITION
-    if isinstance(images.select, tuple):
-        warn(f"{external.path}: --valid-labels is of models; in files numbers count the classes.")
-    columns = aligned(external, images.ids, images.labels, images.classes, in_order)
-    kept: dict[str, Any] = {name: columns.get(name) for name in COLUMNS}
-    return Predictions(images, **kept, about={"model": key}, logits=columns.get("logits"))
-
-
-def aligned(
-    external: External,
-    ids: Sequence[str],
-    labels: Classes,
-    classes: Sequence[str],
-    by_position: bool = False,
-) -> dict[str, NDArray[Any]]:
-    """The columns of a prediction, in the order of `ids`.
-
-    Args:
-        by_position: integers count the classes, whatever the names beside them.
-
-    Returns:
-        label, pred, confidence, label_prob (NaN where unknown), each (n,); top5 (n, min(5, C))
-        where the file tells so many answers; logits (n, C) where it has them.
-
-    Raises:
         DataError: other images, other labels or other classes than the data's.
     """
-    path = external.path
+    path, ids, labels, classes = external.path, images.ids, images.labels, images.classes
+    if isinstance(images.select, tuple):
+        warn(f"{path}: --valid-labels is of models; in files numbers count the classes.")
     external = external.take(_row_order(external, ids))
     by_name = _numbers_are_names(external, labels, classes)
     if external.label is not None:
@@ -89,27 +56,20 @@ def aligned(
             f"{len(classes):,}",
             "One for each class of the data is needed, in their order.",
         )
-    if by_position:
+    if images.select == BY_POSITION:
         external = replace(external, words=None)
     known = [_answers(external, classes, by_name)] if external.answers is not None else []
-    given = known[0] if known else None
     if external.logits is not None:
         known.append(_top(external.logits))
-    pred = known[0][:, 0]
-    columns: dict[str, NDArray[Any]] = {
-        "label": labels,
-        "pred": pred,
-        "confidence": _confidence(external, pred),
-        "label_prob": _label_prob(external, given, labels),
-    }
-    width = min(TOP, len(classes))
-    if wide := [answers for answers in known if answers.shape[1] >= width]:
-        columns["top5"] = wide[0][:, :width]
+    pred, width = known[0][:, 0], min(TOP, len(classes))
+    top5 = next((answers[:, :width] for answers in known if answers.shape[1] >= width), None)
+    confidence = _confidence(external, pred)
+    label_prob = _label_prob(external, known[0], labels)
     if external.logits is not None:
         _require_agreement(external, pred, ids, classes)
-        columns["logits"] = external.logits
-    _doubt(external, columns["confidence"], len(classes))
-    return columns
+    _doubt(external, confidence, len(classes))
+    about = {"model": key}
+    return Predictions(images, pred, confidence, label_prob, top5, about, logits=external.logits)
 
 
 def _coarse(external: External) -> bool:
@@ -241,13 +201,13 @@ def _confidence(external: External, pred: Classes) -> Values:
     return known
 
 
-def _label_prob(external: External, answers: Classes | None, labels: Classes) -> Values:
+def _label_prob(external: External, answers: Classes, labels: Classes) -> Values:
     """(n,) probability of the label; NaN where it is not known, as of one beyond the best k."""
     if external.label_prob is not None:
         return external.label_prob
     if external.logits is not None:
         return _probabilities(external.logits, labels)
-    assert answers is not None and external.confidence is not None
+    assert external.confidence is not None
     known = np.where(answers == labels[:, None], external.confidence, np.nan)
     return np.asarray(np.fmax.reduce(known, axis=1), np.float32)
 

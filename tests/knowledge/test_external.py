@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,18 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.special import log_softmax, softmax
 
+from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import open_data
 from kt_cli.errors import DataError, KtError, KtWarning
-from kt_cli.knowledge.external import External, aligned, predictions, read_external
+from kt_cli.knowledge.external import External, predictions, read_external
 from kt_cli.knowledge.file_images import images_of
 from kt_cli.knowledge.predict import How, predict
 from kt_cli.settings import DataSpec, EvalSpec
 from kt_cli.spec import Model
+from kt_cli.zoo.classes import BY_POSITION
 
 N, C = 60, 7
 CLASSES = [f"kind {c}" for c in range(C)]
@@ -37,6 +40,20 @@ PRED = LOGITS.argmax(axis=1)
 SAID = PROBS.max(axis=1)
 
 Columns = dict[str, Any]
+
+
+def aligned(
+    external: External, ids: Sequence[str], labels: NDArray[Any], classes: Sequence[str],
+    by_position: bool = False,
+) -> dict[str, NDArray[Any]]:  # fmt: skip
+    images = ImageSet("data", tuple(classes), ids, labels, never_read, "")
+    images = replace(images, select=BY_POSITION if by_position else None)
+    said = vars(predictions(external, images, "key"))
+    return {name: values for name, values in said.items() if isinstance(values, np.ndarray)}
+
+
+def never_read(i: int) -> Image.Image:
+    raise AssertionError(f"image {i} is read")
 
 
 def align(path: Path) -> dict[str, NDArray[Any]]:
@@ -76,7 +93,6 @@ FORMATS = [
 def test_answers_and_confidence(tmp_path: Path, name: str) -> None:
     columns = {"id": IDS, "label": LABELS, "pred": PRED, "confidence": SAID}
     found = align(write(tmp_path / name, columns))
-    assert (found["label"] == LABELS).all()
     assert (found["pred"] == PRED).all()
     np.testing.assert_allclose(found["confidence"], SAID, rtol=1e-5)
     right = PRED == LABELS
