@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 from kt_cli import precision
 from kt_cli.data.images import ImageSet
 from kt_cli.errors import KtError
+from kt_cli.files import cached
 from kt_cli.knowledge import external
-from kt_cli.knowledge.predictions import BATCH, Predictions, kept, not_cached
+from kt_cli.knowledge.predictions import BATCH, COLUMNS, Predictions, entry, not_cached
+from kt_cli.rows import arrays
 from kt_cli.settings import EvalSpec
 from kt_cli.spec import Model
 from kt_cli.zoo import identity, published, scheme, target
@@ -82,7 +84,7 @@ def _read(model: Model, images: ImageSet, how: How) -> Found | None:
             return external.predictions(file, images, model.key)
         except KtError as error:
             return error
-    return still_kept(model, images, how)
+    return kept(model, images, how)
 
 
 def _as_it_is(model: Model, found: Found | None, images: ImageSet, how: How) -> Found | None:
@@ -96,8 +98,21 @@ def _as_it_is(model: Model, found: Found | None, images: ImageSet, how: How) -> 
     return found if gone or (source and found.about.get("source") == source) else None
 
 
-def still_kept(model: Model, images: ImageSet, how: How) -> Predictions | None:
-    """What the cache has of a model, as it is or was; None also where it is not to be asked."""
+def kept(model: Model, images: ImageSet, how: How) -> Predictions | None:
+    """What the cache has of a model, as it is now or was.
+
+    None where there is nothing whole, no logits that are asked for, or it is not to be asked.
+    """
     if how.mode == REFRESH:
         return None
-    return kept(model, images, how.spec, how.arithmetic, logits=how.logits, top5=how.top5)
+    path = entry(model, images, how.spec, how.arithmetic)
+    wanted = [name for name in COLUMNS if how.top5 or name != "top5"]
+    found = cached(path, lambda path: arrays.read(path, wanted))
+    if found is None:
+        return None
+    columns, about = found
+    if how.logits and "logits" not in arrays.info(path).columns:
+        return None
+    if {*wanted} - {*columns} or len(columns["pred"]) != len(images):
+        return None
+    return Predictions(images, **{"top5": None, **columns}, about=about, path=path)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kt_cli.data.images import ImageSet
 from kt_cli.errors import DataError, WriteError
-from kt_cli.files import cache_folder, cached, not_kept
+from kt_cli.files import cache_folder, not_kept
 from kt_cli.knowledge.percent import percent
 from kt_cli.rows import arrays
 from kt_cli.settings import EvalSpec
@@ -76,28 +76,6 @@ def entry(model: Model, images: ImageSet, spec: EvalSpec, arithmetic: str) -> Pa
     """Where the predictions of a model are kept; arithmetic: of the device (`precision`)."""
     key = digest([FORMAT, model.key, images.fingerprint, signature(spec), arithmetic])[:24]
     return cache_folder("predictions") / f"{key}.parquet"
-
-
-def kept(
-    model: Model, images: ImageSet, spec: EvalSpec, arithmetic: str, *, logits: bool = False,
-    top5: bool = True,
-) -> Predictions | None:  # fmt: skip
-    """What the cache has of a model, as it is now or was; None where there is nothing whole.
-
-    Args:
-        logits: only where it has them. top5: read them.
-    """
-    path = entry(model, images, spec, arithmetic)
-    wanted = [name for name in COLUMNS if top5 or name != "top5"]
-    found = cached(path, lambda path: arrays.read(path, wanted))
-    if found is None:
-        return None
-    columns, about = found
-    if logits and "logits" not in arrays.info(path).columns:
-        return None
-    if {*wanted} - {*columns} or len(columns["pred"]) != len(images):
-        return None
-    return Predictions(images, **{"top5": None, **columns}, about=about, path=path)
 
 
 def not_cached(model: Model, images: ImageSet, changed: Sequence[str] = ()) -> DataError:

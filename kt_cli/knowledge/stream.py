@@ -13,7 +13,7 @@ from kt_cli.device import context_lost, free_memory, loss_named, out_of_memory
 from kt_cli.errors import KtError, WriteError, without_frames
 from kt_cli.files import not_kept
 from kt_cli.knowledge.evaluate import Evaluator, evaluate_all
-from kt_cli.knowledge.known import CACHED_ONLY, How, still_kept
+from kt_cli.knowledge.known import CACHED_ONLY, How, kept
 from kt_cli.knowledge.predictions import (
     COLUMNS,
     Columns,
@@ -56,7 +56,7 @@ def _as_loaded(loaded: zoo.Loaded, model: Model, images: ImageSet, how: How) -> 
     Raises:
         DataError: the cache alone is to be asked, and has only what the model was.
     """
-    found = still_kept(model, images, how)
+    found = kept(model, images, how)
     if found is None:
         return None
     traits = loaded.traits(how.spec.size)
