@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -128,14 +128,6 @@ def _shares(
 # --- flips by class ------------------------------------------------------------------------------
 
 
-class _Ranked(NamedTuple):
-    """Flips (P, C) by class, ascending, their running sums from the largest, and the totals."""
-
-    ascending: Tensor
-    cumulated: Tensor
-    totals: Tensor
-
-
 def by_class_statistics(
     counts: NDArray[np.int32], embedding: ClassEmbedding | None = None
 ) -> dict[str, Matrix]:
@@ -144,13 +136,12 @@ def by_class_statistics(
     flat = np.ascontiguousarray(counts.reshape(-1, counts.shape[-1]))
     ascending = np.sort(flat, axis=1)
     cumulated = torch.from_numpy(np.cumsum(ascending[:, ::-1], axis=1, dtype=np.int32))
-    ranked = _Ranked(torch.from_numpy(ascending), cumulated, cumulated[:, -1])
     found = {"flip_entropy": _entropy(ascending)}
     for top in TOP_PERCENTS:
-        sizes = _top_sizes(ranked, top)
-        found[f"top{top}_classes"] = _where_flips(sizes, ranked)
-        alike = f"top{top}_similarity"
-        found[alike], found[f"{alike}_pct"] = _similarity(flat, ranked, sizes, embedding)
+        sizes, alike = _top_sizes(cumulated, top), f"top{top}_similarity"
+        flipped = cumulated[:, -1] > 0
+        found[f"top{top}_classes"] = torch.where(flipped, sizes.double(), torch.nan).numpy()
+        found[alike], found[f"{alike}_pct"] = _similarity(flat, ascending, sizes, embedding)
     return {name: values.reshape(shape) for name, values in found.items()}
 
 
@@ -166,37 +157,36 @@ def _entropy(counts: NDArray[np.int32]) -> Matrix:
     return result
 
 
-def _top_sizes(ranked: _Ranked, percent: int) -> Tensor:
-    """The smallest number of classes, by flips descending, that hold `percent` of the flips.
+def _top_sizes(cumulated: Tensor, percent: int) -> Tensor:
+    """The smallest number of classes that hold `percent` of the flips, 1 where nothing flips.
+
+    cumulated: (P, C) flips by class, running sums from the largest.
 
     (The authors' code counts one class more than this definition of theirs.)
     """
     # In whole numbers, so that a threshold that is met exactly is met.
-    wanted = -(-ranked.totals.long() * percent // 100)
-    found = torch.searchsorted(ranked.cumulated, wanted[:, None].int())[:, 0]
-    return found.clamp_max(ranked.cumulated.shape[1] - 1) + 1
-
-
-def _where_flips(values: Tensor, ranked: _Ranked) -> Matrix:
-    result: Matrix = torch.where(ranked.totals > 0, values.double(), torch.nan).numpy()
-    return result
+    wanted = -(-cumulated[:, -1:].long() * percent // 100)
+    found = torch.searchsorted(cumulated, wanted.int())[:, 0]
+    return found.clamp_max(cumulated.shape[1] - 1) + 1
 
 
 def _similarity(
-    counts: NDArray[np.int32], ranked: _Ranked, sizes: Tensor, embedding: ClassEmbedding | None
-) -> tuple[Matrix, Matrix]:
+    counts: NDArray[np.int32], ranked: NDArray[np.int32], sizes: Tensor,
+    embedding: ClassEmbedding | None,
+) -> tuple[Matrix, Matrix]:  # fmt: skip
     """Mean cosine of the top classes, and its percentile among random sets of that size."""
     if embedding is None:
         nothing = np.full(len(counts), np.nan)
         return nothing, nothing
-    ascending = ranked.ascending
+    ascending = torch.from_numpy(ranked)
     least = ascending.gather(1, ascending.shape[1] - sizes[:, None])
     left = torch.searchsorted(ascending, least)[:, 0]
     right = torch.searchsorted(ascending, least, right=True)[:, 0]
     above, tied = ascending.shape[1] - right, right - left
-    similarity = embedding.top_similarity(torch.from_numpy(counts), least[:, 0], above, tied, sizes)
-    values = _where_flips(similarity, ranked)
-    return values, embedding.percentile(values, sizes.numpy().astype(np.float64)).numpy()
+    similarity: Matrix = embedding.top_similarity(
+        torch.from_numpy(counts), least[:, 0], above, tied, sizes
+    ).numpy()
+    return similarity, embedding.percentile(similarity, sizes.numpy().astype(np.float64)).numpy()
 
 
 # --- agreement and ceilings ----------------------------------------------------------------------
