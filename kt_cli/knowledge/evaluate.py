@@ -128,20 +128,16 @@ def evaluate(
     device: torch.device,
     *,
     amp: str = "",
-    batch_size: int = BATCH,
     workers: int | None = None,
     keep: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Predictions:
     """Run `module` on all images as timm's validate.py would; its answers are not kept.
 
     keep: the images as it sees them are, for evaluations to come.
     """
-    evaluators = [Evaluator(module, data_config, device, amp, batch_size)]
+    evaluators = [Evaluator(module, data_config, device, amp)]
     parts: list[Columns] = []
-    for _, (said,) in evaluate_all(
-        evaluators, images, batch_size=batch_size, workers=workers, keep=keep, progress=progress
-    ):
+    for _, (said,) in evaluate_all(evaluators, images, workers=workers, keep=keep):
         if isinstance(said, Exception):
             raise said
         parts.append(said)

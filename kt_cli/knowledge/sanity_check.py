@@ -103,7 +103,7 @@ def _in_circles(predictions: Predictions, classes: int) -> str | None:
     held = ~half & np.isin(pred, moved)
     renamed, said = meant[pred[held]] == labels[held], pred[held] == labels[held]
     gained, lost = int((renamed & ~said).sum()), int((said & ~renamed).sum())
-    if gained <= lost or float(mcnemar(np.array(gained), np.array(lost))) > SURE:
+    if gained <= lost or float(mcnemar(gained, lost)) > SURE:
         return None
     names = [predictions.images.classes[c] for c in moved]
     return (

@@ -71,9 +71,9 @@ def holm(p_values: Values) -> Values:
     return adjusted.reshape(np.shape(p_values))
 
 
-def wilson(right: Any, n: int, confidence: float = 0.95) -> tuple[Values, Values]:
-    """Wilson's score interval of the share right / n, as its lower and upper ends in [0, 1]."""
-    z = float(ndtri(0.5 + confidence / 2))
+def wilson(right: Any, n: int) -> tuple[Values, Values]:
+    """Wilson's 95% interval of the share right / n, as its lower and upper ends in [0, 1]."""
+    z = float(ndtri(1 - SIGNIFICANT / 2))
     share = np.asarray(right, np.float64) / n
     middle = share + z**2 / (2 * n)
     half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
@@ -99,12 +99,12 @@ def paired_above(gained: Any, lost: Any, n: int, difference: Any) -> Values:
     return p
 
 
-def paired_bound(gained: Any, lost: Any, n: int, level: float = SIGNIFICANT) -> Values:
+def paired_bound(gained: Any, lost: Any, n: int) -> Values:
     """Lower bound of the share of gains less losses: the least that `paired_above` lets be."""
     high: Values = np.subtract(gained, lost) / n
     low: Values = np.full_like(high, -1.0)
     for _ in range(50):
         middle = (low + high) / 2
-        out = paired_above(gained, lost, n, middle) <= level
+        out = paired_above(gained, lost, n, middle) <= SIGNIFICANT
         low, high = np.where(out, middle, low), np.where(out, high, middle)
     return low

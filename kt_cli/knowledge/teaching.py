@@ -118,7 +118,7 @@ class Teaching:
     def visible(self, reachable: float) -> bool:
         """Whether so many percent, all gained and nothing lost, would be more than chance."""
         images = int(reachable * self.n / 100 + 1e-6)  # six of 291 are no five
-        return float(mcnemar(np.array(images), np.array(0))) < SIGNIFICANT
+        return float(mcnemar(images, 0)) < SIGNIFICANT
 
 
 @dataclass(frozen=True)
