@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kt_cli.errors import signed, some_of
-from kt_cli.knowledge.percent import percent
-from kt_cli.knowledge.significance import mcnemar
+from kt_cli.knowledge.significance import mcnemar, percent
 from kt_cli.rows.schema import TOP_PERCENTS
 
 CLASSES_NAMED = 4

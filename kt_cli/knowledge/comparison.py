@@ -17,11 +17,10 @@ from kt_cli.knowledge.areas import Area, areas
 from kt_cli.knowledge.class_similarity import ClassEmbedding
 from kt_cli.knowledge.embedding import class_embedding
 from kt_cli.knowledge.pairs import Matrix, Outputs, all_pairs
-from kt_cli.knowledge.percent import percent
 from kt_cli.knowledge.predict import How, predict_all
 from kt_cli.knowledge.predictions import Predictions, logits_of
 from kt_cli.knowledge.sanity_check import suspicion
-from kt_cli.knowledge.significance import holm, wilson
+from kt_cli.knowledge.significance import holm, percent, wilson
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import Model
 from kt_cli.zoo.imagenet_names import readable

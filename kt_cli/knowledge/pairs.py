@@ -19,8 +19,7 @@ from torch import Tensor
 
 from kt_cli.knowledge.class_similarity import ClassEmbedding
 from kt_cli.knowledge.flips import FlipCounter
-from kt_cli.knowledge.percent import kappa, percent
-from kt_cli.knowledge.significance import mcnemar
+from kt_cli.knowledge.significance import kappa, mcnemar, percent
 from kt_cli.progress import Progress, silent
 from kt_cli.rows.schema import TOP_PERCENTS
 

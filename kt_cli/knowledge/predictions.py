@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kt_cli.data.images import ImageSet
 from kt_cli.errors import DataError, WriteError
 from kt_cli.files import cache_folder, not_kept
-from kt_cli.knowledge.percent import percent
+from kt_cli.knowledge.significance import percent
 from kt_cli.rows import arrays
 from kt_cli.settings import EvalSpec
 from kt_cli.settings.declared import digest, signature

@@ -9,9 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from kt_cli.knowledge.percent import kappa, percent
 from kt_cli.knowledge.predictions import Predictions
-from kt_cli.knowledge.significance import SIGNIFICANT, mcnemar
+from kt_cli.knowledge.significance import SIGNIFICANT, kappa, mcnemar, percent
 
 Values = NDArray[np.float64]
 SUREST = 0.2  # share of the images of which a teacher is the most confident

@@ -11,7 +11,7 @@ from kt_cli.data.images import ImageSet
 from kt_cli.distillation import methods
 from kt_cli.distillation.guard import Choice, Right
 from kt_cli.distillation.guard_rules import RULES, Flips, Prior, Verdict
-from kt_cli.knowledge.percent import percent
+from kt_cli.knowledge.significance import percent
 from kt_cli.rows import store
 from kt_cli.runs.columns import Row
 from kt_cli.settings import TransferSpec

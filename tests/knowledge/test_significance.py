@@ -1,6 +1,8 @@
-"""Tests and intervals against SciPy and a hand-written Holm."""
+"""Percentages, tests and intervals against fractions, SciPy and a hand-written Holm."""
 
 from __future__ import annotations
+
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -18,8 +20,18 @@ from kt_cli.knowledge.significance import (
     mcnemar,
     paired_above,
     paired_bound,
+    percent,
     wilson,
 )
+
+
+@given(st.integers(1, 1_281_167).flatmap(lambda n: st.tuples(st.integers(-n, n), st.just(n))))
+def test_a_percentage_is_the_nearest_float(counts: tuple[int, int]) -> None:
+    count, n = counts
+    nearest = float(Fraction(100 * count, n))
+    assert percent(count, n) == nearest
+    assert percent(np.array([count]), n).tolist() == [nearest]
+    assert float(percent(np.int64(count), n)) == nearest
 
 
 def test_mcnemar_equals_binomtest() -> None:
