@@ -12,14 +12,20 @@ import torch
 from torch import nn
 
 from kt_cli.data.views import Views, preprocess
-from kt_cli.distillation import batch_norm, drift
+from kt_cli.distillation import batch_norm
 from kt_cli.distillation.checkpoint import Checkpoint
 from kt_cli.distillation.distil import distil
 from kt_cli.distillation.target_cache import TargetCache
 from kt_cli.distillation.targets import Opened, Source, Targets, TeacherQuery
 from kt_cli.distillation.train import Curve, OnEpoch
 from kt_cli.distillation.weight_averaging import State, copied, less, load, mean
+from kt_cli.files import cache_folder, cached, keep_tensors, read_tensors
+from kt_cli.precision import arithmetic
 from kt_cli.settings import TransferSpec
+from kt_cli.settings.declared import digest, signature
+from kt_cli.spec import RunOf
+
+FORMAT = 1  # of the drift that is kept; raise it when how it is computed changes
 
 
 @dataclass(frozen=True)
@@ -101,15 +107,6 @@ def _estimate_statistics(job: TransferJob) -> None:
         batch_norm.recompute(job.module, job.views, prepare)
 
 
-def _drift(job: TransferJob, turns: int) -> State:
-    spec = drift.towards_itself(job.spec)
-    itself = replace(job, spec=spec)
-    return drift.of(job.module, job.student.key, spec, job.views, lambda: distil(
-        job.module, job.data_config, job.views, _targets(itself, job.student, ()), spec,
-        checkpoint=job.checkpoint("drift"), on_epoch=partial(_of_all_turns, job.on_epoch, 0, turns),
-    ))  # fmt: skip
-
-
 def _targets(job: TransferJob, frozen: Asked, teachers: Sequence[Asked]) -> Targets:
     query = TeacherQuery.by(job.spec, job.views)
     student, *others = (Source(query, a.load, a.key, job.cache) for a in (frozen, *teachers))
@@ -124,3 +121,42 @@ def _as_it_is(job: TransferJob) -> Asked:
     """The student in between, which nobody else will ask."""
     copy = deepcopy(job.module)
     return Asked("", lambda: (copy, job.data_config))
+
+
+# --- drift: what as many updates towards itself change in a student ------------------------------
+
+
+def drift_run(run: RunOf[TransferSpec]) -> RunOf[TransferSpec] | None:
+    """That training as a run, one for all that take its drift off; None for others."""
+    if not run.settings.subtract_drift:
+        return None
+    return replace(run, models=run.models[-1:], settings=_towards_itself(run.settings))
+
+
+def _towards_itself(spec: TransferSpec) -> TransferSpec:
+    """The same training of a student that teaches itself; one for all teachers and methods."""
+    return replace(
+        spec.with_defaults, method="self", together="single", margin=0.0, kd_lambda=None,
+        distil_on=None, label_smoothing=0.0, subtract_drift=False, reference_compat=False,
+    )  # fmt: skip
+
+
+def _drift(job: TransferJob, turns: int) -> State:
+    """θ_self − θ₀ of the student, by name of its floating-point tensors; θ₀ is in it again."""
+    module, views, spec = job.module, job.views, _towards_itself(job.spec)
+    how = arithmetic(views.device.type)
+    said = digest([FORMAT, job.student.key, views.key, how, len(views), signature(spec)])
+    path = cache_folder("drift") / f"{said[:24]}.safetensors"
+    names = {name for name, v in module.state_dict().items() if v.is_floating_point()}
+    kept = cached(path, read_tensors)
+    if kept is not None and kept.keys() == names:
+        return kept
+    start, targets = copied(module), _targets(replace(job, spec=spec), job.student, ())
+    distil(
+        module, job.data_config, views, targets, spec,
+        checkpoint=job.checkpoint("drift"), on_epoch=partial(_of_all_turns, job.on_epoch, 0, turns),
+    )  # fmt: skip
+    moved = {n: v.detach() - start[n] for n, v in module.state_dict().items() if n in names}
+    load(module, start)
+    keep_tensors(path, moved)
+    return moved

@@ -16,11 +16,11 @@ from kt_cli.data.images import ImageSet
 from kt_cli.data.sources import Data, open_data
 from kt_cli.data.views import preprocess, views_of
 from kt_cli.device import Meter, loss_named, memory_exhausted, out_of_memory, pick_device
-from kt_cli.distillation import batch_norm, checkpoint, drift, guard, methods, target_cache
+from kt_cli.distillation import batch_norm, checkpoint, guard, methods, target_cache
 from kt_cli.distillation.cards import transfer_card
 from kt_cli.distillation.deltas import flips_by_class, lost_beyond, transfer_outcome
 from kt_cli.distillation.targets import Opened
-from kt_cli.distillation.teachers import Asked, TransferJob, order_of, teach
+from kt_cli.distillation.teachers import Asked, TransferJob, drift_run, order_of, teach
 from kt_cli.distillation.train import SMALLER_RATE, Curve, Diverged
 from kt_cli.distillation.weight_averaging import copied, load
 from kt_cli.errors import DataError, KtError
@@ -293,7 +293,7 @@ TRANSFER = Kind(
     "transfer", "transfer", TransferSpec, _images, one_by_one(transfer_run),
     about=lambda run: {**columns.pair_columns(run.models), "settings": run.settings.settings},
     seconds=lambda run, prices: prices.transfer(run.models, run.settings.epochs),
-    shared=drift.run_of, alike=lambda run: run.models[-1].key,
+    shared=drift_run, alike=lambda run: run.models[-1].key,
     chunks=lambda run: 2 if run.settings.keep_targets == target_cache.MEMORY else 4,
     trains_on=lambda run: (run.data, run.settings.crop, run.settings.side),
 )  # fmt: skip

@@ -134,7 +134,7 @@ def test_the_drift_is_found_once_for_all_teachers(monkeypatch: pytest.MonkeyPatc
     first = taught(spec, normalising)
     (kept,) = drift_files()
     with monkeypatch.context() as patched:
-        patched.setattr("kt_cli.distillation.drift.copied", None)  # what a training begins with
+        patched.setattr("kt_cli.distillation.teachers.keep_tensors", None)  # of another training
         assert_same(state(taught(spec, normalising)), state(first))
         for other in ({"method": "kl"}, {"method": "kl-dp", "margin": 0.1}, {"method": "flip-st"}):
             taught(replace(spec, **other), normalising, (2,))
