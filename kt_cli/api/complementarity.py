@@ -140,11 +140,12 @@ def complementarity(
     from kt_cli.device import pick_device
     from kt_cli.knowledge import predict
     from kt_cli.knowledge.comparison import compare
+    from kt_cli.knowledge.predictions import BATCH
 
     asked = predict.How(
         spec, pick_device(), logits=logits,
         mode=predict.REFRESH if refresh else predict.CACHED_ONLY if cached_only else predict.REUSE,
-        batch_size=batch_size or predict.BATCH, workers=workers,
+        batch_size=batch_size or BATCH, workers=workers,
     )  # fmt: skip
     images = images_of(resolved, given, asked)
     found = compare(resolved, images, asked, class_embedding, progress)

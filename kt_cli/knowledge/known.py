@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from kt_cli import precision
 from kt_cli.data.images import ImageSet
-from kt_cli.errors import KtError
+from kt_cli.errors import DataError, KtError
 from kt_cli.files import cached
 from kt_cli.knowledge import external
-from kt_cli.knowledge.predictions import BATCH, COLUMNS, Predictions, entry, not_cached
+from kt_cli.knowledge.predictions import BATCH, COLUMNS, Predictions, entry
 from kt_cli.rows import arrays
 from kt_cli.settings import EvalSpec
 from kt_cli.spec import Model
@@ -116,3 +116,12 @@ def kept(model: Model, images: ImageSet, how: How) -> Predictions | None:
     if {*wanted} - {*columns} or len(columns["pred"]) != len(images):
         return None
     return Predictions(images, **{"top5": None, **columns}, about=about, path=path)
+
+
+def not_cached(model: Model, images: ImageSet, changed: Sequence[str] = ()) -> DataError:
+    """What to raise where predictions are not kept, or only of what the model was: `changed`."""
+    since = f" as it is: {'; '.join(changed)}" if changed else ""
+    return DataError(
+        f"the cache has no predictions of {model.name}{since} on {images.name}",
+        "Without --cached-only they are computed.",
+    )

@@ -9,7 +9,7 @@ import numpy as np
 
 from kt_cli.data.images import ImageSet
 from kt_cli.knowledge.known import CACHED_ONLY, REFRESH, REUSE, How, known
-from kt_cli.knowledge.predictions import BATCH, Predictions
+from kt_cli.knowledge.predictions import Predictions
 from kt_cli.progress import Progress, silent
 from kt_cli.spec import Model
 from kt_cli.zoo import scheme
@@ -17,16 +17,7 @@ from kt_cli.zoo import scheme
 if TYPE_CHECKING:
     from kt_cli.knowledge.pairs import Outputs
 
-__all__ = [
-    "BATCH",
-    "CACHED_ONLY",
-    "REFRESH",
-    "REUSE",
-    "How",
-    "outputs_of",
-    "predict",
-    "predict_all",
-]
+__all__ = ["CACHED_ONLY", "REFRESH", "REUSE", "How", "outputs_of", "predict", "predict_all"]
 
 AT_ONCE = 64  # models whose predictions are held as they are in the cache
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kt_cli.data.images import ImageSet
-from kt_cli.errors import DataError, WriteError
+from kt_cli.errors import WriteError
 from kt_cli.files import cache_folder, not_kept
 from kt_cli.knowledge.significance import percent
 from kt_cli.rows import arrays
@@ -76,15 +76,6 @@ def entry(model: Model, images: ImageSet, spec: EvalSpec, arithmetic: str) -> Pa
     """Where the predictions of a model are kept; arithmetic: of the device (`precision`)."""
     key = digest([FORMAT, model.key, images.fingerprint, signature(spec), arithmetic])[:24]
     return cache_folder("predictions") / f"{key}.parquet"
-
-
-def not_cached(model: Model, images: ImageSet, changed: Sequence[str] = ()) -> DataError:
-    """What to raise where predictions are not kept, or only of what the model was: `changed`."""
-    since = f" as it is: {'; '.join(changed)}" if changed else ""
-    return DataError(
-        f"the cache has no predictions of {model.name}{since} on {images.name}",
-        "Without --cached-only they are computed.",
-    )
 
 
 def renewed(found: Predictions, source: str) -> Predictions:

@@ -13,16 +13,8 @@ from kt_cli.device import context_lost, free_memory, loss_named, out_of_memory
 from kt_cli.errors import KtError, WriteError, without_frames
 from kt_cli.files import not_kept
 from kt_cli.knowledge.evaluate import Evaluator, evaluate_all
-from kt_cli.knowledge.known import CACHED_ONLY, How, kept
-from kt_cli.knowledge.predictions import (
-    COLUMNS,
-    Columns,
-    Predictions,
-    entry,
-    joined,
-    not_cached,
-    renewed,
-)  # fmt: skip
+from kt_cli.knowledge.known import CACHED_ONLY, How, kept, not_cached
+from kt_cli.knowledge.predictions import COLUMNS, Columns, Predictions, entry, joined, renewed
 from kt_cli.progress import Progress, silent
 from kt_cli.rows import arrays
 from kt_cli.spec import Model
@@ -51,11 +43,7 @@ def compute(
 
 
 def _as_loaded(loaded: zoo.Loaded, model: Model, images: ImageSet, how: How) -> Predictions | None:
-    """What the cache has of the very model that was loaded; None where it is to be evaluated.
-
-    Raises:
-        DataError: the cache alone is to be asked, and has only what the model was.
-    """
+    """What the cache has of the very model that was loaded; None where it is to be evaluated."""
     found = kept(model, images, how)
     if found is None:
         return None
@@ -68,7 +56,6 @@ def _as_loaded(loaded: zoo.Loaded, model: Model, images: ImageSet, how: How) -> 
 
 
 def _about(loaded: zoo.Loaded, model: Model, images: ImageSet, how: How) -> dict[str, str]:
-    """What an entry says of itself."""
     return {
         "model": model.key,
         "name": model.name,
@@ -177,7 +164,6 @@ def _groups(models: Sequence[Model], images: ImageSet, how: How) -> Iterator[lis
 def _compute(
     group: Sequence[_Subject], images: ImageSet, how: How, progress: Progress
 ) -> dict[str, Predictions | Exception]:
-    """Evaluate a group on one stream of images, into the cache."""
     if subjects := [subject for subject in group if subject.evaluator is not None]:
         what = subjects[0].model.name if len(subjects) == 1 else f"{len(subjects)} models"
         _stream(subjects, images, how, lambda done, total: progress(done, total, what))
