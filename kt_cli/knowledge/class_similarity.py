@@ -58,39 +58,38 @@ class ClassEmbedding:
         found.sort(axis=1)
         return found
 
-    def percentile(self, similarity: NDArray[np.float64], sizes: NDArray[np.float64]) -> Tensor:
+    def percentile(self, similarity: Tensor, sizes: Tensor) -> Tensor:
         """Percentage of random sets of the same size that are less alike; ties count half.
 
         Args:
-            similarity: (P,) mean cosines. sizes: (P,) numbers of classes; NaN gives NaN.
+            similarity: (P,) mean cosines; NaN gives NaN. sizes: (P,) numbers of classes.
         """
-        known = ~(np.isnan(similarity) | np.isnan(sizes))
-        rows = torch.from_numpy(self.by_chance[np.where(known, sizes, 2).astype(int)])
-        values = torch.from_numpy(np.where(known, similarity, 0.0)).float()[:, None]
+        rows, values = torch.from_numpy(self.by_chance)[sizes], similarity.float()[:, None]
         below = torch.searchsorted(rows, values - ROUNDING)
         below += torch.searchsorted(rows, values + ROUNDING, right=True)
         share = below[:, 0].double() * (50 / RANDOM_SETS)
-        return torch.where(torch.from_numpy(known), share, torch.nan)
+        return torch.where(similarity.isnan(), torch.nan, share)
 
-    def top_similarity(
-        self, counts: Tensor, least: Tensor, above: Tensor, tied: Tensor, sizes: Tensor
-    ) -> Tensor:
+    def top_similarity(self, counts: Tensor, ascending: Tensor, sizes: Tensor) -> Tensor:
         """Mean pairwise cosine of the classes with most flips, for P pairs at once.
 
         Where several classes tie for the last places, it is the mean over all ways to choose
         among them, so that it does not depend on the order of the classes.
 
         Args:
-            counts: (P, C) flips by class. least: (P,) of the last class that is taken.
-            above, tied: (P,) numbers of classes with more flips, and with just as many.
-            sizes: (P,) numbers of classes to take: above < sizes ≤ above + tied.
+            counts: (P, C) flips by class. ascending: the same, each row sorted.
+            sizes: (P,) numbers of classes to take.
 
         Returns:
             (P,) float64; NaN where one class alone is taken.
         """
+        least = ascending.gather(1, ascending.shape[1] - sizes[:, None])
+        fewer = torch.searchsorted(ascending, least)[:, 0]
+        no_more = torch.searchsorted(ascending, least, right=True)[:, 0]
+        above, tied = ascending.shape[1] - no_more, no_more - fewer
         # Sums of the vectors of the classes that are surely taken, and of those that tie: (P, r).
-        sure = (counts > least[:, None]).float() @ self.vectors
-        last = (counts == least[:, None]).float() @ self.vectors
+        sure = (counts > least).float() @ self.vectors
+        last = (counts == least).float() @ self.vectors
         chosen = (sizes - above).double()
         share = chosen / tied
         both = chosen * (chosen - 1) / (tied * (tied - 1)).clamp_min(1)

@@ -140,7 +140,12 @@ def by_class_statistics(
         sizes, alike = _top_sizes(cumulated, top), f"top{top}_similarity"
         flipped = cumulated[:, -1] > 0
         found[f"top{top}_classes"] = torch.where(flipped, sizes.double(), torch.nan).numpy()
-        found[alike], found[f"{alike}_pct"] = _similarity(flat, ascending, sizes, embedding)
+        found[alike] = found[f"{alike}_pct"] = np.full(len(flat), np.nan)
+        if embedding is not None:
+            tensors = torch.from_numpy(flat), torch.from_numpy(ascending)
+            similarity = embedding.top_similarity(*tensors, sizes)
+            found[alike] = similarity.numpy()
+            found[f"{alike}_pct"] = embedding.percentile(similarity, sizes).numpy()
     return {name: values.reshape(shape) for name, values in found.items()}
 
 
@@ -152,8 +157,7 @@ def _entropy(counts: NDArray[np.int32]) -> Matrix:
     total = counts.sum(axis=1).astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         entropy = np.log(total) - weighted / total
-    result: Matrix = np.where(total > 0, np.maximum(entropy, 0.0), np.nan)
-    return result
+    return np.where(total > 0, np.maximum(entropy, 0.0), np.nan)
 
 
 def _top_sizes(cumulated: Tensor, percent: int) -> Tensor:
@@ -167,25 +171,6 @@ def _top_sizes(cumulated: Tensor, percent: int) -> Tensor:
     wanted = -(-cumulated[:, -1:].long() * percent // 100)
     found = torch.searchsorted(cumulated, wanted.int())[:, 0]
     return found.clamp_max(cumulated.shape[1] - 1) + 1
-
-
-def _similarity(
-    counts: NDArray[np.int32], ranked: NDArray[np.int32], sizes: Tensor,
-    embedding: ClassEmbedding | None,
-) -> tuple[Matrix, Matrix]:  # fmt: skip
-    """Mean cosine of the top classes, and its percentile among random sets of that size."""
-    if embedding is None:
-        nothing = np.full(len(counts), np.nan)
-        return nothing, nothing
-    ascending = torch.from_numpy(ranked)
-    least = ascending.gather(1, ascending.shape[1] - sizes[:, None])
-    left = torch.searchsorted(ascending, least)[:, 0]
-    right = torch.searchsorted(ascending, least, right=True)[:, 0]
-    above, tied = ascending.shape[1] - right, right - left
-    similarity: Matrix = embedding.top_similarity(
-        torch.from_numpy(counts), least[:, 0], above, tied, sizes
-    ).numpy()
-    return similarity, embedding.percentile(similarity, sizes.numpy().astype(np.float64)).numpy()
 
 
 # --- agreement and ceilings ----------------------------------------------------------------------
