@@ -77,12 +77,8 @@ def _entry(kind: str, source: str, images: ImageSet) -> Path:
 
 def _kept(path: Path) -> tuple[arrays.Array, str]:
     """Rows that are kept, None where they are damaged or missing, and of which source."""
-
-    def read(path: Path) -> tuple[arrays.Array, str]:
-        columns, about = arrays.read(path)
-        return columns["vectors"], about.get("source", "")
-
-    return cached(path, read) or (None, "")
+    columns, about = cached(path, arrays.read) or ({}, {})
+    return columns.get("vectors"), about.get("source", "")
 
 
 def _keep(path: Path, rows: arrays.Array, name: str, images: ImageSet, source: str = "") -> None:

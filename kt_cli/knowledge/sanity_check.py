@@ -29,17 +29,16 @@ def suspicion(predictions: Predictions) -> str | None:
     Near chance; above it, classes that stand for each other where outputs were taken by position.
     Before these, an image size far from that of training. None on fewer than 2 classes.
     """
-    n, classes = len(predictions.images), len(predictions.images.classes)
-    if classes < 2 or not n:
+    if len(predictions.images.classes) < 2 or not len(predictions.images):
         return None
     if apart := _sizes_apart(predictions.about):
         return apart
     near = near_chance(int(predictions.right.sum()), predictions.images.class_sizes)
     if near:
         said = f"top-1 of {predictions.accuracy:.2f}% is near chance"
-        return f"{said}: {_cause(predictions, classes)}"
+        return f"{said}: {_cause(predictions)}"
     in_order = predictions.about.get("class_matching") in IN_ORDER
-    return _in_circles(predictions, classes) if in_order and near is False else None
+    return _in_circles(predictions) if in_order and near is False else None
 
 
 def near_chance(right: int, class_sizes: NDArray[np.integer]) -> bool | None:
@@ -74,31 +73,31 @@ def _sizes_apart(about: Mapping[str, str]) -> str | None:
     )
 
 
-def _cause(predictions: Predictions, classes: int) -> str:
-    pred, labels, n = predictions.pred, predictions.images.labels, len(predictions.images)
-    if np.bincount(pred, minlength=classes).max() > ONE_CLASS * n:
+def _cause(predictions: Predictions) -> str:
+    pred, labels = predictions.pred, predictions.images.labels
+    if np.bincount(pred).max() > ONE_CLASS * len(pred):
         return (
             "it gives one class for nearly all images. Are its weights those of a trained model, "
             "and its mean, std and input size right?"
         )
-    half, meant = _meant(pred, labels, classes)
+    half, meant = _meant(predictions)
     # Chance does not flatter what is learned from one half and measured on the other.
     renamed = float((meant[pred[~half]] == labels[~half]).mean()) if not half.all() else 0.0
-    if renamed > 3 * max(predictions.accuracy / 100, 1 / classes):
+    if renamed > 3 * max(predictions.accuracy / 100, 1 / len(meant)):
         share = f"{100 * renamed:.0f}%"
         return f"{share} would be right with its classes in another order. {HOW_TO_ORDER}"
     random = "its answers look random. Are its weights those of a trained model?"
-    return _in_circles(predictions, classes) or random
+    return _in_circles(predictions) or random
 
 
-def _in_circles(predictions: Predictions, classes: int) -> str | None:
+def _in_circles(predictions: Predictions) -> str | None:
     """Classes that a model says for images of each other: it must mean others by them.
 
     A model that means what it says may say one class for images of another, but not, in a circle,
     each mostly for images of the next.
     """
     pred, labels = predictions.pred, predictions.images.labels
-    half, meant = _meant(pred, labels, classes)
+    half, meant = _meant(predictions)
     moved = _circles(meant)
     held = ~half & np.isin(pred, moved)
     renamed, said = meant[pred[held]] == labels[held], pred[held] == labels[held]
@@ -117,18 +116,15 @@ def _circles(meant: Classes) -> Classes:
     left = np.arange(len(meant))
     while len(left) > len(onward := np.unique(meant[left][meant[left] >= 0])):
         left = onward
-    moved: Classes = left[meant[left] != left]
-    return moved
+    return np.asarray(left[meant[left] != left])
 
 
-def _meant(
-    pred: NDArray[np.integer], labels: Classes, classes: int
-) -> tuple[NDArray[np.bool_], Classes]:
+def _meant(said: Predictions) -> tuple[NDArray[np.bool_], Classes]:
     """A random half of the images, and the label that each class mostly comes with there."""
+    pred, labels, classes = said.pred, said.images.labels, len(said.images.classes)
     half = np.random.default_rng(0).random(len(pred)) < 0.5
-    both, counts = np.unique(
-        pred[half].astype(np.int64) * classes + labels[half], return_counts=True
-    )
+    cells = pred[half].astype(np.int64) * classes + labels[half]
+    both, counts = np.unique(cells, return_counts=True)
     order = np.argsort(counts, kind="stable")  # the last write, the most frequent, stays
     meant = np.full(classes, -1)
     meant[both[order] // classes] = both[order] % classes
