@@ -80,7 +80,6 @@ def transfer_card(row: Mapping[str, Any], command: str) -> str:
 
 
 def _teachers(row: Mapping[str, Any]) -> str:
-    """What each of several teachers contributed."""
     columns = row["teacher_names"], row["teacher_accs"], row["teacher_shares"], row["teacher_rates"]
     lines = [
         f"| {name} | {accuracy:.2f} | {taught:.1f} | {'–' if rate is None else f'{rate:.1f}'} |\n"

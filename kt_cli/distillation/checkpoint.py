@@ -31,7 +31,6 @@ class Checkpoint:
     _last: float = field(default_factory=time.monotonic, repr=False)
 
     def due(self, epoch_ended: bool = False) -> bool:
-        """Whether it is time for another one."""
         wait = min(WORTH_SECONDS, self.seconds) if epoch_ended else self.seconds
         return time.monotonic() - self._last >= wait
 
@@ -64,7 +63,7 @@ class Checkpoint:
 def of_run(folder: Path, run_id: str, identity: str, part: str = "0") -> Checkpoint:
     """Where a run that saves its results in `folder` keeps the state of one of its trainings."""
     path = folder / HOME / run_id / f"{part}.safetensors"
-    return Checkpoint(path, EVERY_SECONDS, identity)
+    return Checkpoint(path, identity=identity)
 
 
 def remove_all(folder: Path, run_id: str) -> None:

@@ -74,17 +74,13 @@ def lost_beyond(
         points, class_points: limits of Δ, and of each class's Δ over its own images; None for none.
     """
     change = after.astype(int) - before
-    said = [] if points is None else [_beyond("Δ", percent(int(change.sum()), len(change)), points)]
+    found = [] if points is None else [("Δ", percent(int(change.sum()), len(change)), points)]
     if class_points is not None:
         totals = np.bincount(labels, change, len(classes))
         deltas = 100 * totals / np.bincount(labels, minlength=len(classes)).clip(1)
-        said += [_beyond(classes[i], float(deltas[i]), class_points) for i in np.argsort(deltas)]
-    found = [one for one in said if one]
-    return f"{some_of(found, CLASSES_NAMED)} points" if found else None
-
-
-def _beyond(what: str, delta: float, points: float) -> str:
-    return f"{what} {signed(delta)}" if delta < -points - ROUNDING else ""
+        found += [(classes[i], float(deltas[i]), class_points) for i in np.argsort(deltas)]
+    said = [f"{what} {signed(d)}" for what, d, allowed in found if d < -allowed - ROUNDING]
+    return f"{some_of(said, CLASSES_NAMED)} points" if said else None
 
 
 def _by_class(
@@ -110,8 +106,7 @@ def top_classes(flips: Counts, percent: int) -> NDArray[np.float64]:
     size = int(np.searchsorted(ranked, -(-int(flips.sum()) * percent // 100))) + 1
     least = np.sort(flips)[::-1][min(size, len(flips)) - 1]
     above, tied = flips > least, flips == least
-    weights: NDArray[np.float64] = above + tied * ((size - above.sum()) / tied.sum())
-    return weights
+    return np.asarray(above + tied * ((size - above.sum()) / tied.sum()))
 
 
 def _entropy(counts: Counts) -> float | None:
@@ -123,5 +118,4 @@ def _entropy(counts: Counts) -> float | None:
 
 
 def _percent(part: NDArray[Any], whole: NDArray[Any]) -> float | None:
-    """The sum of one in percent of that of the other."""
     return float(percent(part.sum(), whole.sum())) if whole.any() else None

@@ -60,7 +60,6 @@ class Choice:
 
     @property
     def alpha(self) -> float:
-        """0 for not at all."""
         return (0.0, *ALPHAS)[int(self.verdict.place)]
 
 

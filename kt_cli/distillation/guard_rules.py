@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -108,9 +107,9 @@ def gain(flips: Flips, margin: float, prior: Prior) -> Verdict:
     """
     gained, lost = flips.gained, flips.lost
     some = np.maximum(gained, 1)
-    lowest = np.where(gained > 0, betaincinv(some, lost + 1, LEVEL / len(ALPHAS)), 0.0)
-    score = (gained + lost) / flips.n * (2 * lowest - 1)
     level = LEVEL / len(ALPHAS)
+    lowest = np.where(gained > 0, betaincinv(some, lost + 1, level), 0.0)
+    score = (gained + lost) / flips.n * (2 * lowest - 1)
     least = _least(flips, lambda gained, lost: _mcnemar_above(gained, lost) < level)
     return Verdict(_best(score), score, _mcnemar_above(gained, lost), least)
 
@@ -128,8 +127,8 @@ def safe(flips: Flips, margin: float, prior: Prior) -> Verdict:
     whole = p[..., -1] <= level
     place = np.where(whole, len(ALPHAS), steps.sum(axis=-1))
     bound = paired_bound(flips.gained, flips.lost, flips.n)
-    passes = partial(paired_above, n=flips.n, difference=-margin)
-    return Verdict(place, bound, p, _least(flips, lambda *counts: passes(*counts) <= level))
+    least = _least(flips, lambda up, down: paired_above(up, down, flips.n, -margin) <= level)
+    return Verdict(place, bound, p, least)
 
 
 def shrink(flips: Flips, margin: float, prior: Prior) -> Verdict:

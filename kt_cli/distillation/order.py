@@ -51,5 +51,4 @@ class Order:
 
 
 def order_of(spec: TransferSpec | PretrainSpec, n: int) -> Order:
-    """How a training goes through n images."""
     return Order(n, spec.epochs, spec.batch_size, spec.micro_batch, spec.seed)

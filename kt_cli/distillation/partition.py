@@ -53,12 +53,12 @@ def behind(sources: Sources, margin: float) -> Sources:
 
 def teacher_only(sources: Sources) -> Tensor:
     """Plain distillation: the teacher teaches all samples."""
-    return _choose(torch.ones_like(_first(sources[1:]).right, dtype=torch.long))
+    return _choose(torch.ones_like(_known(sources[1]).right, dtype=torch.long))
 
 
 def frozen_only(sources: Sources) -> Tensor:
     """Distillation of the student into itself: a control."""
-    return _choose(torch.zeros_like(_first(sources).right, dtype=torch.long), len(sources))
+    return _choose(torch.zeros_like(_known(sources[0]).right, dtype=torch.long), len(sources))
 
 
 def by_label(sources: Sources) -> Tensor:
@@ -106,7 +106,3 @@ def _choose(source: Tensor, count: int = 2) -> Tensor:
 def _known(said: SampleStats | None) -> SampleStats:
     assert said is not None, "the method does not say that it needs this source"
     return said
-
-
-def _first(sources: Sources) -> SampleStats:
-    return next(said for said in sources if said is not None)

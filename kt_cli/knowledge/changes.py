@@ -47,20 +47,17 @@ class Changes:
 
     @property
     def taught(self) -> bool:
-        """Whether there is a teacher."""
         return len(self.found.names) > TEACHER
 
     @cached_property
     def gained(self) -> NDArray[np.bool_]:
         """(n,) wrong before, right after."""
-        found: NDArray[np.bool_] = self.found.right[AFTER] & ~self.found.right[BEFORE]
-        return found
+        return np.asarray(self.found.right[AFTER] & ~self.found.right[BEFORE])
 
     @cached_property
     def lost(self) -> NDArray[np.bool_]:
         """(n,) right before, wrong after."""
-        found: NDArray[np.bool_] = self.found.right[BEFORE] & ~self.found.right[AFTER]
-        return found
+        return np.asarray(self.found.right[BEFORE] & ~self.found.right[AFTER])
 
     @property
     def delta(self) -> float:

@@ -124,7 +124,6 @@ class Comparison:
         return np.bincount(self.images.labels[known], minlength=len(self.classes))
 
     def answer(self, model: int, index: int) -> str:
-        """The class that a model takes an image for."""
         return self.classes[int(self.predictions[model].pred[index])]
 
     def areas(self, teacher: int, student: int) -> list[Area]:

@@ -50,11 +50,9 @@ class Table:
 
     @property
     def summary(self) -> str:
-        """Names of the columns, for messages."""
         return some_of([*self.columns], NAMED_IN_MESSAGE)
 
     def first(self, names: Sequence[str]) -> str | None:
-        """The first of these columns that there is."""
         return next((name for name in names if name in self.columns), None)
 
 

@@ -74,7 +74,6 @@ def _thumbnail(found: Comparison, sample: Sample) -> Image.Image:
 
 
 def _said(found: Comparison, sample: Sample, witness: int | None) -> str:
-    """What the witness answers."""
     if witness is None:
         return ""
     return f"{found.names[witness]}: {found.answer(witness, sample.index)}"
