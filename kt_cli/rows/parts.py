@@ -178,18 +178,14 @@ class Parts:
 
     def _wrong(self, part: Path, columns: Sequence[str]) -> str:
         """The first column that is of a type that cannot be read; empty where it is not that."""
-        unread = next((name for name in columns if not self._reads(part, name)), None)
-        kind = unread and TABLES[self._table][unread].type
-        return f"its column {unread} should be {kind}" if unread else ""
-
-    def _reads(self, part: Path, name: str) -> bool:
-        try:
-            self.rows([part], [name])
-        except OSError:
-            return True  # or nothing of it does
-        except pa.ArrowException:
-            return False
-        return True
+        for name in columns:
+            try:
+                self.rows([part], [name])
+            except OSError:  # noqa: PERF203
+                continue  # or nothing of it can be read
+            except pa.ArrowException:
+                return f"its column {name} should be {TABLES[self._table][name].type}"
+        return ""
 
     def _skip(self, part: Path, reason: str) -> None:
         if self._on_skip is not None and part not in self._skipped:

@@ -10,9 +10,8 @@ import functools
 import itertools
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from kt_cli.progress import silent
 from kt_cli.rows.condition import Condition, columns_of
 from kt_cli.rows.parts import OK, POOL, RUN, OnSkip, Parts, list_parts, newest_ok, readable
 from kt_cli.rows.schema import TABLES
@@ -29,8 +29,7 @@ from kt_cli.rows.schema import TABLES
 OWN_TEXTS = frozenset({"run_id", "created", "error", "warning", "path"})
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """Rows of one table, and how many finished ones the condition left out."""
 
     rows: pd.DataFrame
@@ -91,9 +90,9 @@ def meets(rows: pd.DataFrame, where: Sequence[Condition]) -> np.ndarray:
     return mask
 
 
-def count(folder: Path, on_skip: OnSkip = lambda part, reason: None) -> int:
+def count(folder: Path) -> int:
     """Rows of the parts in a table's folder, superseded ones too."""
-    return sum(map(_rows, readable(list_parts(folder), on_skip)))
+    return sum(map(_rows, readable(list_parts(folder), silent)))
 
 
 def has_rows(folder: Path, on_skip: OnSkip) -> bool:
