@@ -15,6 +15,7 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
+import kt_cli
 from kt_cli.cli import report as report_command
 from kt_cli.cli import table_view
 from kt_cli.errors import DataError, KtError, UsageError
@@ -75,10 +76,9 @@ def test_default_is_tables_of_results(results: Path, arguments: list[str]) -> No
 
 @pytest.mark.parametrize("width", [40, 80, 140])
 def test_nothing_is_cut_at_any_width(results: Path, width: int) -> None:
-    from kt_cli.report.tables import sweep_tables
-
     text = io.StringIO()
-    table_view.draw(sweep_tables([results]), console=Console(file=text, width=width))
+    tables = kt_cli.results(results).tables()
+    table_view.draw(tables, console=Console(file=text, width=width))
     assert LONG_NAME in text.getvalue()
     assert "…" not in text.getvalue()
     assert "+2.00" in text.getvalue()
@@ -185,9 +185,8 @@ def test_importing_the_command_imports_nothing_heavy() -> None:
 
 def test_reporting_imports_no_torch(results: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from kt_cli.report.tables import sweep_tables; "
-        "import kt_cli.report.formats; "
-        "sweep_tables([Path('results')]); print('torch' in sys.modules)"
+        "import sys, kt_cli, kt_cli.report.formats; "
+        "kt_cli.results().tables(); print('torch' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=results.parent

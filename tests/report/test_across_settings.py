@@ -10,8 +10,7 @@ import pytest
 from scipy.stats import wilcoxon
 
 from kt_cli.report.query import Query
-from kt_cli.report.tables import sweep_tables
-from tests.report.records import records
+from tests.report.records import records, sweep_tables
 
 Sweep = Any  # of the conftest beside this file
 AVERAGES = {"none": "aaaa", "last-half": "bbbb"}

@@ -15,7 +15,7 @@ from kt_cli.report.conclusion import concluded, conclusions
 from kt_cli.report.formats import render_json, render_latex, render_markdown
 from kt_cli.report.query import Query
 from kt_cli.report.table import Cell, Column, Interval, MeanStd, Table
-from kt_cli.report.tables import sweep_tables
+from tests.report.records import sweep_tables
 
 Sweep = Any  # of the conftest beside this file
 NAN = math.nan

@@ -17,7 +17,7 @@ from kt_cli.report.formats.latex import escape
 from kt_cli.report.formats.latex_pages import ROWS_PER_FLOAT, pages
 from kt_cli.report.query import Query
 from kt_cli.report.table import NAMES, Cell, Column, Interval, MeanStd, Table
-from kt_cli.report.tables import sweep_tables
+from tests.report.records import sweep_tables
 
 NAN = float("nan")
 COLUMNS = (

@@ -14,8 +14,8 @@ import pytest
 from benchmarks import rows
 from kt_cli.report.formats import FORMATS
 from kt_cli.report.query import Query
-from kt_cli.report.tables import sweep_tables
 from kt_cli.rows import store
+from tests.report.records import sweep_tables
 
 MODELS, TRANSFERS = 24, 1500
 

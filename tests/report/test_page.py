@@ -23,10 +23,10 @@ from kt_cli.report.page.rows import pack
 from kt_cli.report.page.sweeps import provenance
 from kt_cli.report.read import Results, read_results
 from kt_cli.report.table import Column, Table
-from kt_cli.report.tables import sweep_tables
 from kt_cli.rows import schema
 from tests.report.conftest import Sweep
 from tests.report.page_toys import HOSTILE, TABLE, drawn, pairs, results, transfers
+from tests.report.records import sweep_tables
 
 MB = 10**6
 EMPTY = results(transfers(0))

@@ -14,9 +14,9 @@ from kt_cli.errors import DataError, UsageError
 from kt_cli.report.methods import method_rank
 from kt_cli.report.read import read_results
 from kt_cli.report.table import MeanStd, Table
-from kt_cli.report.tables import build, sweep_tables
+from kt_cli.report.tables import build
 from kt_cli.rows import store
-from tests.report.records import records
+from tests.report.records import records, sweep_tables
 
 Sweep = Any  # of the conftest beside this file
 

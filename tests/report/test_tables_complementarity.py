@@ -8,9 +8,8 @@ from scipy import stats
 
 from kt_cli.report.query import Query
 from kt_cli.report.table import Table
-from kt_cli.report.tables import sweep_tables
 from kt_cli.rows import schema, store
-from tests.report.records import records
+from tests.report.records import records, sweep_tables
 
 Sweep = Any  # of the conftest beside this file
 

@@ -10,8 +10,8 @@ import pytest
 from kt_cli.errors import DataError
 from kt_cli.report.query import Query
 from kt_cli.report.table import DEFAULT_NAMES, NAMES, Table
-from kt_cli.report.tables import TABLES, needs, sweep_tables
-from tests.report.records import records
+from kt_cli.report.tables import TABLES, needs
+from tests.report.records import records, sweep_tables
 
 Sweep = Any  # of the conftest beside this file
 PUBLISHED = "resnetv2_50.a1h_in1k"

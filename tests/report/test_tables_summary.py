@@ -13,11 +13,10 @@ import pytest
 from kt_cli.knowledge.significance import mcnemar
 from kt_cli.report.query import Query
 from kt_cli.report.table import Interval
-from kt_cli.report.tables import sweep_tables
 from kt_cli.report.tables.shared import smallest_seen
 from kt_cli.rows import store
 from tests.report.by_hand import mean_ends
-from tests.report.records import records
+from tests.report.records import records, sweep_tables
 
 Sweep = Any  # of the conftest beside this file
 

@@ -9,8 +9,7 @@ import pytest
 from kt_cli.errors import DataError
 from kt_cli.report.query import Query
 from kt_cli.report.table import Table
-from kt_cli.report.tables import sweep_tables
-from tests.report.records import records
+from tests.report.records import records, sweep_tables
 
 Sweep = Any  # of the conftest beside this file
 VIT, RESNET, MIXER, CONVNEXT = "vit_base_patch16_224", "resnet50", "mixer_50%_b16", "convnext_tiny"

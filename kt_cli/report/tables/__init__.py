@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from kt_cli.errors import DataError
 from kt_cli.report.conclusion import concluded
 from kt_cli.report.query import Query
-from kt_cli.report.read import Results, read_results
+from kt_cli.report.read import Results
 from kt_cli.report.table import DEFAULT_NAMES, Table
 from kt_cli.report.tables import (
     compare,
@@ -58,19 +57,6 @@ TABLES = {
 }
 
 
-def sweep_tables(
-    paths: Iterable[Path], names: Sequence[str] | None = None, query: Query = Query()
-) -> list[Table]:
-    """The tables `names`, or those shown by default, of the sweeps in `paths`.
-
-    Raises:
-        DataError: a path is missing or has no readable rows, or a table that was asked for has
-            no rows (failures may be empty). All default tables are more than one asks for: then
-            those without rows are left out.
-    """
-    return build(read_results(paths, needs(names or DEFAULT_NAMES, query), query), names, query)
-
-
 def needs(names: Iterable[str], query: Query = Query()) -> dict[str, Collection[str]]:
     """By table of rows the columns that these tables read, and that the query groups by."""
     found: dict[str, set[str]] = {}
@@ -83,7 +69,12 @@ def needs(names: Iterable[str], query: Query = Query()) -> dict[str, Collection[
 def build(
     results: Results, names: Sequence[str] | None = None, query: Query = Query()
 ) -> list[Table]:
-    """As `sweep_tables`, from rows that are read already."""
+    """The tables `names`, or those shown by default.
+
+    Raises:
+        DataError: a table that was asked for has no rows (failures may be empty). All default
+            tables are more than one asks for: then those without rows are left out.
+    """
     usual = [name for name in DEFAULT_NAMES if name != "matrix" or matrix.is_small(results)]
     wanted = [name for name in NAMES if name in (names or usual)]
     found = {name: TABLES[name].build(results, query) for name in wanted}
