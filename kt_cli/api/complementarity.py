@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kt_cli.api import Reference
 from kt_cli.api.of_arrays import by_name, of_arrays
 from kt_cli.errors import ClassMismatch, UsageError, readable, some_of, unknown, warn
 from kt_cli.progress import Progress, silent
@@ -92,7 +92,7 @@ class Complementarity:
 
 
 def complementarity(
-    models: Sequence[str | PathLike[str]] | Mapping[str, ArrayLike],
+    models: Sequence[Reference] | Mapping[str, ArrayLike],
     *,
     labels: ArrayLike | str | None = None,
     classes: Sequence[str] | None = None,

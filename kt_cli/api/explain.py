@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
+from kt_cli.api import Reference
 from kt_cli.errors import DataError, KtError, UsageError
 from kt_cli.progress import Progress, silent
 from kt_cli.settings.values import texts
 
 if TYPE_CHECKING:
     from kt_cli.knowledge.changes import Changes
-
-Reference = Union[str, "PathLike[str]"]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a student that kt saved came from. models: the teachers, then the student before."""
-
-    models: tuple[str, ...]
-    data: dict[str, Any]
 
 
 def explain(
@@ -49,10 +38,10 @@ def explain(
 
     if after is None:
         folder = Path(texts(before)[0].removeprefix("local-dir:"))
-        origin, after = origin_of(folder), f"local-dir:{folder}"
-        *teachers, before = origin.models
+        (*teachers, before), images = _origin(folder)
+        after = f"local-dir:{folder}"
         teacher = teacher or (teachers[0] if len(teachers) == 1 else None)
-        settings = {**origin.data, **settings}
+        settings = {**images, **settings}
     named = [before, after, *([teacher] if teacher is not None else [])]
     found = complementarity(
         texts(named), class_embedding="none", progress=progress, **settings
@@ -67,18 +56,14 @@ def explain(
     return Changes(found)
 
 
-def origin_of(folder: Path) -> Origin:
-    """What a student came from, as `kt transfer` wrote it down.
-
-    Raises:
-        DataError: it did not, or the folder cannot be read.
-    """
+def _origin(folder: Path) -> tuple[list[str], dict[str, Any]]:
+    """The teachers and, last, the student before, as `kt transfer` wrote down; and the images."""
     from kt_cli.zoo.local_models import CONFIG, ORIGIN, read_config
 
     tip = "Name the model before and the model after."
     try:
         said = read_config(folder.expanduser())["kt"][ORIGIN]
-        return Origin(tuple(said["models"]), dict(said["data"]))
+        return list(said["models"]), dict(said["data"])
     except DataError as error:
         missing = f"{folder} is no student that kt transfer saved: {error.message}"
         raise DataError(missing, tip) from error

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kt_cli.api.results import Reference, paths_of, require_met, say_unplanned
+from kt_cli.api import Reference
+from kt_cli.api.results import paths_of, require_met, say_unplanned
 from kt_cli.errors import KtError, UsageError, counted
 from kt_cli.progress import Listener
 from kt_cli.settings.declared import by_keyword, check

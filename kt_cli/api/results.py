@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
+from kt_cli.api import Reference
 from kt_cli.errors import KtError, counted, unknown, warn
 from kt_cli.settings.declared import by_keyword, check, declared
 from kt_cli.settings.report import QuerySpec, ReportSpec
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from kt_cli.report.read import Results as Read
     from kt_cli.report.table import Table
 
-Reference = Union[str, "PathLike[str]"]
 RESULTS = Path("results")
 FEW = 12
 

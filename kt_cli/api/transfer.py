@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kt_cli.api import Reference
 from kt_cli.errors import StudentLost, UsageError, WriteError, signed, warn
+from kt_cli.files import file_name, require_writable
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.settings.data import data_spec
@@ -57,10 +58,9 @@ class Transferred:
         return load.load(names.single(f"local-dir:{self.path}")).module.eval()
 
     def __repr__(self) -> str:
-        said = {name: float(self.row[name]) for name in ("gain", "loss")}
         return (
             f"{self.row['teacher']} → {self.row['student']} by {self.row['method']}: "
-            f"Δ {signed(self.delta)} = gain {said['gain']:.2f} − loss {said['loss']:.2f}, "
+            f"Δ {signed(self.delta)} = gain {self.row['gain']:.2f} − loss {self.row['loss']:.2f}, "
             f"saved in {self.path}"
         )
 
@@ -79,8 +79,8 @@ class Planned(NamedTuple):
 
 
 def transfer(
-    teachers: str | PathLike[str] | Sequence[str | PathLike[str]],
-    student: str | PathLike[str],
+    teachers: Reference | Sequence[Reference],
+    student: Reference,
     *,
     output: Path | str | None = None,
     overwrite: bool = False,
@@ -109,7 +109,8 @@ def transfer(
         KtError: the loss is not finite, or memory is exhausted.
     """
     asked = [*texts(teachers), *texts(student)]
-    require_room(results)
+    if results is not None:
+        require_writable(Path(results).absolute())
     run, saved, classes = planned(asked, output, overwrite, guard, progress, settings)
     from kt_cli.runs.transfer import transfer_run
 
@@ -150,14 +151,6 @@ def planned(
     if "guard" not in images:
         data = leave_out_guards(data, models)
     return _run(models, spec, data, target, progress)
-
-
-def require_room(results: Path | str | None) -> None:
-    """Refuse a folder for rows that takes none, before any work."""
-    from kt_cli.files import require_writable
-
-    if results is not None:
-        require_writable(Path(results).absolute())
 
 
 def keep(run: Run, row: Mapping[str, Any], saved: Path, results: Path | str | None) -> None:
@@ -207,7 +200,6 @@ def _run(
     from kt_cli.data.guard_images import require_guard
     from kt_cli.data.sources import open_data
     from kt_cli.distillation import methods
-    from kt_cli.files import file_name, require_writable
     from kt_cli.zoo import classes, load
     from kt_cli.zoo.imagenet_names import readable
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from kt_cli.api.transfer import Planned, Transferred, keep, lost, planned, require_room, resolved
+from kt_cli.api import Reference
+from kt_cli.api.transfer import Planned, Transferred, keep, lost, planned, resolved
 from kt_cli.errors import KtError, UsageError
-from kt_cli.files import file_name, write_text
+from kt_cli.files import file_name, require_writable, write_text
 from kt_cli.progress import Progress, silent
 from kt_cli.settings.values import plain
 from kt_cli.spec import Run
@@ -20,8 +20,8 @@ Row = Mapping[str, Any]
 
 
 def transfer_both(
-    one: str | PathLike[str],
-    other: str | PathLike[str],
+    one: Reference,
+    other: Reference,
     *,
     output: Path | str | None = None,
     overwrite: bool = False,
@@ -49,7 +49,8 @@ def transfer_both(
         StudentLost: as of `transfer`; its `transferred` has both.
         UsageError, KtError: likewise.
     """
-    require_room(results)
+    if results is not None:
+        require_writable(Path(results).absolute())
     asked = [str(plain(model)) for model in (one, other)]
     models = resolved(asked)
     names = [file_name(model.name) for model in models]
