@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from kt_cli.api import Reference
 from kt_cli.errors import UsageError, counted, warn
-from kt_cli.files import file_name
+from kt_cli.files import file_name, require_writable
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, PretrainSpec
 from kt_cli.settings.data import data_spec
@@ -29,7 +29,7 @@ class Trained:
 
 
 def pretrain(
-    architectures: str | PathLike[str] | Sequence[str | PathLike[str]],
+    architectures: Reference | Sequence[Reference],
     *,
     output: Path | str = "zoo",
     overwrite: bool = False,
@@ -92,7 +92,6 @@ def _require_possible(specs: Sequence[PretrainSpec]) -> None:
 
 def _train(runs: Sequence[Run], output: Path, overwrite: bool, progress: Progress) -> list[Trained]:
     """Run after run, without those that this very call finished before it was interrupted."""
-    from kt_cli.files import require_writable
     from kt_cli.runs.pretrain import pretrain_run
     from kt_cli.sweeps.plan import trained_by
     from kt_cli.zoo.save import require_free
@@ -111,7 +110,6 @@ def _train(runs: Sequence[Run], output: Path, overwrite: bool, progress: Progres
 
 
 def _doubt(row: Mapping[str, Any] | None, run: Run) -> None:
-    """Warn of a model that learned nothing."""
     from kt_cli.knowledge.sanity_check import near_chance
     from kt_cli.runs.kinds import kind_of
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
+from kt_cli.api import Reference
 from kt_cli.errors import DataError, KtError, UsageError, counted, warn
 from kt_cli.progress import Progress, silent
 from kt_cli.settings import DataSpec, EvalSpec, TransferSpec
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from kt_cli.knowledge.predictions import Predictions
     from kt_cli.knowledge.teaching import Measured, Teaching
 
-Reference = Union[str, "PathLike[str]"]
 SHOWN = 20  # teachers of a ranking on the screen
 METHOD = {True: "kl-dp", False: "kl-dp-u"}  # that is recommended, with labels and without
 
@@ -160,8 +159,7 @@ def teachers(
         KtError: the student cannot be evaluated.
     """
     how, given = by_keyword(settings, EvalSpec, DataSpec)
-    spec = EvalSpec(**how)
-    check(spec)
+    check(spec := EvalSpec(**how))
     if team > 1 and not labels:
         raise UsageError("a team is chosen by labels", "Leave out --team, or --no-labels.")
     taught, others = _resolved(texts(student), texts(among))
@@ -195,7 +193,6 @@ def teachers(
 def _usable(
     models: Sequence[Model], said: Sequence[Predictions | Exception]
 ) -> list[tuple[Model, Predictions]]:
-    """Those that could be evaluated; a note tells why others could not."""
     usable = []
     for model, found in zip(models, said, strict=True):
         if isinstance(found, Exception):
@@ -240,7 +237,6 @@ def _earlier(
 
 
 def _by_teacher(rows: pd.DataFrame | None) -> list[tuple[str, float, float]]:
-    """Of each transfer (teacher, Δ, p)."""
     if rows is None:
         return []
     columns = (rows[name] for name in ("teacher_key", "delta", "transfer_p"))

@@ -34,7 +34,6 @@ POOL = pa.jemalloc_memory_pool() if SPARING else pa.default_memory_pool()
 if SPARING:  # by default what was freed a second ago is held
     pa.jemalloc_set_decay_ms(300)
 MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, and its bits are as good as random
-RUN = ("run_id", "status", "created")  # what decides which row of a run counts
 TYPES = {
     "string": pa.string(),
     "int64": pa.int64(),

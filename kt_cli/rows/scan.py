@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from kt_cli.progress import silent
 from kt_cli.rows.condition import Condition, columns_of
-from kt_cli.rows.parts import OK, POOL, RUN, OnSkip, Parts, list_parts, newest_ok, readable
-from kt_cli.rows.schema import TABLES
+from kt_cli.rows.parts import OK, POOL, OnSkip, Parts, list_parts, newest_ok, readable
+from kt_cli.rows.schema import RUN, TABLES
 
 # Texts of which nearly every row has its own; all others repeat.
 OWN_TEXTS = frozenset({"run_id", "created", "error", "warning", "path"})

@@ -247,16 +247,12 @@ TABLES: dict[str, dict[str, Column]] = {
         **OUTCOME,
     },
 }  # fmt: skip
+RUN = ("run_id", "status", "created")  # what decides which row of a run counts
+PAIR = ("teacher", "student", "teacher_key", "student_key")
 # What a part of any version has; rows without it are nobody's.
 ESSENTIAL: dict[str, tuple[str, ...]] = {
-    "pretrain": ("run_id", "status", "created", "model"),
-    "models": ("run_id", "status", "created", "model", "model_key", "eval_data", "accuracy"),
-    "complementarity": (
-        "run_id", "status", "created", "teacher", "student", "teacher_key", "student_key",
-        "eval_data", "acc_diff", "pos_flips", "neg_flips",
-    ),
-    "transfer": (
-        "run_id", "status", "created", "teacher", "student", "teacher_key", "student_key",
-        "method", "seed", "eval_data", "settings", "student_acc", "delta",
-    ),
-}  # fmt: skip
+    "pretrain": (*RUN, "model"),
+    "models": (*RUN, "model", "model_key", "eval_data", "accuracy"),
+    "complementarity": (*RUN, *PAIR, "eval_data", "acc_diff", "pos_flips", "neg_flips"),
+    "transfer": (*RUN, *PAIR, "method", "seed", "eval_data", "settings", "student_acc", "delta"),
+}

@@ -11,19 +11,18 @@ from __future__ import annotations
 import uuid
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kt_cli.files import atomic_file, escaped
-from kt_cli.rows.parts import OK, RUN, OnSkip, Parts, list_parts, newest_ok, one_of, schema
-from kt_cli.rows.schema import TABLES
+from kt_cli.rows.parts import OK, OnSkip, Parts, list_parts, newest_ok, one_of, schema
+from kt_cli.rows.schema import RUN, TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,7 +136,6 @@ def _gathered(sizes: Mapping[Path, int]) -> list[list[Path]]:
 
 
 def _replace(folder: Path, parts: Iterable[Path], rows: pa.Table) -> Path:
-    """Write `rows` as one part in place of `parts`."""
     part = _write_part(folder, rows)
     for old in parts:
         old.unlink(missing_ok=True)
@@ -145,13 +143,11 @@ def _replace(folder: Path, parts: Iterable[Path], rows: pa.Table) -> Path:
 
 
 def _readable(table: str, parts: Iterable[Path], columns: Iterable[str]) -> dict[Path, pa.Table]:
-    """The rows of each part that can be read."""
     reader = Parts((), table)
     return {p: rows for p in parts if (rows := reader.one(p, list(columns))) is not None}
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     status: str
     attempt: int
     error: str | None = None
