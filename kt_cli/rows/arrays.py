@@ -23,10 +23,10 @@ ROWS_AT_ONCE = 8192
 
 
 class Info(NamedTuple):
-    """What a file says of itself without reading its values. columns: name -> Arrow type."""
+    """What a file says of itself without reading its values."""
 
     rows: int
-    columns: dict[str, str]
+    columns: tuple[str, ...]
     about: dict[str, str]
 
 
@@ -104,8 +104,7 @@ def info(path: Path) -> Info:
         DataError: the file cannot be read.
     """
     with _opened(path) as file:
-        columns = {field.name: str(field.type) for field in file.schema_arrow}
-        return Info(file.metadata.num_rows, columns, _about(file))
+        return Info(file.metadata.num_rows, tuple(file.schema_arrow.names), _about(file))
 
 
 @contextmanager

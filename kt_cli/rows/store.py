@@ -62,7 +62,7 @@ def write(folder: Path, table: str, rows: Sequence[Mapping[str, Any]]) -> Path:
     return _write_part(folder / table, pa.Table.from_pylist(texts, schema=schema(table)))
 
 
-def write_columns(folder: Path, table: str, columns: Mapping[str, Any]) -> Path:
+def write_columns(folder: Path, table: str, columns: Mapping[str, Any]) -> None:
     """As `write`, from whole columns (arrays, or scalars that hold for every row)."""
     rows = len(columns["run_id"])
     arrays = []
@@ -76,7 +76,7 @@ def write_columns(folder: Path, table: str, columns: Mapping[str, Any]) -> Path:
             arrays.append(pa.ListArray.from_arrays(offsets, value.reshape(-1)))
         else:
             arrays.append(pa.array(value, field.type, from_pandas=True))
-    return _write_part(folder / table, pa.Table.from_arrays(arrays, schema=schema(table)))
+    _write_part(folder / table, pa.Table.from_arrays(arrays, schema=schema(table)))
 
 
 def _write_part(folder: Path, rows: pa.Table) -> Path:
@@ -92,16 +92,15 @@ def _write_part(folder: Path, rows: pa.Table) -> Path:
     return part
 
 
-def merge(folder: Path, table: str, parts: Sequence[Path]) -> Path | None:
+def merge(folder: Path, table: str, parts: Sequence[Path]) -> None:
     """Replace `parts` of one writer by a single one; readers see their rows all along."""
     found = _readable(table, parts, TABLES[table])
-    if len(found) < 2:
-        return None
-    return _replace(folder / table, found, pa.concat_tables(found.values()))
+    if len(found) > 1:
+        _replace(folder / table, found, pa.concat_tables(found.values()))
 
 
-def settle(folder: Path, table: str) -> int:
-    """Leave few parts, and one row per run where a killed writer left more; how many rows went.
+def settle(folder: Path, table: str) -> None:
+    """Leave few parts, and one row per run where a killed writer left more.
 
     Only superseded rows go. Safe beside other writers: what they add meanwhile is not touched.
     """
@@ -111,14 +110,8 @@ def settle(folder: Path, table: str) -> int:
     if newest_ok(runs).num_rows == runs.num_rows:
         for together in _gathered({part: len(rows) for part, rows in found.items()}):
             merge(folder, table, together)
-        return 0
-    found = _readable(table, parts, TABLES[table])
-    if not found:  # another process has settled them meanwhile
-        return 0
-    rows = pa.concat_tables(found.values())
-    kept = newest_ok(rows)
-    _replace(folder / table, found, kept)
-    return int(rows.num_rows - kept.num_rows)
+    elif found := _readable(table, parts, TABLES[table]):  # unless another process settled them
+        _replace(folder / table, found, newest_ok(pa.concat_tables(found.values())))
 
 
 def _gathered(sizes: Mapping[Path, int]) -> list[list[Path]]:
@@ -135,11 +128,10 @@ def _gathered(sizes: Mapping[Path, int]) -> list[list[Path]]:
     return [batch for batch in batches if len(batch) > 1]
 
 
-def _replace(folder: Path, parts: Iterable[Path], rows: pa.Table) -> Path:
-    part = _write_part(folder, rows)
+def _replace(folder: Path, parts: Iterable[Path], rows: pa.Table) -> None:
+    _write_part(folder, rows)
     for old in parts:
         old.unlink(missing_ok=True)
-    return part
 
 
 def _readable(table: str, parts: Iterable[Path], columns: Iterable[str]) -> dict[Path, pa.Table]:

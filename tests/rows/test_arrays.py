@@ -82,18 +82,11 @@ def test_batches_of_one_column(path: Path, name: str) -> None:
     np.testing.assert_array_equal(np.concatenate(parts), columns(0, 10)[name])
 
 
-def test_info_tells_rows_types_and_what_is_said(path: Path) -> None:
+def test_info_tells_rows_columns_and_what_is_said(path: Path) -> None:
     with arrays.writer(path, {"data": "digits"}) as append:
         append(columns(0, 6))
         append(columns(6, 4))
-    rows, types, about = arrays.info(path)
-    assert rows == 10 and about == {"data": "digits"}
-    assert types == {
-        "id": "string",
-        "pred": "int16",
-        "confidence": "float",
-        "logits": "fixed_size_list<element: halffloat>[3]",
-    }
+    assert arrays.info(path) == (10, ("id", "pred", "confidence", "logits"), {"data": "digits"})
 
 
 @pytest.mark.parametrize("error", [RuntimeError("the model raised"), KeyboardInterrupt()])

@@ -102,7 +102,8 @@ def test_what_is_no_part_is_skipped_by_all_alike(
     assert list(scan.scan([tmp_path], "models", ["run_id"], (), skip).rows["run_id"]) == ["r0"]
     assert scan.count(tmp_path / "models") == 1
     assert skipped == [other] * 3
-    assert store.settle(tmp_path, "models") == 0 and kept.exists() and other.exists()
+    store.settle(tmp_path, "models")
+    assert kept.exists() and other.exists()
 
 
 def test_a_column_of_another_type_is_named(tmp_path: Path) -> None:

@@ -78,11 +78,15 @@ def test_of_runs_that_are_there_again_the_newest_counts(length: int, repeated: i
 def test_merge_and_settle_keep_what_is_read(tmp_path: Path) -> None:
     parts = [store.write(tmp_path, "models", [row(i, accuracy=1.0)]) for i in "abc"]
     before = store.read([tmp_path], "models").sort_values("run_id").reset_index(drop=True)
-    merged = store.merge(tmp_path, "models", parts)
-    assert store.list_parts(tmp_path / "models") == [merged]
+    store.merge(tmp_path, "models", parts)
+    (merged,) = store.list_parts(tmp_path / "models")
+    assert merged not in parts
     store.write(tmp_path, "models", [row("a", store.FAILED)])
-    assert store.settle(tmp_path, "models") == 1
-    assert store.settle(tmp_path, "models") == 0
+    store.settle(tmp_path, "models")
+    (settled,) = store.list_parts(tmp_path / "models")
+    assert pq.read_metadata(settled).num_rows == 3
+    store.settle(tmp_path, "models")
+    assert store.list_parts(tmp_path / "models") == [settled]
     after = store.read([tmp_path], "models").sort_values("run_id").reset_index(drop=True)
     assert before.equals(after)
 
@@ -95,7 +99,7 @@ def test_settle_puts_small_parts_together(tmp_path: Path, monkeypatch: pytest.Mo
     broken = tmp_path / "models" / "part-broken.parquet"
     broken.write_bytes(b"not parquet")
     before = store.read([tmp_path], "models").sort_values("run_id").reset_index(drop=True)
-    assert store.settle(tmp_path, "models") == 0
+    store.settle(tmp_path, "models")
     after = store.read([tmp_path], "models").sort_values("run_id").reset_index(drop=True)
     assert before.equals(after)
     parts = store.list_parts(tmp_path / "models")
