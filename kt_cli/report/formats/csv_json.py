@@ -34,9 +34,8 @@ def by_name(tables: Sequence[Table]) -> dict[str, list[Table]]:
 
 def _csv_block(tables: Sequence[Table]) -> str:
     found = [record for table in tables for record in records(table)]
-    header = list(dict.fromkeys(key for record in found for key in record))
-    if not found:
-        header = [column.key for table in tables for column in table.columns]
+    keys = list(dict.fromkeys(key for record in found for key in record))
+    header = keys or [column.key for table in tables for column in table.columns]
     text = io.StringIO()
     writer = csv.DictWriter(text, header, lineterminator="\n")
     writer.writeheader()

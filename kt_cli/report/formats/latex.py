@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from kt_cli.report.conclusion import conclusions
-from kt_cli.report.formats.latex_pages import Page, blocks, leads, pages
+from kt_cli.report.formats.latex_pages import Page, blocks, leads, pages, wrapped_at
 from kt_cli.report.table import Cell, Column, Table
 
 FLOATS_PER_CLEARPAGE = 12  # LaTeX holds back only so many floats
@@ -82,8 +82,9 @@ def _float(page: Page, caption: str, label: str) -> str:
 def _tabular(table: Table, page: Page) -> str:
     wrapped = [column.key in page.wrapped for column in table.shown]
     end = r" \tabularnewline" if any(wrapped) else r" \\"
+    share, _ = wrapped_at(page.wrapped)
     types = [
-        rf"p{{{page.wrapped_share}\linewidth}}" if wraps else column.align[0]
+        rf"p{{{share}\linewidth}}" if wraps else column.align[0]
         for column, wraps in zip(table.shown, wrapped, strict=True)
     ]
     lines = [

@@ -38,11 +38,6 @@ class Page:
     wrapped: frozenset[str]
 
     @property
-    def wrapped_share(self) -> float:
-        """Of the line, the width of a column whose text is wrapped."""
-        return _wrapped_at(self.wrapped)[0]
-
-    @property
     def size(self) -> tuple[str, str]:
         """Font size and space between columns with which all panels fit the text width."""
         total = max(_set_width(_widths(panel, self.wrapped).values()) for panel in self.panels)
@@ -51,10 +46,9 @@ class Page:
 
 def pages(table: Table) -> list[Page]:
     """The table cut into as many as fit a page each, its notes under the last."""
-    widths = {column.key: width for column, width in _text_widths(table).items()}
-    headers = (_in_lines(c.header, widths.get(c.key, 0)) for c in table.columns)
-    set_ = (replace(c, header=h) for c, h in zip(table.columns, headers, strict=True))
-    table = replace(table, columns=tuple(set_))
+    widths = _text_widths(table)
+    named = (replace(c, header=_in_lines(c.header, widths.get(c, 0))) for c in table.columns)
+    table = replace(table, columns=tuple(named))
     wrapped = _wrapped(table)
     panels, heights = _panels(_widths(table, wrapped)), _heights(table, wrapped)
     notes_lines = math.ceil(sum(map(len, table.notes)) / NOTE_CHARACTERS) * NOTE_HEIGHT
@@ -81,8 +75,7 @@ def blocks(table: Table) -> list[tuple[Cell, ...]]:
 
 
 def _heights(table: Table, wrapped: frozenset[str]) -> list[float]:
-    """Lines that each row takes."""
-    width = FILLED * _wrapped_at(wrapped)[1]
+    width = FILLED * wrapped_at(wrapped)[1]
     places = [i for i, column in enumerate(table.shown) if column.key in wrapped]
     heights: list[float] = [
         max((math.ceil(len(texts[place]) / width) for place in places), default=1)
@@ -119,7 +112,6 @@ def _in_lines(header: str, width: int) -> str:
 
 
 def _wrapped(table: Table) -> frozenset[str]:
-    """Keys of columns whose text is too long for a line."""
     widths = _text_widths(table)
     first = leads(table.shown)
     crowded = sum(widths[column] for column in first) > LONGEST_LEADS and len(first) > 1
@@ -131,7 +123,8 @@ def _wrapped(table: Table) -> frozenset[str]:
     )
 
 
-def _wrapped_at(wrapped: Collection[str]) -> tuple[float, int]:
+def wrapped_at(wrapped: Collection[str]) -> tuple[float, int]:
+    """The width of each column whose text is wrapped: its share of the line, and characters."""
     return WRAPPED[min(2, max(1, len(wrapped)))]
 
 
@@ -165,7 +158,7 @@ def _text_widths(table: Table) -> dict[Column, int]:
 def _widths(table: Table, wrapped: frozenset[str]) -> dict[Column, int]:
     """Characters that each shown column takes, its header included."""
     return {
-        column: _wrapped_at(wrapped)[1]
+        column: wrapped_at(wrapped)[1]
         if column.key in wrapped
         else max(width, *map(len, column.header.split("\n")))
         for column, width in _text_widths(table).items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -129,7 +130,6 @@ def _row(column: str, pairs: pd.DataFrame, places: Pairs) -> Row:
 
 
 def _pair(pairs: pd.DataFrame, chosen: NDArray[np.bool_]) -> str | None:
-    """The chosen pair, of several the first by name."""
     if not chosen.any():
         return None
     some = pairs.loc[chosen, ["teacher", "student"]]
@@ -137,56 +137,50 @@ def _pair(pairs: pd.DataFrame, chosen: NDArray[np.bool_]) -> str | None:
     return f"{teacher} → {some['student'][some['teacher'] == teacher].min()}"
 
 
-def _extremes(pairs: pd.DataFrame) -> list[str]:
+def _extremes(pairs: pd.DataFrame) -> Iterator[str]:
     flips = numbers(pairs, "pos_flips")
-    if np.isnan(flips).all():
-        return []
-    low, high = np.nanmin(flips), np.nanmax(flips)
-    return [
-        f"Smallest ρ⁺: {_pair(pairs, flips == low)} ({low:.2f}%); "
-        f"largest: {_pair(pairs, flips == high)} ({high:.2f}%)."
-    ]
+    if not np.isnan(flips).all():
+        low, high = np.nanmin(flips), np.nanmax(flips)
+        yield (
+            f"Smallest ρ⁺: {_pair(pairs, flips == low)} ({low:.2f}%); "
+            f"largest: {_pair(pairs, flips == high)} ({high:.2f}%)."
+        )
 
 
-def _random_note(random: pd.DataFrame) -> list[str]:
-    if random.empty:
-        return []
-    teachers = counted(int(random["teacher"].nunique()), "randomly initialised teacher")
-    return [
-        f"Random: {teachers}, {counted(len(random), 'ordered pair')}, in their own row only: the "
-        "ρ⁺ that a model without any knowledge has."
-    ]
+def _random_note(random: pd.DataFrame) -> Iterator[str]:
+    if len(random):
+        teachers = counted(int(random["teacher"].nunique()), "randomly initialised teacher")
+        yield (
+            f"Random: {teachers}, {counted(len(random), 'ordered pair')}, in their own row only: "
+            "the ρ⁺ that a model without any knowledge has."
+        )
 
 
-def _different(p_values: Floats) -> list[str]:
-    """How many accuracies differ, each two models counted once."""
+def _different(p_values: Floats) -> Iterator[str]:
     known = p_values[~np.isnan(p_values)]
-    if not len(known):
-        return []
-    surely = int((holm(known) < SIGNIFICANT).sum())
-    return [
-        f"The accuracies of {surely:,} of {counted(len(known), 'pair')} of models differ "
-        "significantly (McNemar’s exact test, p < 0.05 after Holm’s correction)."
-    ]
+    if len(known):
+        surely = int((holm(known) < SIGNIFICANT).sum())
+        yield (
+            f"The accuracies of {surely:,} of {counted(len(known), 'pair')} of models differ "
+            "significantly (McNemar’s exact test, p < 0.05 after Holm’s correction)."
+        )
 
 
-def _alike(pairs: pd.DataFrame) -> list[str]:
+def _alike(pairs: pd.DataFrame) -> Iterator[str]:
     known = pairs["class_embedding"].dropna().unique()
     sources = ", ".join(sorted(source for source in map(str, known) if not source.endswith(":")))
-    if not sources:
-        return []
-    return [
-        "Similarity: mean cosine of all classes; of the classes that hold p% of ρ⁺, less that of "
-        "all, and its percentile among random sets of as many classes; classes "
-        f"compared by {sources}."
-    ]
+    if sources:
+        yield (
+            "Similarity: mean cosine of all classes; of the classes that hold p% of ρ⁺, less that "
+            "of all, and its percentile among random sets of as many classes; classes "
+            f"compared by {sources}."
+        )
 
 
-def _uniform(group: Group) -> list[str]:
+def _uniform(group: Group) -> Iterator[str]:
     classes = group.first("num_classes")
-    if not isinstance(classes, (int, float)):
-        return []
-    return [
-        f"Entropy: of the classes of ρ⁺; uniform over the C = {int(classes):,} classes: "
-        f"ln C = {math.log(int(classes)):.2f} nats."
-    ]
+    if isinstance(classes, (int, float)):
+        yield (
+            f"Entropy: of the classes of ρ⁺; uniform over the C = {int(classes):,} classes: "
+            f"ln C = {math.log(int(classes)):.2f} nats."
+        )

@@ -67,7 +67,6 @@ def _row(key: str, values: Floats, deltas: list[Floats], places: Pairs) -> Row:
 
 
 def _properties(rows: pd.DataFrame, results: Results) -> pd.DataFrame:
-    """One row for each pair with its properties."""
     pairs = rows.drop_duplicates(["student", "teacher"]).sort_values(["student", "teacher"])
     pairs = derived(pairs.reset_index(drop=True), DERIVED, results.ok("models"))
     for what in ("family", "type"):

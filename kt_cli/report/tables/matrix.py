@@ -10,7 +10,7 @@ import pandas as pd
 from kt_cli.knowledge.significance import SIGNIFICANT, holm
 from kt_cli.report import stats
 from kt_cli.report.captions import caption
-from kt_cli.report.groups import Group, by_one_teacher, models_of
+from kt_cli.report.groups import Group, by_one_teacher, models_of, native
 from kt_cli.report.intervals import Floats
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results
@@ -68,8 +68,7 @@ def _table(group: Group, method: str, results: Results, query: Query) -> Table:
 
 def _row(student: str, deltas: Floats) -> Row:
     mean = stats.mean_std(pd.Series(deltas))
-    cells = (None if np.isnan(delta) else float(delta) for delta in deltas)
-    return (student, mean if mean.n else None, *cells)
+    return (student, mean if mean.n else None, *map(native, deltas))
 
 
 def by_accuracy(rows: pd.DataFrame, role: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from kt_cli.errors import counted
@@ -44,9 +46,9 @@ def _table(group: Group, results: Results, query: Query) -> Table:
     return Table("models", "Models", COLUMNS, rows, caption(group), notes, group.about)
 
 
-def _warnings(models: pd.DataFrame) -> list[str]:
+def _warnings(models: pd.DataFrame) -> Iterator[str]:
     warned = models[models["warning"].notna()]
-    told = [f"{r.model}: {r.warning}" for r in warned[:MOST_WARNINGS].itertuples()]
-    more = len(warned) - len(told)
-    verb = "has" if more == 1 else "have"
-    return [*told, *([f"{counted(more, 'more model')} {verb} a warning."] if more else [])]
+    yield from (f"{r.model}: {r.warning}" for r in warned[:MOST_WARNINGS].itertuples())
+    if (more := len(warned) - MOST_WARNINGS) > 0:
+        verb = "has" if more == 1 else "have"
+        yield f"{counted(more, 'more model')} {verb} a warning."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
@@ -47,15 +47,14 @@ def methods_of(rows: pd.DataFrame) -> list[str]:
 
 def transfer_notes(
     group: Group, results: Results, query: Query, count: str | None = None
-) -> list[str]:
+) -> Iterator[str]:
     """How many transfers a table is about (or what `count` says), and which it leaves out."""
     known = group.rows.dropna(subset=["delta"])
     unknown = len(group.rows) - len(known)
-    return [
-        count or _count_note(known, query),
-        *([f"Left out: {counted(unknown, 'transfer')} without Δ."] if unknown else []),
-        *general_notes(group, results, query, "transfer"),
-    ]
+    yield count or _count_note(known, query)
+    if unknown:
+        yield f"Left out: {counted(unknown, 'transfer')} without Δ."
+    yield from general_notes(group, results, query, "transfer")
 
 
 def _count_note(rows: pd.DataFrame, query: Query) -> str:
@@ -75,20 +74,19 @@ def _count_note(rows: pd.DataFrame, query: Query) -> str:
     )
 
 
-def seen_note(group: Group) -> list[str]:
+def seen_note(group: Group) -> Iterator[str]:
     """From which |Δ| on a single transfer is significant, by method."""
     images = group.about["images"]
     if not isinstance(images, (int, float)):
-        return []
+        return
     changed = (group.rows["gain"] + group.rows["loss"]).groupby(group.rows["method"], observed=True)
     least = {str(m): smallest_seen(float(c), images) for m, c in changed.mean().dropna().items()}
-    if not least:
-        return []
     each = ", ".join(f"{least[method]:.2f} ({method})" for method in sorted(least, key=method_rank))
-    return [
-        f"On {images:,.0f} images a single transfer’s Δ is significant from about ±{each} points "
-        "on, at the method’s mean gain and loss."
-    ]
+    if each:
+        yield (
+            f"On {images:,.0f} images a single transfer’s Δ is significant from about ±{each} "
+            "points on, at the method’s mean gain and loss."
+        )
 
 
 def smallest_seen(changed: float, images: float) -> float:

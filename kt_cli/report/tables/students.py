@@ -61,7 +61,7 @@ def _table(group: Group, results: Results, query: Query) -> Table:
         *([] if _all_have(deltas, facts, methods) else [FEWER]),
         *([f"{BEST} over the students)."] if several else []),
         *seen_note(group),
-        *(_published_note(names) if beside else []),
+        *([_published(names)] if beside else []),
         *transfer_notes(group, results, query),
     )
     return Table(
@@ -73,7 +73,6 @@ def _table(group: Group, results: Results, query: Query) -> Table:
 def _all_have(
     deltas: Mapping[tuple[str, str], MeanStd], facts: Mapping[str, list[Cell]], methods: list[str]
 ) -> bool:
-    """Whether each method has as many teachers of a student as any."""
     return all(
         (name, method) in deltas and deltas[name, method].n == count
         for name, (*_, count) in facts.items() for method in methods
@@ -102,10 +101,10 @@ def _best(rows: pd.DataFrame, names: Sequence[str]) -> frozenset[tuple[int, str]
     return frozenset((i, m) for i, name in enumerate(names) if (m := won.get(name)))
 
 
-def _published_note(names: list[str]) -> list[str]:
+def _published(names: list[str]) -> str:
     others = ", ".join(paper_figures.other_weights(names))
-    return [
+    return (
         f"published: {paper_figures.SOURCE}: mean Δ over 20 teachers on ImageNet with 10% of the "
         "training images. Their weights are those of timm 0.x under the same name"
         f"{f'; other weights here: {others}' if others else ''}."
-    ]
+    )
