@@ -113,7 +113,6 @@ def _array(name: str, values: Any) -> NDArray[Any]:
 
 def _outputs(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """As the column that they are: rows of shares that add up to one are probabilities."""
-
     from kt_cli.knowledge.file_columns import add_up
 
     if array.ndim == 1:

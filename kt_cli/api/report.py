@@ -26,8 +26,6 @@ SUFFIXES = {
     ".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json", ".html": "html",
     ".txt": "table",
 }  # fmt: skip
-
-
 FEW = 3  # errors that a message names
 
 
@@ -237,7 +235,6 @@ def _wanted(request: Request, results: Results) -> Sequence[str] | None:
 
 
 def _refuse_failures(request: Request, tell: Listener) -> None:
-    """Where runs failed and none succeeded, raise an error that says how."""
     from kt_cli.report import tables
     from kt_cli.report.read import read_results
 

@@ -107,7 +107,6 @@ def sweep(
 
 
 def _say_unkept(session: Session, stages: Sequence[Stage]) -> None:
-    """That transfers which finished without --save-students are not done again for it."""
     if not session.spec.save_students:
         return
     kept = sum(1 for _ in (session.folder / "students").glob("*"))
@@ -150,7 +149,6 @@ def _work(session: Session, dry_run: bool) -> None:
 
 
 def _asked(file: Path | str | Mapping[str, Any] | None, settings: Mapping[str, Any]) -> SweepSpec:
-    """The sweep of the file with the settings laid over it."""
     from kt_cli.sweeps import config
 
     tables = plain(file or {}) if isinstance(file, Mapping | None) else config.read_file(Path(file))

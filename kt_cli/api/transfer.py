@@ -196,7 +196,6 @@ def _run(
     models: Sequence[Model], spec: TransferSpec, images: DataSpec, target: Path | None,
     progress: Progress,
 ) -> Planned:  # fmt: skip
-    """The transfer, if nothing speaks against it, where the student will be, and the classes."""
     from kt_cli.data.guard_images import require_guard
     from kt_cli.data.sources import open_data
     from kt_cli.distillation import methods
