@@ -102,7 +102,6 @@ def _mistyped(error: Any) -> KtError:
 
 
 def _failed(error: BaseException) -> int:
-    """Say what went wrong; its exit code."""
     from kt_cli.cli import screen
 
     if isinstance(error, OSError):

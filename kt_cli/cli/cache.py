@@ -142,12 +142,9 @@ def verify(
 def _chosen(
     patterns: Sequence[str] | None, kind: str | None, finished: bool = False
 ) -> list[Entry]:
-    """The entries that are asked for, or only the finished; says so where there are none."""
     from kt_cli.cache import UNFINISHED, entries, root
 
-    found = entries(kind)
-    if patterns:
-        found = [entry for entry in found if entry.matches(patterns)]
+    found = [entry for entry in entries(kind) if not patterns or entry.matches(patterns)]
     if finished:
         found = [entry for entry in found if entry.kind != UNFINISHED]
     if not found:
@@ -222,7 +219,6 @@ def _size(found: Sequence[Entry]) -> str:
 
 
 def _age(seconds: float) -> str:
-    """In the largest unit of which there is one."""
     for unit, length in SECONDS.items():
         if seconds >= length:
             return f"{seconds // length:.0f} {unit}"
@@ -230,7 +226,6 @@ def _age(seconds: float) -> str:
 
 
 def _seconds(age: str) -> float:
-    """What 30d or 12h means."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(d|h|min)", age.strip())
     if found is None:
         raise UsageError(f"{age!r} is no age", "Write days or hours, such as 30d or 12h.")

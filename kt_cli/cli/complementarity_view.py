@@ -123,7 +123,6 @@ def _baselines(found: Comparison) -> None:
 
 
 def _knows(found: Comparison, teacher: int, student: int, top: int) -> None:
-    """What the teacher could give the student: ρ⁺ in words, then by class."""
     from kt_cli.knowledge.explanation import sentence
 
     screen.line((f"\n{found.names[teacher]} → {found.names[student]}", "bold"))
@@ -137,7 +136,6 @@ def _knows(found: Comparison, teacher: int, student: int, top: int) -> None:
 
 
 def _spread(found: Comparison, teacher: int, student: int) -> str:
-    """In how many classes the flips lie, and how alike these are."""
     half, entropy, percentile = (
         found.pairs[name][teacher, student]
         for name in ("top50_classes", "flip_entropy", "top50_similarity_pct")
@@ -165,9 +163,8 @@ def _classes(found: Comparison, teacher: int, student: int, top: int) -> None:
 
 
 def _areas(found: Comparison, areas: list[Area]) -> None:
-    if not areas:
-        return
-    screen.line("areas of expertise (similar classes):")
+    if areas:
+        screen.line("areas of expertise (similar classes):")
     for area in areas[:AREAS]:
         named = some_of([found.classes[c] for c in area.classes], CLASSES_OF_AREA)
         screen.line(f"  {area.share:.1f}%: {named}")
@@ -178,10 +175,9 @@ def _samples(samples: list[Sample]) -> None:
         (s.id, s.label, _number(s.teacher_prob, 3), s.answer, _number(s.confidence, 3))
         for s in samples
     ]
-    if not rows:
-        return
-    headers = ("image", "label", "teacher's p", "student's answer", "student's p")
-    screen.out.print(screen.table(headers, rows, words=("label", "student's answer")))
+    if rows:
+        headers = ("image", "label", "teacher's p", "student's answer", "student's p")
+        screen.out.print(screen.table(headers, rows, words=("label", "student's answer")))
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -118,7 +118,10 @@ def prefetch(
     planned = fetching.plan(names.resolve(selection), jobs)
     screen.note(weights.describe(planned))
     if dry_run:
-        sizes = [(model.name, _size(known)) for model, known in planned.wanted.items()]
+        sizes = [
+            (model.name, "unknown" if known is None else size_text(known))
+            for model, known in planned.wanted.items()
+        ]
         if sizes:
             screen.out.print(screen.table(("model", "size"), sizes))
         return
@@ -131,10 +134,6 @@ def prefetch(
             f"weights of {counted(len(failures), 'model')} could not be had",
             "The others are kept; the same command tries these again.",
         )
-
-
-def _size(known: int | None) -> str:
-    return "unknown" if known is None else size_text(known)
 
 
 def _show_published(shown: Sequence[Fact], matched: int) -> None:

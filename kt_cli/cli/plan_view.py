@@ -89,12 +89,11 @@ def _plan_row(session: Session, stage: Stage) -> list[Any]:
     runs = 1 if stage.name == "pairs" else todo
     shown = label(stage.name) + (f" ({stage.given_up} given up)" if stage.given_up else "")
     row = [shown, stage.total, stage.done, todo]
-    if session.place.facts is None:
-        return [*row, _time(session, stage, runs)]
-    from kt_cli.sweeps.slurm import tasks
+    if session.place.facts:
+        from kt_cli.sweeps.slurm import tasks
 
-    jobs = tasks(runs, session.spec.slurm, session.place.facts) if todo else 0
-    return [*row, jobs, _time(session, stage, runs)]
+        row.append(tasks(runs, session.spec.slurm, session.place.facts) if todo else 0)
+    return [*row, _time(session, stage, runs)]
 
 
 def _time(session: Session, stage: Stage, runs: int) -> str:

@@ -85,20 +85,18 @@ class _Jobs:
         self._live: Live | None = None
 
     def __call__(self, view: View | None) -> None:
-        if not screen.err.is_terminal:
-            if view is not None:
-                self._lines(view)
-            return
         if view is None:
             self._shown.close()
             self._live = None
-            return
-        if self._live is None:
-            from rich.live import Live
+        elif not screen.err.is_terminal:
+            self._lines(view)
+        else:
+            if self._live is None:
+                from rich.live import Live
 
-            live = Live(console=screen.err, transient=True, auto_refresh=False)
-            self._live = self._shown.enter_context(live)
-        self._live.update(render(view), refresh=True)
+                live = Live(console=screen.err, transient=True, auto_refresh=False)
+                self._live = self._shown.enter_context(live)
+            self._live.update(render(view), refresh=True)
 
 
 class _Lines:

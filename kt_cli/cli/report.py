@@ -54,8 +54,7 @@ def report(
         raise
     if not found.request.form.serve:
         _emit(found)
-    folder = found.request.folder
-    if folder is not None:
+    if (folder := found.request.folder) is not None:
         for path in found.draw(folder):
             screen.note(f"Wrote {path}")
     if found.request.form.serve:

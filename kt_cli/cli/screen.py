@@ -37,14 +37,10 @@ if not out.is_terminal:
     out = console(width=WIDE)
 
 
-def _say(label: str, style: str, text: str) -> None:
-    line((label, style), text, console=err)
-
-
 def show_error(error: KtError) -> None:
-    _say("Error: ", "bold red", error.message)
+    line(("Error: ", "bold red"), error.message, console=err)
     if error.tip:
-        _say("Tip: ", "bold cyan", error.tip)
+        line(("Tip: ", "bold cyan"), error.tip, console=err)
 
 
 def line(
@@ -62,11 +58,11 @@ def line(
 
 def note(text: str) -> None:
     """One line on stderr, for what is no result."""
-    _say("", "", text)
+    line(text, console=err)
 
 
 def warn(text: str) -> None:
-    _say("Note: ", "bold yellow", text)
+    line(("Note: ", "bold yellow"), text, console=err)
 
 
 def few_cores() -> None:
@@ -83,7 +79,7 @@ def skipped_part(path: Path, reason: str) -> None:
     """Say once that a part of the results cannot be read."""
     if path not in _skipped:
         _skipped.add(path)
-        _say("Skipped ", "yellow", f"{path}: {reason}")
+        line(("Skipped ", "yellow"), f"{path}: {reason}", console=err)
 
 
 def show_json(data: Any) -> None:

@@ -48,9 +48,8 @@ class Fields:
         return {known[n].keyword: known[n] for n in names if known[n].said.option}
 
     def parameters(self) -> list[Parameter]:
-        found = [(key, one, one.name in self.first) for key, one in self.declared().items()]
-        found.sort(key=lambda one: not one[2])  # what is needed most
-        return [_parameter(key, self._annotation(one), None) for key, one, _ in found]
+        needed_first = sorted(self.declared().items(), key=lambda it: it[1].name not in self.first)
+        return [_parameter(key, self._annotation(one), None) for key, one in needed_first]
 
     def given(self, values: Given) -> Given:
         """Takes this class's values out of all; those that were given, by keyword."""

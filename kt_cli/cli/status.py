@@ -85,7 +85,6 @@ def _show(folder: Path) -> None:
 
 
 def _outlook(folder: Path, view: View, stages: Sequence[StageView], parts: Sequence[Part]) -> str:
-    """What is left in all, and how it goes on."""
     from kt_cli.sweeps import jobs
 
     lost = sum(part.given_up for part in parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,17 +81,11 @@ def transfer(
     where it stopped when the same command runs again.
     """
     _require_possible(len(models), both, push_to_hub, private)
-    from kt_cli.api.transfer import transfer as moved
-    from kt_cli.api.transfer_both import transfer_both
-
     how["amp"] = options.precision(amp, amp_dtype)
     with screen.progress() as progress:
         asked = {"output": output, "overwrite": overwrite, "guard": guard, "results": results,
                  "progress": progress, **images, **how}  # fmt: skip
-        found, lost = _kept(
-            lambda: transfer_both(*models, **asked) if both
-            else (moved(models[:-1], models[-1], **asked),)
-        )  # fmt: skip
+        found, lost = _moved(models, both, asked)
     rows = [dict(one.row) for one in found]
     if as_json:
         screen.show_json(rows if both else rows[0])
@@ -120,12 +113,16 @@ def _require_possible(models: int, both: bool, repository: str | None, private: 
         raise UsageError("--private changes nothing without --push-to-hub", "Name a repository.")
 
 
-def _kept(
-    transfer: Callable[[], tuple[Transferred, ...]],
+def _moved(
+    models: list[str], both: bool, asked: Given
 ) -> tuple[tuple[Transferred, ...], StudentLost | None]:
     """What came of transfers, and the error where a student lost more than was allowed."""
+    from kt_cli.api.transfer import transfer
+    from kt_cli.api.transfer_both import transfer_both
+
     try:
-        return transfer(), None
+        if both:
+            return transfer_both(*models, **asked), None
+        return (transfer(models[:-1], models[-1], **asked),), None
     except StudentLost as error:
-        found = error.transferred
-        return found if isinstance(found, tuple) else (found,), error
+        return error.transferred if both else (error.transferred,), error

@@ -50,7 +50,6 @@ def show(row: Mapping[str, Any], classes: Sequence[str]) -> None:
 
 
 def _classes(row: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
-    """Those that gained and lost most images, by name."""
     by_class = zip(classes, row["gain_by_class"], row["loss_by_class"], strict=True)
     changes = sorted((gain - loss, name) for name, gain, loss in by_class)
     gained = [f"{name} +{change}" for change, name in changes[: -MOST - 1 : -1] if change > 0]
@@ -60,7 +59,6 @@ def _classes(row: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
 
 
 def _verdict(row: Mapping[str, Any]) -> list[str]:
-    """Whether it helped, as far as can be seen; and what to try where the diagnosis says."""
     from kt_cli.knowledge.significance import SIGNIFICANT, images_changed, least_seen, verdict
 
     n, (gained, lost) = row["n"], images_changed(row)
@@ -92,15 +90,11 @@ def _further(row: Mapping[str, Any]) -> list[str]:
         steps = ", ".join(f"{accuracy:.2f}" for accuracy in row["step_accs"])
         what = "after each teacher" if row["together"] == "sequential" else "of each part"
         lines.append(f"student's top-1 {what}: {steps}")
-    if row["delta_statistics"]:
-        lines.append(
-            f"running statistics alone, on the weights before: Δ {signed(row['delta_statistics'])}"
-        )
-    if row["delta_control"]:
-        lines.append(
-            "control, nothing learned but statistics estimated anew: Δ "
-            f"{signed(row['delta_control'])}"
-        )
+    apart = {
+        "delta_statistics": "running statistics alone, on the weights before",
+        "delta_control": "control, nothing learned but statistics estimated anew",
+    }
+    lines += [f"{what}: Δ {signed(row[key])}" for key, what in apart.items() if row[key]]
     if "guard_alpha" in row:
         alpha = row["guard_alpha"]
         went = f"{alpha:.0%} of the way" if alpha else "the student stays as it was"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -75,11 +76,14 @@ def evaluated(
 
 def _room(path: Path, size: int) -> bool:
     """Whether decoded images may take so many bytes more, and nobody writes these just now."""
-    found = [(file, file.stat()) for file in path.parent.glob("*.npy*") if file.exists()]
-    written = (status.st_mtime for file, status in found if file.name.startswith(f".{path.name}"))
-    if any(time.time() - moment < AT_WORK for moment in written):
-        return False
-    there = sum(status.st_size for _, status in found)
+    there = 0
+    for file in path.parent.glob("*.npy*"):
+        with suppress(FileNotFoundError):
+            status = file.stat()
+            there += status.st_size
+            own = file.name.startswith(f".{path.name}")
+            if own and time.time() - status.st_mtime < AT_WORK:
+                return False
     return there + size <= BUDGET and 2 * size <= free_space(path.parent)
 
 
