@@ -19,7 +19,6 @@ from kt_cli.files import atomic_file, escaped, write_error
 Array = Any  # of NumPy, or a list of strings
 Arrays = dict[str, Array]
 TEXT = "id"  # the column of names, which share their beginnings
-ROWS_AT_ONCE = 8192
 
 
 class Info(NamedTuple):
@@ -86,7 +85,7 @@ def read(path: Path, columns: Sequence[str] | None = None) -> tuple[Arrays, dict
         return {name: _from_arrow(table.column(name)) for name in present}, _about(file)
 
 
-def batches(path: Path, column: str, rows: int = ROWS_AT_ONCE) -> Iterator[Any]:
+def batches(path: Path, column: str, rows: int) -> Iterator[Any]:
     """One column in batches of `rows` rows.
 
     Raises:

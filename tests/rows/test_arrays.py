@@ -117,7 +117,7 @@ def test_a_truncated_file_is_named(path: Path) -> None:
     whole = path.read_bytes()
     for size in (0, 50, len(whole) - 1):
         path.write_bytes(whole[:size])
-        for read in (arrays.read, arrays.info, lambda p: list(arrays.batches(p, "pred"))):
+        for read in (arrays.read, arrays.info, lambda p: list(arrays.batches(p, "pred", 4))):
             with pytest.raises(DataError, match=re.escape(str(path))):
                 read(path)
     path.unlink()
@@ -142,7 +142,7 @@ def test_a_flipped_bit_in_a_page_is_found(path: Path, name: str) -> None:
     content[chunk.data_page_offset + chunk.total_compressed_size * 2 // 3] ^= 1
     path.write_bytes(content)
     arrays.info(path)
-    for read in (arrays.read, lambda p: list(arrays.batches(p, name))):
+    for read in (arrays.read, lambda p: list(arrays.batches(p, name, 4))):
         with pytest.raises(DataError, match=re.escape(str(path))):
             read(path)
 
