@@ -46,9 +46,8 @@ def explain(
     found = complementarity(
         texts(named), class_embedding="none", progress=progress, **settings
     ).comparison
-    if found.failures:
-        count = len(found.failures)
-        raise KtError(f"{count} of the models could not be evaluated", "The notes above say why.")
+    if failed := len(found.failures):
+        raise KtError(f"{failed} of the models could not be evaluated", "The notes above say why.")
     if len(found.names) != len(named):
         raise UsageError("nothing to explain: two of the models are one", "Name different models.")
     from kt_cli.knowledge.changes import Changes

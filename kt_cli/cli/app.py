@@ -1,23 +1,31 @@
-"""The start and the end of every command: signals, warnings, errors and exit codes."""
+"""The start and the end of every command: streams, signals, warnings, errors and exit codes."""
 
 from __future__ import annotations
 
+import codecs
 import os
 import signal
 import sys
+import unicodedata
 import warnings
 from threading import Timer
 from types import FrameType
 from typing import Any
 
 from kt_cli import cores
-from kt_cli.cli.streams import tolerate
 from kt_cli.errors import KtError, KtWarning, UnknownName, UsageError, first_line, unknown, way_out
+from kt_cli.files import escaped
 
 DEBUG = "KT_DEBUG"
 # What other commands call what is meant.
 ELSEWHERE = {"--results": "--output", "--output": "--results"}
 RESUMING = ("sweep", "pretrain", "transfer", "models prefetch")
+PLAINER = "kt.plainer"
+PLAIN = {
+    "Δ": "D", "ρ": "rho", "κ": "kappa", "τ": "tau", "λ": "lambda", "→": "->", "–": "-", "—": "-",
+    "−": "-", "×": "x", "·": "|", "±": "+-", "≥": ">=", "≤": "<=", "≠": "!=", "“": '"', "”": '"',
+    "’": "'", "‘": "'",
+}  # fmt: skip
 
 
 class Interrupted(BaseException):
@@ -58,6 +66,27 @@ def main() -> None:
         sys.unraisablehook = usual
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
+
+
+def tolerate() -> None:
+    """Replace what standard output and error cannot encode, as under latin-1, rather than fail."""
+    codecs.register_error(PLAINER, _plainer)
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors=PLAINER)
+
+
+def _plainer(error: UnicodeError) -> tuple[str, int]:
+    """Close signs of ASCII for those that could not be encoded, else ?; and where to go on."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(map(_plain, error.object[error.start : error.end])), error.end
+
+
+def _plain(sign: str) -> str:
+    if "\udc80" <= sign <= "\udcff":  # of a file's name that is not UTF-8
+        return escaped(sign)
+    letter = unicodedata.normalize("NFKD", sign).encode("ascii", "ignore").decode()
+    return PLAIN.get(sign) or letter or "?"
 
 
 def _run() -> int | None:

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kt_cli.cli import screen, streams
+from kt_cli.cli import app, screen
 from kt_cli.cli.table_view import as_text
 from kt_cli.report.table import Column, Table
 from kt_cli.rows import store
@@ -70,7 +70,7 @@ def test_signs_that_a_stream_lacks_are_replaced(
 ) -> None:
     shown = io.TextIOWrapper(io.BytesIO(), encoding)
     monkeypatch.setattr(sys, "stdout", shown)
-    streams.tolerate()
+    app.tolerate()
     screen.out.print(screen.table(("a", "Δ"), [("ρ⁺ → 猫 ±1 “x”", "café caf\udce9")]))
     shown.flush()
     text = shown.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
