@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import Parameter
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
@@ -85,17 +85,17 @@ class Fields:
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """`command` with its `Fields` spelled out for typer, and with --help-all."""
-    hints = get_type_hints(command, include_extras=True)
-    groups = {
-        name: mark
-        for name, hint in hints.items()
-        for mark in getattr(hint, "__metadata__", ())
-        if isinstance(mark, Fields)
-    }
+    groups: dict[str, Fields] = {}
     parameters: list[Parameter] = []
-    for name, parameter in inspect.signature(command).parameters.items():
-        own = _parameter(name, hints[name], parameter.default)
-        parameters += groups[name].parameters() if name in groups else [own]
+    # Not get_type_hints: what is None by default is wrapped once more there by Python 3.10.
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        marks = getattr(parameter.annotation, "__metadata__", ())
+        fields = next((mark for mark in marks if isinstance(mark, Fields)), None)
+        if fields is not None:
+            groups[name] = fields
+            parameters += fields.parameters()
+        else:
+            parameters.append(_parameter(name, parameter.annotation, parameter.default))
     parameters.append(_parameter("help_all", HelpAll, False))
 
     @functools.wraps(command)
