@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,6 @@ def _files(folder: str) -> Iterator[Entry]:
 
 
 def _changed(path: Path) -> str | None:
-    """Why tensors are not what was written."""
     try:
         read_tensors(path)
     except Exception as error:  # a damaged header may raise anything
@@ -165,23 +164,17 @@ def _changed(path: Path) -> str | None:
 
 def _described(entry: Entry) -> Entry:
     """An entry with what the file says of itself, or why it says nothing."""
-    try:
-        said = _said(entry)
-    except Exception as error:  # a damaged header may raise anything
-        said = {"fault": _reason(error, entry.path)}
-    return Entry(entry.kind, entry.path, entry.bytes, entry.modified, **said)
-
-
-def _said(entry: Entry) -> dict[str, Any]:
     if entry.kind == UNFINISHED:
-        return {}
-    if entry.kind == CANONICAL:
-        return _canonical(entry.path)
-    if entry.kind == TARGETS:
-        return _targets(entry.path)
-    if entry.kind == DRIFT:
-        return _drift(entry.path)
-    info = arrays.info(entry.path)
+        return entry
+    said = {CANONICAL: _canonical, TARGETS: _targets, DRIFT: _drift}.get(entry.kind, _arrays)
+    try:
+        return replace(entry, fault="", **said(entry.path))
+    except Exception as error:  # a damaged header may raise anything
+        return replace(entry, fault=_reason(error, entry.path))
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    info = arrays.info(path)
     return {"about": info.about, "rows": info.rows, "columns": tuple(info.columns)}
 
 

@@ -31,13 +31,8 @@ def of_affinity() -> int:
 
 def of_groups() -> float:
     """The least that this process's control groups, and those they are in, allow; else infinite."""
-    return min(_allowed(), default=float("inf"))
-
-
-def _allowed() -> Iterator[float]:
-    for quota, period in of_own_groups("cpu", V1_CPU, ("cpu.max",)):
-        if quota > 0:
-            yield quota / period
+    said = of_own_groups("cpu", V1_CPU, ("cpu.max",))
+    return min((quota / period for quota, period in said if quota > 0), default=float("inf"))
 
 
 def memory_left() -> int:

@@ -42,13 +42,13 @@ def atomic_file(target: Path) -> Iterator[Path]:
         WriteError: the file could not be written; nothing is left behind.
     """
     if target.exists() and not target.is_file():
-        with _named(target):
+        with writing(target):
             yield target
         return
     target = target.resolve() if target.is_symlink() else target
     temporary = _temporary(target)
     try:
-        with _named(target):
+        with writing(target):
             _make(target.parent)
             yield temporary
             _fsync(temporary)
@@ -69,7 +69,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     temporary = _temporary(target)
     outgoing = temporary.with_suffix(".old")
     try:
-        with _named(target):
+        with writing(target):
             temporary.mkdir(parents=True)
             yield temporary
             for file in temporary.rglob("*"):
@@ -85,7 +85,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _named(target: Path) -> Iterator[None]:
+def writing(target: Path) -> Iterator[None]:
     """What the system refuses is raised as the `write_error` of the target."""
     try:
         yield
@@ -270,10 +270,8 @@ def require_writable(target: Path) -> None:
         WriteError: nothing can be written there.
     """
     there = next(folder for folder in target.parents if folder.exists())
-    try:
+    with writing(target):
         TemporaryFile(dir=there).close()
-    except OSError as error:
-        raise write_error(target, error) from error
 
 
 def may_change_unseen(status: Status, now: int) -> bool:

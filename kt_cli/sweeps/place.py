@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kt_cli.errors import KtError, UsageError, unknown, warn
-from kt_cli.files import write_error
+from kt_cli.files import writing
 from kt_cli.sweeps import cluster
 
 AUTO, SLURM, LOCAL, INLINE = "auto", "slurm", "local", "inline"
@@ -37,10 +37,8 @@ class Place:
         Raises:
             UsageError: it is below a file, or its logs would lie elsewhere.
         """
-        try:
+        with writing(folder):  # not with a name that is too long, nor without permission
             there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-        except OSError as error:  # a name that is too long, or no permission
-            raise write_error(folder, error) from error
         if not there.is_dir():
             raise UsageError(f"{there} is not a folder", "-o names where sweeps keep results.")
         path = str(folder.absolute())

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kt_cli.errors import KtError
-from kt_cli.files import write_error
+from kt_cli.files import writing
 from kt_cli.sweeps.jobs import alive
 from kt_cli.sweeps.worker_log import heard, last_line, tell
 
@@ -122,11 +122,9 @@ class Workers:
 
     def _new_log(self, kind: str) -> Path:
         path = self._log_of(kind)
-        try:
+        with writing(path):
             self._logs.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"\n")  # a full disk is known here, and not in the worker
-        except OSError as error:
-            raise write_error(path, error) from error
         return path
 
 
