@@ -56,10 +56,10 @@ def doctor(
     with screen.progress() as progress:
         findings = list(diagnose(CHECKS, Asked(spec, limit, slurm_test, jobs, progress)))
     if as_json:
-        screen.show_json([asdict(f) | {"level": f.level.value} for f in findings])
+        screen.show_json([asdict(finding) for finding in findings])
     else:
         _show(findings)
-    red = sum(finding.level.value == "red" for finding in findings)
+    red = sum(finding.level == "red" for finding in findings)
     if red:
         raise KtError(
             f"{red} of {len(findings)} findings {'is' if red == 1 else 'are'} red",
@@ -73,7 +73,7 @@ def _show(findings: Sequence[Finding]) -> None:
     room = screen.out.width - width - 10 if screen.out.is_terminal else 10**6
     before = ""
     for finding in findings:
-        colour = finding.level.value
+        colour = finding.level
         name = finding.check if finding.check != before else ""
         before = finding.check
         said = [finding.message, *([f"→ {finding.advice}"] if finding.advice else [])]

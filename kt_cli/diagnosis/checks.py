@@ -9,7 +9,7 @@ from importlib import import_module
 from kt_cli.diagnosis.finding import Asked, Check, Finding
 
 
-def _run(module: str, function: str, asked: Asked) -> Iterable[Finding]:
+def _run(module: str, function: str, asked: Asked) -> Finding | Iterable[Finding]:
     """Run a check that is imported only now: a library that is broken breaks no other check."""
     check: Check = getattr(import_module(f"kt_cli.diagnosis.{module}"), function)
     return check(asked)

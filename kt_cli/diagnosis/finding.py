@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from enum import Enum
 from functools import partial
+from typing import Literal
 
 from kt_cli.errors import KtError, first_line
 from kt_cli.progress import Progress, silent
@@ -14,19 +14,14 @@ from kt_cli.settings import DataSpec
 FAULT = "This check itself failed; what it looks at is most likely broken."
 
 
-class Level(str, Enum):
-    """green: as it should be; yellow: works, with less; red: will fail."""
-
-    green = "green"
-    yellow = "yellow"
-    red = "red"
-
-
 @dataclass(frozen=True)
 class Finding:
-    """advice: what to do about it; check: the name of the check, which `diagnose` fills in."""
+    """level: as it should be; works, with less; will fail. advice: what to do about it.
 
-    level: Level
+    check: the name of the check, which `diagnose` fills in.
+    """
+
+    level: Literal["green", "yellow", "red"]
     message: str
     advice: str = ""
     check: str = ""
@@ -43,12 +38,8 @@ class Asked:
     progress: Progress = silent
 
 
-Check = Callable[[Asked], Iterable[Finding]]
-
-
-green = partial(Finding, Level.green)
-yellow = partial(Finding, Level.yellow)
-red = partial(Finding, Level.red)
+Check = Callable[[Asked], Finding | Iterable[Finding]]
+green, yellow, red = (partial(Finding, level) for level in ("green", "yellow", "red"))
 
 
 def diagnose(checks: Mapping[str, Check], asked: Asked) -> Iterator[Finding]:
@@ -61,7 +52,8 @@ def diagnose(checks: Mapping[str, Check], asked: Asked) -> Iterator[Finding]:
 
 def _findings(check: Check, asked: Asked) -> Iterator[Finding]:
     try:
-        yield from check(asked)
+        found = check(asked)
+        yield from [found] if isinstance(found, Finding) else found
     except KtError as error:
         yield red(error.message, error.tip or FAULT)
     except Exception as error:  # whatever is broken, the other checks go on

@@ -23,33 +23,29 @@ SHOWN = (
 REINSTALL = "Install kt anew into a fresh environment: make setup, or pip install kt-cli."
 
 
-def python(asked: Asked) -> Iterator[Finding]:
+def python(asked: Asked) -> Finding:
     here = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     try:
         needed = metadata(PACKAGE)["Requires-Python"]
     except PackageNotFoundError:
-        yield yellow(f"{here}; kt runs without being installed", REINSTALL)
-        return
+        return yellow(f"{here}; kt runs without being installed", REINSTALL)
     if Requirement(f"python{needed}").specifier.contains(platform.python_version(), True):
-        yield green(here)
-    else:
-        yield red(f"{here}, but kt needs {needed}", "Make an environment with a newer Python.")
+        return green(here)
+    return red(f"{here}, but kt needs {needed}", "Make an environment with a newer Python.")
 
 
-def packages(asked: Asked) -> Iterator[Finding]:
+def packages(asked: Asked) -> Finding:
     """Installed versions against those that kt needs."""
     try:
         needed = [Requirement(text) for text in requires(PACKAGE) or ()]
     except PackageNotFoundError:
-        yield yellow("kt is not installed, so its requirements are not known", REINSTALL)
-        return
+        return yellow("kt is not installed, so its requirements are not known", REINSTALL)
     plain = [r for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
     wrong = {f"{r.name}{r.specifier}": said for r in plain if (said := _fault(r))}
     if wrong:
         quoted = " ".join(f"'{requirement}'" for requirement in wrong)
-        yield red("; ".join(wrong.values()), f"pip install {quoted}")
-    else:
-        yield green(", ".join(f"{name} {version(name)}" for name in SHOWN))
+        return red("; ".join(wrong.values()), f"pip install {quoted}")
+    return green(", ".join(f"{name} {version(name)}" for name in SHOWN))
 
 
 def _fault(needed: Requirement) -> str:

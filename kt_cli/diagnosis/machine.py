@@ -113,65 +113,60 @@ def _nvidia_smi(*arguments: str) -> tuple[int, str]:
     return done.returncode, (done.stdout.strip() or done.stderr.strip())
 
 
-def processors(asked: Asked) -> Iterator[Finding]:
+def processors(asked: Asked) -> Finding:
     """Cores of this process, and the share that its control group leaves of them."""
     cores, share, threads = of_affinity(), of_groups(), torch.get_num_threads()
     said = f"{cores} of {counted(os.cpu_count() or 1, 'core')}, {counted(threads, 'thread')}"
     busy = os.getloadavg()[0]
     if share < min(cores, threads):
-        yield yellow(
+        return yellow(
             f"{said}, but the control group allows {share:g} cores",
             f"Threads would wait for each other: set OMP_NUM_THREADS={max(1, int(share))}.",
         )
-    elif threads > cores:
+    if threads > cores:
         advice = f"Unset OMP_NUM_THREADS, or set it to {cores}."
-        yield yellow(f"{said}: more threads than cores", advice)
-    elif busy > BUSY * (os.cpu_count() or 1):
-        yield yellow(
+        return yellow(f"{said}: more threads than cores", advice)
+    if busy > BUSY * (os.cpu_count() or 1):
+        return yellow(
             f"{said}, but the machine is busy: a load of {busy:.1f} in the last minute",
             "Others compute here, so all takes longer: wait, or try kt sweep --processes 1.",
         )
-    else:
-        yield green(said)
+    return green(said)
 
 
-def memory(asked: Asked) -> Iterator[Finding]:
+def memory(asked: Asked) -> Finding:
     share = min(1.0, torch.get_num_threads() / (os.cpu_count() or 1))
     free = free_memory(torch.device("cpu"))
     said = f"{free / GB:.1f} GB are free for this process"
     if share < 1:
         said += f" ({share:.0%} of the machine, as of its threads)"
     if free < SMALL_MEMORY:
-        yield yellow(said, "Little for large models: ask for more (Slurm: --mem).")
-    else:
-        yield green(said)
+        return yellow(said, "Little for large models: ask for more (Slurm: --mem).")
+    return green(said)
 
 
-def shared_memory(asked: Asked) -> Iterator[Finding]:
+def shared_memory(asked: Asked) -> Finding:
     """Decoding processes hand over batches there."""
     try:
         stat = os.statvfs(SHARED)
     except OSError:
-        yield yellow(f"no {SHARED}", "Decode in the process itself: -j 0.")
-        return
+        return yellow(f"no {SHARED}", "Decode in the process itself: -j 0.")
     free = stat.f_bavail * stat.f_frsize
     said = f"{SHARED}: {free / GB:.2f} GB free"
     if free < SMALL_SHARED:
-        yield yellow(
+        return yellow(
             f"{said}: decoding processes may die of a bus error",
             "In a container start it with --shm-size=8g (or --ipc=host); else -j 0.",
         )
-    else:
-        yield green(said)
+    return green(said)
 
 
-def open_files(asked: Asked) -> Iterator[Finding]:
+def open_files(asked: Asked) -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unbounded = resource.RLIM_INFINITY
     if soft != unbounded and soft < FEW_FILES:
         advice = f"ulimit -n {'unlimited' if hard == unbounded else hard}"
-        yield yellow(
+        return yellow(
             f"only {soft} open files are allowed", f"Decoding processes need more: {advice}."
         )
-    else:
-        yield green("unlimited" if soft == unbounded else f"{soft:,} open files are allowed")
+    return green("unlimited" if soft == unbounded else f"{soft:,} open files are allowed")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kt_cli.diagnosis.finding import Asked, Check, Level
+from kt_cli.diagnosis.finding import Asked, Check, Finding
 
 Look = Callable[..., list[tuple[str, str]]]
 Commands = Callable[..., None]
@@ -17,10 +17,11 @@ def look() -> Look:
     """Run one check: level and message with advice of each finding."""
 
     def run(check: Check, asked: Asked | None = None) -> list[tuple[str, str]]:
-        found = list(check(asked or Asked()))
+        said = check(asked or Asked())
+        found = [said] if isinstance(said, Finding) else list(said)
         for finding in found:
-            assert bool(finding.advice) == (finding.level is not Level.green)
-        return [(f.level.value, f"{f.message} → {f.advice}") for f in found]
+            assert bool(finding.advice) == (finding.level != "green")
+        return [(f.level, f"{f.message} → {f.advice}") for f in found]
 
     return run
 

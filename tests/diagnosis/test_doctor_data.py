@@ -110,5 +110,5 @@ def test_data_that_do_not_open_are_red_once(tmp_path: Path, look: Look) -> None:
 
     checks = {name: CHECKS[name] for name in ("data", "imagenet", "accuracy")}
     (finding,) = diagnose(checks, asked(tmp_path / "none"))
-    assert finding.check == "data" and finding.level.value == "red"
+    assert finding.check == "data" and finding.level == "red"
     assert str(tmp_path / "none") in finding.message

@@ -175,10 +175,10 @@ def test_folders_that_nodes_do_not_see(tmp_path: Path) -> None:
     slurm_job.answer(str(answer), *names)
     said = json.loads(answer.read_text())
     assert said["missing"] == names[2:]  # nor is it here: nothing to warn of
-    assert [f.level.value for f in slurm_job._judged(answer.parent, "77", 0, 3.2, "")] == ["green"]
+    assert [f.level for f in slurm_job._judged(answer.parent, "77", 0, 3.2, "")] == ["green"]
     assert not answer.parent.exists()
     answer.parent.mkdir()
     answer.write_text(json.dumps({**said, "gpus": 1, "missing": names[1:]}))
     ran, unseen = slurm_job._judged(answer.parent, "77", 1, 3.2, "")
-    assert ran.level.value == "green" and "3 seconds" in ran.message
-    assert unseen.level.value == "red" and unseen.message == f"nodes do not see {names[1]}"
+    assert ran.level == "green" and "3 seconds" in ran.message
+    assert unseen.level == "red" and unseen.message == f"nodes do not see {names[1]}"
