@@ -32,7 +32,7 @@ from kt_cli.runs.kinds import KINDS
 from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps import chunk
-from kt_cli.sweeps.manifest import write_manifest
+from kt_cli.sweeps.schedule import write_manifest
 from kt_cli.sweeps.slots import Slot
 
 DATA = DataSpec("digits")

@@ -24,7 +24,7 @@ from benchmarks.measure import in_own_process, peak_gb, record, seconds, show
 from kt_cli.rows import arrays
 from kt_cli.settings import DataSpec, TransferSpec
 from kt_cli.spec import Model, Run
-from kt_cli.sweeps.manifest import write_manifest
+from kt_cli.sweeps.schedule import write_manifest
 
 IMAGES, CLASSES = 50_000, 1000
 MODELS, ROWS, RUNS = 200, 100_000, 5_000

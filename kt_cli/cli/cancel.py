@@ -18,10 +18,9 @@ def cancel(
 ) -> None:
     """End the jobs of a sweep on a cluster. What is finished is kept."""
     from kt_cli.sweeps import jobs
-    from kt_cli.sweeps.cancel import cancel as end
 
     folder = find(name, output)
-    ended = end(folder)
+    ended = jobs.cancel(folder)
     if not ended and (led := jobs.leader(folder)):
         raise KtError(f"{folder.name} has no jobs: {led}, does it", "Ctrl-C ends it there.")
     screen.note(f"Cancelled: {', '.join(ended)}." if ended else f"{folder.name} has no jobs.")

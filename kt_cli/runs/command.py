@@ -19,9 +19,8 @@ def taught(models: Sequence[Model], data: DataSpec, settings: TransferSpec, **mo
 
     more: values by keyword that are said in any case.
     """
-    said = {**unusual(data), **unusual(settings), **more}
-    for name in UNSAID:
-        said.pop(name, None)
+    given = {**unusual(data), **unusual(settings), **more}
+    said = {name: value for name, value in given.items() if name not in UNSAID}
     if dtype := said.pop("amp", ""):
         said |= {"amp": True, "amp_dtype": dtype}
     return command("transfer", *(model.ref for model in models), *options(said))

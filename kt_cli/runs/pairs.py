@@ -16,8 +16,7 @@ from kt_cli.progress import Progress, silent
 from kt_cli.rows import store
 from kt_cli.runs.columns import Row, data_columns
 from kt_cli.runs.kind import Kind, one_by_one
-from kt_cli.runs.measured import require_as_measured, traits_measured
-from kt_cli.runs.predict import evaluation_images
+from kt_cli.runs.predict import evaluation_images, require_as_measured, traits_measured
 from kt_cli.settings import PairsSpec
 from kt_cli.spec import RunOf, pair_id
 

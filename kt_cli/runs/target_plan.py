@@ -55,7 +55,6 @@ def keep_targets(
 
 
 def _kept(settings: TransferSpec, decision: Decision) -> TransferSpec:
-    """Settings as decided, where the method goes with it."""
     if decision.topk and not methods.takes_topk(settings, decision.topk):
         return replace(settings, keep_targets=ONLINE)
     topk = decision.topk or settings.target_topk

@@ -33,7 +33,7 @@ from kt_cli.runs.columns import Row
 from kt_cli.runs.command import again
 from kt_cli.runs.guarded import guard_columns, judged_without_labels, rule_of
 from kt_cli.runs.kind import Kind, one_by_one
-from kt_cli.runs.measured import require_as_measured, traits_measured
+from kt_cli.runs.predict import require_as_measured, traits_measured
 from kt_cli.runs.target_plan import keep_targets
 from kt_cli.settings import TransferSpec
 from kt_cli.settings.data import EVALUATED
@@ -230,18 +230,16 @@ class _Transfer:
         return evaluate(self.module, config, images, self.device, amp=self.spec.eval_amp, keep=True)
 
     def _controls(self) -> dict[str, float | None]:
-        """What running statistics do alone."""
         student = self.module, self.start, lambda: self._evaluate(self.data.eval).accuracy
-        before, spec = self.before.accuracy, self.spec
-        key = digest([
-            self.student.key, self.traits[self.student], self.images.fingerprint, spec.crop,
-            spec.side, self.data.eval.fingerprint, signature(spec.evaluation),
-        ])  # fmt: skip
-        found = {"delta_statistics": controls.statistics_alone(*student, before)}
+        spec, before, control = self.spec, self.before.accuracy, None
+        alone = controls.statistics_alone(*student, before)
         if spec.bn != "eval":
-            args = before, self._estimate_statistics, key
-            found["delta_control"] = controls.control(*student, *args)
-        return {"delta_control": None, **found}
+            key = digest([
+                self.student.key, self.traits[self.student], self.images.fingerprint, spec.crop,
+                spec.side, self.data.eval.fingerprint, signature(spec.evaluation),
+            ])  # fmt: skip
+            control = controls.control(*student, before, self._estimate_statistics, key)
+        return {"delta_statistics": alone, "delta_control": control}
 
     def _estimate_statistics(self, module: nn.Module) -> None:
         batch_norm.recompute(

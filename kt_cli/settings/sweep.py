@@ -91,11 +91,9 @@ class SweepSpec:
         ]
 
     def is_student(self, name: str) -> bool:
-        """Whether a model is taught."""
         return _named(name, self.students)
 
     def is_teacher(self, name: str) -> bool:
-        """Whether a model teaches."""
         return _named(name, self.teachers)
 
     def pair_count(self, names: Collection[str]) -> int:

@@ -24,7 +24,7 @@ from kt_cli.runs.columns import Row
 from kt_cli.runs.kinds import check_data, failed_row, kind_of
 from kt_cli.spec import Run
 from kt_cli.sweeps.jobs import alive
-from kt_cli.sweeps.manifest import read_manifest
+from kt_cli.sweeps.schedule import read_manifest
 from kt_cli.sweeps.slots import Slot
 from kt_cli.sweeps.worker_log import LOST, NOT_REQUEUED, UNWRITABLE, tell
 
@@ -80,7 +80,6 @@ def _end(error: Exception) -> str:
 
 
 def _described(error: Exception) -> str:
-    """One line for a row."""
     if isinstance(error, KtError):
         return f"{error.message}. {error.tip}".strip() if error.tip else error.message
     if out_of_memory(error):

@@ -148,7 +148,6 @@ def _coordinator(session: Session) -> Coordinator:
         sys.executable, "-m", "kt_cli", "sweep", str(folder / "sweep.toml"),
         "-o", str(folder.parent), "--executor", "slurm", "--detach", "--follow",
     ]  # fmt: skip
-
     submitter = Submitter(folder, session.spec.slurm, session.place.facts, session.spec.timeout_run)
     return Coordinator(
         submitter, session.next_runs, lambda runs: session.costs().seconds(runs), follow, prepare

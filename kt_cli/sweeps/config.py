@@ -148,7 +148,6 @@ def _transfer(table: Mapping[str, Any]) -> TransferSpec:
 
 
 def _grid(key: str, several: Sequence[Any]) -> tuple[Any, ...]:
-    """Values of a setting that has several, each of the right type."""
     found = tuple(getattr(_transfer({key: value}), key) for value in several)
     if not several or len(set(found)) < len(several):
         raise UsageError(f"{key} must list values that differ, not {several}")
@@ -156,7 +155,6 @@ def _grid(key: str, several: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def _check(spec: SweepSpec) -> None:
-    """An error that names the first value that cannot be."""
     check(spec)
     names = [entry.name for entry in spec.zoo]
     for name in (spec.name, *names):

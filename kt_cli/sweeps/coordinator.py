@@ -19,9 +19,8 @@ from kt_cli.rows.store import Outcomes
 from kt_cli.runs.kinds import failed_row, kind_of
 from kt_cli.spec import Run
 from kt_cli.sweeps import cluster, jobs
-from kt_cli.sweeps.chunk import tried
 from kt_cli.sweeps.jobs import CANCELLED, OVER, Submitted, log_of
-from kt_cli.sweeps.manifest import read_manifest
+from kt_cli.sweeps.schedule import read_manifest
 from kt_cli.sweeps.slurm import Submitter
 from kt_cli.sweeps.worker_log import NOT_REQUEUED, UNWRITABLE, cause, last_line, told, written
 
@@ -187,10 +186,9 @@ def lost_rows(folder: Path, submitted: Submitted) -> list[dict[str, object]]:
 
 def _accounted(run: Run, outcomes: Outcomes) -> bool:
     kind = kind_of(run)
-    if kind.many_rows:
-        ids = kind.row_ids(run)
-        return outcomes.attempts(run.id) >= run.attempt or all(map(outcomes.done, ids))
-    return tried(run, outcomes)
+    return outcomes.attempts(run.id) >= run.attempt or (
+        kind.many_rows and all(map(outcomes.done, kind.row_ids(run)))
+    )
 
 
 def _cut_off(folder: Path, submitted: Submitted, task: int) -> bool:

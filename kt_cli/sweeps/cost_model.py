@@ -97,8 +97,9 @@ class Costs:
         usual = found.img_size if found else TYPICAL_SIDE
         *_, own = local_models.stated(model).get("pretrained_cfg", {}).get("input_size", [usual])
         macs = _macs(found)
-        if found is None and (count := _parameters(model)):
-            macs = count * MACS_PER_PARAMETER
+        if found is None:
+            count = local_models.parameters(model) or timm_registry.parameters(model.key)
+            macs = count * MACS_PER_PARAMETER if count else macs
         return macs / self._speed * ((side or own) / usual) ** 2
 
     def _corrections(self, folder: Path) -> dict[str, float]:
@@ -121,10 +122,6 @@ class Costs:
         by_student = ratios.groupby(rows["student_key"]).median()
         factors = {str(key): float(ratio) for key, ratio in by_student.items()}
         return {**factors, "": float(ratios.median())}
-
-
-def _parameters(model: Model) -> float | None:
-    return local_models.parameters(model) or timm_registry.parameters(model.key)
 
 
 def _macs(found: imagenet_facts.Fact | None) -> float:

@@ -23,8 +23,7 @@ from kt_cli.runs.columns import Row
 from kt_cli.runs.kinds import failed_row, kind_of
 from kt_cli.spec import Run
 from kt_cli.sweeps.chunk import do_runs
-from kt_cli.sweeps.manifest import write_manifest
-from kt_cli.sweeps.schedule import local_count, scheduled
+from kt_cli.sweeps.schedule import local_count, scheduled, write_manifest
 from kt_cli.sweeps.slots import Slot
 from kt_cli.sweeps.worker_log import LOST, UNWRITABLE, Untold, cause, last_line, timed_out, told
 from kt_cli.sweeps.workers import Worker, Workers

@@ -1,4 +1,4 @@
-"""What was submitted for a sweep, a small file a stage in `RESULTS/jobs`; and who leads it."""
+"""What was submitted for a sweep, a small file a stage in `RESULTS/jobs`; its end; who leads it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from kt_cli.errors import KtError
 from kt_cli.files import write_error, write_text
+from kt_cli.sweeps import cluster
 
 OPEN, OVER, CANCELLED = "open", "over", "cancelled"
 STALE_SECONDS = 600
+SUBMISSION_SECONDS = 60
 STEP, LOCAL = "step", "sweep"  # of who leads: submits, and is gone; works here, to the end
 
 
@@ -136,6 +138,42 @@ def _remove_stale(path: Path) -> None:
             # Somebody else may have been quicker, and hold another one now.
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 path.unlink()
+
+
+def cancel(folder: Path) -> list[str]:
+    """End what is queued or running of the sweep in `folder`; gives the ids of these jobs.
+
+    Raises:
+        KtError: Slurm does not obey.
+    """
+    ended: list[str] = []
+    # A job that goes on may be submitting what is not listed yet, so it is asked again.
+    while open_ones := waiting(folder):
+        _end(folder, open_ones)
+        ended += [job for submitted in open_ones for job in submitted.jobs]
+        _wait_for_submission(folder)
+    return ended
+
+
+def _end(folder: Path, open_ones: Sequence[Submitted]) -> None:
+    """Written down first: whoever sees jobs end must know that they were cancelled."""
+    for submitted in open_ones:
+        keep(folder, replace(submitted, state=CANCELLED))
+    # First those that would go on after the others.
+    continuations = [submitted.continuation for submitted in open_ones if submitted.continuation]
+    if not cluster.cancel(continuations) or not cluster.cancel([s.job for s in open_ones]):
+        for submitted in open_ones:
+            keep(folder, submitted)
+        raise KtError("scancel failed: the jobs may go on", "Try again when Slurm answers.")
+
+
+def _wait_for_submission(folder: Path) -> None:
+    """Until nobody is submitting; whoever died at it is not waited for for long."""
+    for _ in range(SUBMISSION_SECONDS):
+        with claim(folder) as mine:
+            if mine:
+                return
+        time.sleep(1)
 
 
 class Leader(NamedTuple):

@@ -15,7 +15,7 @@ from kt_cli.runs.kinds import KINDS, kind_of
 from kt_cli.spec import Run
 from kt_cli.sweeps import cluster, jobs
 from kt_cli.sweeps.jobs import CANCELLED, OPEN, Submitted, log_of
-from kt_cli.sweeps.manifest import read_manifest
+from kt_cli.sweeps.schedule import read_manifest
 from kt_cli.sweeps.worker_log import last_line
 
 

@@ -162,7 +162,6 @@ class Planner:
         return [Run("predict", (m,), self.images.eval_id, self._how, self._data) for m in models]
 
     def _asked(self) -> Asked | None:
-        """The models of the sweep, once each has been predicted or given up."""
         models = self.models()
         if models is None:
             return None
@@ -263,7 +262,6 @@ class Planner:
         self, name: str, table: str, runs: Sequence[Run],
         is_done: Callable[[Run, Outcomes], bool] = lambda run, outcomes: outcomes.done(run.id),
     ) -> Stage:  # fmt: skip
-        """A stage of these runs, whose rows are in `table`."""
         outcomes = Outcomes(self.folder, table, self.on_skip)
         left = [run for run in runs if not is_done(run, outcomes)]
         tried = [(run, outcomes.attempts(run.id)) for run in left]

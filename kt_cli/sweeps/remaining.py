@@ -123,7 +123,6 @@ def planned_rows(folder: Path) -> Rows:
 
 
 def _planned(table: str, rows: Rows, models: Sequence[str]) -> dict[str, list[Any]]:
-    """What planned rows of a table have, by column."""
     keys = {name: [*models] for name in KEYS.get(table, ()) if models}
     known = rows.get(table, {}).items()
     return {**keys, **{name: values for name, values in known if name in TABLES[table]}}

@@ -1,5 +1,7 @@
 """In what order and in which chunks the runs of a stage are done, so that no place waits for long.
 
+They are written to a manifest, one JSON line each, of which chunks are ranges.
+
 Whichever place is free takes the next chunk. Runs that share decoded images go into few chunks of
 equal cost. Others begin with the dearest, and their chunks get smaller (trapezoid self-scheduling,
 Tzeng and Ni 1993), so that the last ones make up for what was estimated wrongly; borders lie where
@@ -11,11 +13,14 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kt_cli.runs.kinds import kind_of
+from kt_cli.files import write_text
+from kt_cli.runs.kinds import from_json, kind_of
+from kt_cli.settings.declared import digest
 from kt_cli.spec import Run
 
 CHUNK_RUNS = 50
@@ -117,3 +122,21 @@ def _moved(
     sizes = np.diff([0.0, *wanted, total[-1]])
     near = abs(at[nearest] - wanted) <= NEAR * np.minimum(sizes[:-1], sizes[1:])
     return np.where(near, changes[nearest], inner)
+
+
+def write_manifest(folder: Path, runs: Sequence[Run]) -> Path:
+    """Write the runs below the results in `folder`; equal runs are the same file.
+
+    Raises:
+        WriteError: that is not possible.
+    """
+    lines = [run.to_json() for run in runs]
+    path = folder / "manifests" / f"{runs[0].kind}-{digest(lines)[:12]}.jsonl"
+    write_text(path, "\n".join(lines) + "\n")
+    return path
+
+
+def read_manifest(path: Path, start: int = 0, stop: int | None = None) -> list[Run]:
+    """The runs `start` to `stop`."""
+    with path.open(encoding="utf-8") as lines:
+        return [from_json(line) for line in itertools.islice(lines, start, stop)]

@@ -23,13 +23,7 @@ from kt_cli.settings import HOW_TO_NAME_DATA, SweepSpec
 from kt_cli.spec import Model, Run
 from kt_cli.sweeps import remaining
 from kt_cli.sweeps.config import model_names, team_transfers, to_toml
-from kt_cli.sweeps.cost_model import (
-    CPU_MACS_PER_SECOND,
-    MACS_PER_SECOND,
-    Costs,
-    fitting,
-    spent,
-)
+from kt_cli.sweeps.cost_model import CPU_MACS_PER_SECOND, MACS_PER_SECOND, Costs, fitting, spent
 from kt_cli.sweeps.execute import LocalStage, run_inline
 from kt_cli.sweeps.images import Images, other_images
 from kt_cli.sweeps.place import INLINE, Place
@@ -67,7 +61,6 @@ class Session:
 
     @property
     def names(self) -> list[str]:
-        """How its models are called, those that it trains first included."""
         return model_names(self.spec, self.models)
 
     def stages(self) -> list[Stage]:
@@ -95,7 +88,6 @@ class Session:
         return None
 
     def costs(self) -> Costs:
-        """Estimates of what runs take."""
         slot = self.slots[0]
         on_cpu = slot.gpu is None and not self.place.facts
         speed = CPU_MACS_PER_SECOND * max(1, slot.threads) if on_cpu else MACS_PER_SECOND
@@ -265,12 +257,8 @@ def _startable(stage: Stage) -> Sequence[Run]:
     return stage.todo
 
 
-def remove_stale(folder: Path) -> int:
-    """Remove what killed writers left a day ago or earlier; how many files and folders went.
-
-    Younger ones may belong to somebody who is writing.
-    """
-    count = 0
+def remove_stale(folder: Path) -> None:
+    """Remove what killed writers left; what is younger than a day may belong to one who lives."""
     # Beside what they become: no deeper, where a zoo may have thousands of folders.
     for path in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
         with suppress(OSError):
@@ -279,5 +267,3 @@ def remove_stale(folder: Path) -> int:
                     shutil.rmtree(path)
                 else:
                     path.unlink()
-                count += 1
-    return count

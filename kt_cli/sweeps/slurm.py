@@ -27,8 +27,7 @@ from kt_cli.spec import Run
 from kt_cli.sweeps import cluster
 from kt_cli.sweeps.cluster import Facts, Silent, TooMany
 from kt_cli.sweeps.jobs import Submitted
-from kt_cli.sweeps.manifest import write_manifest
-from kt_cli.sweeps.schedule import chunk_count, scheduled
+from kt_cli.sweeps.schedule import chunk_count, scheduled, write_manifest
 from kt_cli.sweeps.slots import Slot, given_gpu
 
 MAX_TIMEOUTS = 100  # of one job; what fails is counted in rows

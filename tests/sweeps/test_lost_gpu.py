@@ -21,7 +21,7 @@ from kt_cli.spec import Model, Run
 from kt_cli.sweeps import execute, worker_log
 from kt_cli.sweeps.chunk import run_chunk
 from kt_cli.sweeps.execute import LocalStage
-from kt_cli.sweeps.manifest import write_manifest
+from kt_cli.sweeps.schedule import write_manifest
 from kt_cli.sweeps.slots import Slot
 from kt_cli.sweeps.worker_log import LOST
 from kt_cli.sweeps.workers import Workers

@@ -17,7 +17,7 @@ from kt_cli.spec import Run
 from kt_cli.sweeps import chunk, jobs, slurm
 from kt_cli.sweeps import place as places
 from kt_cli.sweeps.execute import run_inline
-from kt_cli.sweeps.manifest import read_manifest
+from kt_cli.sweeps.schedule import read_manifest
 from kt_cli.sweeps.session import Session
 from kt_cli.zoo import prefetch, timm_registry
 from kt_cli.zoo.prefetch import Failure, Wanted

@@ -19,7 +19,7 @@ from kt_cli.spec import Model, Run
 from kt_cli.sweeps import cluster, slurm
 from kt_cli.sweeps.cluster import Facts
 from kt_cli.sweeps.config import build, to_toml, tomllib
-from kt_cli.sweeps.manifest import read_manifest
+from kt_cli.sweeps.schedule import read_manifest
 from kt_cli.sweeps.slurm import Submitter
 
 DATA = DataSpec("digits")
