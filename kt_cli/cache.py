@@ -121,11 +121,7 @@ def verify(entry: Entry) -> str | None:
 
 
 def remove(found: Iterable[Entry]) -> int:
-    """Delete files; those that may have a living writer stay. Gives the bytes freed.
-
-    Raises:
-        WriteError: a file cannot be deleted.
-    """
+    """Delete files, or raise WriteError; what may have a living writer stays. The bytes freed."""
     freed = 0
     for entry in found:
         if entry.in_use:

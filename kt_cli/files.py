@@ -165,11 +165,7 @@ def with_checksum(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def checked(tensors: dict[str, Tensor], metadata: Mapping[str, str] | None) -> dict[str, Tensor]:
-    """Tensors as they were written.
-
-    Raises:
-        ValueError: they are not, or nothing was said of them.
-    """
+    """Tensors as they were written; ValueError where they are not, or nothing was said of them."""
     if (metadata or {}).get(CHECKSUM) != with_checksum(tensors)[CHECKSUM]:
         raise ValueError("its tensors are not what was written")
     return tensors
@@ -185,11 +181,7 @@ def keep_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors that `keep_tensors` wrote, by name, mapped.
-
-    Raises:
-        ValueError: they are not what was written.
-    """
+    """All tensors that `keep_tensors` wrote, by name, mapped; ValueError where they changed."""
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
@@ -264,11 +256,7 @@ def free_space(folder: Path) -> int:
 
 
 def require_writable(target: Path) -> None:
-    """Refuse an absolute path to which nothing could be saved once the work is done.
-
-    Raises:
-        WriteError: nothing can be written there.
-    """
+    """Refuse an absolute path where nothing could be saved once the work is done (WriteError)."""
     there = next(folder for folder in target.parents if folder.exists())
     with writing(target):
         TemporaryFile(dir=there).close()

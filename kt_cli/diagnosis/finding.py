@@ -16,15 +16,12 @@ FAULT = "This check itself failed; what it looks at is most likely broken."
 
 @dataclass(frozen=True)
 class Finding:
-    """level: as it should be; works, with less; will fail. advice: what to do about it.
+    """What a check found."""
 
-    check: the name of the check, which `diagnose` fills in.
-    """
-
-    level: Literal["green", "yellow", "red"]
+    level: Literal["green", "yellow", "red"]  # as it should be; works, with less; will fail
     message: str
-    advice: str = ""
-    check: str = ""
+    advice: str = ""  # what to do about it
+    check: str = ""  # the name of the check, which `diagnose` fills in
 
 
 @dataclass(frozen=True)

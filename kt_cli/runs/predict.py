@@ -86,11 +86,7 @@ def traits_measured(folder: Path, images: ImageSet, how: EvalSpec) -> dict[str, 
 
 
 def require_as_measured(found: Mapping[Model, Traits], measured: Mapping[str, Traits]) -> None:
-    """Refuse models that are not what was measured; those that never were may be anything.
-
-    Raises:
-        DataError: says of each what changed.
-    """
+    """Refuse models that are not what was measured (DataError); what never was may be anything."""
     changed = {m: differences(measured.get(m.key, {}), traits) for m, traits in found.items()}
     said = [f"{model.name}: {'; '.join(what)}" for model, what in changed.items() if what]
     if said:

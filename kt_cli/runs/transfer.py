@@ -118,11 +118,7 @@ class _Transfer:
         return self._open(self.student)
 
     def begin(self) -> TransferJob:
-        """Measure all models, and say who learns from whom.
-
-        Raises:
-            DataError: they changed since the sweep measured them.
-        """
+        """Measure all models, which have not changed (DataError), and say who learns from whom."""
         self.told = self._predictions(self.data.eval)
         self.traits: dict[Model, Traits] = {
             **{m: said.traits for m, said in zip(self.teachers, self.told, strict=True)},

@@ -53,11 +53,7 @@ class SlurmSpec:
 
     @property
     def minutes(self) -> int:
-        """The time limit in minutes, rounded up.
-
-        Raises:
-            UsageError: it is no time.
-        """
+        """The time limit in minutes, rounded up; UsageError where it is no time."""
         found = TIME.fullmatch(str(self.time).strip())
         if found is None:
             raise UsageError(
@@ -71,11 +67,7 @@ class SlurmSpec:
 
 
 def check_cluster(spec: SlurmSpec) -> None:
-    """Refuse resources that cannot be.
-
-    Raises:
-        UsageError: names the first of them.
-    """
+    """Refuse resources that cannot be; UsageError names the first of them."""
     check(spec)
     if spec.minutes < LEAST_MINUTES:
         raise UsageError(

@@ -24,41 +24,23 @@ SAID = {POSITIVE: "positive", NOT_NEGATIVE: "zero or more"}
 
 @dataclass(frozen=True)
 class Setting:
-    """What a field says of itself beside its type and default.
+    """What a field says of itself beside its type and default."""
 
-    Attributes:
-        help: one line: what it is, and what a value means.
-        choices: all values that it may have.
-        within: its range as an interval, such as "(0, 1]".
-        panel: of a command's help.
-        flags: of its option; by default --name.
-        metavar: what stands for the value in the help.
-        usual: what the help says of the default, where that is not the value itself.
-        path: a file or folder, made absolute, since jobs may run elsewhere.
-        listed: its option takes several values separated by commas.
-        option: False where no command has an option for it.
-        identity: whether it can change a result, so that another value is another run.
-        later: it came when there were runs without it, which are those with its default.
-        column: its meaning in rows, where that is not `help`; None where rows do not have it.
-        envvar: environment variable that gives it.
-        was: its earlier name, under which identities have it.
-    """
-
-    help: str
-    choices: tuple[str, ...] = ()
-    within: str = ""
-    panel: str = ""
-    flags: tuple[str, ...] = ()
-    metavar: str | None = None
-    usual: str | None = None
-    path: bool = False
-    listed: bool = False
-    option: bool = True
-    identity: bool = True
-    later: bool = False
-    column: str | None = ""
-    envvar: str | None = None
-    was: str = ""
+    help: str  # one line: what it is, and what a value means
+    choices: tuple[str, ...] = ()  # all values that it may have
+    within: str = ""  # its range as an interval, such as "(0, 1]"
+    panel: str = ""  # of a command's help
+    flags: tuple[str, ...] = ()  # of its option; by default --name
+    metavar: str | None = None  # what stands for the value in the help
+    usual: str | None = None  # what the help says of the default, if not the value itself
+    path: bool = False  # a file or folder, made absolute, since jobs may run elsewhere
+    listed: bool = False  # its option takes several values separated by commas
+    option: bool = True  # False where no command has an option for it
+    identity: bool = True  # whether it can change a result, so that another value is another run
+    later: bool = False  # it came when there were runs without it: those with its default
+    column: str | None = ""  # its meaning in rows, if not `help`; None where rows do not have it
+    envvar: str | None = None  # environment variable that gives it
+    was: str = ""  # its earlier name, under which identities have it
 
     def check(self, name: str, value: Any) -> None:
         """Refuse what the setting cannot be; None is none.
@@ -98,15 +80,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Declared:
-    """A field with its declaration.
-
-    types: those that its value may have, without None. items: of what a tuple has, else None.
-    """
+    """A field with its declaration."""
 
     name: str
     said: Setting
-    types: tuple[type, ...]
-    items: type | None
+    types: tuple[type, ...]  # that its value may have, without None
+    items: type | None  # of what a tuple has, else None
     field: Field[Any]
 
     @property
@@ -154,11 +133,7 @@ def declared(kind: Any) -> Mapping[str, Declared]:
 
 
 def check(settings: Any) -> None:
-    """Refuse values that a setting cannot have.
-
-    Raises:
-        UsageError: names the first of them.
-    """
+    """Refuse values that a setting cannot have; UsageError names the first of them."""
     for name, known in declared(settings.__class__).items():
         option = "" if known.keyword == name else f" (--{known.keyword.replace('_', '-')})"
         known.said.check(f"{name}{option}", getattr(settings, name))

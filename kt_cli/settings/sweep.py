@@ -21,23 +21,15 @@ AUTO_PAIRS = 400  # as many as the paper draws
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """A sweep as it is asked for, by a file and by flags.
-
-    Attributes:
-        data: None where no data is named yet (enough for a plan).
-        zoo: models to train first; they are added to `models`.
-        transfer: settings shared by all transfers (its method and seed are replaced).
-        grid: settings with several values: each drawn pair is transferred with all combinations.
-        slurm: resources of its jobs on a cluster; no part of any run's identity.
-    """
+    """A sweep as it is asked for, by a file and by flags."""
 
     name: str = of_output(help="Name of the sweep: its folder of results.", identity=False)
     models: tuple[str, ...] = of_models(
         (), "Models or selections: timm-top300, 'vit_*', @list.txt, a,b,c. May repeat.",
         identity=False,
     )  # fmt: skip
-    data: DataSpec | None = None
-    zoo: tuple[PretrainSpec, ...] = ()
+    data: DataSpec | None = None  # None where none is named yet, which is enough for a plan
+    zoo: tuple[PretrainSpec, ...] = ()  # models to train first; they are added to `models`
     timeout_run: float | None = setting(
         None, "A run that takes longer has failed; for those that hang.", panel=COMPUTATION,
         metavar="MINUTES", within="(0, 1e6]", usual="none", identity=False,
@@ -59,7 +51,8 @@ class SweepSpec:
     teachers: tuple[str, ...] = of_transfers(
         (), "Models that teach, by name or glob. Comma list.", listed=True, usual="all"
     )
-    transfer: TransferSpec = field(default_factory=TransferSpec)
+    transfer: TransferSpec = field(default_factory=TransferSpec)  # but for method and seed
+    # Settings with several values: each drawn pair is transferred with all combinations.
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     together: tuple[str, ...] = of_transfers(
         (), "Also teams of teachers. Comma list.", listed=True, choices=WAYS[1:]

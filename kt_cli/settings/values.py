@@ -22,11 +22,7 @@ def plain(value: Any) -> Any:
 
 
 def texts(value: Any) -> list[str]:
-    """One name, or several in whatever holds them, as a list; files by their paths.
-
-    Raises:
-        UsageError: there is something else.
-    """
+    """One name, or several in whatever holds them, as a list (UsageError); files by their paths."""
     if value is None:
         return []
     several = isinstance(value, Iterable) and not isinstance(value, str)

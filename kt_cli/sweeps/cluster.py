@@ -50,15 +50,11 @@ class Silent(KtError):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a cluster allows.
+    """What a cluster allows."""
 
-    array_size: tasks of a job array, at most. gpus: whether nodes have some that a job may ask for.
-    cpus_per_gpu: a GPU's share of the CPUs of its node.
-    """
-
-    array_size: int = MAX_ARRAY_SIZE - 1
-    gpus: bool = True
-    cpus_per_gpu: int = 1
+    array_size: int = MAX_ARRAY_SIZE - 1  # tasks of a job array, at most
+    gpus: bool = True  # whether nodes have some that a job may ask for
+    cpus_per_gpu: int = 1  # a GPU's share of the CPUs of its node
 
 
 class Partition(NamedTuple):

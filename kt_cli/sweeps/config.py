@@ -41,11 +41,7 @@ GRID = (
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The tables of a sweep file.
-
-    Raises:
-        DataError: it is missing or not TOML.
-    """
+    """The tables of a sweep file; DataError where it is missing or not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

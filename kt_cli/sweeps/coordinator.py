@@ -29,23 +29,15 @@ BUSY, CLAIMED, SUBMITTED, FINISHED = "busy", "claimed", "submitted", "finished"
 
 @dataclass
 class Coordinator:
-    """Takes one step at a time.
-
-    Attributes:
-        next_runs: plans by the rows on disk: the name of the first stage that is not finished, and
-            its runs; None at the end.
-        costs: estimates what each of some runs takes, in seconds, by the rows on disk.
-        follow: the command of the job that goes on after an array.
-        prepare: called with the runs before they are submitted; whether a job need not do it.
-        refusal: why no job goes on after what was submitted last; empty where one does.
-    """
+    """Takes one step at a time."""
 
     submitter: Submitter
+    # By the rows on disk: the first stage that is not finished, and its runs; None at the end.
     next_runs: Callable[[], tuple[str, Sequence[Run]] | None]
-    costs: Callable[[Sequence[Run]], list[float]]
-    follow: Sequence[str]
-    prepare: Callable[[Sequence[Run]], bool]
-    refusal: str = ""
+    costs: Callable[[Sequence[Run]], list[float]]  # estimated seconds of each
+    follow: Sequence[str]  # the command of the job that goes on after an array
+    prepare: Callable[[Sequence[Run]], bool]  # before submission; whether a job need not do it
+    refusal: str = ""  # why no job goes on after what was submitted last; empty where one does
 
     def advance(self, must_progress: bool) -> str:
         """BUSY while jobs are there, else SUBMITTED the next, or FINISHED; CLAIMED by another.

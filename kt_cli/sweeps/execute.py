@@ -81,13 +81,8 @@ class LocalStage:
         self._working: list[_Working] = []
         self._reason = ""
 
-    @property
-    def failures(self) -> int:
-        """Runs of this stage that failed."""
-        return sum(self._outcomes.failed(run.id) for run in self._runs)
-
-    def run(self, progress: Progress, what: str) -> None:
-        """Do everything; returns when each run has a row, `ok` or failed.
+    def run(self, progress: Progress, what: str) -> int:
+        """Do everything, until each run has a row, `ok` or failed; how many failed.
 
         Raises:
             KtError: rows cannot be written (disk full, folder gone), or no place is left.
@@ -111,6 +106,7 @@ class LocalStage:
         finally:
             for working in self._working:
                 working.worker.kill()
+        return sum(self._outcomes.failed(run.id) for run in self._runs)
 
     def _start(self, place: _Place, chunk: _Chunk) -> None:
         at = (str(self._manifest), chunk.start, chunk.stop, astuple(place.slot), chunk.alone)

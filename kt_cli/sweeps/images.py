@@ -14,18 +14,12 @@ from kt_cli.settings import DataSpec, TransferSpec
 
 @dataclass(frozen=True)
 class Images:
-    """What a plan knows of the images.
+    """What a plan knows of the images."""
 
-    Attributes:
-        eval_id: fingerprint of the evaluation images.
-        transfer_id, guarded_id: of all that a transfer reads, and of a guarded one.
-        training, classes: how many training images and classes there are.
-    """
-
-    eval_id: str
-    transfer_id: str = ""
-    guarded_id: str = ""
-    training: int = 0
+    eval_id: str  # fingerprint of the evaluation images
+    transfer_id: str = ""  # of all that a transfer reads
+    guarded_id: str = ""  # of all that a guarded one reads
+    training: int = 0  # how many training images there are
     classes: int = 0
 
     @classmethod

@@ -26,25 +26,17 @@ STEP, LOCAL = "step", "sweep"  # of who leads: submits, and is gone; works here,
 
 @dataclass(frozen=True)
 class Submitted:
-    """The jobs of one stage, submitted at once.
-
-    Attributes:
-        table: where its rows go.
-        job, continuation: ids of the array of chunks, and of the job that goes on after it.
-        manifest: relative to the results. edges: the chunks' borders in it.
-        created: seconds since the epoch. user: id of who submitted them.
-        state: OPEN until somebody saw that all tasks have ended; then OVER, or CANCELLED.
-    """
+    """The jobs of one stage, submitted at once."""
 
     stage: str
-    table: str
-    job: str
-    manifest: str
-    edges: tuple[int, ...]
-    created: float
-    continuation: str = ""
-    state: str = OPEN
-    user: int = field(default_factory=os.getuid)
+    table: str  # where its rows go
+    job: str  # id of the array of chunks
+    manifest: str  # relative to the results
+    edges: tuple[int, ...]  # the chunks' borders in it
+    created: float  # seconds since the epoch
+    continuation: str = ""  # id of the job that goes on after the array
+    state: str = OPEN  # until somebody saw that all tasks have ended; then OVER, or CANCELLED
+    user: int = field(default_factory=os.getuid)  # id of who submitted them
 
     @property
     def jobs(self) -> list[str]:
@@ -82,22 +74,14 @@ def _read(path: Path) -> Submitted | None:
 
 
 def keep(folder: Path, submitted: Submitted) -> None:
-    """Write it down, in place of what was known of the same jobs.
-
-    Raises:
-        WriteError: that is not possible.
-    """
+    """Write it down, in place of what was known of the same jobs, or raise WriteError."""
     name = f"{submitted.stage}-{submitted.job}.json"
     write_text(folder / "jobs" / name, json.dumps(asdict(submitted), indent=1) + "\n")
 
 
 @contextmanager
 def claim(folder: Path, what: str = STEP) -> Iterator[bool]:
-    """The right to lead a sweep; False while another process has it.
-
-    Raises:
-        WriteError: nothing can be written to `folder`.
-    """
+    """The right to lead a sweep; False while another has it. WriteError where it has no place."""
     path = folder / "jobs" / "claim"
     _remove_stale(path)
     since = time.strftime("%Y-%m-%d %H:%M:%S")

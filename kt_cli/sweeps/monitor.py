@@ -33,27 +33,16 @@ class StageView:
 
 @dataclass(frozen=True)
 class View:
-    """A sweep as it stands.
+    """A sweep as it stands."""
 
-    Attributes:
-        stages: those that were submitted, in their order.
-        active: jobs are queued or running; None where the cluster does not say.
-        going_on: the job that goes on after the array is among them.
-        cancelled: the jobs submitted last were cancelled.
-        rate: runs a second of the last stage since it was first seen. left: seconds to its end;
-            None where unknown.
-        cut_off: tasks of these jobs that did not end by themselves, by how.
-        error: the last error that a row or a log tells.
-    """
-
-    stages: tuple[StageView, ...]
-    active: bool | None
-    going_on: bool
-    cancelled: bool
-    rate: float
-    left: float | None
-    cut_off: Mapping[str, int]
-    error: str
+    stages: tuple[StageView, ...]  # those that were submitted, in their order
+    active: bool | None  # jobs are queued or running; None where the cluster does not say
+    going_on: bool  # the job that goes on after the array is among them
+    cancelled: bool  # the jobs submitted last were cancelled
+    rate: float  # runs a second of the last stage since it was first seen
+    left: float | None  # seconds to its end; None where unknown
+    cut_off: Mapping[str, int]  # tasks of these jobs that did not end by themselves, by how
+    error: str  # the last error that a row or a log tells
 
 
 class Watch:

@@ -20,16 +20,12 @@ PATIENCE = 60.0  # seconds until a silent controller is asked again
 
 @dataclass(frozen=True)
 class Place:
-    """Where a sweep is done.
+    """Where a sweep is done."""
 
-    executor: SLURM, LOCAL or INLINE. facts: of the cluster, if any.
-    detach: return when something is submitted. following: this is the job that goes on.
-    """
-
-    executor: str = LOCAL
-    facts: cluster.Facts | None = None
-    detach: bool = False
-    following: bool = False
+    executor: str = LOCAL  # or SLURM, or INLINE
+    facts: cluster.Facts | None = None  # of the cluster, if any
+    detach: bool = False  # return when something is submitted
+    following: bool = False  # this is the job that goes on
 
     def require_logs(self, folder: Path) -> None:
         """Refuse a folder of results that cannot be, or whose path is a pattern to who writes logs.

@@ -33,24 +33,16 @@ MAX_ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a plan.
-
-    total, done: runs in all, and finished ones (ordered pairs for "pairs").
-    todo: the runs to do now; None where they depend on an earlier stage.
-    given_up: runs that failed MAX_ATTEMPTS times, or that are about a model which did.
-    missing: names of these models.
-    left_out: runs that do not fit into the GPU-hours there are.
-    note: what was decided about the stage.
-    """
+    """One stage of a plan; for "pairs" ordered pairs count as runs."""
 
     name: str
     total: int
     done: int = 0
-    todo: tuple[Run, ...] | None = None
-    given_up: int = 0
-    missing: tuple[str, ...] = ()
-    left_out: int = 0
-    note: str = ""
+    todo: tuple[Run, ...] | None = None  # to do now; None where they depend on an earlier stage
+    given_up: int = 0  # which failed MAX_ATTEMPTS times, or are about a model that did
+    missing: tuple[str, ...] = ()  # names of these models
+    left_out: int = 0  # which do not fit into the GPU-hours there are
+    note: str = ""  # what was decided about the stage
 
     @property
     def finished(self) -> bool:
@@ -69,38 +61,26 @@ class Stage:
 
 @dataclass(frozen=True)
 class Asked:
-    """The models that a sweep asked for, when each has been predicted or given up.
+    """The models that a sweep asked for, when each has been predicted or given up."""
 
-    Attributes:
-        usable: those that were predicted, baselines last.
-        models: all between which transfers may be, in their order.
-        keys, accuracies: of each, as pairs are drawn. Of a model that was once given up, whatever
-            came of it later, nothing is known then: a stand-in for what it is, and NaN.
-    """
-
-    usable: tuple[Model, ...]
-    models: list[Model]
+    usable: tuple[Model, ...]  # those that were predicted, baselines last
+    models: list[Model]  # all between which transfers may be, in their order
+    # As pairs are drawn. Of a model that was once given up, whatever came of it later, nothing is
+    # known then: a stand-in for what it is, and NaN.
     keys: list[str]
     accuracies: NDArray[np.float64]
 
 
 @dataclass
 class Planner:
-    """Lists the runs of a sweep against the results in `folder`.
-
-    Args:
-        named: the resolved models that exist already (the zoo's are found in `folder`).
-        images: of the sweep's data.
-        zoo_ids: fingerprints of the training images of each model of the zoo.
-        retry_failed: try again what failed MAX_ATTEMPTS times.
-    """
+    """Lists the runs of a sweep against the results in `folder`."""
 
     spec: SweepSpec
     folder: Path
-    named: Sequence[Model]
+    named: Sequence[Model]  # that exist already; the zoo's are found in `folder`
     images: Images
-    zoo_ids: Sequence[str] = ()
-    retry_failed: bool = False
+    zoo_ids: Sequence[str] = ()  # fingerprints of the training images of each model of the zoo
+    retry_failed: bool = False  # try again what failed MAX_ATTEMPTS times
     on_skip: OnSkip | None = None
 
     def __post_init__(self) -> None:

@@ -25,32 +25,26 @@ KEYS = {"models": ("model_key",), "complementarity": ("teacher_key", "student_ke
 
 @dataclass(frozen=True)
 class Part:
-    """A stage: its runs, those with `ok`, failed and given up ones.
-
-    seconds: about, of what is left.
-    """
+    """A stage: its runs, those with `ok`, failed and given up ones."""
 
     name: str
     total: int
     done: int
     failed: int
     given_up: int
-    seconds: float
+    seconds: float  # about, of what is left
 
 
 class _Planned(NamedTuple):
-    """A stage as PLAN has it.
-
-    seconds: about, of a run that was left then. took: of those that were done then, in all.
-    """
+    """A stage as PLAN has it."""
 
     name: str
     total: int
     given_up: int
-    seconds: float
+    seconds: float  # about, of a run that was left then
     at_once: int
     done: int
-    took: float
+    took: float  # seconds of those that were done then, in all
 
 
 def plan(

@@ -125,11 +125,7 @@ def _moved(
 
 
 def write_manifest(folder: Path, runs: Sequence[Run]) -> Path:
-    """Write the runs below the results in `folder`; equal runs are the same file.
-
-    Raises:
-        WriteError: that is not possible.
-    """
+    """Write the runs below the results in `folder` (WriteError); equal ones are the same file."""
     lines = [run.to_json() for run in runs]
     path = folder / "manifests" / f"{runs[0].kind}-{digest(lines)[:12]}.jsonl"
     write_text(path, "\n".join(lines) + "\n")

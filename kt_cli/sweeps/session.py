@@ -38,26 +38,19 @@ DAY_SECONDS = 24 * 3600
 
 @dataclass
 class Session:
-    """A sweep, on this machine or on a cluster.
-
-    Attributes:
-        place: where it is done. slots: where chunks run on this machine.
-        said: notes of stages that its plan had, which need not be said again.
-        failures: runs without a result, in this call or given up before.
-        finished: nothing is left to do but what was given up.
-    """
+    """A sweep, on this machine or on a cluster."""
 
     spec: SweepSpec
     folder: Path
     models: list[Model]
     place: Place
-    slots: list[Slot]
+    slots: list[Slot]  # where chunks run on this machine
     retry_failed: bool = False
     tell: Listener = field(default_factory=Listener)
-    said: set[str] = field(default_factory=set)
-    failures: int = 0
+    said: set[str] = field(default_factory=set)  # notes of stages that need not be said again
+    failures: int = 0  # runs without a result, in this call or given up before
     given_up: int = 0
-    finished: bool = True
+    finished: bool = True  # nothing is left to do but what was given up
 
     @property
     def names(self) -> list[str]:
@@ -95,8 +88,6 @@ class Session:
 
     def seconds(self, stage: Stage, costs: Costs | None = None) -> float:
         """About what is to do of a stage takes, run after run."""
-        if self.spec.data is None:
-            return 0.0
         costs = costs or self.costs()
         if stage.todo is not None:
             return sum(costs.seconds(stage.todo))
@@ -239,8 +230,7 @@ class Session:
         costs = self.costs().seconds(runs)
         minutes = self.spec.timeout_run
         work = LocalStage(self.folder, runs, self.slots, workers, warn, minutes, costs)
-        work.run(self.tell.progress, label(stage.name))
-        return work.failures
+        return work.run(self.tell.progress, label(stage.name))
 
     def end(self) -> None:
         """Count what was given up."""

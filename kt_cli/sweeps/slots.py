@@ -18,10 +18,10 @@ DRIVER = Path("/proc/driver/nvidia")
 
 @dataclass(frozen=True)
 class Slot:
-    """Where one chunk runs at a time. gpu: None for the CPU. threads: 0 leaves torch's choice."""
+    """Where one chunk runs at a time."""
 
-    gpu: str | None
-    threads: int = 0
+    gpu: str | None  # None for the CPU
+    threads: int = 0  # 0 leaves torch's choice
 
 
 def slots(gpus: int | None, processes: int | None, available: Sequence[str]) -> list[Slot]:

@@ -17,30 +17,22 @@ MARK = "kt-worker "  # whatever else models print
 # Said after why a job ends: submitit passes over the signals of a preemption.
 ABOUT_THE_END = ("srun: ", "submitit ", "slurmstepd: error: Failed to send")
 TIMED_OUT = re.compile(r"Timeout \([\d:.]+\)!")  # as faulthandler says it
-LOST, UNWRITABLE, NOT_REQUEUED = "lost", "unwritable", "not requeued"
+LOST = "lost"  # the GPU computes nothing more
+UNWRITABLE = "unwritable"  # rows cannot be written
+NOT_REQUEUED = "not requeued"  # Slurm did not take the job back
 
 
 @dataclass(frozen=True)
 class Told:
-    """What a worker told last, for whoever finds it dead.
+    """What a worker told last, for whoever finds it dead."""
 
-    Attributes:
-        process: its id.
-        runs: first and end, in the manifest, of those that it was at; None before its first.
-        since: when it began with them, in seconds since the epoch.
-        end: why nothing more could be done there: LOST, the GPU computes nothing more; UNWRITABLE,
-            rows cannot be written; NOT_REQUEUED, Slurm did not take the job back. why: the error.
-        minutes: that each of them may take.
-        doing: how far its run is, for people.
-    """
-
-    process: int | None = None
-    runs: Sequence[int] | None = None
-    since: float | None = None
-    end: str = ""
-    why: str = ""
-    minutes: float | None = None
-    doing: str = ""
+    process: int | None = None  # its id
+    runs: Sequence[int] | None = None  # first and end, in the manifest; None before its first
+    since: float | None = None  # when it began with them, in seconds since the epoch
+    end: str = ""  # why nothing more could be done there
+    why: str = ""  # the error that ended it
+    minutes: float | None = None  # that each of its runs may take
+    doing: str = ""  # how far its run is, for people
 
     def seconds(self, end: float) -> float:
         """That each of the runs took which it was at, if it ended then; 0 where nobody knows."""
