@@ -69,9 +69,8 @@ def lacks_bfloat16(apart: bool = False) -> bool:
     if apart and torch.cuda.device_count():
         ask = f"import sys, kt_cli.device as d; sys.exit({LACKING} * d.lacks_bfloat16())"
         return subprocess.run([sys.executable, "-c", ask]).returncode == LACKING  # noqa: S603
-    return pick_device().type == "cuda" and not torch.cuda.is_bf16_supported(
-        including_emulation=False
-    )
+    on_gpu = pick_device().type == "cuda"
+    return on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def place(module: nn.Module, device: torch.device, amp: str = "") -> nn.Module:

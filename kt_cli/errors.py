@@ -79,8 +79,8 @@ class WriteError(KtError):
     """Something could not be written (disk full, no permission)."""
 
 
-def readable(items: Iterable[Item], read: Callable[[Item], Found], needed: int = 2) -> list[Found]:
-    """What `read` makes of each; one that is damaged costs itself, where `needed` others remain.
+def readable(items: Iterable[Item], read: Callable[[Item], Found]) -> list[Found]:
+    """What `read` makes of each; one that is damaged costs itself, where two others remain.
 
     Raises:
         DataError: too few remain; of the first that cannot be read.
@@ -91,7 +91,7 @@ def readable(items: Iterable[Item], read: Callable[[Item], Found], needed: int =
             found.append(read(item))
         except DataError as error:  # noqa: PERF203
             errors.append(error)
-    if errors and len(found) < needed:
+    if errors and len(found) < 2:
         raise errors[0]
     return found
 

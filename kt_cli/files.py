@@ -131,13 +131,9 @@ def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None,
     checksum: bool = False,
 ) -> None:  # fmt: skip
-    """Write tensors as one safetensors file; not atomic by itself.
+    """Write tensors as one safetensors file, not atomically, or raise OSError.
 
-    Args:
-        checksum: also write one, for `checked`.
-
-    Raises:
-        OSError: it could not be written.
+    checksum: also write one, for `checked`.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file

@@ -15,16 +15,14 @@ CONTROLS: dict[str, float] = {}  # of students in this process, for all their tr
 
 def statistics_alone(
     module: nn.Module, start: State, accuracy: Callable[[], float], before: float
-) -> float | None:
-    """Δ of the student before transfer with the running statistics after it; None without any.
+) -> float:
+    """Δ of the student before transfer with the running statistics after it.
 
     Args:
         module: the student after transfer, as it is left. start: its state before.
         accuracy: top-1 in percent of what the module is. before: of the student before transfer.
     """
     end, names = copied(module), batch_norm.statistics(module)
-    if not names:
-        return None
     if all(torch.equal(start[name], end[name]) for name in names):
         return 0.0
     load(module, {**start, **{name: end[name] for name in names}})
@@ -34,14 +32,12 @@ def statistics_alone(
 def control(
     module: nn.Module, start: State, accuracy: Callable[[], float], before: float,
     estimate_statistics: Callable[[nn.Module], None], key: str,
-) -> float | None:  # fmt: skip
+) -> float:  # fmt: skip
     """Δ of the student before transfer with statistics estimated anew, as `statistics_alone`.
 
     Args:
         key: identity of the student, the images and how it is evaluated.
     """
-    if not batch_norm.statistics(module):
-        return None
     if key not in CONTROLS:
         end = copied(module)
         load(module, start)

@@ -19,9 +19,9 @@ Execute = Callable[[Sequence[RunOf[S]], Path, Progress], list[Rows | Exception]]
 
 
 class Prices(Protocol):
-    """What images cost, for the estimate of a run. evaluation: how many there are."""
+    """What images cost, for the estimate of a run."""
 
-    evaluation: int
+    evaluation: int  # how many there are
 
     def per_image(self, model: Model, side: int | None = None) -> float:
         """Seconds of a model's forward pass; side: of its input, if not the usual."""

@@ -33,12 +33,10 @@ def kind_of(run: Run) -> Kind[Any]:
 def from_json(text: str) -> Run:
     """A run as `Run.to_json` wrote it."""
     raw = json.loads(text)
-    parts = {
-        "models": tuple(Model(**model) for model in raw["models"]),
-        "settings": _settings(raw["kind"], json.dumps(raw["settings"])),
-        "data": DataSpec(**raw["data"]),
-    }
-    return Run(**{**raw, **parts})
+    raw["models"] = tuple(Model(**model) for model in raw["models"])
+    raw["settings"] = _settings(raw["kind"], json.dumps(raw["settings"]))
+    raw["data"] = DataSpec(**raw["data"])
+    return Run(**raw)
 
 
 @lru_cache(maxsize=64)
@@ -78,10 +76,7 @@ def check_data(run: Run) -> None:
 def decode_training_images(
     runs: Iterable[Run], progress: Progress = silent, minutes: float | None = None
 ) -> None:
-    """Put the canonical training images of all runs into the cache.
-
-    KtError where reading hangs for so many minutes.
-    """
+    """Cache the canonical training images of all runs; KtError if reading hangs for `minutes`."""
     for data, crop, side in _wanted_images(runs):
         images = open_data(data, training=True).training()
         images.identify(progress)  # which reads what is not known, however long that takes

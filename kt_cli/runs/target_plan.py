@@ -48,8 +48,7 @@ def keep_targets(
         return list(runs), ""
     decision = decide(
         images=images, classes=classes, answers=len(distinct), uses=uses / len(distinct),
-        memory=MEMORY_BUDGET, disk=int(budget * 1e9), width=width,
-        heated=len(heated),
+        memory=MEMORY_BUDGET, disk=int(budget * 1e9), width=width, heated=len(heated),
     )  # fmt: skip
     return [replace(run, settings=_kept(run.settings, decision)) for run in runs], str(decision)
 

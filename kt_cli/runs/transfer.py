@@ -226,6 +226,8 @@ class _Transfer:
         return evaluate(self.module, config, images, self.device, amp=self.spec.eval_amp, keep=True)
 
     def _controls(self) -> dict[str, float | None]:
+        if not batch_norm.statistics(self.module):
+            return {"delta_statistics": None, "delta_control": None}
         student = self.module, self.start, lambda: self._evaluate(self.data.eval).accuracy
         spec, before, control = self.spec, self.before.accuracy, None
         alone = controls.statistics_alone(*student, before)
@@ -238,9 +240,8 @@ class _Transfer:
         return {"delta_statistics": alone, "delta_control": control}
 
     def _estimate_statistics(self, module: nn.Module) -> None:
-        batch_norm.recompute(
-            module, self.views, preprocess(self.loaded.config("train"), self.device)
-        )
+        prepare = preprocess(self.loaded.config("train"), self.device)
+        batch_norm.recompute(module, self.views, prepare)
 
     def _guarded(self, full: Predictions) -> Row:
         """Leave the student where the guard puts it. full: what it says as trained."""

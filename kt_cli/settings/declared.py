@@ -96,7 +96,7 @@ class Declared:
 
     @property
     def required(self) -> bool:
-        return self.field.default is MISSING and self.field.default_factory is MISSING
+        return self.field.default is MISSING
 
     def read(self, value: Any, called: str) -> Any:
         """A value of a file or of a call, as the field has it; integers pass as floats.
@@ -147,9 +147,9 @@ def build(kind: type, table: Mapping[str, Any], where: str) -> Any:
     """
     known = declared(kind)
     given = values(kind, table, where, known)
-    missing = [name for name, one in known.items() if one.required and name not in given]
-    if missing:
-        raise UsageError(f"{where}: {missing[0]} is missing")
+    for name, one in known.items():
+        if one.required and name not in given:
+            raise UsageError(f"{where}: {name} is missing")
     settings = kind(**given)
     check(settings)
     return settings

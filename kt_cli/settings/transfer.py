@@ -244,9 +244,7 @@ class TransferSpec(Settings):
     def with_defaults(self) -> TransferSpec:
         """With the values that count: the method's published ones where none are given."""
         every = max(1, round(2 * 256 / (self.batch_size or 1)))
-        published = {
-            **PUBLISHED[""], "mcl_every": every, **PUBLISHED.get(self.base_method, {}),
-        }  # fmt: skip
+        published = PUBLISHED[""] | {"mcl_every": every} | PUBLISHED.get(self.base_method, {})
         if self.reference_compat and self.base_method.endswith("-mcl"):
             published |= {"kd_topk": 100}
         unset = {k: v for k, v in published.items() if getattr(self, k) is None}

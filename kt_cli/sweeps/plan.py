@@ -113,11 +113,8 @@ class Planner:
         outcomes = Outcomes(self.folder, "pretrain", self.on_skip)
         runs = self._zoo_runs()
         trained = [run for run in runs if self._trained(run, outcomes)]
-        if any(
-            not outcomes.failed(run.id) or outcomes.attempts(run.id) < MAX_ATTEMPTS
-            for run in runs
-            if run not in trained
-        ):
+        left = [run.id for run in runs if run not in trained]
+        if any(not outcomes.failed(i) or outcomes.attempts(i) < MAX_ATTEMPTS for i in left):
             return None
         models = list(self.named)
         if trained:
@@ -157,13 +154,12 @@ class Planner:
         late = {local_models.folder_key(self.folder / r.out): r.id for r in zoo
                 if trainings.done(r.id) and trainings.attempts(r.id) > MAX_ATTEMPTS}  # fmt: skip
         between = [*(model for model in models if not model.untrained), *lost]
+        known = [np.nan if m.key in late else accuracy.get(m, np.nan) for m in between]
         return Asked(
             usable=tuple(itertools.compress(models, ok)),
             models=between,
             keys=[late.get(model.key, model.key) for model in between],
-            accuracies=np.array(
-                [np.nan if m.key in late else accuracy.get(m, np.nan) for m in between]
-            ),
+            accuracies=np.array(known),
         )
 
     def _pairs(self, usable: tuple[Model, ...]) -> Stage:

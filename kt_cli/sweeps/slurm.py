@@ -6,6 +6,7 @@ first run without a row. Results are rows on disk; what a job returns is never a
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import time
@@ -120,11 +121,10 @@ class Submitter:
             srun_args=[f"--cpus-per-task={self._cpus}", *self.resources.srun_args],
             **({"gpus_per_node": 1} if self.facts.gpus else {}),
         )  # fmt: skip
-        count = len(borders) - 1
-        shared = [[one] * count for one in (str(manifest), self._cpus, self.minutes)]
-        columns = [shared[0], borders[:-1], borders[1:], *shared[1:]]
+        chunks = [(str(manifest), start, stop, self._cpus, self.minutes)
+                  for start, stop in itertools.pairwise(borders)]  # fmt: skip
         chunk: Any = ChunkJob  # whose base has no types
-        return _submit(lambda: executor.map_array(chunk(), *columns), executor)
+        return _submit(lambda: executor.map_array(chunk(), *zip(*chunks, strict=True)), executor)
 
     def _executor(self, what: str, **more: Any) -> Any:
         resources = self.resources
