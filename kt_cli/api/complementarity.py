@@ -147,8 +147,7 @@ def complementarity(
         mode=predict.REFRESH if refresh else predict.CACHED_ONLY if cached_only else predict.REUSE,
         batch_size=batch_size or BATCH, workers=workers,
     )  # fmt: skip
-    images = images_of(resolved, given, asked)
-    found = compare(resolved, images, asked, class_embedding, progress)
+    found = compare(resolved, images_of(resolved, given, asked), asked, class_embedding, progress)
     for warning in (*found.warnings, *found.failures):
         warn(warning)
     return Complementarity(found, given.get("limit"))
