@@ -160,7 +160,7 @@ def test_small_p_values_keep_five_digits() -> None:
     (part,) = pack({"transfer": [transfers(5).assign(transfer_p=values)]}, MB)
     (column,) = [c for c in part.as_json()["columns"] if c["key"] == "transfer_p"]
     got = decode(column)
-    assert got[0] == pytest.approx(1.2346e-36, abs=0) and got[2:] == [0.0, 0.04567, None]
+    assert got[0] == pytest.approx(1.2346e-36, rel=1e-12, abs=0) and got[2:] == [0.0, 0.04567, None]
     assert got[1] == pytest.approx(0.0, abs=1e-300)
 
 

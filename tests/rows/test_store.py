@@ -30,7 +30,7 @@ def test_rows_come_back_with_nulls_where_nothing_was_said(tmp_path: Path) -> Non
 def test_a_part_of_few_rows_is_small_and_plain(tmp_path: Path) -> None:
     """Thousands are read in seconds: what compression and dictionaries add costs twice as much."""
     part = store.write(tmp_path, "transfer", [row("a", delta=1.0)])
-    assert part.stat().st_size < 16_000
+    assert part.stat().st_size < 20_000
     column = pq.read_metadata(part).row_group(0).column(0)
     assert column.compression == "UNCOMPRESSED" and not column.has_dictionary_page
     many = store.write(tmp_path, "transfer", [row(str(i)) for i in range(store.FEW_ROWS + 1)])

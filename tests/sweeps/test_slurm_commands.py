@@ -20,7 +20,7 @@ from kt_cli.sweeps.execute import run_inline
 from kt_cli.sweeps.schedule import read_manifest
 from kt_cli.sweeps.session import Session
 from kt_cli.zoo import prefetch, timm_registry
-from kt_cli.zoo.prefetch import Failure, Wanted
+from kt_cli.zoo.prefetch import Failures, Wanted
 
 Kt = Callable[..., tuple[int, str, str]]
 SWEEP = """
@@ -271,9 +271,9 @@ def test_weights_come_before_jobs(fake: FakeSlurm, kt: Kt, monkeypatch: pytest.M
     """Jobs have no network: the login node fetches; what cannot be had fails its own runs only."""
     asked: list[list[str]] = []
 
-    def fetch(wanted: Sequence[Wanted], jobs: int, progress: object) -> list[Failure]:
-        asked.append([w.model.ref for w in wanted])
-        return [Failure(w.model, "it is gone") for w in wanted if "vit" in w.model.ref]
+    def fetch(wanted: Wanted, jobs: int, progress: object) -> Failures:
+        asked.append([model.ref for model in wanted])
+        return [(model, "it is gone") for model in wanted if "vit" in model.ref]
 
     monkeypatch.setattr(prefetch, "fetch", fetch)
     monkeypatch.setattr(timm_registry, "cached", lambda ref: None)

@@ -63,7 +63,8 @@ def _variants(rows: pd.DataFrame, by: list[str]) -> tuple[pd.DataFrame, list[str
     """Rows with `variant`: the method, and the settings that are told apart; and all of these."""
     names = rows["method"].astype(str)
     for column in by:
-        names = names + JOINED + rows[column].astype(object).fillna("–").astype(str)
+        said = rows[column].astype(object).where(rows[column].notna(), "–")
+        names = names + JOINED + said.astype(str)
     rows = rows.assign(variant=names)
     ranked = rows.drop_duplicates("variant").sort_values(by) if by else rows
     found = sorted(dict.fromkeys(zip(ranked["method"].astype(str), ranked["variant"], strict=True)),
