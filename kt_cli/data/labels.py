@@ -21,7 +21,7 @@ from kt_cli.zoo.imagenet_names import SYNSET, imagenet_synsets
 from kt_cli.zoo.local_models import natural
 
 EXTENSIONS = (
-    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif",
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif",
 )  # fmt: skip
 IMAGENET_FILE = re.compile(r"ILSVRC2012_val_\d{8}")
 HEADERS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,8 @@ def _no_image(i: int) -> Image.Image:
 
 def _classes(externals: Sequence[External], counted: bool) -> tuple[str, ...]:
     found: set[Any] = set()
+    outputs = {str(e.path): e.logits.shape[1] for e in externals if e.logits is not None}
+    narrow, least = min(outputs.items(), key=itemgetter(1), default=("", MOST_CLASSES))
     for external in externals:
         answers = external.answers if counted or external.words is None else external.words
         for values in (external.label, answers):
@@ -66,12 +69,13 @@ def _classes(externals: Sequence[External], counted: bool) -> tuple[str, ...]:
                     "Name the images, whose class folders tell: --data.",
                 )
             found.update(np.unique(values).tolist())
-            if counted and (most := max(values.max(initial=0), 0)) >= MOST_CLASSES:
+            if counted and (most := max(values.max(initial=0), 0)) >= least:
+                what = "labels" if values is external.label else "answers"
+                known = f"that {narrow} has outputs for" if narrow else "at most"
                 raise DataError(
-                    f"{external.path} has class {most:,}, of {MOST_CLASSES:,} at most",
-                    "Is it the number of something else?",
+                    f"the {what} of {external.path} have class {most:,}, of {least:,} {known}",
+                    "Classes are counted from 0. Is it the number of something else?",
                 )
     if counted:
-        widths = [e.logits.shape[1] for e in externals if e.logits is not None]
-        return tuple(map(str, range(max([1, *widths, *(1 + value for value in found)]))))
+        return tuple(map(str, range(max([1, *outputs.values(), *(1 + value for value in found)]))))
     return tuple(sorted(found - described(list(found)).keys(), key=natural))

@@ -85,6 +85,16 @@ def test_a_folder_of_classes_is_for_evaluation(tmp_path: Path) -> None:
         data.training()
 
 
+@pytest.mark.parametrize("ending", ["JPEG", "jfif", "WebP", "tif"])
+def test_images_by_many_endings(tmp_path: Path, ending: str) -> None:
+    make_folder(tmp_path, {"a": 2, "b": 2})
+    found = Image.open(tmp_path / "a" / "img0.png")
+    found.save(tmp_path / "a" / f"more.{ending}", {"jfif": "JPEG", "tif": "TIFF"}.get(ending))
+    images = open_data(DataSpec(str(tmp_path))).eval
+    assert len(images) == 5
+    images.read(2).load()
+
+
 def test_hidden_files_and_folders_are_no_images(tmp_path: Path) -> None:
     make_folder(tmp_path, {"a": 2, "b": 2, "a/.ipynb_checkpoints": 1, ".Trash": 1, "a/@eaDir": 1,
                            "__MACOSX": 1})  # fmt: skip

@@ -678,7 +678,7 @@ def test_of_equal_outputs_the_first_is_the_answer(tmp_path: Path) -> None:
 def test_a_class_beyond_all_bounds_takes_no_memory(tmp_path: Path) -> None:
     file = tmp_path / "ids.csv"
     pd.DataFrame({"id": IDS, "label": LABELS, "pred": LABELS + 2**40}).to_csv(file, index=False)
-    with pytest.raises(DataError, match="has class 1,099,511,627,782, of 1,000,000 at most"):
+    with pytest.raises(DataError, match="have class 1,099,511,627,782, of 1,000,000 at most"):
         images_of([read_external(file)])
 
 
@@ -775,6 +775,8 @@ def test_what_arrays_cannot_take_is_refused(more: dict[str, Any], said: str) -> 
         ({"a": [0, 1], "b": [0, 1]}, [0, 1.5], "labels have 1.5, which is no class"),
         ({"a": [0, 1], "b": [0, 1]}, ["x", None], "labels have None, which is no class"),
         ({"a": np.ma.masked_equal([0, 1], 1), "b": [0, 1]}, [0, 1], "a has masked values"),
+        ({"a": [[1.5, 2], [0, 1]], "b": [0, 1]}, [0, 9], "labels of a have class 9, of 2 that a"),
+        ({"a": [[1.5, 2], [0, 1]], "b": [0, 9]}, [0, 1], "answers of b have class 9, of 2 that a"),
         ({"a": torch.empty(2, device="meta"), "b": [0, 1]}, [0, 1], "a is a tensor without values"),
         ([np.array([0, 1]), np.array([0, 1])], [0, 1], "a name or a path is needed, not ndarray"),
     ],
