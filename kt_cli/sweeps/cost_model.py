@@ -112,8 +112,8 @@ class Costs:
         rows = rows[rows["subtract_drift"].ne(True) | rows.duplicated(["student_key", "epochs"])]
         if rows.empty:
             return {}
-        alone = rows["teacher_keys"].isna()
-        teachers = rows["teacher_keys"].where(~alone, [[key] for key in rows["teacher_key"]])
+        names = (rows["teacher_keys"].isna(), rows["teacher_key"], rows["teacher_keys"])
+        teachers = [[one] if alone else several for alone, one, several in zip(*names, strict=True)]
         transfers = zip(teachers, rows["student_key"], rows["epochs"], strict=True)
         ratios = rows["seconds"] / [
             self._uncorrected([self.per_image(Model(key)) for key in (*taught_by, student)], epochs)
