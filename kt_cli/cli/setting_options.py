@@ -25,21 +25,15 @@ INTERNAL = ("follow",)  # options that no help shows
 
 @dataclass(frozen=True)
 class Fields:
-    """The options for the settings of a class.
-
-    Attributes:
-        first: names of the fields that --help shows; --help-all shows the rest.
-        only: the fields that the command has; all by default. without: those that it has not.
-        usual: what the help says of a default where it is another one here.
-        negatable: flags are --x and --no-x, since a file may say either.
-    """
+    """The options for the settings of a class."""
 
     kind: type
-    first: Sequence[str] = ()
-    only: Sequence[str] = ()
-    without: Sequence[str] = ()
+    first: Sequence[str] = ()  # names of the fields that --help shows; --help-all shows the rest
+    only: Sequence[str] = ()  # the fields that the command has; all by default
+    without: Sequence[str] = ()  # those that it has not
+    # What the help says of a default where it is another one here.
     usual: Mapping[str, str] = field(default_factory=dict)
-    negatable: bool = False
+    negatable: bool = False  # flags are --x and --no-x, since a file may say either
 
     def declared(self) -> dict[str, Declared]:
         """The fields that have an option here, by the name of its parameter."""

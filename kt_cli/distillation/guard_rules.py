@@ -25,13 +25,9 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Flips:
-    """What each of ALPHAS gains and loses against θ₀, of n images.
+    """What each of ALPHAS gains and loses against θ₀, of n images."""
 
-    Attributes:
-        gained, lost: (…, 10) counts of images.
-    """
-
-    gained: NDArray[np.integer]
+    gained: NDArray[np.integer]  # gained, lost: (…, 10) counts of images
     lost: NDArray[np.integer]
     n: int
 
@@ -81,20 +77,14 @@ class Prior:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule makes of flips.
+    """What a rule makes of flips."""
 
-    Attributes:
-        place: (…) how many steps of the line the student goes, 0 to 10.
-        score: (…, 10) what it goes by, as a share: a bound of Δ, or Δ as it is expected.
-        p: (…, 10) the chance of what must not be, as the rule has it.
-        least: (…) least Δ of the whole way, as a share, that passes where as many images flip, or
-            where that many never do, the fewest that can; NaN where all would not be enough, and
-            None of a rule that asks for no proof.
-    """
-
-    place: NDArray[np.integer]
-    score: Values
-    p: Values
+    place: NDArray[np.integer]  # (…) how many steps of the line the student goes, 0 to 10
+    score: Values  # (…, 10) what it goes by, as a share: a bound of Δ, or Δ as it is expected
+    p: Values  # (…, 10) the chance of what must not be, as the rule has it
+    # (…) least Δ of the whole way, as a share, that passes where as many images flip, or where that
+    # many never do, the fewest that can; NaN where all would not be enough, and None of a rule that
+    # asks for no proof.
     least: Values | None = None
 
 

@@ -30,30 +30,22 @@ LOGIT_ROWS = 4096
 
 @dataclass(frozen=True)
 class Comparison:
-    """M models on the same n images of C classes; percentages unless said otherwise.
+    """M models on the same n images of C classes; percentages unless said otherwise."""
 
-    Attributes:
-        names: of the models. predictions, outputs: what they say, in that order.
-        untrained: (M,) whether it is a randomly initialised baseline, which only teaches; these
-            come last and take no part in what models know together or alone.
-        classes: names of the classes, for people.
-        pairs: (M, M) matrices [teacher, student] by name, as in the complementarity table.
-        embedding: of the classes; None where there is none.
-        mean_probability: the mean of all models' probabilities is right; None without logits.
-        warnings: what looks wrong, a sentence each.
-        failures: models that could not be evaluated, and why, a sentence each.
-    """
-
-    names: tuple[str, ...]
-    predictions: tuple[Predictions, ...]
+    names: tuple[str, ...]  # of the models
+    predictions: tuple[Predictions, ...]  # predictions, outputs: what they say, in that order
     outputs: Outputs
+    # (M,) whether it is a randomly initialised baseline, which only teaches; these come last and
+    # take no part in what models know together or alone.
     untrained: tuple[bool, ...]
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # names of the classes, for people
+    # (M, M) matrices [teacher, student] by name, as in the complementarity table.
     pairs: dict[str, Matrix]
-    embedding: ClassEmbedding | None
+    embedding: ClassEmbedding | None  # of the classes; None where there is none
+    # The mean of all models' probabilities is right; None without logits.
     mean_probability: float | None
-    warnings: tuple[str, ...]
-    failures: tuple[str, ...] = ()
+    warnings: tuple[str, ...]  # what looks wrong, a sentence each
+    failures: tuple[str, ...] = ()  # models that could not be evaluated, and why, a sentence each
 
     @property
     def images(self) -> ImageSet:

@@ -89,20 +89,14 @@ def _where(found: Comparison, teacher: int, student: int, flips: NDArray[np.int6
 
 @dataclass(frozen=True)
 class Sample:
-    """An image that a teacher has right and a student wrong; probabilities are None if unknown.
+    """An image that a teacher has right and a student wrong; probabilities are None if unknown."""
 
-    Attributes:
-        index: its place among the images. label: its class, as people read it.
-        teacher_prob: what the teacher gives the label. student_prob: what the student gives it.
-        answer: what the student says instead, with this confidence.
-    """
-
-    index: int
+    index: int  # its place among the images
     id: str
-    label: str
-    teacher_prob: float | None
-    student_prob: float | None
-    answer: str
+    label: str  # its class, as people read it
+    teacher_prob: float | None  # what the teacher gives the label
+    student_prob: float | None  # what the student gives it
+    answer: str  # what the student says instead, with this confidence
     confidence: float | None
 
 

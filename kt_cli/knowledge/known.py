@@ -33,24 +33,18 @@ Found = Predictions | Exception
 
 @dataclass(frozen=True)
 class How:
-    """How models are evaluated, and what the cache is asked.
-
-    Attributes:
-        logits: keep them too. top5: read those that are kept, most of what is read of a model.
-        mode: "reuse" what the cache has of the models as they are, "refresh" it, or be content
-            with it ("cached-only"); then published weights need not be there.
-        asked_device: None for the usual one, which takes torch to find, where there may be a GPU.
-        batch_size: images per forward pass, halved where memory is exhausted.
-        workers: decoding processes; None for as many as pay.
-    """
+    """How models are evaluated, and what the cache is asked."""
 
     spec: EvalSpec
+    # None for the usual one, which takes torch to find, where there may be a GPU.
     asked_device: torch.device | None = None
-    logits: bool = False
-    top5: bool = True
+    logits: bool = False  # keep them too
+    top5: bool = True  # read those that are kept, most of what is read of a model
+    # "reuse" what the cache has of the models as they are, "refresh" it, or be content with it
+    # ("cached-only"); then published weights need not be there.
     mode: str = REUSE
-    batch_size: int = BATCH
-    workers: int | None = None
+    batch_size: int = BATCH  # images per forward pass, halved where memory is exhausted
+    workers: int | None = None  # decoding processes; None for as many as pay
 
     @cached_property
     def device(self) -> torch.device:

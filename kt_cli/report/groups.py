@@ -38,16 +38,11 @@ JOINED = ", "  # between the settings of a table that is about several
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that may be averaged: one sweep, one set of images, for transfers equal settings.
-
-    Attributes:
-        about: what the rows have in common, for machines.
-        differs: how the group differs from the other groups of its sweep; may be empty.
-    """
+    """Rows that may be averaged: one sweep, one set of images, for transfers equal settings."""
 
     rows: pd.DataFrame
-    about: dict[str, Cell]
-    differs: str
+    about: dict[str, Cell]  # what the rows have in common, for machines
+    differs: str  # how the group differs from the other groups of its sweep; may be empty
 
     def of(self, whole: Group) -> bool:
         """Whether these are some of another group's rows, by what both have in common."""

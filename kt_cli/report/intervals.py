@@ -41,16 +41,11 @@ def mean_interval(rows: pd.DataFrame, column: str, percent: bool = False) -> Int
 
 @dataclass(frozen=True)
 class Role:
-    """Models that are left out, each set of rows its own: in one role, in either, or two at once.
+    """Models that are left out, each set of rows its own: in one role, in either or two at once."""
 
-    Attributes:
-        codes: what each row is left out with: codes (n,); m where it has that twice.
-        sets: the set that each code is of (m,).
-        known: rows that take part (n,), all if None; values of the others are to be 0.
-    """
-
-    codes: Sequence[Codes]
-    sets: Codes
+    codes: Sequence[Codes]  # what each row is left out with: codes (n,); m where it has that twice
+    sets: Codes  # the set that each code is of (m,)
+    # Rows that take part (n,), all if None; values of the others are to be 0.
     known: NDArray[np.bool_] | None = None
 
     def sums(self, values: Floats) -> Floats:
@@ -83,16 +78,13 @@ class Role:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Which student and which teacher each of n rows is about, and which of k sets it is in.
+    """Which student and which teacher each of n rows is about, and which of k sets it is in."""
 
-    Attributes:
-        students, teachers: codes (n,) of one list of models; teams have a code for each member
-            (k, n), some of them twice where others are larger.
-        sets: codes (n,), each of them one of `count`; by default all rows are one set.
-    """
-
+    # students, teachers: codes (n,) of one list of models; teams have a code for each member (k,
+    # n), some of them twice where others are larger.
     students: Codes
     teachers: Codes
+    # Codes (n,), each of them one of `count`; by default all rows are one set.
     sets: Codes | None = None
     count: int = 1
     directed: bool = True  # else it is the same which of the two teaches

@@ -23,24 +23,18 @@ NAMED = ("models", "pretrain")  # few rows, and they say what models are called:
 
 @dataclass(frozen=True)
 class Results:
-    """Rows by table, one per run, models labelled uniquely within a sweep.
+    """Rows by table, one per run, models labelled uniquely within a sweep."""
 
-    Attributes:
-        frames: all rows that were read. Texts that repeat are ordered categories; teachers,
-            students and models share theirs.
-        skipped: parts that could not be read.
-        filtered: finished rows that the condition left out, by table that it was applied to.
-        folders: the folder of each sweep, by its label in the column `sweep`.
-        unplanned: rows left out since their sweep does not plan them.
-        copies: all folders of each sweep.
-    """
-
+    # All rows that were read. Texts that repeat are ordered categories; teachers, students and
+    # models share theirs.
     frames: Frames
-    skipped: tuple[Path, ...] = ()
+    skipped: tuple[Path, ...] = ()  # parts that could not be read
+    # Finished rows that the condition left out, by table that it was applied to.
     filtered: Mapping[str, int] = field(default_factory=dict)
+    # The folder of each sweep, by its label in the column `sweep`.
     folders: Mapping[str, Path] = field(default_factory=dict)
-    unplanned: int = 0
-    copies: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    unplanned: int = 0  # rows left out since their sweep does not plan them
+    copies: Mapping[str, Sequence[Path]] = field(default_factory=dict)  # all folders of each sweep
     _ok: Frames = field(default_factory=dict, init=False, repr=False, compare=False)
     _failed: Frames = field(default_factory=dict, init=False, repr=False, compare=False)
 

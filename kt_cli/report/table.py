@@ -48,25 +48,17 @@ def number(cell: Cell) -> float | None:
 
 @dataclass(frozen=True)
 class Column:
-    """One column.
+    """One column."""
 
-    Attributes:
-        key: its name for machines (csv, json).
-        header: its name for readers; a line break where a narrow column may break.
-        kind: "signed" numbers carry their sign, counts and integers have no decimals, of a "range"
-            only the interval is shown, small p-values are shown in powers of ten.
-        digits: decimals for readers; machines get every digit.
-        detail: for machines only.
-        most: letters of a text that readers see, on one line; 0 for all as it is.
-        lead: says, with others such, what a row is about; the first column does so without.
-    """
-
-    key: str
-    header: str = ""
+    key: str  # its name for machines (csv, json)
+    header: str = ""  # its name for readers; a line break where a narrow column may break
+    # "signed" numbers carry their sign, counts and integers have no decimals, of a "range" only the
+    # interval is shown, small p-values are shown in powers of ten.
     kind: Literal["text", "count", "number", "signed", "range", "p"] = "number"
-    digits: int = 2
-    most: int = 0
-    detail: bool = False
+    digits: int = 2  # decimals for readers; machines get every digit
+    most: int = 0  # letters of a text that readers see, on one line; 0 for all as it is
+    detail: bool = False  # for machines only
+    # Says, with others such, what a row is about; the first column does so without.
     lead: bool = False
 
     @property
@@ -112,25 +104,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of one group of comparable rows.
+    """One table of one group of comparable rows."""
 
-    Attributes:
-        name: one of `NAMES`; tables of one name have the same meaning of columns.
-        group: what its rows have in common (sweep, data, settings), for machines.
-        caption: the same for readers.
-        notes: n, what was left out, and how to read it.
-        bold: (row index, column key) of the best cells.
-        conclusion: what its rows bear out, in a sentence; "" where nothing is concluded from them.
-    """
-
-    name: str
+    name: str  # one of `NAMES`; tables of one name have the same meaning of columns
     title: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    caption: str = ""
-    notes: tuple[str, ...] = ()
+    caption: str = ""  # the same for readers
+    notes: tuple[str, ...] = ()  # n, what was left out, and how to read it
+    # What its rows have in common (sweep, data, settings), for machines.
     group: Mapping[str, Cell] = field(default_factory=dict)
-    bold: frozenset[tuple[int, str]] = frozenset()
+    bold: frozenset[tuple[int, str]] = frozenset()  # (row index, column key) of the best cells
+    # What its rows bear out, in a sentence; "" where nothing is concluded from them.
     conclusion: str = ""
 
     def __post_init__(self) -> None:

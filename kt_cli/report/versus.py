@@ -31,17 +31,11 @@ def by_run(
 
 
 class Versus(NamedTuple):
-    """Differences of two methods on the pairs that both have.
+    """Differences of two methods on the pairs that both have."""
 
-    Attributes:
-        interval: their mean, with its interval.
-        differences: of the first less the second (n,), the seeds that both have averaged.
-        p: Wilcoxon's, which takes pairs for independent.
-    """
-
-    interval: Interval
-    differences: Floats
-    p: float
+    interval: Interval  # their mean, with its interval
+    differences: Floats  # of the first less the second (n,), the seeds that both have averaged
+    p: float  # Wilcoxon's, which takes pairs for independent
 
 
 class _Seeds:

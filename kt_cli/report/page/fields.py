@@ -68,20 +68,14 @@ MAX_ROWS = 100_000  # of a table that are in the page row by row
 
 @dataclass(frozen=True)
 class Field:
-    """A column of rows on the page.
-
-    Attributes:
-        kind: "p" numbers keep significant digits, "free" ones are shown as they are.
-        decimals: what is kept; enough that Δ on 50,000 images is exact.
-        digits: what is shown.
-    """
+    """A column of rows on the page."""
 
     key: str
     label: str
     meaning: str
-    kind: str
-    decimals: int
-    digits: int
+    kind: str  # "p" numbers keep significant digits, "free" ones are shown as they are
+    decimals: int  # what is kept; enough that Δ on 50,000 images is exact
+    digits: int  # what is shown
     signed: bool
     first: bool
 

@@ -44,19 +44,14 @@ class Packed:
 
 @dataclass
 class Part:
-    """The rows of one table as the page carries them.
-
-    Attributes:
-        dropped: columns that found no room.
-        refused: why the rows are not in the page at all; empty where they are.
-    """
+    """The rows of one table as the page carries them."""
 
     table: str
     count: int
     found: list[Field] = field(default_factory=list)
     columns: dict[str, Packed] = field(default_factory=dict)
-    dropped: list[str] = field(default_factory=list)
-    refused: str = ""
+    dropped: list[str] = field(default_factory=list)  # columns that found no room
+    refused: str = ""  # why the rows are not in the page at all; empty where they are
 
     def as_json(self) -> dict[str, Any]:
         """What page.js reads."""

@@ -31,27 +31,21 @@ SIMILARITY = (
 
 @dataclass(frozen=True)
 class Plot:
-    """One kind of plot.
-
-    Attributes:
-        table: whose rows it shows.
-        draw: the figure of a group; None where there is nothing to draw.
-        columns: of these rows, beside those that are always read.
-        others: columns that it needs of other tables.
-        rows: its rows, where they are not simply the finished ones of `table`.
-        apart: of which groups each method has a figure of its own.
-        lists: whether it shows lists, which have no mean over seeds.
-        scale: what `draw` is told too, so that all its groups are drawn to one scale.
-    """
+    """One kind of plot."""
 
     title: str
-    table: str
+    table: str  # whose rows it shows
+    # The figure of a group; None where there is nothing to draw.
     draw: Callable[..., PlotResult | None]
-    columns: tuple[str, ...]
+    columns: tuple[str, ...]  # of these rows, beside those that are always read
+    # Columns that it needs of other tables.
     others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # Its rows, where they are not simply the finished ones of `table`.
     rows: Callable[[Results], pd.DataFrame] | None = None
+    # Of which groups each method has a figure of its own.
     apart: Callable[[Group], bool] | None = None
-    lists: bool = False
+    lists: bool = False  # whether it shows lists, which have no mean over seeds
+    # What `draw` is told too, so that all its groups are drawn to one scale.
     scale: Callable[[Sequence[Group]], float] | None = None
 
     @property

@@ -28,20 +28,15 @@ CAPTIONS = {"pdf": "Subject", "png": "Description"}  # fields of the caption
 
 @dataclass(frozen=True)
 class Drawn:
-    """A plot of one group of comparable rows.
+    """A plot of one group of comparable rows."""
 
-    Attributes:
-        name: one of PLOTS. file: what its file is called, without the suffix; unique.
-        caption: what it shows of which rows, n and how to read it.
-        table: whose rows it shows. marks: where it shows them, and their places among the finished
-            ones; None where it shows none one by one.
-    """
-
-    name: str
-    file: str
-    caption: str
+    name: str  # one of PLOTS
+    file: str  # what its file is called, without the suffix; unique
+    caption: str  # what it shows of which rows, n and how to read it
     figure: Figure
-    table: str = ""
+    table: str = ""  # whose rows it shows
+    # Where it shows them, and their places among the finished ones; None where it shows none one by
+    # one.
     marks: Marks | None = None
 
 

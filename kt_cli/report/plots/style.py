@@ -60,17 +60,13 @@ _RC: dict[str, Any] = {
 
 
 class Marks(NamedTuple):
-    """What observations (n,) are drawn at (x, y) in axes, as the rows of an index.
-
-    Attributes:
-        cells: whether each fills a square of 1 × 1 around its place.
-    """
+    """What observations (n,) are drawn at (x, y) in axes, as the rows of an index."""
 
     axes: Axes
     x: Any
     y: Any
     rows: Any
-    cells: bool = False
+    cells: bool = False  # whether each fills a square of 1 × 1 around its place
 
 
 class PlotResult(NamedTuple):

@@ -26,17 +26,13 @@ from kt_cli.settings.report import TABLES as NAMES
 
 @dataclass(frozen=True)
 class Builder:
-    """A kind of table.
+    """A kind of table."""
 
-    Attributes:
-        build: its tables, one for each group of rows; none where there is nothing to show.
-        needs: by table of rows the columns that it reads beside those always read.
-        tip: what there must be, where there is nothing to show.
-    """
-
+    # Its tables, one for each group of rows; none where there is nothing to show.
     build: Callable[[Results, Query], list[Table]]
+    # By table of rows the columns that it reads beside those always read.
     needs: Mapping[str, tuple[str, ...]]
-    tip: str
+    tip: str  # what there must be, where there is nothing to show
 
 
 FINISHED = "It needs finished transfers: `kt sweep` and `kt transfer` write them."
