@@ -2,11 +2,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+OLDEST ?= python3.10
 OUT ?= results/gpu
 MINUTES ?= 8
 SOAK_MINUTES ?= 20
 
-.PHONY: docs setup demo test test-slurm soak gpu bench bench-all lint format clean
+.PHONY: docs setup demo test oldest test-slurm soak gpu bench bench-all lint format clean
 
 setup:  ## make .venv and install kt with what its tests need; nothing where BIN names another Python
 ifneq ($(origin BIN),command line)
@@ -24,6 +25,13 @@ demo: setup  ## train a small zoo on real digits here, sweep it, show the tables
 
 test: setup  ## all tests, offline, on the CPU
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder -m "not slurm and not gpu"
+
+oldest: setup  ## the tests with the oldest versions that pyproject.toml allows, by a Python 3.10
+	test -x .venv-oldest/bin/python || $(OLDEST) -m venv .venv-oldest
+	$(BIN)/python -m tests.oldest > .venv-oldest/requirements.txt
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-oldest/requirements.txt
+	PYTHONPATH=$(CURDIR) .venv-oldest/bin/python -m pytest -n $(JOBS) --dist loadscope -p no:cacheprovider \
+	    -W ignore::DeprecationWarning -m "not slurm and not gpu and not browser"
 
 test-slurm: setup  ## sweeps on a real Slurm of one node, which it starts and stops (root, Debian; minutes)
 	tests/slurm/start.sh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Tests run side by side on models so small that threads cost more than they save.
@@ -74,3 +76,9 @@ def kt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> K
         return code, shown.out, shown.err
 
     return run
+
+
+def runner() -> CliRunner:
+    """What runs a command of typer; stderr by itself, as by default since click 8.2."""
+    before = "mix_stderr" in inspect.signature(CliRunner).parameters
+    return CliRunner(**{"mix_stderr": False} if before else {})

@@ -13,7 +13,6 @@ import pytest
 import typer
 from click.testing import Result
 from rich.console import Console
-from typer.testing import CliRunner
 
 import kt_cli
 from kt_cli.cli import report as report_command
@@ -23,6 +22,7 @@ from kt_cli.report import formats
 from kt_cli.rows import store
 from kt_cli.settings import report
 from kt_cli.settings.declared import declared
+from tests.conftest import runner
 
 LONG_NAME = "vit_base_patch16_clip_224.openai_ft_in12k_in1k"
 
@@ -51,7 +51,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def kt_report(*arguments: object) -> Result:
     app = typer.Typer()
     app.command()(report_command.report)
-    return CliRunner().invoke(app, list(map(str, arguments)))
+    return runner().invoke(app, list(map(str, arguments)))
 
 
 def test_choices_are_those_of_the_library() -> None:

@@ -346,7 +346,8 @@ def test_some_nulls_leave_the_rest(name: str) -> None:
 def test_settings_are_never_drawn_together() -> None:
     found = toys.results()
     rows = found.frames["transfer"]
-    other = pd.concat([rows, rows.assign(settings="0ther", lr=0.1)], ignore_index=True)
+    other = rows.loc[[*rows.index, *rows.index]].reset_index(drop=True)
+    other.loc[len(rows) :, ["settings", "lr"]] = "0ther", 0.1
     both = list(plots.draw_all(Results({**found.frames, "transfer": other}), ["success", "matrix"]))
     assert len(both) == 2 * 1 + 2 * 3
     assert len({one.file for one in both}) == len(both)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import typer
 from click.testing import Result
-from typer.testing import CliRunner
 
 from kt_cli.cli import report
 from kt_cli.errors import KtError, UsageError, WriteError
 from kt_cli.rows import store
+from tests.conftest import runner
 
 Sweep = Any  # of the conftest beside this file
 
@@ -28,7 +28,7 @@ def kt_report(filled: Sweep, monkeypatch: pytest.MonkeyPatch) -> Any:
     app.command()(report.report)
 
     def run(*arguments: object) -> Result:
-        return CliRunner().invoke(app, list(map(str, arguments)))
+        return runner().invoke(app, list(map(str, arguments)))
 
     return run
 
@@ -132,7 +132,7 @@ def test_only_failures_under_a_condition(sweep: Sweep, monkeypatch: pytest.Monke
     app = typer.Typer()
     app.command()(report.report)
     for more in (["--table", "summary"], ["--where", "delta > 0"], ["-o", "r.html"]):
-        error = refused(CliRunner().invoke(app, more), KtError, 1)
+        error = refused(runner().invoke(app, more), KtError, 1)
         assert error.message == "no results: 1 run failed and none succeeded: no memory"
     assert "no memory" in Path("r.html").read_text(encoding="utf-8")
 
@@ -143,7 +143,7 @@ def test_trained_but_never_used_models(sweep: Sweep, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(sweep.folder.parents[1])
     app = typer.Typer()
     app.command()(report.report)
-    error = refused(CliRunner().invoke(app, []), KtError, 1)
+    error = refused(runner().invoke(app, []), KtError, 1)
     assert error.message == "there are no results to report yet"
 
 
@@ -157,7 +157,7 @@ def test_one_pair_and_no_delta_are_tables_too(
     monkeypatch.chdir(sweep.folder.parents[1])
     app = typer.Typer()
     app.command()(report.report)
-    outcome = CliRunner().invoke(app, [])
+    outcome = runner().invoke(app, [])
     assert outcome.exit_code == 0, outcome.exception
     assert "1 transfer without Δ" in outcome.stdout
     assert "nan" not in outcome.stdout.lower()
@@ -186,7 +186,7 @@ def test_nothing_to_plot_is_said(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(sweep.folder.parents[1])
     app = typer.Typer()
     app.command()(report.report)
-    outcome = CliRunner().invoke(app, ["--plots", "plots", "--plot", "curves"])
+    outcome = runner().invoke(app, ["--plots", "plots", "--plot", "curves"])
     error = refused(outcome, KtError, 1)
     assert error.message == "nothing to plot: no rows for curves"
     assert "Models" in outcome.stdout  # the tables are shown all the same

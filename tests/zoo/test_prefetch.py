@@ -14,7 +14,8 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub import constants, errors
+from huggingface_hub import constants, errors, file_download
+from huggingface_hub.utils import _http
 from safetensors.torch import save
 
 from kt_cli.errors import WeightsUnavailable, WriteError
@@ -79,6 +80,10 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             thread.join(10)
 
 
+# Its name before 1.0.
+MISSING = getattr(errors, "RemoteEntryNotFoundError", errors.EntryNotFoundError)
+
+
 def of_hub(kind: type[errors.HfHubHTTPError], status: int) -> Exception:
     class Answer:
         headers: dict[str, str] = {}  # noqa: RUF012
@@ -123,7 +128,7 @@ def test_every_model_is_fetched_once_and_not_more_than_asked_at_a_time(hub: Hub)
 
 def test_other_files_are_fetched_where_there_are_no_safetensors(hub: Hub) -> None:
     repo = f"timm/{TINY}"
-    hub.says[f"{repo}/model.safetensors"] = [of_hub(errors.RemoteEntryNotFoundError, 404)]
+    hub.says[f"{repo}/model.safetensors"] = [of_hub(MISSING, 404)]
     assert prefetch.fetch(wanted(TINY), 1) == []
     assert hub.asked == [(repo, "model.safetensors"), (repo, "pytorch_model.bin")]
 
@@ -171,7 +176,7 @@ def test_a_model_that_fails_is_named_and_the_others_are_kept(
 
 
 def test_a_repository_without_weights(hub: Hub) -> None:
-    hub.says[f"timm/{TINY}"] = [of_hub(errors.RemoteEntryNotFoundError, 404)]
+    hub.says[f"timm/{TINY}"] = [of_hub(MISSING, 404)]
     ((_, reason),) = prefetch.fetch(wanted(TINY), 1)
     assert "model.safetensors" in reason
 
@@ -259,13 +264,17 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str
         threading.Thread(target=running.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{running.server_address[1]}"
         monkeypatch.setattr(constants, "ENDPOINT", address)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE",
-            address + "/{repo_id}/resolve/{revision}/{filename}",
-        )  # fmt: skip
+        for module in (constants, file_download):  # before 1.0 in both
+            monkeypatch.setattr(
+                module, "HUGGINGFACE_CO_URL_TEMPLATE",
+                address + "/{repo_id}/resolve/{revision}/{filename}", raising=False,
+            )  # fmt: skip
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        # Before 1.0 each session keeps what it was told of networks when it was made.
+        getattr(_http, "reset_sessions", lambda: None)()
         yield files
+        getattr(_http, "reset_sessions", lambda: None)()
         running.shutdown()
 
 
