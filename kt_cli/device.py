@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -69,8 +69,12 @@ def lacks_bfloat16(apart: bool = False) -> bool:
     if apart and torch.cuda.device_count():
         ask = f"import sys, kt_cli.device as d; sys.exit({LACKING} * d.lacks_bfloat16())"
         return subprocess.run([sys.executable, "-c", ask]).returncode == LACKING  # noqa: S603
-    on_gpu = pick_device().type == "cuda"
-    return on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return pick_device().type == "cuda" and not has_bfloat16()
+
+
+def has_bfloat16(index: int | None = None) -> bool:
+    """Whether a GPU, by default the one in use, has it and does not emulate it."""
+    return torch.cuda.get_device_capability(index)[0] >= 8
 
 
 def place(module: nn.Module, device: torch.device, amp: str = "") -> nn.Module:
@@ -95,6 +99,11 @@ def _ordered(module: nn.Module, channels_last: bool) -> nn.Module:
         if values.dim() == 4:
             values.data = values.data.to(memory_format=order)
     return module
+
+
+def landing(shape: Sequence[int], device: torch.device) -> Tensor:
+    """Unwritten bytes on the host, from where `send` takes them at once."""
+    return torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
 
 
 def send(values: Tensor, device: torch.device) -> Tensor:
@@ -225,8 +234,12 @@ def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device; of the CPU's this process's share, as of the threads."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    share = min(1.0, torch.get_num_threads() / (os.cpu_count() or 1))
-    return int(share * min(_available(), memory_left()))
+    return int(share_of(os.cpu_count() or 1) * min(_available(), memory_left()))
+
+
+def share_of(cores: int) -> float:
+    """This process's part of what all on so many cores have, as of its threads."""
+    return min(1.0, torch.get_num_threads() / cores)
 
 
 def _available() -> int:

@@ -7,8 +7,8 @@ import sys
 
 from kt_cli.errors import unknown
 
-# Of NVIDIA's driver (also in containers and below Windows), and of AMD's.
 DEVICES = ("cpu", "cuda")
+# Of NVIDIA's driver (also in containers and below Windows), and of AMD's.
 GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 

@@ -70,4 +70,4 @@ Run = RunOf[Any]  # of whichever kind
 
 def pair_id(teacher: Model, student: Model, data_id: str, settings: PairsSpec) -> str:
     """Identity of one ordered pair's complementarity row."""
-    return digest(["pair", teacher.key, student.key, data_id, signature(settings)])[:16]
+    return digest(["pair", teacher.key, student.key, data_id, settings.identity])[:16]

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from kt_cli.cores import cores
 from kt_cli.data.images import ImageSet
+from kt_cli.device import share_of
 from kt_cli.errors import DataError, first_line, warn
 
 Transform = Callable[[Image], Tensor]
@@ -74,7 +75,7 @@ def _with_room(dataset: _Transformed, workers: int, batch_size: int) -> int:
 
     This process has a share of it, as of the cores: others on the machine may need theirs.
     """
-    free = _shared_free() * min(1.0, torch.get_num_threads() / cores())
+    free = _shared_free() * share_of(cores())
     most = workers
     while most and _shared_bytes(dataset, most, batch_size) > free:
         most -= 1

@@ -22,7 +22,7 @@ from kt_cli.data.augmentations import AUGMENTS, DRAWS, is_random, unit
 from kt_cli.data.canonical import canonical
 from kt_cli.data.remembered import remembered
 from kt_cli.data.sources import open_data
-from kt_cli.device import pick_device, send
+from kt_cli.device import landing, pick_device, send
 from kt_cli.settings import DataSpec
 from kt_cli.settings.declared import digest
 
@@ -148,7 +148,7 @@ class Views:
     def _picked(self, indices: Tensor) -> Tensor:
         """(b, 3, S, S) uint8, where `send` takes them from at once."""
         shape = len(indices), *self._pixels.shape[1:]
-        picked = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        picked = landing(shape, self.device)
         # Picking by [] is slower, and copies twice; "clip" lets `take` write without a buffer.
         np.take(self._pixels, indices.numpy(), axis=0, out=picked.numpy(), mode="clip")
         return picked

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from kt_cli.cores import of_affinity, of_groups
-from kt_cli.device import free_memory
+from kt_cli.device import free_memory, has_bfloat16, share_of
 from kt_cli.diagnosis.finding import Asked, Finding, green, red, yellow
 from kt_cli.errors import counted, first_line
 
@@ -80,7 +80,7 @@ def _gpu(index: int, driver: str) -> Finding:
             f"{name} does not compute: {first_line(error)}",
             "It may be in use exclusively, broken, or unknown to this build of torch.",
         )
-    half = "bfloat16" if torch.cuda.get_device_capability(index)[0] >= 8 else "float16 only"
+    half = "bfloat16" if has_bfloat16(index) else "float16 only"
     said = f"{name}, {free / GB:.1f} of {total / GB:.1f} GB free, {half}, driver {driver}"
     if free < min(SMALL_GPU, total / 2):
         return yellow(said, "Others use this GPU: choose another with CUDA_VISIBLE_DEVICES.")
@@ -135,7 +135,7 @@ def processors(asked: Asked) -> Finding:
 
 
 def memory(asked: Asked) -> Finding:
-    share = min(1.0, torch.get_num_threads() / (os.cpu_count() or 1))
+    share = share_of(os.cpu_count() or 1)
     free = free_memory(torch.device("cpu"))
     said = f"{free / GB:.1f} GB are free for this process"
     if share < 1:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from kt_cli.data.canonical import evaluated
 from kt_cli.data.images import ImageSet
 from kt_cli.data.loading import batches
-from kt_cli.device import context_lost, out_of_memory, place
+from kt_cli.device import context_lost, landing, out_of_memory, place
 from kt_cli.errors import KtError, without_frames
 from kt_cli.knowledge.predictions import BATCH, Columns, Predictions, joined
 from kt_cli.zoo.preprocessing import Geometry, normaliser
@@ -168,8 +168,7 @@ def _slices(
 
 
 def _read(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Pixels of a file in memory, for a GPU in what it reads from."""
-    found = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    found = landing(pixels.shape, device)
     np.copyto(found.numpy(), pixels)
     return found
 

@@ -135,14 +135,13 @@ def by_class_statistics(
     flat = np.ascontiguousarray(counts.reshape(-1, counts.shape[-1]))
     ascending = np.sort(flat, axis=1)
     cumulated = torch.from_numpy(np.cumsum(ascending[:, ::-1], axis=1, dtype=np.int32))
-    found = {"flip_entropy": _entropy(ascending)}
+    found, flipped = {"flip_entropy": _entropy(ascending)}, cumulated[:, -1] > 0
+    tensors = torch.from_numpy(flat), torch.from_numpy(ascending)
     for top in TOP_PERCENTS:
         sizes, alike = _top_sizes(cumulated, top), f"top{top}_similarity"
-        flipped = cumulated[:, -1] > 0
         found[f"top{top}_classes"] = torch.where(flipped, sizes.double(), torch.nan).numpy()
         found[alike] = found[f"{alike}_pct"] = np.full(len(flat), np.nan)
         if embedding is not None:
-            tensors = torch.from_numpy(flat), torch.from_numpy(ascending)
             similarity = embedding.top_similarity(*tensors, sizes)
             found[alike] = similarity.numpy()
             found[f"{alike}_pct"] = embedding.percentile(similarity, sizes).numpy()

@@ -78,8 +78,9 @@ def pack(frames: Mapping[str, Sequence[pd.DataFrame]], budget: int) -> list[Part
         if count > MAX_ROWS:
             parts.append(Part(table, count, refused=f"a page holds at most {MAX_ROWS:,}"))
         elif count:
-            # Without columns that say nothing, from which older pandas makes a type of their own.
-            filled = [piece.dropna(axis=1, how="all") for piece in pieces if len(piece)]
+            filled = [piece for piece in pieces if len(piece)]
+            if len(filled) > 1:  # older pandas lets columns that say nothing decide about types
+                filled = [piece.dropna(axis=1, how="all") for piece in filled]
             whole = pd.concat(filled, ignore_index=True).reindex(columns=pieces[0].columns)
             known = set(BY_CLASS) <= {*whole}
             rows[table] = pd.concat([whole, moved(whole)], axis=1) if known else whole
