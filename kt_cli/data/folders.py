@@ -15,10 +15,10 @@ from kt_cli.data.broken import NAMED as FEW
 from kt_cli.data.broken import TIP, decodable
 from kt_cli.data.contents import Digests, of_files
 from kt_cli.data.images import NO_LABEL, ImageSet, Names, Split, as_rgb, listing
-from kt_cli.data.labels import EXTENSIONS, class_map, ground_truth, is_image
+from kt_cli.data.labels import EXTENSIONS, class_map, ground_truth, is_image, is_unread
 from kt_cli.data.remembered import remembered
 from kt_cli.data.subsets import Indices
-from kt_cli.errors import DataError, near, some_of, warn
+from kt_cli.errors import DataError, counted, near, some_of, warn
 from kt_cli.files import escaped
 from kt_cli.progress import Progress
 from kt_cli.settings import HOW_TO_NAME_DATA, DataSpec
@@ -98,12 +98,13 @@ def class_folders(
             f"the class map does not name {len(outside)} folders of {root}, such as {outside[0]}",
             "It must name every class folder, one a line, in label order.",
         )
-    ids, labels = [], []
+    ids, labels, unread = [], [], list[str]()
     for label, class_name in enumerate(classes):
         here = folders.get(class_name, class_name)
-        files = sorted(_image_files(root / here), key=natural)
+        files = sorted(_image_files(root / here, unread), key=natural)
         ids += [f"{here}/{file}" for file in files]
         labels += [label] * len(files)
+    _say_unread(root, unread)
     return _images(root, name, classes, ids, np.asarray(labels, np.int64), skip)
 
 
@@ -112,7 +113,7 @@ def flat_folder(
     root: Path, name: str, truth: Path, classes: tuple[str, ...] | None = None, skip: bool = False
 ) -> ImageSet:
     """Images in one folder, with their labels in a file."""
-    ids = sorted(_image_files(root), key=natural)
+    ids = sorted(_images_below(root), key=natural)
     classes, labels = ground_truth(truth, list(map(escaped, ids)), classes)
     return _images(root, name, classes, ids, labels, skip)
 
@@ -124,7 +125,7 @@ def unlabelled(root: Path, classes: tuple[str, ...], skip: bool = False) -> Imag
     if not root.is_dir():
         tip = near(root, "--unlabelled takes a folder of images.")
         raise DataError(f"no folder {root}", tip)
-    ids = sorted(_image_files(root), key=natural)
+    ids = sorted(_images_below(root), key=natural)
     return _images(root, str(root), classes, ids, np.full(len(ids), NO_LABEL), skip)
 
 
@@ -150,10 +151,27 @@ def _images(
     )
 
 
-def _image_files(folder: Path) -> list[str]:
+def _images_below(root: Path) -> list[str]:
+    """As `_image_files`, and a note of what else there is."""
+    unread: list[str] = []
+    files = _image_files(root, unread)
+    _say_unread(root, unread)
+    return files
+
+
+def _say_unread(root: Path, unread: list[str]) -> None:
+    if unread:
+        text = f"{counted(len(unread), 'image')} of a kind that is not read"
+        warn(f"left out of {escaped(str(root))}: {text} ({some_of(sorted(unread), FEW)})")
+
+
+def _image_files(folder: Path, unread: list[str]) -> list[str]:
     """Paths of images anywhere below `folder`, relative to it, with forward slashes.
 
     Nothing hidden. Links are followed as timm does; no folder is entered twice, none from below.
+
+    Args:
+        unread: is given the names of images of kinds that are not read.
     """
     found: list[str] = []
     entered = set(map(str, Path(os.path.realpath(folder)).parents))
@@ -166,6 +184,7 @@ def _image_files(folder: Path) -> list[str]:
         inside = Path(parent).relative_to(folder).as_posix()
         prefix = "" if inside == "." else f"{inside}/"
         found += [prefix + f for f in files if is_image(f)]
+        unread += [escaped(f) for f in files if is_unread(f)]
     return found
 
 

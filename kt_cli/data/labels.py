@@ -23,6 +23,11 @@ from kt_cli.zoo.local_models import natural
 EXTENSIONS = (
     ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif",
 )  # fmt: skip
+# Of photographs too, which Pillow does not read by itself.
+UNREAD = (
+    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".tga", ".dng", ".raw", ".cr2", ".cr3", ".nef",
+    ".arw",
+)  # fmt: skip
 IMAGENET_FILE = re.compile(r"ILSVRC2012_val_\d{8}")
 HEADERS = (
     "filename", "file_name", "file", "image", "imageid", "image_id", "id", "name", "path", "img",
@@ -42,8 +47,17 @@ T = TypeVar("T")
 
 def is_image(name: str) -> bool:
     """Whether a file is an image, by its ending; hidden ones are what systems keep of others."""
+    return _ends(name, EXTENSIONS)
+
+
+def is_unread(name: str) -> bool:
+    """Whether a file is an image of a kind that is not read, by its ending."""
+    return _ends(name, UNREAD)
+
+
+def _ends(name: str, endings: tuple[str, ...]) -> bool:
     name = name.rpartition("/")[2]
-    return not name.startswith(".") and name.lower().endswith(EXTENSIONS)
+    return not name.startswith(".") and name.lower().endswith(endings)
 
 
 def class_map(path: Path) -> tuple[str, ...]:

@@ -95,6 +95,18 @@ def test_images_by_many_endings(tmp_path: Path, ending: str) -> None:
     images.read(2).load()
 
 
+def test_images_of_kinds_that_are_not_read_are_named(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a": 2, "b": 2})
+    for name in ("a/one.HEIC", "b/two.avif", "b/._two.avif", "b/notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.warns(KtWarning, match=r"2 images of a kind that is not read \(one.HEIC, two.avif"):
+        assert len(open_data(DataSpec(str(tmp_path))).eval) == 4
+    (tmp_path / "labels.txt").write_text("0\n1\n")
+    flat = DataSpec(str(tmp_path / "b"), labels=str(tmp_path / "labels.txt"))
+    with pytest.warns(KtWarning, match=r"1 image of a kind that is not read \(two.avif\)"):
+        assert len(open_data(flat).eval) == 2
+
+
 def test_hidden_files_and_folders_are_no_images(tmp_path: Path) -> None:
     make_folder(tmp_path, {"a": 2, "b": 2, "a/.ipynb_checkpoints": 1, ".Trash": 1, "a/@eaDir": 1,
                            "__MACOSX": 1})  # fmt: skip
