@@ -469,29 +469,31 @@ def test_an_interrupted_transfer_goes_on_with_the_same_command(
 
 
 # Imports once; the command runs in a child, which is killed when its checkpoint has been written
-# a random number of times, a random moment later. Prints how many were killed.
+# a random number of times, a random moment later, until FOLDER/cut/s is there; then undisturbed in
+# FOLDER/whole/s. Prints how many were killed.
 KILLER = """
 import os, random, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
-import sklearn.datasets, timm, torch
+import timm, torch
 import kt_cli.runs.transfer
 from kt_cli.cli.app import main
 from kt_cli.distillation import checkpoint
 
-target, kills = Path(sys.argv[1]), int(sys.argv[2])
+folder, kills = Path(sys.argv[1]), int(sys.argv[2])
+whole, cut = folder / "whole" / "s", folder / "cut" / "s"
 of_run = checkpoint.of_run
 checkpoint.of_run = lambda *where: replace(of_run(*where), seconds=0.0)
 rng = random.Random(0)
 
 def written():
     try:
-        found = [p.stat() for p in target.parent.glob(".checkpoints/*/*.safetensors")]
+        found = [p.stat() for p in cut.parent.glob(".checkpoints/*/*.safetensors")]
     except FileNotFoundError:
         return None
     return [(s.st_ino, s.st_mtime_ns) for s in found]
 
-def start():
+def start(target):
     pid = os.fork()
     if pid:
         return pid
@@ -504,7 +506,7 @@ def start():
     os._exit(0)
 
 def killed(wanted):
-    pid, seen, before = start(), 0, written()
+    pid, seen, before = start(cut), 0, written()
     while seen < wanted:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -518,13 +520,15 @@ def killed(wanted):
     return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 
 print(sum(killed(rng.randint(1, 3)) for _ in range(kills)))
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(start(), 0)[1]))
+codes = [os.waitstatus_to_exitcode(os.waitpid(start(one), 0)[1]) for one in (cut, whole)]
+sys.exit(max(map(abs, codes)))
 """
 
 
-def killed(target: Path, kills: int, arguments: tuple[str, ...]) -> None:
-    target.parent.mkdir()
-    command = [sys.executable, "-c", KILLER, str(target), str(kills), *arguments]
+def killed(folder: Path, kills: int, arguments: tuple[str, ...]) -> None:
+    for name in ("cut", "whole"):
+        (folder / name).mkdir()
+    command = [sys.executable, "-c", KILLER, str(folder), str(kills), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -544,8 +548,7 @@ def test_killed_again_and_again_it_ends_in_the_same_student(
     arguments = (*models, *QUICK, "--epochs", "3", "-b", "16", "--micro-batch", "8", "--lr", "0.2",
                  "--mcl-tau", "0.5", "--mcl-every", "2", "--augment", "paper", "-m", method,
                  *together)  # fmt: skip
-    killed(tmp_path / "whole" / "s", 0, arguments)
-    killed(tmp_path / "cut" / "s", kills, arguments)
+    killed(tmp_path, kills, arguments)
     for name in ("model.safetensors", "config.json", "README.md"):
         whole, cut = (tmp_path / folder / "s" / name for folder in ("whole", "cut"))
         assert whole.read_bytes() == cut.read_bytes(), name
