@@ -67,7 +67,7 @@ def verdict(gained: int, lost: int, n: int) -> str:
     """What so many images gained and lost of n mean, in words without an end."""
     changed, delta = gained + lost, percent(gained - lost, n)
     if not changed:
-        return f"the same of {n:,} images are right as before"
+        return f"no change: all {n:,} images are right or wrong as before"
     if (p := float(mcnemar(gained, lost))) < SIGNIFICANT:
         what = "gain" if delta > 0 else "loss"
         return f"a significant {what} of {abs(delta):.2f} points (p = {p:.2g} on {n:,} images)"

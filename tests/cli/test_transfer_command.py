@@ -293,7 +293,7 @@ def test_the_classes_that_changed_most_by_name() -> None:
     [
         (changed([160], [150]), ["no significant change; with 10,000 images, of which 310 changed, "
                                  "a Δ of ±0.36 could be seen"]),
-        (changed([0], [0]), ["the same of 10,000 images are right as before"]),
+        (changed([0], [0]), ["no change: all 10,000 images are right or wrong as before"]),
         (changed([90], [30]), ["a significant gain of 0.60 points"]),
         (changed([30], [90]), ["a significant loss of 0.60 points", "--preset keep .*--guard"]),
         (changed([30], [90], schedule="cosine"), ["a significant loss", "^Tip: --guard"]),

@@ -93,7 +93,7 @@ def test_a_verdict_says_what_the_numbers_bear_out() -> None:
     assert verdict(40, 43) == (
         "No significant change; with 100 images, of which 3 changed, a Δ of ±6.00 could be seen."
     )
-    assert verdict(40, 40) == "The same of 100 images are right as before."
+    assert verdict(40, 40) == "No change: all 100 images are right or wrong as before."
 
 
 def test_without_a_teacher_nothing_is_said_of_one() -> None:
