@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kt_cli.report.intervals import ROUNDING, Floats, Pairs, Role
+from kt_cli.report.codes import Floats
+from kt_cli.report.intervals import ROUNDING, Pairs, Role
 from kt_cli.report.stats import DECIMALS
 from kt_cli.report.table import Interval
 

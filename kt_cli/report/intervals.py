@@ -18,15 +18,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit, logit, stdtrit
 
+from kt_cli.report.codes import Codes, Floats, compact
 from kt_cli.report.model_labels import unlabelled
 from kt_cli.report.table import Interval
 from kt_cli.spec import TOGETHER
 
 FEWEST = 3  # students, and teachers, that an interval needs; or a single one of either
 ROUNDING = 1e-9  # relative to the values: what is less has not changed
-
-Floats = NDArray[np.float64]
-Codes = NDArray[np.intp]
 
 
 def numbers(rows: pd.DataFrame, column: str) -> Floats:
@@ -186,7 +184,8 @@ class Pairs:
         first = np.atleast_2d(self.teachers)[0]
         low, high = (of(self.students, first) for of in (np.minimum, np.maximum))
         size = 1 + int(high.max(initial=0))
-        return self._role(size**2, low * size + high)
+        found, pairs = compact(low * size + high, size**2)
+        return self._role(len(found), pairs)
 
     def _role(self, size: int, *codes: Codes) -> Role:
         """Codes below `size` as those of a role, in which each set has its own."""
@@ -194,7 +193,7 @@ class Pairs:
         own = [sets * size + one for one in codes]
         if self.count * size <= 2 * len(sets):
             return Role(_once(own, self.count * size), np.repeat(np.arange(self.count), size))
-        places, known = pd.factorize(np.concatenate(own))
+        known, places = compact(np.concatenate(own), self.count * size)
         return Role(_once(np.split(places, len(own)), len(known)), known // size)
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from kt_cli.knowledge.significance import SIGNIFICANT
-from kt_cli.report.intervals import Floats
+from kt_cli.report.codes import Cells, Floats
+from kt_cli.report.intervals import numbers
 from kt_cli.report.table import MeanStd
 
 DECIMALS = 9  # of points: a mean over seeds that is zero, or equal to another, is so exactly
@@ -47,8 +48,9 @@ def student_success(pairs: pd.DataFrame, within: str = "method") -> pd.Series[fl
     Roth et al. report the median over students. They have one seed; with more, a pair's Δ is its
     mean over seeds.
     """
-    won = 100.0 * (pairs["delta"] > 0)
-    return won.groupby([pairs[within], pairs["student"]], observed=True).mean()
+    of = Cells.of(pairs, [within, "student"])
+    won = of.means(np.where(pairs["delta"] > 0, 100.0, 0.0))
+    return pd.Series(won, pd.MultiIndex.from_frame(pairs[[within, "student"]].iloc[of.rows]))
 
 
 def significant(rows: pd.DataFrame, sign: int) -> pd.Series[float]:
@@ -63,16 +65,21 @@ def significant(rows: pd.DataFrame, sign: int) -> pd.Series[float]:
 
 def pair_deltas(rows: pd.DataFrame, within: str = "method") -> pd.DataFrame:
     """Δ of each student and teacher, within a method, averaged over seeds."""
-    known = rows.dropna(subset=["delta"])
-    by_pair = known.groupby(["student", "teacher", within], sort=True, observed=True)
-    return by_pair["delta"].mean().round(DECIMALS).reset_index()
+    columns = ["student", "teacher", within]
+    known = rows[[*columns, "delta"]].dropna(subset=["delta"])
+    of = Cells.of(known, columns)
+    means = of.means(numbers(known, "delta")).round(DECIMALS)
+    return known.iloc[of.rows].assign(delta=means)
 
 
 def over_teachers(rows: pd.DataFrame) -> dict[tuple[str, str], MeanStd]:
     """Of each (student, method) the Δ over its teachers, of which seeds are averaged first."""
-    groups = pair_deltas(rows).groupby(["student", "method"], observed=True)["delta"]
-    found = groups.agg(["mean", "std", "count"]).round({"mean": DECIMALS}).itertuples()
-    return {(str(s), str(m)): MeanStd(mean, std, int(count)) for (s, m), mean, std, count in found}
+    pairs = pair_deltas(rows)
+    of = Cells.of(pairs, ["student", "method"])
+    found = pairs["delta"].groupby(of.codes).agg(["mean", "std", "count"]).round({"mean": DECIMALS})
+    who = pairs[["student", "method"]].iloc[of.rows].astype(str).itertuples(index=False)
+    each = zip(who, found.itertuples(index=False), strict=True)
+    return {(s, m): MeanStd(mean, std, int(count)) for (s, m), (mean, std, count) in each}
 
 
 def spread(values: Floats) -> Spread:

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from kt_cli.knowledge.significance import SIGNIFICANT, holm
-from kt_cli.report.intervals import Codes, Floats, Pairs
+from kt_cli.report.codes import Cells, Codes, Floats
+from kt_cli.report.intervals import Pairs, numbers
 from kt_cli.report.stats import DECIMALS, wilcoxon
 from kt_cli.report.table import Interval
 
@@ -25,9 +26,16 @@ def by_run(
     Args:
         within: columns that tell runs apart too, and come first in the index.
     """
-    known = rows.dropna(subset=values)
-    runs = known.groupby([*within, *PAIR, "seed", what], observed=True, dropna=False)
-    return pd.DataFrame(runs[values].mean().unstack(what))
+    several = [values] if isinstance(values, str) else values
+    index = [*within, *PAIR, "seed"]
+    known = rows[[*index, what, *several]].dropna(subset=several)
+    runs, methods = Cells.of(known, index), Cells.of(known, [what])
+    cells, shape = runs.across(methods), (len(runs.rows), len(methods.rows))
+    means = [cells.means(numbers(known, column)).reshape(shape) for column in several]
+    names = pd.Index(known[what].iloc[methods.rows])
+    of_run = pd.MultiIndex.from_frame(known[index].iloc[runs.rows])
+    found = {c: pd.DataFrame(m, of_run, names) for c, m in zip(several, means, strict=True)}
+    return found[values] if isinstance(values, str) else pd.concat(found, axis=1)
 
 
 class Versus(NamedTuple):
@@ -39,7 +47,7 @@ class Versus(NamedTuple):
 
 
 class _Seeds:
-    """Of runs (n,) in contests the pairs (p,), each of them in one contest.
+    """Of runs (n,) in contests the pairs (p,), each of them in one contest, in the contests' order.
 
     Attributes:
         contests: codes (p,). pairs: with the contests as sets.
@@ -47,8 +55,8 @@ class _Seeds:
 
     def __init__(self, runs: pd.Index, contests: Codes, count: int) -> None:
         who = runs.to_frame(index=False)[PAIR].assign(contest=contests)
-        self._place = who.groupby([*who], observed=True, sort=False).ngroup().to_numpy()
-        who = who.drop_duplicates()
+        cells = Cells.of(who, ["contest", *PAIR])
+        self._place, who = cells.codes, who.iloc[cells.rows]
         self.contests = who["contest"].to_numpy()
         self.pairs = Pairs.of(who, self.contests, count)
 

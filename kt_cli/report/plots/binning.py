@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from kt_cli.errors import counted
-from kt_cli.report.intervals import Codes, Floats, Pairs, numbers
+from kt_cli.report.codes import Codes, Floats
+from kt_cli.report.intervals import Pairs, numbers
 from kt_cli.report.methods import method_rank
 from kt_cli.report.table import Interval
 

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from kt_cli.errors import counted
+from kt_cli.report.codes import Floats
 from kt_cli.report.groups import SAME_DATA, Group, split, trained
-from kt_cli.report.intervals import Floats, numbers
+from kt_cli.report.intervals import numbers
 from kt_cli.report.plots import style
 from kt_cli.report.plots.pairs import pairs_note
 from kt_cli.report.plots.style import PlotResult

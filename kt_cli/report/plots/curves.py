@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from kt_cli.report.codes import Floats
 from kt_cli.report.groups import Group
-from kt_cli.report.intervals import Floats
 from kt_cli.report.plots import style
 from kt_cli.report.plots.binning import ByMethod
 from kt_cli.report.plots.style import PlotResult

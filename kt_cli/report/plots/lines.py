@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kt_cli.report.intervals import Floats
+from kt_cli.report.codes import Floats
 from kt_cli.report.plots import style
 from kt_cli.report.plots.binning import Series
 

@@ -14,8 +14,9 @@ from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
+from kt_cli.report.codes import Floats
 from kt_cli.report.groups import Group, by_one_teacher
-from kt_cli.report.intervals import Floats, numbers
+from kt_cli.report.intervals import numbers
 from kt_cli.report.plots import style
 from kt_cli.report.plots.binning import ByMethod
 from kt_cli.report.plots.style import COLUMN, DOUBLE, INK, SMALL, Marks, PlotResult

@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from kt_cli.errors import counted
+from kt_cli.report.codes import Floats
 from kt_cli.report.derived import derived
 from kt_cli.report.groups import KEYS, Group
-from kt_cli.report.intervals import Floats, numbers
+from kt_cli.report.intervals import numbers
 from kt_cli.report.plots import binning, style
 from kt_cli.report.plots.binning import ByMethod
 from kt_cli.report.plots.lines import draw_lines

@@ -13,8 +13,9 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
 from kt_cli.errors import counted
+from kt_cli.report.codes import Floats
 from kt_cli.report.groups import Group, models_of, trained
-from kt_cli.report.intervals import Floats, numbers
+from kt_cli.report.intervals import numbers
 from kt_cli.report.plots import binning, style
 from kt_cli.report.plots.style import Marks, PlotResult
 

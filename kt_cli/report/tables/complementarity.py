@@ -14,8 +14,9 @@ from kt_cli.errors import counted
 from kt_cli.knowledge.significance import SIGNIFICANT, holm
 from kt_cli.report import stats
 from kt_cli.report.captions import caption, general_notes
+from kt_cli.report.codes import Floats
 from kt_cli.report.groups import SAME_DATA, Group, models_of, split, trained
-from kt_cli.report.intervals import Floats, Pairs, numbers
+from kt_cli.report.intervals import Pairs, numbers
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results
 from kt_cli.report.table import Column, Row, Table

@@ -7,9 +7,10 @@ import pandas as pd
 
 from kt_cli.report import stats
 from kt_cli.report.captions import caption
+from kt_cli.report.codes import Floats
 from kt_cli.report.groups import Group, by_one_teacher
 from kt_cli.report.influence import spearman
-from kt_cli.report.intervals import Floats, Pairs, numbers
+from kt_cli.report.intervals import Pairs, numbers
 from kt_cli.report.query import Query, derived
 from kt_cli.report.read import Results
 from kt_cli.report.table import Column, Row, Table

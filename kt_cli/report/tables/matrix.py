@@ -10,8 +10,8 @@ import pandas as pd
 from kt_cli.knowledge.significance import SIGNIFICANT, holm
 from kt_cli.report import stats
 from kt_cli.report.captions import caption
+from kt_cli.report.codes import Floats
 from kt_cli.report.groups import Group, by_one_teacher, models_of, native
-from kt_cli.report.intervals import Floats
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results
 from kt_cli.report.table import Column, Row, Table

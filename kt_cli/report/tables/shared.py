@@ -9,6 +9,7 @@ import pandas as pd
 from kt_cli.errors import counted
 from kt_cli.knowledge.significance import least_seen
 from kt_cli.report.captions import general_notes
+from kt_cli.report.codes import Cells
 from kt_cli.report.groups import SAME_TRANSFER, SETTINGS, Group, across, split
 from kt_cli.report.methods import method_rank
 from kt_cli.report.query import Query, seed_average
@@ -49,7 +50,7 @@ def transfer_notes(
     group: Group, results: Results, query: Query, count: str | None = None
 ) -> Iterator[str]:
     """How many transfers a table is about (or what `count` says), and which it leaves out."""
-    known = group.rows.dropna(subset=["delta"])
+    known = group.rows[["teacher", "student", "seed", "method", "delta"]].dropna(subset=["delta"])
     unknown = len(group.rows) - len(known)
     yield count or _count_note(known, query)
     if unknown:
@@ -58,7 +59,7 @@ def transfer_notes(
 
 
 def _count_note(rows: pd.DataFrame, query: Query) -> str:
-    pairs, seeds = len(rows.drop_duplicates(["teacher", "student"])), int(rows["seed"].nunique())
+    pairs, seeds = len(Cells.of(rows, ["teacher", "student"]).rows), int(rows["seed"].nunique())
     methods = int(rows["method"].nunique())
     parts = [counted(pairs, "pair"), counted(methods, "method")]
     if query.seed_average:

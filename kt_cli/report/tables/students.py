@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -42,8 +43,8 @@ def _table(group: Group, results: Results, query: Query) -> Table:
     against = query.against == paper_figures.PAPER and by_one_teacher(group)
     theirs = {name: paper_figures.deltas(name) if against else {} for name in names}
     beside = {m for m in methods if any(m in known for known in theirs.values())}
-    facts = _facts(group.rows, results)
     deltas = stats.over_teachers(group.rows)
+    facts = _facts(group.rows, results, deltas)
     # Of each method one's own column and, where there is such, the published one.
     columns, cells = list(LEADING), [[name, *facts[name]] for name in names]
     for method in methods:
@@ -79,14 +80,17 @@ def _all_have(
     )  # fmt: skip
 
 
-def _facts(rows: pd.DataFrame, results: Results) -> dict[str, list[Cell]]:
+def _facts(
+    rows: pd.DataFrame, results: Results, deltas: Mapping[tuple[str, str], MeanStd]
+) -> dict[str, list[Cell]]:
     """Type, accuracy, parameters and the most teachers that a method has, of each student."""
     keys = ["student_type", "student_acc", "student_params_m"]
-    once = derived(rows.drop_duplicates("student"), keys, results.ok("models"))
-    known = rows.dropna(subset=["delta"]).groupby(["student", "method"], observed=True)
-    teachers = known["teacher"].nunique().groupby("student", observed=True).max()
+    once = derived(rows[~rows["student"].duplicated()], keys, results.ok("models"))
+    teachers: Counter[str] = Counter()
+    for (name, _), delta in deltas.items():
+        teachers[name] = max(teachers[name], delta.n)
     return {
-        str(name): [*map(native, values), int(teachers.get(name, 0))]
+        str(name): [*map(native, values), teachers[str(name)]]
         for name, *values in once[["student", *keys]].itertuples(index=False)
     }
 

@@ -11,9 +11,10 @@ import pandas as pd
 
 from kt_cli.report import paper_figures, stats
 from kt_cli.report.captions import caption
+from kt_cli.report.codes import Cells, Codes
 from kt_cli.report.derived import EQUAL_WITHIN, STRONGER
 from kt_cli.report.groups import SETTINGS, Group, by_one_teacher, native
-from kt_cli.report.intervals import Codes, Pairs, numbers
+from kt_cli.report.intervals import Pairs, numbers
 from kt_cli.report.methods import method_rank
 from kt_cli.report.query import Query, derived
 from kt_cli.report.read import Results
@@ -135,13 +136,13 @@ def _table(group: Group, results: Results, query: Query) -> Table:
 def _parts(rows: pd.DataFrame, by: list[str]) -> tuple[list[tuple[Cell, ...]], Codes]:
     """The parts of the table: values of `by` in their order, missing ones last, each with its
     methods; and in which of them each row is (n,). A part may have no row with Δ."""
-    grouped = rows.groupby([*by, "method"], observed=True, dropna=False)
-    found = grouped.size().index.to_frame().itertuples(index=False)
+    cells = Cells.of(rows, columns := [*by, "method"])
+    found = rows[columns].iloc[cells.rows].itertuples(index=False)
     keys = [tuple(str(v) if isinstance(v, bool) else v for v in map(native, key)) for key in found]
     order = {values: place for place, values in enumerate(dict.fromkeys(k[:-1] for k in keys))}
     ranks = [(order[key[:-1]], method_rank(str(key[-1]))) for key in keys]
     ranked = sorted(range(len(keys)), key=ranks.__getitem__)
-    return [keys[i] for i in ranked], np.argsort(ranked)[grouped.ngroup()]
+    return [keys[i] for i in ranked], np.argsort(ranked)[cells.codes]
 
 
 def _by_column(name: str, rows: pd.DataFrame) -> Column:
