@@ -23,6 +23,7 @@ from pyarrow.fs import LocalFileSystem
 
 from kt_cli.errors import first_line
 from kt_cli.files import Status, may_change_unseen, status_of
+from kt_cli.rows.alike import alike, everywhere
 from kt_cli.rows.schema import ESSENTIAL, TABLES
 
 OK = "ok"
@@ -197,7 +198,13 @@ class Parts:
         """The rows of parts, all of which can be read."""
         fragments = [self._format.make_fragment(str(p), filesystem=self._files) for p in parts]
         data = ds.FileSystemDataset(fragments, self._schema, self._format, self._files)
-        return data.to_table(columns=list(columns), filter=where, memory_pool=POOL)
+        same = alike(parts, columns, self._schema)
+        read = [name for name in columns if name not in same]
+        found = data.to_table(columns=read, filter=where, memory_pool=POOL)
+        for name, value in same.items():
+            field = self._schema.field(name)
+            found = found.append_column(field, everywhere(value, len(found), field.type, POOL))
+        return found.select(list(columns))
 
 
 def one_of(rows: pa.Table, values: Mapping[str, Sequence[Any]]) -> list[bool]:

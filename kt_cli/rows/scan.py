@@ -118,9 +118,10 @@ def _values(column: pa.ChunkedArray) -> pd.Series[Any]:
         return values
     whole = column.combine_chunks(POOL)
     texts = whole.dictionary.to_pylist()
-    if len(texts) == 1 and not whole.null_count:  # as of most settings
-        everywhere = np.zeros(len(whole), dtype=np.int8)
-        return pd.Series(pd.Categorical.from_codes(everywhere, dtype=texts_dtype(texts)))
+    if len(texts) < 2 and whole.null_count in (0, len(whole)):  # as of most settings
+        everywhere = np.full(len(whole), -1 if whole.null_count else 0, dtype=np.int8)
+        dtype = texts_dtype(() if whole.null_count else texts)
+        return pd.Series(pd.Categorical.from_codes(everywhere, dtype=dtype))
     codes = whole.indices.fill_null(-1).to_numpy()
     occurs = np.bincount(codes + 1, minlength=len(texts) + 1)[1:] > 0
     dtype = texts_dtype(itertools.compress(texts, occurs))
