@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kt_cli.report.codes import Cells
 from kt_cli.rows.scan import is_texts, texts_dtype
 from kt_cli.settings.declared import digest
 
@@ -52,10 +53,8 @@ def _labels(frames: dict[str, pd.DataFrame]) -> dict[str, str]:
     several = set(transfers["teacher_key"][transfers["teacher_keys"].notna()])
     for table, role in ROLES:
         rows = frames[table][[role, f"{role}_key"]].dropna()
-        first = rows[role].cat.codes.groupby(rows[f"{role}_key"].cat.codes).min()
-        identities = rows[f"{role}_key"].cat.categories[first.index.to_numpy()]
-        called = rows[role].cat.categories[first.to_numpy()]
-        for identity, name in zip(identities, called, strict=True):
+        once = rows.iloc[Cells.of(rows, [*rows]).rows].astype(str)
+        for name, identity in once.itertuples(index=False):
             names[identity] = min(name, names.get(identity, name))
     shared = pd.Series(names, dtype=object).duplicated(keep=False)
     # Of several teachers all count, not the last one alone.

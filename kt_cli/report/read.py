@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from kt_cli.errors import DataError, counted, near
@@ -158,7 +159,7 @@ class _Reader:
             planned = Planned.of(folders[0]).holds(rows, table)
             self.unplanned += int((~planned).sum())
             rows = rows if planned.all() else rows[planned]
-        sweep = pd.Categorical.from_codes([0] * len(rows), dtype=texts_dtype([label]))
+        sweep = pd.Categorical.from_codes(np.zeros(len(rows), np.int8), dtype=texts_dtype([label]))
         return rows.assign(sweep=sweep)
 
     def followed(self, frames: Frames, table: str) -> pd.DataFrame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-def alike(parts: Iterable[Path], wanted: Collection[str], schema: pa.Schema) -> dict[str, Any]:
+def alike(
+    parts: Iterable[pq.FileMetaData], wanted: Collection[str], schema: pa.Schema
+) -> dict[str, Any]:
     """Of these columns those that have one value in all rows of the parts, and the value.
 
     By the statistics that a part of many rows has. Floats are told by null alone: those do not
@@ -19,7 +20,7 @@ def alike(parts: Iterable[Path], wanted: Collection[str], schema: pa.Schema) -> 
     """
     found: dict[str, Any] | None = None
     for part in parts:
-        own = _alike(pq.read_metadata(part), wanted if found is None else found, schema)
+        own = _alike(part, wanted if found is None else found, schema)
         found = own if found is None else {n: v for n, v in found.items() if own.get(n, own) == v}
         if not found:
             break
@@ -53,7 +54,9 @@ def _value(said: pq.Statistics | None, type_: pa.DataType) -> Any:
 
 def everywhere(value: Any, count: int, type_: pa.DataType, pool: pa.MemoryPool) -> pa.Array:
     """A column of `count` rows that have this value."""
-    if value is None or not pa.types.is_dictionary(type_):
+    if value is None:
+        return pa.nulls(count, type_, memory_pool=pool)
+    if not pa.types.is_dictionary(type_):
         return pa.repeat(pa.scalar(value, type_), count, memory_pool=pool)
     texts = pa.array([value], type_.value_type)
     return pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), texts)

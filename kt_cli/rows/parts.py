@@ -198,7 +198,7 @@ class Parts:
         """The rows of parts, all of which can be read."""
         fragments = [self._format.make_fragment(str(p), filesystem=self._files) for p in parts]
         data = ds.FileSystemDataset(fragments, self._schema, self._format, self._files)
-        same = alike(parts, columns, self._schema)
+        same = alike((part.metadata for part in fragments), columns, self._schema)
         read = [name for name in columns if name not in same]
         found = data.to_table(columns=read, filter=where, memory_pool=POOL)
         for name, value in same.items():

@@ -89,7 +89,7 @@ def _table(group: Group, results: Results, query: Query) -> Table:
     )
     both = pairs[["teacher", "student", *SYMMETRIC]].iloc[once]
     # Students that never teach are a sample of their own, whichever of a pair is named first.
-    apart = not np.intersect1d(places.students, places.teachers).size
+    apart = not np.isin(places.students, places.teachers).any()
     of_once = Pairs(places.students[once], places.teachers[once], directed=apart)
     found = {c: (both, of_once) if c in SYMMETRIC else (pairs, places) for c in QUANTITIES}
     found.pop(RANDOM)
@@ -103,9 +103,10 @@ def _table(group: Group, results: Results, query: Query) -> Table:
 
 def _once(pairs: pd.DataFrame, places: Pairs) -> NDArray[np.intp]:
     """A row for each two models: of both directions that whose teacher is the first by name."""
-    order = np.argsort((pairs["teacher"] > pairs["student"]).to_numpy(), kind="stable")
-    again = pd.Series(places.unordered.codes[0][order]).duplicated().to_numpy()
-    return order[~again]
+    order = np.argsort((pairs["teacher"] > pairs["student"]).to_numpy(), kind="stable")[::-1]
+    found = np.empty(len(places.unordered.sets), dtype=np.intp)
+    found[places.unordered.codes[0][order]] = order  # what is first is written last
+    return found
 
 
 def _values(column: str, pairs: pd.DataFrame) -> Floats:
@@ -160,7 +161,7 @@ def _random_note(random: pd.DataFrame) -> Iterator[str]:
 def _different(p_values: Floats) -> Iterator[str]:
     known = p_values[~np.isnan(p_values)]
     if len(known):
-        surely = int((holm(known) < SIGNIFICANT).sum())
+        surely = int((holm(np.sort(known)) < SIGNIFICANT).sum())
         yield (
             f"The accuracies of {surely:,} of {counted(len(known), 'pair')} of models differ "
             "significantly (McNemar’s exact test, p < 0.05 after Holm’s correction)."
