@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from kt_cli.report.table import Cell
+from kt_cli.rows.scan import is_one_number
 
 OUTCOME = ["status", "error", "created"]
 DATA = ["data", "eval_data", "eval_size", "eval_amp", "limit", "n", "num_classes"]
@@ -114,7 +115,7 @@ def _parts(rows: pd.DataFrame, by: list[str]) -> Iterable[tuple[Any, pd.DataFram
 
 def _varies(values: pd.Series[Any]) -> bool:
     """Whether not all rows have the same; quicker than to count what they have."""
-    if values.empty:
+    if values.empty or is_one_number(values):
         return False
     first = values.iloc[0]
     same = values.isna() if pd.isna(first) else values == first

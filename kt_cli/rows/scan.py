@@ -114,8 +114,7 @@ def _values(column: pa.ChunkedArray) -> pd.Series[Any]:
     if pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type):
         return pd.Series(pd.arrays.ArrowExtensionArray(column))
     if not pa.types.is_dictionary(column.type):
-        values: pd.Series[Any] = column.to_pandas(memory_pool=POOL)
-        return values
+        return _once(column.to_pandas(memory_pool=POOL))
     whole = column.combine_chunks(POOL)
     texts = whole.dictionary.to_pylist()
     if len(texts) < 2 and whole.null_count in (0, len(whole)):  # as of most settings
@@ -127,6 +126,22 @@ def _values(column: pa.ChunkedArray) -> pd.Series[Any]:
     dtype = texts_dtype(itertools.compress(texts, occurs))
     places = np.append(dtype.categories.get_indexer(pd.Index(texts, dtype=str)), -1)
     return pd.Series(pd.Categorical.from_codes(places[codes], dtype=dtype))
+
+
+def _once(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Numbers; where all are the same, as in most settings, one in memory for all of them."""
+    numbers = values.to_numpy()
+    if not len(numbers) or numbers.dtype not in (np.int64, np.float64):
+        return values
+    bits = numbers.view(np.int64)  # so that NaN are the same
+    if bits[0] != bits[-1] or (bits != bits[0]).any():
+        return values
+    return pd.Series(np.broadcast_to(numbers[0], numbers.shape), copy=False)
+
+
+def is_one_number(values: pd.Series[Any]) -> bool:
+    """Whether a column is one number in memory, the same in all rows."""
+    return isinstance(values.dtype, np.dtype) and values.to_numpy().strides == (0,)
 
 
 def stacked(curves_: pd.Series[Any]) -> NDArray[np.float64]:

@@ -102,6 +102,12 @@ def test_spread_against_the_sorted_list() -> None:
     assert (found.median, found.max) == (3.0, 5.0)
 
 
+@pytest.mark.parametrize("count", [1, 2, 7, 1000])
+def test_quantiles_are_those_of_numpy(count: int) -> None:
+    values, shares = np.random.default_rng(count).normal(size=count), [0, 0.05, 0.5, 0.81, 1]
+    np.testing.assert_array_equal(stats.quantiles(values, shares), np.quantile(values, shares))
+
+
 def test_nothing_is_nan() -> None:
     empty = np.array([])
     assert stats.spread(empty).n == 0

@@ -10,6 +10,7 @@ import pytest
 
 from kt_cli.rows import parts, store
 from kt_cli.rows.alike import alike
+from kt_cli.rows.scan import is_one_number, scan
 
 COUNT = 2000
 ALIKE = {"n": 7, "data": "imagenet", "limit": None, "attempt": 1, "status": store.OK}
@@ -45,3 +46,11 @@ def test_parts_of_few_rows_say_nothing(tmp_path: Path) -> None:
     schema = parts.schema("models")
     about = map(pq.read_metadata, parts.list_parts(tmp_path / "models"))
     assert alike(about, schema.names, schema) == {}
+
+
+def test_a_number_that_is_the_same_in_all_rows_is_in_memory_once(tmp_path: Path) -> None:
+    store.write_columns(tmp_path, "models", columns(n=np.arange(COUNT)))
+    rows = scan([tmp_path], "models", ["n", "attempt", "accuracy", "top5", "limit", "data"]).rows
+    assert [name for name in rows if is_one_number(rows[name])] == ["attempt", "accuracy", "limit"]
+    assert rows["attempt"].tolist() == [1] * COUNT and rows["limit"].isna().all()
+    assert rows.assign(other=0)["accuracy"].groupby(rows["n"] % 2).sum().tolist() == [500, 500]

@@ -19,6 +19,7 @@ from kt_cli.report.plots.pairs import pairs_note
 from kt_cli.report.plots.style import PlotResult
 from kt_cli.report.query import Query
 from kt_cli.report.read import Results, read_results
+from kt_cli.report.stats import quantiles
 from kt_cli.rows import schema
 
 # Kinds of teacher: the quantile of the accuracy differences and their sign (0: any), and the look.
@@ -141,7 +142,7 @@ def class_similarity(group: Group) -> PlotResult | None:
 def _boxes(axes: Axes, values: Sequence[Floats], labels: Sequence[str], level: float) -> None:
     known = {i: column[np.isfinite(column)] for i, column in enumerate(values, 1)}
     places = [i for i, column in known.items() if len(column)]
-    ends = [np.quantile(known[i], [0.05, 0.25, 0.5, 0.75, 0.95]) for i in places]
+    ends = [quantiles(known[i], [0.05, 0.25, 0.5, 0.75, 0.95]) for i in places]
     names = ("whislo", "q1", "med", "q3", "whishi")
     axes.bxp(
         [dict(zip(names, end, strict=True)) for end in ends], positions=places, widths=0.5,
