@@ -45,6 +45,7 @@ class Role:
     sets: Codes  # the set that each code is of (m,)
     # Rows that take part (n,), all if None; values of the others are to be 0.
     known: NDArray[np.bool_] | None = None
+    whole: Role | None = None  # of all rows, where some take no part
 
     def sums(self, values: Floats) -> Floats:
         """Of each code the sum (m,) of values (n,) over the rows that are left out with it."""
@@ -53,11 +54,17 @@ class Role:
 
     @cached_property
     def counts(self) -> Floats:
-        ones = np.ones(len(self.codes[0]))
-        return self.sums(ones if self.known is None else np.where(self.known, ones, 0.0))
+        """Of each code the rows (m,) that are left out with it, as floats."""
+        if self.whole is None or self.known is None:
+            return self._counts(self.codes)
+        return self.whole.counts - self._counts([codes[~self.known] for codes in self.codes])
+
+    def _counts(self, codes: Sequence[Codes]) -> Floats:
+        found = [np.bincount(some, minlength=len(self.sets) + 1) for some in codes]
+        return np.asarray(sum(found), dtype=np.float64)[:-1]
 
     def among(self, known: NDArray[np.bool_] | None) -> Role:
-        return self if known is None else replace(self, known=known)
+        return self if known is None else replace(self, known=known, whole=self)
 
     def mean_changes(self, differences: Floats, role: Role) -> Floats:
         """How much the means of these sets change without what each code of `role` stands for.
