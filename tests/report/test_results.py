@@ -36,3 +36,12 @@ def test_where_nothing_meets_the_condition_that_is_said(filled: Sweep) -> None:
 def test_listed_options_are_taken_as_text(filled: Sweep) -> None:
     found = results(filled.folder).summary(by="student, seed,", where="method == 'kl'")
     assert {"student", "seed"} <= set(found) and len(found) == 8
+
+
+def test_rows_are_the_callers_own(filled: Any) -> None:
+    """Settings that all rows share, too, can be changed one by one."""
+    found = results(filled.folder)
+    rows = found.rows("transfer")
+    rows.loc[0, ["epochs", "lr", "seed"]] = 3
+    assert rows.loc[0, "epochs"] == 3 and rows.loc[1, "epochs"] != 3
+    assert found.rows("transfer").loc[0, "epochs"] != 3
