@@ -136,6 +136,8 @@ def planned(
         option = "--force-guard" if spec.force_guard else "--guard-data"
         raise UsageError(f"{option} changes nothing without --guard", "Add --guard safe.")
     data = data_spec(images)
+    if len(references) < 2:
+        raise UsageError("no teacher is named", "Name at least one beside the student.")
     models = resolved(references)
     from kt_cli.data.guard_images import leave_out_guards
     from kt_cli.data.remembered import forget

@@ -98,14 +98,14 @@ def class_folders(
             f"the class map does not name {len(outside)} folders of {root}, such as {outside[0]}",
             "It must name every class folder, one a line, in label order.",
         )
-    ids, labels, unread = [], [], list[str]()
+    ids, labels, unread = list[str](), list[int](), list[str]()
     for label, class_name in enumerate(classes):
         here = folders.get(class_name, class_name)
-        files = sorted(_image_files(root / here, unread), key=natural)
-        ids += [f"{here}/{file}" for file in files]
+        files, others = _image_files(root / here)
+        ids += [f"{here}/{file}" for file in sorted(files, key=natural)]
         labels += [label] * len(files)
-    _say_unread(root, unread)
-    return _images(root, name, classes, ids, np.asarray(labels, np.int64), skip)
+        unread += [f"{here}/{file}" for file in others]
+    return _images(root, name, classes, ids, np.asarray(labels, np.int64), skip, unread)
 
 
 @remembered(8)
@@ -113,9 +113,10 @@ def flat_folder(
     root: Path, name: str, truth: Path, classes: tuple[str, ...] | None = None, skip: bool = False
 ) -> ImageSet:
     """Images in one folder, with their labels in a file."""
-    ids = sorted(_images_below(root), key=natural)
+    files, unread = _image_files(root)
+    ids = sorted(files, key=natural)
     classes, labels = ground_truth(truth, list(map(escaped, ids)), classes)
-    return _images(root, name, classes, ids, labels, skip)
+    return _images(root, name, classes, ids, labels, skip, unread)
 
 
 @remembered(8)
@@ -125,14 +126,18 @@ def unlabelled(root: Path, classes: tuple[str, ...], skip: bool = False) -> Imag
     if not root.is_dir():
         tip = near(root, "--unlabelled takes a folder of images.")
         raise DataError(f"no folder {root}", tip)
-    ids = sorted(_images_below(root), key=natural)
-    return _images(root, str(root), classes, ids, np.full(len(ids), NO_LABEL), skip)
+    files, unread = _image_files(root)
+    ids = sorted(files, key=natural)
+    return _images(root, str(root), classes, ids, np.full(len(ids), NO_LABEL), skip, unread)
 
 
 def _images(
-    root: Path, name: str, classes: tuple[str, ...], ids: list[str], labels: Indices, skip: bool
-) -> ImageSet:
+    root: Path, name: str, classes: tuple[str, ...], ids: list[str], labels: Indices, skip: bool,
+    unread: Sequence[str],
+) -> ImageSet:  # fmt: skip
     skipped = None
+    kinds = f"{counted(len(unread), 'image')} of a kind that is not read"
+    others = f"{kinds} ({some_of(sorted(map(escaped, unread)), FEW)})" if unread else ""
     if skip:
         whole = decodable(root, ids, partial(_read_file, root, ids))
         left_out = [escaped(ids[i]) for i in np.flatnonzero(~whole)]
@@ -142,7 +147,10 @@ def _images(
             text = f"{skipped:,} of {len(whole):,} images of {escaped(str(root))} cannot be decoded"
             warn(f"{text} and are left out: {some_of(left_out, FEW)}")
     if not ids:
-        raise DataError(f"no images below {root}", f"Known: {', '.join(sorted(EXTENSIONS))}.")
+        but = f", but {others}" if others else ""
+        raise DataError(f"no images below {root}{but}", f"Known: {', '.join(sorted(EXTENSIONS))}.")
+    if others:
+        warn(f"left out of {escaped(str(root))}: {others}")
     names, written = Names.of(ids), Names.of(map(escaped, ids))
     origin = listing("folder", classes, written, labels)
     read, contents = partial(_read_file, root, names), partial(_contents, root, names)
@@ -151,29 +159,14 @@ def _images(
     )
 
 
-def _images_below(root: Path) -> list[str]:
-    """As `_image_files`, and a note of what else there is."""
-    unread: list[str] = []
-    files = _image_files(root, unread)
-    _say_unread(root, unread)
-    return files
-
-
-def _say_unread(root: Path, unread: list[str]) -> None:
-    if unread:
-        text = f"{counted(len(unread), 'image')} of a kind that is not read"
-        warn(f"left out of {escaped(str(root))}: {text} ({some_of(sorted(unread), FEW)})")
-
-
-def _image_files(folder: Path, unread: list[str]) -> list[str]:
-    """Paths of images anywhere below `folder`, relative to it, with forward slashes.
+def _image_files(folder: Path) -> tuple[list[str], list[str]]:
+    """Paths of images anywhere below `folder`, relative to it, with forward slashes; then those of
+    kinds that are not read.
 
     Nothing hidden. Links are followed as timm does; no folder is entered twice, none from below.
-
-    Args:
-        unread: is given the names of images of kinds that are not read.
     """
     found: list[str] = []
+    unread: list[str] = []
     entered = set(map(str, Path(os.path.realpath(folder)).parents))
     for parent, below, files in os.walk(folder, onerror=_unlisted, followlinks=True):
         real = os.path.realpath(parent)
@@ -184,8 +177,8 @@ def _image_files(folder: Path, unread: list[str]) -> list[str]:
         inside = Path(parent).relative_to(folder).as_posix()
         prefix = "" if inside == "." else f"{inside}/"
         found += [prefix + f for f in files if is_image(f)]
-        unread += [escaped(f) for f in files if is_unread(f)]
-    return found
+        unread += [prefix + f for f in files if is_unread(f)]
+    return found, unread
 
 
 def _is_hidden(name: str) -> bool:

@@ -241,11 +241,12 @@ def selecting(images: ImageSet, spec: DataSpec) -> ImageSet:
         return images
     path = Path(spec.valid_labels)
     lines = _lines(path)
-    if len(lines) != len(images.classes) or not all(line.isdecimal() for line in lines):
-        raise DataError(
-            f"{path} has {len(lines)} lines, the data has {len(images.classes)} classes",
-            "Line i is the number of class i among a model's outputs.",
-        )
+    meaning = "Line i is the number of class i among a model's outputs."
+    if len(lines) != len(images.classes):
+        said = f"{path} has {len(lines)} lines, the data has {len(images.classes)} classes"
+        raise DataError(said, meaning)
+    if other := next((line for line in lines if not line.isdecimal()), None):
+        raise DataError(f"{path} has {other!r} where a number should be", meaning)
     if twice := _twice(lines):
         raise DataError(f"{path} names the output {twice} twice")
     return replace(images, select=tuple(map(int, lines)))

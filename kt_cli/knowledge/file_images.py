@@ -56,7 +56,7 @@ def _no_image(i: int) -> Image.Image:
 def _classes(externals: Sequence[External], counted: bool) -> tuple[str, ...]:
     found: set[Any] = set()
     outputs = {str(e.path): e.logits.shape[1] for e in externals if e.logits is not None}
-    narrow, least = min(outputs.items(), key=itemgetter(1), default=("", MOST_CLASSES))
+    wide, width = max(outputs.items(), key=itemgetter(1), default=("", MOST_CLASSES))
     for external in externals:
         answers = external.answers if counted or external.words is None else external.words
         for values in (external.label, answers):
@@ -69,11 +69,11 @@ def _classes(externals: Sequence[External], counted: bool) -> tuple[str, ...]:
                     "Name the images, whose class folders tell: --data.",
                 )
             found.update(np.unique(values).tolist())
-            if counted and (most := max(values.max(initial=0), 0)) >= least:
+            if counted and (most := max(values.max(initial=0), 0)) >= width:
                 what = "labels" if values is external.label else "answers"
-                known = f"that {narrow} has outputs for" if narrow else "at most"
+                known = f"that {wide} has outputs for" if wide else "at most"
                 raise DataError(
-                    f"the {what} of {external.path} have class {most:,}, of {least:,} {known}",
+                    f"the {what} of {external.path} have class {most:,}, of {width:,} {known}",
                     "Classes are counted from 0. Is it the number of something else?",
                 )
     if counted:

@@ -96,7 +96,11 @@ def _require_sound(part: Path) -> None:
     missing = [name for name in ESSENTIAL[table] if name not in pq.read_schema(part).names]
     if missing:
         raise ValueError(f"no rows of kt's {table}: no column {', '.join(missing)}")
-    rows = Parts((), table).rows([part], list(TABLES[table]))
+    reader, columns = Parts((), table), list(TABLES[table])
+    try:
+        rows = reader.rows([part], columns)
+    except pa.ArrowException as error:
+        raise ValueError(reader.wrong(part, columns) or first_line(error)) from error
     if rows["run_id"].null_count or rows["status"].null_count:
         raise ValueError(f"no rows of kt's {table}: some have no run_id or status")
 
@@ -173,10 +177,10 @@ class Parts:
         except FileNotFoundError:
             return None
         except (OSError, pa.ArrowException) as error:
-            self._skip(part, self._wrong(part, columns) or first_line(error))
+            self._skip(part, self.wrong(part, columns) or first_line(error))
             return None
 
-    def _wrong(self, part: Path, columns: Sequence[str]) -> str:
+    def wrong(self, part: Path, columns: Sequence[str]) -> str:
         """The first column that is of a type that cannot be read; empty where it is not that."""
         for name in columns:
             try:

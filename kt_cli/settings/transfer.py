@@ -116,7 +116,7 @@ class TransferSpec(Settings):
     )  # fmt: skip
     batch_size: int = shared.batch(256)
     micro_batch: int = shared.micro_batch(64)
-    momentum: float = of_training(0.9, "Momentum of SGD.", within=NOT_NEGATIVE)
+    momentum: float = of_training(0.9, "Momentum of SGD.", within="[0, 1)")
     weight_decay: float = of_training(1e-4, "Weight decay.", within=NOT_NEGATIVE)
     schedule: str = of_training(
         "constant", "Learning rate: constant, as in the paper; cosine or linear to zero, or step.",

@@ -162,7 +162,7 @@ def _check(spec: SweepSpec) -> None:
         raise UsageError(f"pairs must not be negative: {spec.pairs}", tip)
     for name in ("methods", "seeds", "together"):
         several = getattr(spec, name)
-        if len(set(several)) < len(several):
+        if len(set(several)) < len(several) or not (several or name == "together"):
             raise UsageError(f"{name} must list values that differ, not {list(several)}")
     if not spec.models and not spec.zoo:
         tip = "Name them with --models, or train some: [[zoo]] in a sweep file."

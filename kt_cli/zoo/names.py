@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kt_cli.errors import DataError, UsageError, counted, near, warn
 from kt_cli.files import escaped
+from kt_cli.progress import silent
 from kt_cli.spec import Model
 from kt_cli.zoo import imagenet_facts, local_models, scheme, target, timm_package, timm_registry
 from kt_cli.zoo.references import BY_SCHEME, UNREADABLE, Candidate, at_path, checkpoints
@@ -66,7 +67,7 @@ def _require_known(references: Sequence[str]) -> None:
         for name in _parts(reference):
             bare = re.fullmatch(r"[\w.]+", name) and not local_models.exists(name)
             if bare and local_models.ending(Path(name)) is None:
-                timm_registry.require_known(architecture(name))
+                timm_registry.require_known(architecture(name, say=silent))
 
 
 def single(reference: str) -> Model:

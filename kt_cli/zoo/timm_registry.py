@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -50,13 +50,17 @@ ALIASES = {
 }  # fmt: skip
 
 
-def architecture(name: str) -> str:
-    """`name` with a short or an earlier name in it written out; a tag stays."""
+def architecture(name: str, say: Callable[[str], None] = warn) -> str:
+    """`name` with a short or an earlier name in it written out; a tag stays.
+
+    Args:
+        say: is told of an earlier name.
+    """
     arch, dot, tag = name.partition(".")
     if dot or arch in ALIASES or fact(name) is not None:
         return ALIASES.get(arch, arch) + dot + tag
     if name not in architectures() and (now := renamed().get(name)):
-        warn(f"{name} is an earlier name of timm's; it is {now} now")
+        say(f"{name} is an earlier name of timm's; it is {now} now")
         return now
     return name
 

@@ -17,7 +17,8 @@ JOBS = 8  # models at a time
 def describe(planned: Plan) -> str:
     unknown_size = sum(size is None for size in planned.wanted.values())
     size = f", about {size_text(planned.bytes)}" if planned.bytes else ""
-    more = f" and {unknown_size} of unknown size" if unknown_size else ""
+    of_them = "" if unknown_size == len(planned.wanted) else f"{unknown_size} of them "
+    more = f", {of_them}of unknown size" if unknown_size else ""
     parts = [f"{counted(len(planned.wanted), 'model')} to fetch{size}{more}"]
     if planned.there:
         parts.append(f"{len(planned.there):,} there already")

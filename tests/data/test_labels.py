@@ -378,8 +378,8 @@ def test_what_is_said_about_outputs_holds_for_the_guard_too(tmp_path: Path) -> N
     ("lines", "message"),
     [
         (["1", "2", "3"], "has 3 lines, the data has 2 classes"),
-        (["1", "x"], "has 2 lines"),
-        (["1", "-2"], "has 2 lines"),
+        (["1", "x"], "has 'x' where a number should be"),
+        (["-2", "1"], "has '-2' where"),
         (["7", "7"], "names the output 7 twice"),
     ],
 )

@@ -99,12 +99,21 @@ def test_images_of_kinds_that_are_not_read_are_named(tmp_path: Path) -> None:
     make_folder(tmp_path, {"a": 2, "b": 2})
     for name in ("a/one.HEIC", "b/two.avif", "b/._two.avif", "b/notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.warns(KtWarning, match=r"2 images of a kind that is not read \(one.HEIC, two.avif"):
+    with pytest.warns(
+        KtWarning, match=r"2 images of a kind that is not read \(a/one.HEIC, b/two.avif"
+    ):
         assert len(open_data(DataSpec(str(tmp_path))).eval) == 4
     (tmp_path / "labels.txt").write_text("0\n1\n")
     flat = DataSpec(str(tmp_path / "b"), labels=str(tmp_path / "labels.txt"))
     with pytest.warns(KtWarning, match=r"1 image of a kind that is not read \(two.avif\)"):
         assert len(open_data(flat).eval) == 2
+    make_folder(tmp_path / "more", {"a": 1})
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "three.heif").write_bytes(b"")
+    data = DataSpec(str(tmp_path / "more"), unlabelled=str(alone))
+    with pytest.raises(DataError, match=r"alone, but 1 image .*three.heif"):
+        open_data(data, training=True).training()
 
 
 def test_hidden_files_and_folders_are_no_images(tmp_path: Path) -> None:

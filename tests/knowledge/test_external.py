@@ -777,6 +777,7 @@ def test_what_arrays_cannot_take_is_refused(more: dict[str, Any], said: str) -> 
         ({"a": np.ma.masked_equal([0, 1], 1), "b": [0, 1]}, [0, 1], "a has masked values"),
         ({"a": [[1.5, 2], [0, 1]], "b": [0, 1]}, [0, 9], "labels of a have class 9, of 2 that a"),
         ({"a": [[1.5, 2], [0, 1]], "b": [0, 9]}, [0, 1], "answers of b have class 9, of 2 that a"),
+        ({"a": [[1.5, 2, 3]] * 2, "b": [[1.5, 2]] * 2}, [0, 2], "b has outputs for 2 classes"),
         ({"a": torch.empty(2, device="meta"), "b": [0, 1]}, [0, 1], "a is a tensor without values"),
         ([np.array([0, 1]), np.array([0, 1])], [0, 1], "a name or a path is needed, not ndarray"),
     ],

@@ -117,3 +117,18 @@ def test_a_column_of_another_type_is_named(tmp_path: Path) -> None:
     found = Parts([tmp_path], "models", skipped.__setitem__, texts=("model", "model_key"))
     assert found.read(["run_id", "model", "model_key"]).num_rows == 0
     assert skipped == {folder / "part-0.parquet": "its column model_key should be string"}
+
+
+def test_so_is_one_of_a_part_that_another_tool_wrote(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    frame = (
+        pa.Table.from_pylist(rows(3))
+        .drop(["accuracy"])
+        .append_column("accuracy", pa.array(["x"] * 3))
+    )
+    pq.write_table(frame, folder / "part-other.parquet")
+    skipped: dict[Path, str] = {}
+    found = Parts([tmp_path], "models", skipped.__setitem__)
+    assert found.read(["run_id", "model"]).num_rows == 0
+    assert skipped == {folder / "part-other.parquet": "its column accuracy should be double"}

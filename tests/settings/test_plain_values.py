@@ -54,6 +54,11 @@ def test_what_is_no_name_is_refused_with_the_way_out() -> None:
         kt_cli.results([3])  # type: ignore[list-item]
 
 
+def test_a_transfer_needs_a_teacher() -> None:
+    with pytest.raises(UsageError, match="no teacher is named"):
+        kt_cli.transfer([], "resnet18", data="digits")
+
+
 def test_settings_of_the_process_are_named_as_such() -> None:
     with pytest.raises(UsageError, match="device is a setting of the process") as caught:
         kt_cli.complementarity(["a", "b"], device="cpu")

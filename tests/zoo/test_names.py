@@ -104,9 +104,11 @@ def test_a_slip_is_told_before_torch_is_imported(asked: str) -> None:
 
 def test_earlier_names_of_timm_are_taken_with_a_note() -> None:
     old, new = "vit_base_patch16_224_in21k", "vit_base_patch16_224.augreg_in21k"
-    with pytest.warns(KtWarning, match=f"{old} is an earlier name of timm's; it is {new} now"):
+    with pytest.warns(
+        KtWarning, match=f"{old} is an earlier name of timm's; it is {new} now"
+    ) as told:
         (model,) = resolve([old])
-    assert model.ref == new
+    assert model.ref == new and len(told) == 1
 
 
 # --- selections ---------------------------------------------------------------------------------
