@@ -89,7 +89,8 @@ class Results:
         columns = {table: [*schema.TABLES[table]]}
         found = read_results(self.folders, columns, self.query, _say_skipped)
         say_unplanned(found)
-        return found.ok(table).reset_index(drop=True).copy()  # columns of one number, too
+        # A copy: what all rows share is in memory once.
+        return found.ok(table).reset_index(drop=True).copy()
 
     def tables(self, *names: str, **query: Any) -> list[Table]:
         """Tables of a report as values; those that are usual where none is named.

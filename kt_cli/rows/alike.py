@@ -30,10 +30,15 @@ def alike(
 def _alike(about: pq.FileMetaData, wanted: Iterable[str], schema: pa.Schema) -> dict[str, Any]:
     written = about.schema.to_arrow_schema()
     groups = [about.row_group(i) for i in range(about.num_row_groups)]
+    # Statistics are of leaves: parts of other tools may have columns of several.
+    places = {about.schema.column(i).path: i for i in range(about.num_columns)}
     found = {}
     for name in wanted:
-        place, type_ = written.get_field_index(name), _plain(schema.field(name).type)
-        if place < 0 or pa.types.is_nested(type_) or written.field(place).type != type_:
+        field, place = written.get_field_index(name), places.get(name)
+        type_ = _plain(schema.field(name).type)
+        if field < 0 or place is None or pa.types.is_nested(type_):
+            continue
+        if written.field(field).type != type_:
             continue
         said = {_value(group.column(place).statistics, type_) for group in groups}
         if len(said) == 1 and (value := said.pop()) is not Ellipsis:

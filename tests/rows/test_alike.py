@@ -48,6 +48,13 @@ def test_parts_of_few_rows_say_nothing(tmp_path: Path) -> None:
     assert alike(about, schema.names, schema) == {}
 
 
+def test_parts_of_other_tools_may_have_columns_of_several(tmp_path: Path) -> None:
+    about = pa.table({"more": [{"n": 1, "m": 2}] * COUNT, "n": [7] * COUNT, "limit": [3] * COUNT})
+    pq.write_table(about, tmp_path / "part.parquet")
+    known = [pq.read_metadata(tmp_path / "part.parquet")]
+    assert alike(known, ["n", "limit"], parts.schema("models")) == {"n": 7, "limit": 3}
+
+
 def test_a_number_that_is_the_same_in_all_rows_is_in_memory_once(tmp_path: Path) -> None:
     store.write_columns(tmp_path, "models", columns(n=np.arange(COUNT)))
     rows = scan([tmp_path], "models", ["n", "attempt", "accuracy", "top5", "limit", "data"]).rows
